@@ -1,0 +1,107 @@
+"""`explain`: a batch of images in, maps with a status each out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hdm_core.classifier import Classifier, Targets, class_logits, default_batch, resolve_targets
+from hdm_core.engine import Passes, Progress
+from hdm_core.methods import Job, get_method
+from hdm_core.settings import Settings
+
+Status = Literal["ok", "flat", "nan"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` returns for B images, on the classifier's device.
+
+    Attributes:
+        maps: (B, H, W) float32 in [0, 1]; all zeros where the status is not ok.
+        status: "ok"; "flat" if the map is constant; "nan" if the method diverged.
+        targets: (B,) int64, the class that each map explains.
+        logits: (B, classes) float32, the network's answer for the untouched images.
+        passes: forward and backward passes spent on each image.
+        stages: (B, S, H, W), HDM's M_i before mixing, else None.
+        stage_weights: (B, S), their shares, which sum to 1, else None.
+    """
+
+    maps: Tensor
+    status: list[Status]
+    targets: Tensor
+    logits: Tensor
+    passes: int
+    stages: Tensor | None = None
+    stage_weights: Tensor | None = None
+
+
+def explain(
+    classifier: Classifier,
+    images: Tensor,
+    method: str = "hdm",
+    preset: str | None = None,
+    targets: Targets = None,
+    *,
+    batch: int | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Explanation:
+    """Explains a classifier's decision for every image of a batch.
+
+    The classifier is left as it was found, also after an exception. An image's map does not depend on the others in its batch.
+
+    Args:
+        images: (B, C, H, W) as the classifier's preprocess gives them.
+        method: an id of the registry, see `METHODS`.
+        preset: named settings of the method; its default if None.
+        targets: the class to explain: one for all, one an image, or None for the class that the network predicts.
+        batch: how many (masked) images go through the network at once; None leaves it to the device.
+        progress: called with the number of passes just done.
+        settings: single settings that replace the preset's.
+
+    Raises:
+        ValueError: for an unknown method, preset or setting, targets that fit neither batch nor network, or images of a wrong shape.
+        TypeError: if the network does not return (B, classes).
+    """
+    entry = get_method(method)
+    return explain_with(classifier, images, method, entry.configure(preset, **settings), targets, batch=batch, progress=progress)
+
+
+def explain_with(
+    classifier: Classifier,
+    images: Tensor,
+    method: str,
+    settings: Settings,
+    targets: Targets = None,
+    *,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """As `explain`, with settings that are already resolved."""
+    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
+        raise ValueError(f"images must be a batch of floats (B, C, H, W), not {tuple(images.shape)} {images.dtype}")
+    batch = default_batch(classifier.device) if batch is None else batch
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
+    images = images.to(classifier.device)
+    passes = Passes(progress)
+    with classifier.frozen() as network, torch.enable_grad():
+        with torch.no_grad():
+            logits = torch.cat([class_logits(network, part) for part in torch.split(images, batch)])
+        chosen = resolve_targets(logits, targets)
+        raw = get_method(method).run(Job(classifier, images, chosen, batch, passes), settings)
+    maps, status = _check(raw.maps.float())
+    return Explanation(maps, status, chosen, logits.float(), passes.total // len(images), raw.stages, raw.stage_weights)
+
+
+def _check(maps: Tensor) -> tuple[Tensor, list[Status]]:
+    """Gives every map (B, H, W) its status and blanks those that say nothing."""
+    pixels = maps.flatten(1)
+    nan = ~pixels.isfinite().all(1)
+    flat = ~nan & (pixels.amax(1) == pixels.amin(1))
+    status: list[Status] = ["nan" if n else "flat" if f else "ok" for n, f in zip(nan.tolist(), flat.tolist(), strict=True)]
+    return torch.where((nan | flat)[:, None, None], 0.0, maps), status

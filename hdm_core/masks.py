@@ -1,0 +1,82 @@
+"""The paper's small pieces: N, g, the ladder of mask sizes and the threshold gamma."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def normalise(x: Tensor) -> Tensor:
+    """N of Eq. 2 and 10: (..., H, W) scaled to [0, 1] image by image; a constant map becomes all zeros."""
+    low = x.amin((-2, -1), keepdim=True)
+    spread = x.amax((-2, -1), keepdim=True) - low
+    return torch.where(spread == 0, torch.zeros_like(x), (x - low) / torch.where(spread == 0, 1.0, spread))
+
+
+def upsample(v: Tensor, height: int, width: int) -> Tensor:
+    """g(v, h, w) of the paper: (B, 1, a, b) -> (B, 1, height, width), bilinear, corners not aligned."""
+    return F.interpolate(v, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def depth(size: int, ratio: int, limit: int) -> int:
+    """K of Eq. 7 along one side: the largest k with ratio**k * size <= limit.
+
+    In integers: the paper's floor of a quotient of logarithms loses exact powers in floating point (224 / 7 = 2**5).
+
+    Raises:
+        ValueError: if size > limit, size < 1 or ratio < 2.
+    """
+    if not 1 <= size <= limit:
+        raise ValueError(f"mask size {size} is not between 1 and the image's side {limit}")
+    if ratio < 2:
+        raise ValueError(f"ratio {ratio} is not an integer of at least 2")
+    k = 0
+    while size * ratio ** (k + 1) <= limit:
+        k += 1
+    return k
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One auxiliary mask c_j^k(i): which benchmark mask it grows from, its ratio and its size in pixels."""
+
+    base: int  # i, an index into sizes
+    ratio: int  # t_j
+    size: int  # t_j ** k * a_i
+
+
+def ladder(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> list[list[Rung]]:
+    """The auxiliary masks of Eq. 7, level by level: element k - 1 lists the masks c_j^k(i) that exist.
+
+    Every mask of a level depends only on the level below it, so a level can be trained as one batch.
+    """
+    limit = min(height, width)
+    levels: list[list[Rung]] = []
+    for base, size in enumerate(sizes):
+        for ratio in ratios:
+            for k in range(1, depth(size, ratio, limit) + 1):
+                while len(levels) < k:
+                    levels.append([])
+                levels[k - 1].append(Rung(base, ratio, ratio**k * size))
+    return levels
+
+
+def trainings(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> int:
+    """How many masks one DM block trains: the D benchmark masks and all auxiliary ones."""
+    return len(sizes) + sum(len(level) for level in ladder(sizes, ratios, height, width))
+
+
+def keep_top(stacked: Tensor, keep: float) -> Tensor:
+    """Eq. 10, M_b = N((M_c - gamma) [M_c >= gamma]): (B, 1, H, W) -> the same shape in [0, 1].
+
+    gamma is the smallest value among the top `keep` share of an image's pixels, 0 < keep <= 1.
+    """
+    pixels = stacked.flatten(1)
+    count = max(1, round(keep * pixels.shape[1]))
+    gamma = pixels.topk(count, dim=1).values[:, -1][:, None, None, None]
+    # relu is (M_c - gamma) [M_c >= gamma] and hands NaN on.
+    return normalise(torch.relu(stacked - gamma))

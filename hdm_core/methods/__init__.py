@@ -1,0 +1,23 @@
+"""The registry of saliency methods: one signature, one file each."""
+
+from __future__ import annotations
+
+from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.methods.dm import DM
+from hdm_core.methods.grad_cam import GRAD_CAM
+from hdm_core.methods.hdm import HDM
+
+METHODS: dict[str, Method] = {method.id: method for method in (HDM, DM, GRAD_CAM)}
+
+__all__ = ["METHODS", "Job", "Method", "RawMaps", "get_method"]
+
+
+def get_method(name: str) -> Method:
+    """The method of this id.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}: choose from {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,58 @@
+"""What a method is: an id, validated settings with presets, and a function from a job to raw maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from hdm_core.classifier import Classifier
+from hdm_core.engine import Passes
+from hdm_core.settings import Settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch to explain, with the classifier frozen and the targets resolved."""
+
+    classifier: Classifier
+    images: Tensor  # (B, C, H, W)
+    targets: Tensor  # (B,) int64
+    batch: int  # at most so many images go through the network at once
+    passes: Passes
+
+
+@dataclass(frozen=True)
+class RawMaps:
+    """What a method gives before its maps are checked: maps (B, H, W) in [0, 1], NaN where it diverged."""
+
+    maps: Tensor
+    stages: Tensor | None = None  # (B, S, H, W)
+    stage_weights: Tensor | None = None  # (B, S)
+
+
+@dataclass(frozen=True)
+class Method:
+    """An entry of the registry."""
+
+    id: str
+    title: str
+    source: str  # the paper it comes from
+    settings: type[Settings]
+    presets: Mapping[str, Settings]
+    default: str  # the preset that is meant when none is named
+    run: Callable[[Job, Any], RawMaps]
+    passes: Callable[[Any, int, int], int]  # settings, height, width -> passes an image
+
+    def configure(self, preset: str | None = None, **changes: Any) -> Settings:
+        """A preset's settings with some of them changed.
+
+        Raises:
+            ValueError: for an unknown preset, or (as pydantic.ValidationError) for a setting that is unknown or out of range.
+        """
+        name = preset or self.default
+        if name not in self.presets:
+            raise ValueError(f"unknown preset {name!r} of {self.id}: choose from {', '.join(self.presets)}")
+        return self.settings.model_validate({**self.presets[name].model_dump(), **changes})

