@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench lock
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+# Prefect's and Ray's reports to their makers stay off; what pipeline logs appears in the flow's log.
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export RAY_USAGE_STATS_ENABLED := 0
+export PREFECT_LOGGING_EXTRA_LOGGERS := pipeline
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+demo: .venv/ready ## explain six photographs through Prefect, Ray, Zarr and Parquet: runs/demo
+	$(BIN)/python -m flows demo
+	@echo "The page: $(CURDIR)/runs/demo/report/index.html"
+
+test: .venv/ready ## all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/ready ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/ready ## how long one pass takes here, and what the demo would cost
+	$(BIN)/hdm plan demo
+
+lock: ## make requirements.lock anew (needs uv)
+	uv pip compile pyproject.toml requirements.in --all-extras --generate-hashes --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --no-annotate --no-header -q -o requirements.lock
+
+# The lock is complete, so nothing is resolved: --no-deps. The stamp is renewed when the lock or the project's metadata changes.
+.venv/ready: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	touch $@

@@ -1,0 +1,1 @@
+"""The orchestration: Prefect flows over `pipeline`."""

@@ -1,0 +1,58 @@
+"""What a flow run shows in Prefect: how far it is, its metrics, and where its results are."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pyarrow as pa
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+
+from pipeline.progress import State, clock, every
+from pipeline.run import Outcome
+from pipeline.store import RunStore
+from pipeline.tables import layout_table
+
+_SECONDS = 5.0  # between two messages to Prefect's server
+
+
+class ProgressArtifact:
+    """A run's progress as a Prefect artifact and as lines of the flow's log."""
+
+    def __init__(self, key: str) -> None:
+        self._artifact: UUID = create_progress_artifact(progress=0.0, key=key, description="images explained")  # type: ignore[assignment]
+        self._logger = get_run_logger()
+        self._send = every(_SECONDS, self._update)
+
+    def __call__(self, state: State) -> None:
+        """Shows a state, at most once in five seconds unless an image was finished."""
+        self._send(state)
+
+    def _update(self, state: State) -> None:
+        update_progress_artifact(self._artifact, progress=100 * state.done / state.images)
+        self._logger.info("%s", state.line())
+
+
+def table_artifact(key: str, table: pa.Table) -> None:
+    """The metrics, a row a method."""
+    head, rows = layout_table(table)
+    create_table_artifact(
+        table=[dict(zip(head, row, strict=True)) for row in rows],
+        key=key,
+        description="mean ± half of the 95% interval; * the best; ↓ less is better, ↑ more is better",
+    )
+
+
+def summary_artifact(key: str, store: RunStore, outcome: Outcome, page: str) -> None:
+    """What was done, at which cost, and where the results are."""
+    statuses = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items())) or "nothing was left to do"
+    lines = [
+        f"# {store.info()['name']}: {outcome.images} images",
+        "",
+        f"- maps and records: `{store.url}`",
+        f"- report: `{page}`",
+        f"- this run: {statuses}; {outcome.passes:,} passes in {clock(outcome.seconds)}",
+        f"- shards: {outcome.shards}, of which {outcome.resumed} were done before",
+    ]
+    lines += [f"- shard {item.shard.index} was set aside: `{item.error}`" for item in outcome.set_aside]
+    create_markdown_artifact(markdown="\n".join(lines), key=key)

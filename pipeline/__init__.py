@@ -1,0 +1,1 @@
+"""The data: datasets, plans, workers, the store, tables and reports."""

@@ -1,0 +1,26 @@
+"""The configuration's classifier, loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hdm_core import Classifier, Preprocess
+from pipeline.config import ClassifierConfig
+from pipeline.errors import InputError, one_line
+
+
+def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
+    """The network on the CPU, with its preprocessing.
+
+    Raises:
+        InputError: if there is no such network or its weights cannot be had.
+    """
+    try:
+        classifier = Classifier.from_torchvision(config.arch, config.weights, seed=seed)
+    except ValueError as error:
+        raise InputError(f"classifier: {one_line(error)}") from None
+    except OSError as error:
+        raise InputError(f"classifier: the weights {config.weights} of {config.arch} cannot be had ({one_line(error)})") from None
+    preprocess = classifier.preprocess or Preprocess()
+    classifier.preprocess = replace(preprocess, resize=config.resize or preprocess.resize, crop=config.crop or preprocess.crop)
+    return classifier

@@ -1,0 +1,234 @@
+"""The command `hdm`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.errors import InputError, RunError, one_line
+
+DONE, FAILED, BAD_INPUT, UNEXPLAINED = 0, 1, 2, 3
+
+app = typer.Typer(
+    help="Explains every image of a dataset.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_out = Console(width=None if sys.stdout.isatty() else 200)
+_err = Console(stderr=True)
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="a YAML file, or the name of a preset such as demo")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="the run's folder or URL, the one that holds run.json")]
+Output = Annotated[str | None, typer.Option(help="where runs are kept: a folder or a URL")]
+Root = Annotated[str | None, typer.Option(help="the dataset's root, for presets that have none")]
+Limit = Annotated[int | None, typer.Option(min=1, help="at most so many images")]
+Shown = Annotated[int, typer.Option("--limit", min=1, help="at most so many images on the page")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a key, such as compute.workers=2")]
+Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object on standard output")]
+
+
+@app.command()
+def run(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
+    """Explain a dataset; running it again goes on where it was."""
+    from pipeline.progress import clock, on_console
+    from pipeline.report import write_report
+    from pipeline.run import explain_run, plan_run
+    from pipeline.tables import aggregate
+
+    plan, store = plan_run(_config(config, output, root, limit, set_))
+    logging.getLogger("pipeline").info(
+        "%s: %d images in %d shards, %d passes; %s", plan.config.name, len(plan.samples), len(plan.shards), plan.passes, store.url
+    )
+    with on_console(_err) as show:
+        outcome = explain_run(plan, store, show)
+    table = aggregate(store)
+    page = write_report(store)
+    for item in outcome.set_aside:
+        _err.print(f"shard {item.shard.index} (rows {item.shard.start}-{item.shard.stop - 1}) was set aside: {item.error}", markup=False)
+    if as_json:
+        _print_json(
+            {
+                "run": store.url,
+                "report": page,
+                "images": outcome.images,
+                "shards": outcome.shards,
+                "resumed": outcome.resumed,
+                "passes": outcome.passes,
+                "seconds": round(outcome.seconds, 3),
+                "statuses": outcome.statuses,
+                "set_aside": [item.shard.index for item in outcome.set_aside],
+                "tables": table.to_pylist(),
+            }
+        )
+    else:
+        _print_tables(table)
+        _out.print(
+            f"{outcome.images} images, {outcome.passes} passes in {clock(outcome.seconds)}; maps and records: {store.url}", markup=False
+        )
+    if outcome.unexplained:
+        _err.print(f"{outcome.unexplained} images could not be explained: see the records' status and error", markup=False)
+        raise typer.Exit(UNEXPLAINED)
+
+
+@app.command()
+def plan(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
+    """Say what a run would do and cost, and start nothing."""
+    from pipeline.plan import make_plan, measure_pass
+    from pipeline.progress import clock
+
+    planned = make_plan(_config(config, output, root, limit, set_))
+    seconds = measure_pass(planned.config)
+    facts = {**planned.facts(), "seconds_per_pass": seconds, "worker_hours": planned.passes * seconds / 3600}
+    if as_json:
+        _print_json(facts)
+        return
+    _facts(
+        {
+            "run": f"{facts['output']}/{facts['run']}",
+            "images": f"{facts['images']:,} in {facts['shards']:,} shards of {facts['shard_size']}",
+            "passes": f"{facts['passes']:,} ({', '.join(f'{method} {n:,}' for method, n in planned.passes_per_image.items())} an image)",
+            "maps": f"{facts['bytes'] / 2**20:,.1f} MiB before compression",
+            "time": f"{clock(planned.passes * seconds)} on one worker like this machine ({seconds * 1e3:.0f} ms a pass), without metrics",
+        }
+    )
+
+
+@app.command()
+def status(run: Run, as_json: Json = False) -> None:
+    """Say how far a run is."""
+    from collections import Counter
+
+    store = _open(run)
+    info, done = store.info(), store.done()
+    statuses = Counter(store.records()["status"].to_pylist())
+    facts = {"run": store.url, "images": info["images"], "shards": info["shards"], "shards_done": len(done), "records": dict(statuses)}
+    if as_json:
+        _print_json(facts)
+        return
+    state = "done" if len(done) == info["shards"] else "not done; run it again to go on"
+    records = ", ".join(f"{count} {name}" for name, count in sorted(statuses.items())) or "none"
+    _facts({"run": store.url, "images": info["images"], "shards": f"{len(done)} of {info['shards']} ({state})", "records": records})
+
+
+@app.command()
+def tables(run: Run, as_json: Json = False) -> None:
+    """Print a run's metrics, a row a method."""
+    from pipeline.tables import aggregate
+
+    table = aggregate(_open(run))
+    if as_json:
+        _print_json({"run": run, "tables": table.to_pylist()})
+    else:
+        _print_tables(table)
+
+
+@app.command()
+def report(
+    run: Run, limit: Annotated[int, typer.Option(min=1, help="at most so many images on the page")] = 24, as_json: Json = False
+) -> None:
+    """Write a run's page of pictures and numbers."""
+    from pipeline.report import write_report
+
+    page = write_report(_open(run), limit)
+    _print_json({"report": page}) if as_json else _out.print(page, markup=False, soft_wrap=True)
+
+
+@app.command()
+def explain(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a photograph, local or a URL")],
+    method: Annotated[str, typer.Option(help="an id that `hdm methods` lists")] = "hdm",
+    out: Annotated[str, typer.Option(help="where the heatmap goes, .png or .jpg")] = "heatmap.png",
+    preset: Annotated[str | None, typer.Option(help="a preset of the method")] = None,
+    arch: Annotated[str, typer.Option(help="a torchvision classification network")] = "mobilenet_v2",
+    weights: Annotated[str, typer.Option(help="its weights")] = "IMAGENET1K_V1",
+    target: Annotated[int | None, typer.Option(help="the class to explain; the predicted one if not given")] = None,
+    as_json: Json = False,
+) -> None:
+    """Explain one photograph."""
+    from pipeline.single import explain_image
+
+    facts = explain_image(image, out, method=method, preset=preset, arch=arch, weights=weights, target=target)
+    _print_json(facts) if as_json else _facts(facts)
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List the methods and their presets."""
+    from hdm_core import METHODS
+
+    entries = [
+        {"id": m.id, "title": m.title, "presets": list(m.presets), "default": m.default, "source": m.source} for m in METHODS.values()
+    ]
+    if as_json:
+        _print_json({"methods": entries})
+        return
+    table = Table("id", "presets", "source", box=None)
+    for method in METHODS.values():
+        table.add_row(method.id, ", ".join(method.presets), method.source)
+    _out.print(table)
+
+
+def main() -> None:
+    """Runs the command; a user's mistake becomes one line and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=_err, show_path=False, show_time=False)])
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), BAD_INPUT)
+    except RunError as error:
+        _fail(f"{error}; run it again to go on where it was", FAILED)
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _config(source: str, output: str | None, root: str | None, limit: int | None, assignments: list[str] | None) -> Any:
+    from pipeline.loading import load_config, parse_changes
+
+    given = {"output": output, "dataset.root": root, "dataset.limit": limit}
+    return load_config(source, {**parse_changes(assignments or []), **{key: value for key, value in given.items() if value is not None}})
+
+
+def _open(run: str) -> Any:
+    from pipeline.store import RunStore
+
+    return RunStore.open(run)
+
+
+def _print_json(facts: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
+
+
+def _facts(facts: dict[str, Any]) -> None:
+    table = Table(box=None, show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, Text(str(value), overflow="fold"))
+    _out.print(table)
+
+
+def _print_tables(table: Any) -> None:
+    from pipeline.tables import layout_table
+
+    head, rows = layout_table(table)
+    shown = Table(*head, box=None)
+    for row in rows:
+        shown.add_row(*row)
+    _out.print(shown)
+    _out.print("mean ± half of the 95% interval; * the best; ↓ less is better, ↑ more is better", markup=False)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"hdm: {one_line(Exception(message), 2000)}\n")
+    sys.exit(code)

@@ -1,0 +1,159 @@
+"""What a run is: one validated, hashable object; YAML in, JSON out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hdm_core import METHODS, MetricSettings, get_method
+from hdm_core.settings import Settings
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetConfig(Section):
+    """Which images."""
+
+    kind: Literal["demo", "folder", "manifest"]
+    root: str | None = Field(None, description="a folder, or the manifest's file; local or a URL")
+    split: str | None = Field(None, description="only images of this split of a manifest")
+    per_class: Count | None = Field(None, description="so many images of every class, drawn with `seed`")
+    limit: Count | None = Field(None, description="at most so many images, drawn with `seed`")
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _root_is_known(self) -> DatasetConfig:
+        if self.kind != "demo" and not self.root:
+            what = "a CSV or Parquet file" if self.kind == "manifest" else "a folder of images"
+            raise ValueError(f"dataset.root is missing: a dataset of kind {self.kind!r} needs {what}; set dataset.root")
+        return self
+
+
+class ClassifierConfig(Section):
+    """Which network, and what it is shown."""
+
+    source: Literal["torchvision"] = "torchvision"
+    arch: str
+    weights: str | None = Field(None, description="a torchvision weights entry; without one the weights are random")
+    resize: Count | None = Field(None, description="short side before the crop, instead of the weights' own")
+    crop: Count | None = Field(None, description="side of the network's input, instead of the weights' own")
+
+
+class ComputeConfig(Section):
+    """What a run may use."""
+
+    workers: Count | Literal["auto"] = "auto"
+    gpus_per_worker: float = Field(1.0, ge=0, allow_inf_nan=False, description="a share such as 0.25; without GPUs the run uses the CPU")
+    threads: Count = Field(1, description="CPU threads of a worker without a GPU")
+    shard_size: Count = Field(256, description="images a unit of work")
+    batch: Count | Literal["auto"] = Field("auto", description="images through the network at once")
+    attempts: Count = Field(3, description="how often a shard is tried before it is set aside")
+    ray_address: str | None = Field(None, description="a Ray cluster to join; without one Ray is started here")
+
+    @model_validator(mode="after")
+    def _gpus_can_be_asked_for(self) -> ComputeConfig:
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise ValueError(
+                f"compute.gpus_per_worker is {self.gpus_per_worker:g}: Ray gives a share of one GPU or whole GPUs; write 0.25 or 2"
+            )
+        return self
+
+
+class RunConfig(BaseModel):
+    """A run, and all that determines its result.
+
+    Beside the named fields it takes a section for every method, such as `hdm: {preset: fast, steps: 10}`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the run's folder under output")
+    dataset: DatasetConfig
+    classifier: ClassifierConfig
+    methods: tuple[str, ...] = Field(min_length=1)
+    metrics: MetricSettings = MetricSettings()
+    compute: ComputeConfig = ComputeConfig()
+    target: Literal["predicted"] | Annotated[int, Field(ge=0)] = Field("predicted", description="the class to explain")
+    output: str = Field(min_length=1, description="where runs are kept: a folder or a URL")
+    storage: dict[str, Any] = Field(default_factory=dict, description="fsspec options such as endpoint_url; never a secret")
+    seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_methods(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("methods") == "all":
+            return {**data, "methods": list(METHODS)}
+        return data
+
+    @model_validator(mode="after")
+    def _methods_are_known(self) -> RunConfig:
+        for key in self.model_extra or {}:
+            if key not in METHODS:
+                raise ValueError(f"unknown key {key!r}")
+        for method in self.methods:
+            get_method(method)
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError(f"methods: one of them is named twice: {', '.join(self.methods)}")
+        if secret := _secret(self.storage):
+            raise ValueError(f"storage.{secret} is a secret: give it in the environment (AWS_ACCESS_KEY_ID, ...), not in a file")
+        _ = self.settings
+        return self
+
+    @cached_property
+    def settings(self) -> dict[str, Settings]:
+        """Every method's resolved settings, in the order of `methods`."""
+        sections = self.model_extra or {}
+        resolved = {}
+        for method in (*self.methods, *(set(sections) - set(self.methods))):
+            section = sections.get(method)
+            if not isinstance(section, dict | None):
+                raise ValueError(f"{method}: must be a section such as {{preset: NAME}}, not {section!r}")  # noqa: TRY004 - pydantic's way
+            settings = {str(key): value for key, value in (section or {}).items()}
+            preset = settings.pop("preset", None)
+            if not isinstance(preset, str | None):
+                raise ValueError(f"{method}.preset: must be one of {', '.join(METHODS[method].presets)}, not {preset!r}")  # noqa: TRY004
+            try:
+                resolved[method] = METHODS[method].configure(preset, **settings)
+            except (ValueError, TypeError) as error:  # TypeError: a key such as `self`
+                raise ValueError(f"{method}: {error}") from error
+        return {method: resolved[method] for method in self.methods}
+
+    def identity(self) -> dict[str, Any]:
+        """All that determines the result, resolved: two runs with the same identity give the same maps."""
+        return {
+            "dataset": self.dataset.model_dump(mode="json"),
+            "classifier": self.classifier.model_dump(mode="json"),
+            "methods": {method: settings.model_dump(mode="json") for method, settings in self.settings.items()},
+            "metrics": self.metrics.model_dump(mode="json"),
+            "target": self.target,
+            "seed": self.seed,
+            "shard_size": self.compute.shard_size,
+            "batch": self.compute.batch,
+            "threads": self.compute.threads,
+        }
+
+    def hash(self) -> str:
+        """sha256 of the identity as canonical JSON."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _secret(options: dict[str, Any]) -> str | None:
+    """The dotted name of the first option that is a secret, also in options within options."""
+    for name, value in options.items():
+        lower = str(name).lower()
+        if lower.endswith("key") or any(word in lower for word in ("secret", "token", "password", "access_key", "connection_string")):
+            return str(name)
+        if isinstance(value, dict) and (inner := _secret(value)):
+            return f"{name}.{inner}"
+    return None

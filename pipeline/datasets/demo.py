@@ -1,0 +1,34 @@
+"""The demo's photographs: six that the scikit-image package ships."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from pipeline.config import DatasetConfig
+from pipeline.datasets.sample import Sample
+from pipeline.errors import InputError
+
+# file, what it shows, a box around it (left, top, right, bottom), drawn by eye for this demo
+_PHOTOGRAPHS = (
+    ("chelsea.png", "cat", (40.0, 0.0, 350.0, 300.0)),
+    ("coffee.png", "cup of coffee", (75.0, 10.0, 480.0, 385.0)),
+    ("astronaut.png", "astronaut", (30.0, 10.0, 370.0, 512.0)),
+    ("rocket.jpg", "rocket", (285.0, 120.0, 350.0, 427.0)),
+    ("motorcycle_left.png", "motorcycle", (70.0, 70.0, 690.0, 460.0)),
+    ("camera.png", "camera on a tripod", (225.0, 130.0, 340.0, 512.0)),
+)
+
+
+def demo_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sample]:
+    """The photographs, without labels.
+
+    Raises:
+        InputError: if scikit-image is not installed.
+    """
+    try:
+        folder = resources.files("skimage") / "data"
+    except ModuleNotFoundError:
+        raise InputError("dataset.kind demo: its photographs come with scikit-image; pip install 'hdm-pipeline[demo]'") from None
+    return [Sample(name, str(folder / name), class_name=shows, bbox=box) for name, shows, box in _PHOTOGRAPHS]

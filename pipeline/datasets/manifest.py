@@ -1,0 +1,97 @@
+"""A manifest: a CSV or Parquet table with a row an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from pipeline.config import DatasetConfig
+from pipeline.datasets.sample import Sample, absolute, below, number_classes
+from pipeline.errors import InputError, one_line
+
+_COLUMNS = ("path", "label", "class_name", "mask", "bbox", "split", "image_id")
+_TEXTS = {name: pa.string() for name in _COLUMNS if name != "label"}  # 007 is an id and no number
+
+
+def manifest_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sample]:
+    """The manifest's rows in its order.
+
+    `path` and `mask` are relative to the manifest's folder, or URLs; `label` is a number or a name; `bbox` is
+    "left top right bottom" in pixels, or a list of these four.
+
+    Raises:
+        InputError: if the manifest cannot be read, has no column `path`, or a row is not what it should be.
+    """
+    manifest = absolute(str(config.root))
+    table = _read(manifest, storage)
+    if "path" not in table.column_names:
+        raise InputError(f"{manifest}: no column 'path'; its columns are {', '.join(table.column_names)}")
+    for name in _COLUMNS:
+        if table.column_names.count(name) > 1:
+            raise InputError(f"{manifest}: two columns are named {name!r}; rename one")
+    folder = manifest.rpartition("/")[0]
+    samples = []
+    for number, row in enumerate(table.select([name for name in _COLUMNS if name in table.column_names]).to_pylist(), start=1):
+        try:
+            samples.append(_sample(row, folder))
+        except (ValueError, TypeError, InputError) as error:
+            raise InputError(f"{manifest}, row {number}: {one_line(error)}") from None
+    return [sample for sample in number_classes(samples) if config.split is None or sample.split == config.split]
+
+
+def _read(manifest: str, storage: Mapping[str, Any]) -> pa.Table:
+    try:
+        with fsspec.open(manifest, "rb", **(storage if "://" in manifest else {})) as file:
+            if PurePosixPath(manifest).suffix.lower() in {".parquet", ".pq"}:
+                return pyarrow.parquet.read_table(file)
+            return pyarrow.csv.read_csv(file, convert_options=pyarrow.csv.ConvertOptions(column_types=_TEXTS))
+    except (OSError, ValueError, ImportError, pa.ArrowException) as error:
+        raise InputError(f"{manifest}: cannot be read as CSV or Parquet ({one_line(error)}); set dataset.root to a manifest") from None
+
+
+def _sample(row: dict[str, Any], folder: str) -> Sample:
+    path = row["path"]
+    if not path:
+        raise ValueError("path is empty")
+    label = row.get("label")
+    named = isinstance(label, str) and label != ""
+    identity, split = row.get("image_id"), row.get("split")
+    return Sample(
+        image_id=str(path if identity is None or identity == "" else identity),
+        path=_locate(str(path), folder),
+        label=None if label is None or isinstance(label, str) else _number(label),
+        class_name=str(label) if named else row.get("class_name") or None,
+        split=None if split is None or split == "" else str(split),
+        mask=_locate(str(row["mask"]), folder) if row.get("mask") else None,
+        bbox=_box(row.get("bbox")),
+        root=None if "://" in folder else folder,
+    )
+
+
+def _locate(path: str, folder: str) -> str:
+    return path if "://" in path else below(folder, path)
+
+
+def _number(label: Any) -> int:
+    if not isinstance(label, (int, float)) or label != label // 1 or abs(label) >= 2**31:
+        raise ValueError(f"label must be a whole number or a name, not {label!r}")
+    return int(label)
+
+
+def _box(value: Any) -> tuple[float, float, float, float] | None:
+    if value is None or value == "":
+        return None
+    try:
+        left, top, right, bottom = (float(number) for number in (value.replace(",", " ").split() if isinstance(value, str) else value))
+    except (TypeError, ValueError):
+        left = top = right = bottom = 0.0
+    if not (-math.inf < left < right < math.inf and -math.inf < top < bottom < math.inf):
+        raise ValueError(f"bbox must be left top right bottom with left < right and top < bottom, not {value!r}")
+    return left, top, right, bottom

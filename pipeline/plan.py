@@ -1,0 +1,151 @@
+"""Dataset and configuration become shards, and what they will cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from hdm_core import Classifier, get_method
+from hdm_core.classifier import class_logits, default_batch
+from hdm_core.engine import Consistency, Passes
+from hdm_core.settings import HDMSettings
+from pipeline.classifiers import load_classifier
+from pipeline.config import RunConfig
+from pipeline.datasets import Sample, list_samples
+from pipeline.device import pick_device
+from pipeline.errors import InputError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows start .. stop - 1 of the dataset: one unit of work, one object in every array."""
+
+    index: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is decided before the first worker starts.
+
+    Attributes:
+        samples: the images in row order.
+        side: maps are side x side pixels.
+        fingerprint: of the classifier's weights.
+        passes_per_image: method -> forward and backward passes.
+    """
+
+    config: RunConfig
+    samples: Sequence[Sample]
+    shards: Sequence[Shard]
+    side: int
+    fingerprint: str
+    passes_per_image: dict[str, int]
+
+    @property
+    def passes(self) -> int:
+        """Passes of the whole run."""
+        return sum(self.passes_per_image.values()) * len(self.samples)
+
+    @property
+    def stages(self) -> int | None:
+        """How many stage masks HDM leaves an image; None if HDM does not run."""
+        settings = self.config.settings.get("hdm")
+        return settings.stages if isinstance(settings, HDMSettings) else None
+
+    @property
+    def bytes(self) -> int:
+        """The maps' size before compression."""
+        maps = len(self.config.methods) + (self.stages or 0)
+        return len(self.samples) * maps * self.side**2 * 2
+
+    def listing(self) -> str:
+        """sha256 of the samples in order: a dataset that changed has another."""
+        rows = [[sample.image_id, sample.path, sample.label, sample.split, sample.mask, sample.bbox] for sample in self.samples]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """What `hdm plan` prints."""
+        return {
+            "run": self.config.name,
+            "output": self.config.output,
+            "config_hash": self.config.hash(),
+            "images": len(self.samples),
+            "shards": len(self.shards),
+            "shard_size": self.config.compute.shard_size,
+            "passes_per_image": self.passes_per_image,
+            "passes": self.passes,
+            "bytes": self.bytes,
+        }
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Lists the dataset, loads the classifier once to see that it can be, and cuts the rows into shards.
+
+    Raises:
+        InputError: if the dataset, the classifier or a setting cannot be used.
+    """
+    samples = list_samples(config.dataset, config.storage)  # first: weights may be a long download
+    classifier = load_classifier(config.classifier, config.seed)
+    side = classifier.preprocess.crop if classifier.preprocess else 0
+    _check_target(config, classifier, side)
+    try:
+        passes = {method: get_method(method).passes(settings, side, side) for method, settings in config.settings.items()}
+    except ValueError as error:
+        raise InputError(f"{error}; choose smaller sizes or a larger classifier.crop") from None
+    size = config.compute.shard_size
+    shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
+    return Plan(config, samples, shards, side, classifier.fingerprint(), passes)
+
+
+def measure_pass(config: RunConfig, repeats: int = 3) -> float:
+    """Seconds of one pass on this machine, by a short probe: one worker's batch, the best of `repeats`."""
+    device = pick_device(config.compute.gpus_per_worker)
+    classifier = load_classifier(config.classifier, config.seed).to(device)
+    side = classifier.preprocess.crop if classifier.preprocess else 0
+    batch = default_batch(device) if config.compute.batch == "auto" else config.compute.batch
+    images = torch.rand(batch, 3, side, side, device=device)
+    targets = torch.zeros(batch, dtype=torch.int64, device=device)
+    baseline = torch.zeros(1, 3, 1, 1, device=device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.compute.threads)
+    try:
+        with classifier.folded(images[:1]) as network:
+            consistency = Consistency(network, images, targets, baseline, "logit", batch, Passes())
+            masks = torch.full((1, batch, side, side), 0.5, device=device)
+            seconds = []
+            for _ in range(repeats + 1):
+                begin = time.perf_counter()
+                consistency.gradient(masks).sum().item()  # .item() waits for the device
+                seconds.append(time.perf_counter() - begin)
+    finally:
+        torch.set_num_threads(threads)
+    return min(seconds[1:]) / batch
+
+
+def sample_row(row: int, sample: Sample) -> dict[str, Any]:
+    """A sample as a row of images.parquet, without what only reading the image tells."""
+    fields = asdict(sample)
+    return {"row": row, **{name: fields[name] for name in ("image_id", "path", "label", "class_name", "split")}}
+
+
+def _check_target(config: RunConfig, classifier: Classifier, side: int) -> None:
+    if config.target == "predicted":
+        return
+    if classifier.class_names is not None:
+        classes = len(classifier.class_names)
+    else:
+        with classifier.frozen() as network, torch.no_grad():
+            classes = class_logits(network, torch.zeros(1, 3, side, side)).shape[1]
+    if config.target >= classes:
+        raise InputError(f"target {config.target}: {classifier.name} has {classes} classes, numbered from 0")

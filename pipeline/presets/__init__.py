@@ -1,0 +1,1 @@
+"""What `hdm run` finds by name."""

@@ -1,0 +1,123 @@
+"""The pictures of a report: which images are shown, and for each the photograph, every method's heatmap and HDM's stages."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from hdm_core import METHODS
+from pipeline.datasets.images import UnreadableError
+from pipeline.report.heatmap import overlay
+from pipeline.report.view import read_view
+from pipeline.store import RunStore
+from pipeline.store.maps import STAGES, read_map
+
+_WORKERS = 8  # images that are drawn at once
+_EMPTY = (225, 228, 232)  # under a heatmap whose photograph is gone
+
+NOTES = {
+    "flat": "The map is the same everywhere: it says nothing.",
+    "nan": "The method diverged on this image.",
+}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture of the gallery.
+
+    Attributes:
+        picture: its place below report/; None if there is none to show, and `note` says why.
+        record: the row of the records that a method's tile shows.
+    """
+
+    title: str
+    alt: str
+    picture: str | None
+    note: str | None = None
+    record: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the gallery: one image, as its row of images.parquet and as tiles."""
+
+    image: Mapping[str, Any]
+    photograph: Tile
+    maps: Sequence[Tile]
+    stages: Sequence[Tile]
+
+
+def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: int) -> list[Entry]:
+    """Writes the pictures of at most `limit` images to report/images/ and returns the gallery's rows, in row order.
+
+    Args:
+        records: of the committed shards.
+        images: images.parquet, completed from the committed shards.
+    """
+    readable = records.filter(pc.not_equal(records["status"], "unreadable"))
+    rows = spread(sorted(pc.unique(readable["row"]).to_pylist()), limit)
+    shown = records.filter(pc.is_in(records["row"], value_set=pa.array(rows, pa.int64()))).to_pylist()
+    by_row: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
+    for record in shown:
+        by_row[record["row"]].append(record)
+    storage = store.info()["config"]["storage"]
+
+    def draw(image: dict[str, Any]) -> Entry:
+        return _draw(store, image, by_row[image["row"]], storage)
+
+    with ThreadPoolExecutor(_WORKERS) as workers:
+        return list(workers.map(draw, images.take(pa.array(rows, pa.int64())).to_pylist()))
+
+
+def spread(rows: Sequence[int], limit: int) -> list[int]:
+    """At most `limit` of the rows, at equal distances from the first on."""
+    if len(rows) <= limit:
+        return list(rows)
+    return [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def _draw(store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[str, Any]], storage: Mapping[str, Any]) -> Entry:
+    maps = store.storage.zarr("maps.zarr")
+    row, name = image["row"], image["image_id"]
+    values = {record["method"]: read_map(maps, record["method"], row) for record in records}
+    side = next(iter(values.values())).shape[-1]
+
+    def put(kind: str, picture: Image.Image) -> str:
+        place = f"images/{row:06d}-{kind}.jpg"
+        store.storage.write(f"report/{place}", _jpeg(picture))
+        return place
+
+    try:
+        view = read_view(image, side, storage)
+        photograph = Tile("Photograph", f"{name} as the network saw it", put("photograph", view))
+    except UnreadableError as error:
+        view = Image.new("RGB", (side, side), _EMPTY)
+        photograph = Tile("Photograph", "", None, f"The photograph is not available any more: {error}")
+
+    tiles, stages = [], []
+    for record in records:
+        method = record["method"]
+        title = METHODS[method].title
+        if record["status"] != "ok":
+            tiles.append(Tile(title, "", None, record["error"] or NOTES[record["status"]], record))
+            continue
+        alt = f"{title} heatmap of {name} for the class {record['target_name']}"
+        tiles.append(Tile(title, alt, put(method, overlay(view, values[method])), None, record))
+        if method == "hdm":
+            for number, (mask, weight) in enumerate(zip(read_map(maps, STAGES, row), record["stage_weights"], strict=True), start=1):
+                picture = put(f"stage-{number}", overlay(view, mask))
+                stages.append(Tile(f"Stage {number}", f"HDM's mask of stage {number} for {name}", picture, f"weight {weight:.3f}"))
+    return Entry(image, photograph, tiles, stages)
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=85, optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,50 @@
+"""The page itself: report/index.html and the pictures beside it."""
+
+from __future__ import annotations
+
+import pyarrow.compute as pc
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.report.gallery import draw_gallery
+from pipeline.report.heatmap import legend
+from pipeline.report.summary import body, facts, head, problems, settings
+from pipeline.store import RunStore
+from pipeline.tables import TITLES, aggregate
+
+
+def write_report(store: RunStore, limit: int = 24) -> str:
+    """Writes report/index.html and report/images/ from the committed shards, and returns the page's URL.
+
+    It aggregates the run anew, so that its numbers and its pictures are of the same shards. The same run gives the same bytes.
+
+    Args:
+        limit: at most so many images are shown, spread evenly over the rows.
+    """
+    records = store.records()
+    table = aggregate(store)
+    info = store.info()
+    listed, problem_count = problems(records)
+    environment = Environment(
+        loader=PackageLoader("pipeline", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("index.html").render(
+        name=info["name"],
+        url=store.url,
+        local=store.storage.local,
+        facts=facts(info),
+        settings=settings(info),
+        done=pc.count_distinct(records["row"]).as_py(),
+        total=info["images"],
+        head=head(),
+        body=body(table, records, info["passes_per_image"]),
+        baseline=info["config"]["metrics"]["baseline"],
+        titles=TITLES,
+        problems=listed,
+        problem_count=problem_count,
+        gallery=draw_gallery(store, records, store.images(), limit),
+        limit=limit,
+        legend=legend(),
+        method=info["config"]["methods"][0],
+    )
+    store.storage.write("report/index.html", page.encode())
+    return store.storage.url("report/index.html")

@@ -1,0 +1,117 @@
+"""The run from plan to commits: what the command line and the flows both drive."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from pipeline.cluster import CPU_ENVIRONMENT, Staffing, cluster, staff
+from pipeline.config import RunConfig
+from pipeline.plan import Plan, Shard, make_plan
+from pipeline.pool import PROGRESS, Pool, SetAside
+from pipeline.progress import Show, Stopwatch
+from pipeline.store import RunStore
+from pipeline.worker import ShardReport, Worker
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What became of a run's images.
+
+    Attributes:
+        resumed: shards that an earlier driver had done.
+        statuses: how many images ended how in this driver's shards, under the worst of their methods' statuses.
+        set_aside: shards that failed as often as they may.
+        passes, seconds: of this driver.
+    """
+
+    url: str
+    images: int
+    shards: int
+    resumed: int
+    passes: int = 0
+    seconds: float = 0.0
+    statuses: dict[str, int] = field(default_factory=dict)
+    set_aside: list[SetAside] = field(default_factory=list)
+
+    @property
+    def unexplained(self) -> int:
+        """Images that ended without any use: unreadable, failed, or in a shard that was set aside."""
+        bad = sum(self.statuses.get(status, 0) for status in ("unreadable", "failed"))
+        return bad + sum(len(item.shard) for item in self.set_aside)
+
+
+def plan_run(config: RunConfig) -> tuple[Plan, RunStore]:
+    """Plans a run and lays it out on storage, or finds it there.
+
+    Raises:
+        InputError: if anything about it cannot work; nothing was started.
+    """
+    plan = make_plan(config)
+    store = RunStore.at(config)
+    store.create(plan)
+    return plan, store
+
+
+def explain_run(plan: Plan, store: RunStore, show: Show) -> Outcome:
+    """Explains all shards that are not committed yet.
+
+    Args:
+        show: told how far the run is, about twice a second.
+
+    Raises:
+        InputError: if the cluster cannot do what the configuration asks.
+        RunError: if no worker can start.
+    """
+    done = store.done()
+    todo = [shard for shard in plan.shards if shard.index not in done]
+    outcome = Outcome(store.url, len(plan.samples), len(plan.shards), resumed=len(plan.shards) - len(todo))
+    if outcome.resumed:
+        _log.info("%d of %d shards were done before; %d are left", outcome.resumed, outcome.shards, len(todo))
+    if todo:
+        with cluster(plan.config.compute.ray_address):
+            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            staffing = staff(plan.config.compute, resources, len(todo))
+            _log.info("%s", staffing.note)
+            _work(plan, todo, staffing, outcome, show)
+    return outcome
+
+
+def _work(plan: Plan, todo: list[Shard], staffing: Staffing, outcome: Outcome, show: Show) -> None:
+    config = ray.put(plan.config)
+    actor = ray.remote(concurrency_groups={PROGRESS: 1})(Worker)  # type: ignore[call-overload]
+    options: dict[str, Any] = {"num_cpus": staffing.cpus, "num_gpus": staffing.gpus, "max_restarts": 0, "max_task_retries": 0}
+    if staffing.gpus == 0:
+        options["runtime_env"] = {"env_vars": CPU_ENVIRONMENT}
+    images, open_images = len(plan.samples), sum(len(shard) for shard in todo)
+    watch = Stopwatch(images - open_images, images, open_images * sum(plan.passes_per_image.values()))
+    statuses: Counter[str] = Counter()
+
+    def spawn() -> ActorHandle[Worker]:
+        handle: ActorHandle[Worker] = actor.options(**options).remote(config)
+        return handle
+
+    def submit(worker: ActorHandle[Worker], shard: Shard) -> ray.ObjectRef[ShardReport]:
+        ref: ray.ObjectRef[ShardReport] = worker.run.remote(shard, plan.samples[shard.start : shard.stop])
+        return ref
+
+    def on_done(report: ShardReport) -> None:
+        watch.finished(report.images)
+        statuses.update(report.statuses)
+
+    def on_tick(passes: int) -> None:
+        outcome.passes = passes
+        show(watch.state(passes))
+
+    started = time.monotonic()
+    outcome.set_aside = Pool(spawn, submit, staffing.workers, plan.config.compute.attempts, on_done, on_tick).run(todo)
+    outcome.seconds = time.monotonic() - started
+    outcome.statuses = dict(statuses)

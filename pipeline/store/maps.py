@@ -1,0 +1,79 @@
+"""Maps in Zarr v3: an array a method, a chunk an image, a shard object a shard of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.codecs import BloscCodec
+from zarr.errors import ContainsArrayError
+
+from pipeline.errors import InputError
+
+Arrays = Mapping[str, NDArray[np.float16]]
+
+STAGES = "hdm_stages"
+
+_CODEC = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2)
+
+
+def layout(methods: tuple[str, ...], images: int, side: int, stages: int | None) -> dict[str, tuple[int, ...]]:
+    """The arrays of a run and their shapes."""
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(methods, (images, side, side))
+    if stages is not None:
+        shapes[STAGES] = (images, stages, side, side)
+    return shapes
+
+
+def create_arrays(store: Store, shapes: Mapping[str, tuple[int, ...]], shard_size: int) -> None:
+    """Writes the metadata of a run's arrays; arrays that are there already are left alone.
+
+    Raises:
+        InputError: if an array is there in another shape.
+    """
+    group = zarr.open_group(store, mode="a", zarr_format=3)
+    for name, shape in shapes.items():
+        axes = ("image", "y", "x") if len(shape) == 3 else ("image", "stage", "y", "x")
+        try:
+            group.create_array(
+                name,
+                shape=shape,
+                dtype="float16",
+                chunks=(1, *shape[1:]),
+                shards=(shard_size, *shape[1:]),
+                compressors=_CODEC,
+                fill_value=0,
+                dimension_names=axes,
+            )
+        except ContainsArrayError:
+            there = group[name]
+            if not isinstance(there, zarr.Array) or there.shape != shape or there.shards != (shard_size, *shape[1:]):
+                raise InputError(f"maps.zarr/{name} was left by another run; choose another name or remove the run's folder") from None
+
+
+def write_shard(store: Store, index: int, start: int, arrays: Arrays) -> list[str]:
+    """Writes whole shards, one object an array, and returns the objects' names below the store.
+
+    A shard that holds only zeros is written, too: that an object is missing must never mean anything.
+    """
+    names = []
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        group = zarr.open_group(store, mode="r+", zarr_format=3)
+        for name, values in arrays.items():
+            array = group[name]
+            if not isinstance(array, zarr.Array):
+                raise TypeError(f"{name} is no array")
+            array[start : start + len(values)] = values
+            names.append("/".join([name, "c", str(index), *["0"] * (array.ndim - 1)]))
+    return names
+
+
+def read_map(store: Store, method: str, row: int) -> NDArray[np.float32]:
+    """One image's map (H, W), or its stages (S, H, W)."""
+    array = zarr.open_group(store, mode="r", zarr_format=3)[method]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{method} is no array")
+    return np.asarray(array[row], dtype=np.float32)

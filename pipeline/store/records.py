@@ -1,0 +1,84 @@
+"""Records in Parquet: a row an (image, method), one part a shard; and the table of images."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hdm_core import METRICS
+
+SCHEMA_VERSION = 1
+
+_METADATA = {"hdm.schema_version": str(SCHEMA_VERSION)}
+
+RECORDS = pa.schema(
+    [
+        ("run", pa.string()),
+        ("shard", pa.int32()),
+        ("row", pa.int64()),
+        ("image_id", pa.string()),
+        ("method", pa.string()),
+        ("status", pa.string()),  # ok | flat | nan | unreadable | failed
+        ("error", pa.string()),
+        ("target", pa.int32()),
+        ("target_name", pa.string()),
+        ("label", pa.int32()),
+        ("probability", pa.float32()),
+        ("logit", pa.float32()),
+        *[(metric, pa.float32()) for metric in METRICS],
+        ("region", pa.string()),  # segmentation | bbox | none
+        ("passes", pa.int64()),
+        ("seconds", pa.float32()),
+        ("stage_weights", pa.list_(pa.float32())),
+        ("seed", pa.int64()),
+        ("device", pa.string()),
+    ],
+    metadata=_METADATA,
+)
+
+IMAGES = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("image_id", pa.string()),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("label", pa.int32()),
+        ("class_name", pa.string()),
+        ("split", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("crop", pa.list_(pa.float32(), 4)),  # left, top, right, bottom in pixels of the photograph
+    ],
+    metadata=_METADATA,
+)
+
+# What only reading an image tells; a shard's part brings it, images.parquet gets it when the run is aggregated.
+FACTS = pa.schema([IMAGES.field(name) for name in ("row", "sha256", "width", "height", "crop")], metadata=_METADATA)
+
+
+def to_parquet(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> bytes:
+    """Rows as a Parquet file; a field that a row lacks is null."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+    sink = io.BytesIO()
+    pq.write_table(table.cast(schema), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def from_parquet(parts: Sequence[bytes], schema: pa.Schema) -> pa.Table:
+    """The rows of several files of one schema, in the order of the files."""
+    tables = [pq.read_table(io.BytesIO(part)) for part in parts]
+    return pa.concat_tables([table.cast(schema) for table in tables]) if tables else schema.empty_table()
+
+
+def with_facts(images: pa.Table, facts: pa.Table) -> pa.Table:
+    """images.parquet with what reading the images told; rows that were not read keep nulls."""
+    place = pc.index_in(images["row"], facts["row"])
+    for name in FACTS.names:
+        if name != "row":
+            images = images.set_column(images.column_names.index(name), IMAGES.field(name), facts[name].take(place))
+    return images.cast(IMAGES)

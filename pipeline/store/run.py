@@ -1,0 +1,175 @@
+"""A run's folder: what was planned, which shards are done, and what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import RunConfig
+from pipeline.errors import InputError, one_line
+from pipeline.plan import Plan, Shard, sample_row
+from pipeline.store.maps import Arrays, create_arrays, layout, write_shard
+from pipeline.store.records import FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, with_facts
+from pipeline.store.storage import Storage, to_json
+
+_READERS = 16  # parts that are fetched at once
+
+
+class RunStore:
+    """The run at {output}/{name}. A shard exists when, and only when, its commit does."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    @classmethod
+    def at(cls, config: RunConfig) -> RunStore:
+        """The place of a configuration's run.
+
+        Raises:
+            InputError: if the output's protocol is unknown.
+        """
+        try:
+            return cls(Storage(f"{config.output.removesuffix('/')}/{config.name}", config.storage))
+        except (ValueError, ImportError) as error:
+            raise InputError(f"output {config.output}: {one_line(error)}") from None
+
+    @classmethod
+    def open(cls, url: str, options: dict[str, Any] | None = None) -> RunStore:
+        """An existing run.
+
+        Raises:
+            InputError: if there is none at this URL.
+        """
+        try:
+            store = cls(Storage(url, options))
+            store.info()
+        except (OSError, ValueError, ImportError) as error:
+            raise InputError(f"{url}: no run of hdm ({one_line(error)}); give the folder that holds run.json") from None
+        return store
+
+    @property
+    def url(self) -> str:
+        """Where the run is."""
+        return self.storage.url("")
+
+    def create(self, plan: Plan) -> bool:
+        """Lays the run out, or finds it laid out by the same plan. True if it is new.
+
+        run.json comes last: without it there is no run, whatever else lies there.
+
+        Raises:
+            InputError: if the place holds a run of another plan, or cannot be written.
+        """
+        try:
+            if self.storage.exists("run.json"):
+                self._compare(plan)
+                return False
+            if self.done() and not self.storage.exists("run.json"):
+                raise InputError(f"{self.url} holds the shards of a run that has no run.json; choose another name or remove the folder")
+            rows = (sample_row(row, sample) for row, sample in enumerate(plan.samples))
+            self.storage.write("images.parquet", to_parquet(rows, IMAGES))
+            shapes = layout(plan.config.methods, len(plan.samples), plan.side, plan.stages)
+            create_arrays(self.storage.zarr("maps.zarr"), shapes, plan.config.compute.shard_size)
+            if not self.storage.create("run.json", to_json(_run_json(plan))):
+                self._compare(plan)  # another driver was faster
+                return False
+        except json.JSONDecodeError as error:
+            raise InputError(f"{self.url}/run.json is broken ({one_line(error)}); choose another name or remove the folder") from None
+        except OSError as error:
+            raise InputError(f"output {self.url} cannot be written: {one_line(error)}; choose another with --output") from None
+        return True
+
+    def info(self) -> dict[str, Any]:
+        """run.json."""
+        return self.storage.read_json("run.json")
+
+    def done(self) -> set[int]:
+        """The shards that are committed: one listing."""
+        stems = (name.removesuffix(".json") for name in self.storage.names("commits") if name.endswith(".json"))
+        return {int(stem) for stem in stems if stem.isdecimal()}
+
+    def write_shard(
+        self, shard: Shard, arrays: Arrays, records: Sequence[dict[str, Any]], facts: Sequence[dict[str, Any]], config_hash: str
+    ) -> bool:
+        """Writes a shard's objects, reads them back for their checksums, and commits. False if it was committed meanwhile."""
+        maps = write_shard(self.storage.zarr("maps.zarr"), shard.index, shard.start, arrays)
+        names = [f"maps.zarr/{name}" for name in maps]
+        for folder, rows, schema in (("records", records, RECORDS), ("images", facts, FACTS)):
+            names.append(f"{folder}/part-{shard.index:06d}.parquet")
+            self.storage.write(names[-1], to_parquet(rows, schema))
+        commit = {
+            "shard": shard.index,
+            "rows": [shard.start, shard.stop],
+            "config_hash": config_hash,
+            "sha256": {name: hashlib.sha256(self.storage.read(name)).hexdigest() for name in names},
+        }
+        return self.storage.create(f"commits/{shard.index:06d}.json", to_json(commit))
+
+    def records(self) -> pa.Table:
+        """The records of all committed shards, in row order."""
+        return from_parquet(self._parts("records"), RECORDS)
+
+    def images(self) -> pa.Table:
+        """images.parquet."""
+        return pq.read_table(io.BytesIO(self.storage.read("images.parquet")))
+
+    def complete_images(self) -> None:
+        """Puts what reading the images told into images.parquet."""
+        images = with_facts(self.images(), from_parquet(self._parts("images"), FACTS))
+        self.storage.write("images.parquet", to_parquet(images, IMAGES))
+
+    def _parts(self, folder: str) -> list[bytes]:
+        names = [f"{folder}/part-{index:06d}.parquet" for index in sorted(self.done())]
+        with ThreadPoolExecutor(_READERS) as readers:
+            return list(readers.map(self.storage.read, names))
+
+    def _compare(self, plan: Plan) -> None:
+        there, here = self.info(), _run_json(plan)
+        for key, what in (("schema_version", "schema version"), ("model_fingerprint", "classifier"), ("dataset_listing", "dataset")):
+            if there.get(key) != here[key]:
+                raise InputError(
+                    f"{self.url} was started with another {what} ({there.get(key)}, now {here[key]}); choose another name for this run"
+                )
+        if there["config_hash"] != here["config_hash"]:
+            differing = ", ".join(_differences(there["identity"], here["identity"]))
+            raise InputError(
+                f"{self.url} was started with configuration {there['config_hash'][:12]}, this is {here['config_hash'][:12]}; "
+                f"they differ in {differing}; choose another name for this run"
+            )
+
+
+def _run_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": plan.config.name,
+        "config": plan.config.model_dump(mode="json"),
+        "identity": plan.config.identity(),
+        "config_hash": plan.config.hash(),
+        "model_fingerprint": plan.fingerprint,
+        "dataset_listing": plan.listing(),
+        "images": len(plan.samples),
+        "shards": len(plan.shards),
+        "passes_per_image": plan.passes_per_image,
+        "seed": plan.config.seed,
+        "versions": {name: version(name) for name in ("hdm-pipeline", "torch", "torchvision", "ray", "zarr", "pyarrow")},
+    }
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys in which two configurations differ, with both values."""
+    found = []
+    for key in sorted({*there, *here}):
+        old, new = there.get(key), here.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} ({old!r}, now {new!r})")
+    return found

@@ -1,0 +1,1 @@
+"""The tests mirror the packages; contracts holds the suites that whole families must pass."""

@@ -1,0 +1,87 @@
+"""A real Prefect server of the tests' own: its own home, database and port, reports to its makers off."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Prefect:
+    """A running server, and the environment in which Prefect's commands find it."""
+
+    env: dict[str, str]
+
+    def post(self, route: str, **query: Any) -> list[dict[str, Any]]:
+        """What the server's interface answers to a filter."""
+        answer = httpx.post(f"{self.env['PREFECT_API_URL']}/{route}", json=query, timeout=30)
+        found: list[dict[str, Any]] = answer.raise_for_status().json()
+        return found
+
+    def __call__(self, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=seconds)
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    """The server, with a work pool, the deployments of prefect.yaml and a worker."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    env = kept | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+        "PWD": str(ROOT),
+    }
+    server_command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    worker_command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "hdm", "--type", "process"]
+    with (home / "server.log").open("w") as server_log, (home / "worker.log").open("w") as worker_log:
+        server = subprocess.Popen(server_command, env=env, stdout=server_log, stderr=subprocess.STDOUT, cwd=home)
+        worker = None
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/api/health", server, home / "server.log")
+            ready = Prefect(env)
+            for arguments in (("work-pool", "create", "hdm", "--type", "process"), ("deploy", "--all")):
+                ended = ready(*arguments)
+                assert ended.returncode == 0, ended.stdout + ended.stderr
+            worker = subprocess.Popen(worker_command, env=env, stdout=worker_log, stderr=subprocess.STDOUT, cwd=home)
+            yield ready
+        finally:
+            for process in (worker, server):
+                if process is not None:
+                    process.terminate()
+                    try:
+                        process.wait(20)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+    raise TimeoutError(log.read_text())

@@ -1,0 +1,37 @@
+"""prefect.yaml says what Prefect will find: Prefect itself passes over a key that it does not know."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect import Flow
+
+from pipeline.loading import presets
+
+ROOT = Path(__file__).parents[2]
+FILE: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+DEPLOYMENTS: list[dict[str, Any]] = FILE["deployments"]
+
+KNOWN = {"name", "description", "entrypoint", "parameters", "work_pool", "concurrency_limit", "schedules", "tags", "version"}
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_a_deployment_names_a_flow_and_parameters_that_it_has(deployment: dict[str, Any]) -> None:
+    assert deployment.keys() <= KNOWN
+    path, _, name = deployment["entrypoint"].partition(":")
+    assert (ROOT / path).is_file()
+    flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
+    assert isinstance(flow, Flow)
+    assert flow.name == "hdm"
+    assert deployment["parameters"].keys() <= inspect.signature(flow.fn).parameters.keys()
+    assert deployment["parameters"]["config"] in presets()
+    assert deployment["work_pool"]["name"] == "hdm"
+
+
+def test_the_deployments_that_users_know_are_there() -> None:
+    assert {"demo", "cub-full", "pm-full"} <= {deployment["name"] for deployment in DEPLOYMENTS}

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor, fx, nn
+
+from hdm_core.classifier import Classifier, class_logits, default_batch, resolve_targets
+from hdm_core.preprocess import Preprocess
+from tests.models import (
+    Constant,
+    InterruptionError,
+    Pair,
+    Untraceable,
+    assert_unchanged,
+    mixed_state,
+    normalised,
+    pictures,
+    smooth,
+    snapshot,
+)
+
+
+class Shared(nn.Module):
+    """One convolution, called twice, before two batch normalisations: folding it is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        network = normalised(seed=3)
+        self.conv = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        self.first, self.second = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        for norm, offset in ((self.first, 1.0), (self.second, -2.0)):
+            norm.running_mean.fill_(offset)
+            norm.running_var.fill_(0.3)
+            nn.init.constant_(norm.bias, offset)
+        self.rest = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.rest(self.second(self.conv(self.first(self.conv(images)))))
+
+
+# Contexts
+
+
+@pytest.mark.parametrize("context", ["frozen", "folded"])
+@pytest.mark.parametrize("make", [mixed_state, normalised, smooth, lambda: Untraceable(mixed_state())])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_network_is_handed_back_as_it_was(context: str, make: Callable[[], nn.Module], fails: bool) -> None:
+    network, images = make(), pictures(2)
+    before = snapshot(network)
+    classifier = Classifier.from_module(network)
+    with classifier.frozen() if context == "frozen" else classifier.folded(images) as inner:
+        assert not any(part.training for part in inner.modules())
+        assert not any(parameter.requires_grad for parameter in inner.parameters())
+        inner(images)
+    if fails:
+        with pytest.raises(InterruptionError), classifier.frozen() if context == "frozen" else classifier.folded(images):
+            raise InterruptionError
+    assert_unchanged(network, before)
+
+
+def test_contexts_nest() -> None:
+    network = mixed_state()
+    before = snapshot(network)
+    classifier = Classifier.from_module(network)
+    with classifier.frozen():
+        with classifier.folded(pictures(1)):
+            pass
+        assert not any(part.training for part in network.modules())
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert_unchanged(network, before)
+
+
+def test_a_folded_network_answers_as_the_plain_one() -> None:
+    network, images = normalised(), pictures(4)
+    classifier = Classifier.from_module(network)
+    with classifier.folded(images[:1]) as folded:
+        assert isinstance(folded, fx.GraphModule)
+        assert not any(isinstance(part, nn.BatchNorm2d) for part in folded.modules())
+        found = folded(images)
+    with classifier.frozen() as plain:
+        torch.testing.assert_close(found, plain(images), rtol=1e-4, atol=1e-5)
+
+
+def test_folding_copies_the_weights() -> None:
+    network = normalised()
+    with Classifier.from_module(network).folded(pictures(1)) as folded:
+        ours = {parameter.data_ptr() for parameter in network.parameters()}
+        assert ours.isdisjoint(parameter.data_ptr() for parameter in folded.parameters())
+
+
+@pytest.mark.parametrize("make", [lambda: Untraceable(normalised()), Shared], ids=["untraceable", "wrong when folded"])
+def test_a_network_that_cannot_be_folded_is_used_as_it_is(make: Callable[[], nn.Module]) -> None:
+    network = make()
+    with Classifier.from_module(network).folded(pictures(1)) as folded:
+        assert folded is network
+
+
+def test_an_image_of_nans_does_not_hide_a_wrong_fold() -> None:
+    network = Shared()
+    with Classifier.from_module(network).folded(torch.full((1, 3, 16, 16), torch.nan)) as folded:
+        assert folded is network
+
+
+def test_mobilenet_folds_to_the_same_logits() -> None:
+    classifier = Classifier.from_torchvision("mobilenet_v2", weights="IMAGENET1K_V1")
+    images = classifier.prepare([Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 300, 3), dtype=np.uint8))])
+    with torch.no_grad(), classifier.folded(images) as folded:
+        assert isinstance(folded, fx.GraphModule)
+        torch.testing.assert_close(folded(images), classifier.module.eval()(images), rtol=1e-3, atol=1e-3)
+    assert len(classifier.class_names or ()) == 1000
+    assert classifier.class_name(207) == "golden retriever"
+    assert classifier.name == "mobilenet_v2 IMAGENET1K_V1"
+
+
+# Answers and targets
+
+
+@pytest.mark.parametrize(
+    "network",
+    [Pair(smooth()), nn.Conv2d(3, 2, 3), nn.Flatten(0), lambda images: images.mean((1, 2, 3)), lambda images: {"logits": images}],
+    ids=["tuple", "map", "one vector", "one number an image", "dict"],
+)
+def test_an_answer_that_is_no_logits_is_refused(network: Callable[[Tensor], object]) -> None:
+    with pytest.raises(TypeError, match=r"must return logits \(B, classes\)"):
+        class_logits(network, pictures(2))
+
+
+def test_the_wrong_number_of_rows_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"shape \(1, 3\)"):
+        class_logits(lambda images: smooth()(images)[:1], pictures(2))
+
+
+LOGITS = torch.tensor([[0.0, 3.0, 1.0], [5.0, 4.0, 4.5]])
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (None, [1, 0]),
+        (2, [2, 2]),
+        (0, [0, 0]),
+        ([2, 1], [2, 1]),
+        ((0, 2), [0, 2]),
+        (torch.tensor([1, 2]), [1, 2]),
+        (torch.tensor([1, 2], dtype=torch.int32), [1, 2]),
+        (torch.tensor([1, 2], dtype=torch.uint8), [1, 2]),
+        (np.array([1, 2]), [1, 2]),
+    ],
+)
+def test_targets(targets: object, expected: list[int]) -> None:
+    found = resolve_targets(LOGITS, targets)
+    assert found.tolist() == expected
+    assert found.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "words"),
+    [
+        ([1], ValueError, "2 images need 2 targets"),
+        ([0, 1, 2], ValueError, "2 images need 2 targets"),
+        ([[0, 1]], ValueError, "2 images need 2 targets"),
+        (torch.tensor(1), ValueError, "2 images need 2 targets"),
+        (3, ValueError, "target 3 is no class of this network: it has 3"),
+        ([0, 7], ValueError, "target 7 is no class"),
+        (-1, ValueError, "target -1 is no class"),
+        ([0, -2], ValueError, "target -2 is no class"),
+        ([0.0, 1.0], TypeError, "must be integers"),
+        (torch.tensor([0.5, 1.0]), TypeError, "must be integers"),
+        (1.0, TypeError, "must be integers"),
+        (True, TypeError, "must be integers"),
+        ([True, False], TypeError, "must be integers"),
+    ],
+)
+def test_targets_that_are_none(targets: object, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        resolve_targets(LOGITS, targets)
+
+
+# Where networks come from
+
+
+def test_random_weights_come_from_the_seed_and_from_nothing_else() -> None:
+    before = torch.random.get_rng_state()
+    first = Classifier.from_torchvision("squeezenet1_1", seed=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(5)
+    again = Classifier.from_torchvision("squeezenet1_1", seed=1)
+    other = Classifier.from_torchvision("squeezenet1_1", seed=2)
+    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
+    assert first.preprocess == Preprocess()
+    assert first.class_names is None
+    assert first.class_name(3) == "3"
+
+
+def test_an_unknown_network_is_refused_with_names_to_choose_from() -> None:
+    with pytest.raises(ValueError, match=r"no classification network 'resnet_50': choose from .*resnet50"):
+        Classifier.from_torchvision("resnet_50")
+
+
+@pytest.mark.parametrize("arch", ["fasterrcnn_resnet50_fpn", "", "r3d_18"])
+def test_a_network_of_another_task_is_no_classifier(arch: str) -> None:
+    with pytest.raises(ValueError, match="no classification network"):
+        Classifier.from_torchvision(arch)
+
+
+def test_unknown_weights_are_refused_with_names_to_choose_from() -> None:
+    with pytest.raises(ValueError, match="resnet50 has no weights 'IMAGENET1K_V3': choose from IMAGENET1K_V1, IMAGENET1K_V2"):
+        Classifier.from_torchvision("resnet50", weights="IMAGENET1K_V3")
+
+
+@pytest.mark.parametrize(
+    ("arch", "weights"), [("googlenet", "DEFAULT"), ("inception_v3", "DEFAULT"), ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1")]
+)
+def test_weights_get_the_network_that_torchvision_builds_for_them(monkeypatch: pytest.MonkeyPatch, arch: str, weights: str) -> None:
+    entry = torchvision.models.get_model_weights(arch)[weights]
+    with torch.device("meta"):
+        monkeypatch.setattr(type(entry), "get_state_dict", lambda *_args, **_kwargs: {})
+        monkeypatch.setattr(nn.Module, "load_state_dict", lambda *_args, **_kwargs: None)
+        expected = torchvision.models.get_model(arch, weights=entry)
+        found = Classifier.from_torchvision(arch, weights=weights).module
+    assert getattr(found, "transform_input", None) == getattr(expected, "transform_input", None)
+    assert getattr(found, "image_size", None) == getattr(expected, "image_size", None)
+    answers = {name: tensor.shape for name, tensor in expected.state_dict().items()}
+    assert answers.items() <= {name: tensor.shape for name, tensor in found.state_dict().items()}.items()
+
+
+def test_a_preprocess_of_ones_own_is_kept() -> None:
+    own = Preprocess(resize=32, crop=32)
+    assert Classifier.from_torchvision("squeezenet1_1", preprocess=own).preprocess == own
+
+
+def test_photographs_become_a_batch() -> None:
+    classifier = Classifier.from_module(smooth(), Preprocess(resize=16, crop=16))
+    photographs = [Image.new("RGB", (30, 20), (200, 10, 10)), Image.new("L", (20, 40), 77), Image.new("RGBA", (16, 16), (1, 2, 3, 4))]
+    images = classifier.prepare(photographs)
+    assert images.shape == (3, 3, 16, 16)
+    for image, photograph in zip(images, photographs, strict=True):
+        assert torch.equal(image, classifier.preprocess(photograph.convert("RGB")))
+
+
+def test_photographs_need_a_preprocess() -> None:
+    with pytest.raises(ValueError, match="has no preprocess"):
+        Classifier.from_module(smooth()).prepare([Image.new("RGB", (16, 16))])
+
+
+def test_names() -> None:
+    classifier = Classifier.from_module(smooth(), class_names=["ant", "bee", "cat"])
+    assert classifier.class_name(1) == "bee"
+    assert classifier.name == "Sequential"
+    assert Classifier(smooth(), name="mine").name == "mine"
+
+
+def test_a_network_without_parameters_is_on_the_cpu() -> None:
+    assert Classifier.from_module(nn.Flatten()).device == torch.device("cpu")
+
+
+def test_to_moves_the_network() -> None:
+    classifier = Classifier.from_module(Constant())
+    assert classifier.to("meta") is classifier
+    assert classifier.device.type == "meta"
+
+
+def test_the_batch_is_larger_on_a_gpu() -> None:
+    assert 1 <= default_batch(torch.device("cpu")) < default_batch(torch.device("cuda"))
+
+
+# Fingerprint
+
+
+def test_the_same_weights_give_the_same_fingerprint() -> None:
+    network = normalised()
+    before = Classifier.from_module(network).fingerprint()
+    assert Classifier.from_module(normalised()).fingerprint() == before
+    with Classifier.from_module(network).folded(pictures(1)):
+        assert Classifier.from_module(network.eval()).fingerprint() == before
+    assert len(before) == 64
+
+
+@pytest.mark.parametrize("name", ["conv.weight", "norm.running_mean", "norm.num_batches_tracked", "head.bias", "features.1.weight"])
+def test_one_changed_number_changes_the_fingerprint(name: str) -> None:
+    network = normalised()
+    before = Classifier.from_module(network).fingerprint()
+    tensor = network.state_dict()[name]
+    flat = tensor.view(-1)
+    flat[-1] = torch.nextafter(flat[-1], flat[-1] + 1) if flat.is_floating_point() else flat[-1] + 1
+    assert Classifier.from_module(network).fingerprint() != before
+
+
+def test_the_layout_in_memory_does_not_count() -> None:
+    network = smooth()
+    before = Classifier.from_module(network).fingerprint()
+    assert Classifier.from_module(network.to(memory_format=torch.channels_last)).fingerprint() == before
+
+
+def test_name_shape_and_type_count_where_the_bytes_are_equal() -> None:
+    def fingerprint(name: str, tensor: Tensor) -> str:
+        network = nn.Module()
+        network.register_buffer(name, tensor)
+        return Classifier.from_module(network).fingerprint()
+
+    zeros = torch.zeros(2, 3)
+    others = [("b", zeros), ("a", zeros.reshape(3, 2)), ("a", zeros.int())]
+    assert len({fingerprint("a", zeros), *(fingerprint(*other) for other in others)}) == 4
+    assert fingerprint("a", zeros.clone()) == fingerprint("a", zeros)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from hdm_core.preprocess import Preprocess
+
+SIZES = [(300, 200), (200, 300), (256, 256), (257, 255), (20, 31), (31, 20), (500, 221), (224, 900), (1, 1), (640, 480)]
+SMALL = Preprocess(resize=40, crop=32)
+WIDE = Preprocess(resize=24, crop=32)  # the crop is larger than the picture: padded
+
+
+def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def drawn(width: int, height: int, box: tuple[int, int, int, int]) -> tuple[Image.Image, Image.Image]:
+    """A picture with a red rectangle, right and bottom edge excluded, and the rectangle's mask."""
+    picture, mask = Image.new("RGB", (width, height)), Image.new("L", (width, height))
+    inside = (box[0], box[1], box[2] - 1, box[3] - 1)
+    ImageDraw.Draw(picture).rectangle(inside, fill=(255, 0, 0))
+    ImageDraw.Draw(mask).rectangle(inside, fill=255)
+    return picture, mask
+
+
+def red(preprocess: Preprocess, picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(preprocess.view(picture)))[:, :, 0] / 255
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize(
+    "weights", ["MobileNet_V2_Weights.IMAGENET1K_V1", "ResNet50_Weights.IMAGENET1K_V2", "ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1"]
+)
+def test_is_the_weights_own_transform_bit_for_bit(width: int, height: int, weights: str) -> None:
+    transforms = torchvision.models.get_weight(weights).transforms()
+    image = photograph(width, height)
+    assert torch.equal(Preprocess.from_weights(transforms)(image), transforms(image))
+
+
+def test_the_default_is_what_most_weights_use() -> None:
+    assert Preprocess.from_weights(torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms()) == Preprocess()
+
+
+def test_the_tensor_is_the_normalised_view() -> None:
+    image = photograph(70, 50)
+    pixels = torch.from_numpy(np.array(SMALL.view(image))).permute(2, 0, 1) / 255
+    expected = (pixels - torch.tensor(SMALL.mean)[:, None, None]) / torch.tensor(SMALL.std)[:, None, None]
+    torch.testing.assert_close(SMALL(image), expected)
+
+
+def test_black_is_black_after_normalisation() -> None:
+    assert torch.equal(SMALL(Image.new("RGB", (50, 40))), SMALL.black().expand(3, 32, 32))
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_crop_is_centred_and_square_up_to_rounding(width: int, height: int) -> None:
+    left, top, right, bottom = Preprocess().crop_box(width, height)
+    pixel = max(width, height) / 256 + min(width, height) / 256
+    assert (left + right) / 2 == pytest.approx(width / 2, abs=pixel)
+    assert (top + bottom) / 2 == pytest.approx(height / 2, abs=pixel)
+    assert right - left == pytest.approx(min(width, height) * 224 / 256, rel=0.02, abs=pixel)
+
+
+def test_the_crop_box_by_hand() -> None:
+    assert Preprocess(resize=4, crop=2).crop_box(8, 4) == (3, 1, 5, 3)
+    assert Preprocess(resize=4, crop=2).crop_box(8, 16) == (2, 6, 6, 10)
+    assert Preprocess(resize=4, crop=6).crop_box(4, 4) == (-1, -1, 5, 5)
+
+
+@pytest.mark.parametrize("preprocess", [SMALL, WIDE, Preprocess(resize=41, crop=32), Preprocess(resize=23, crop=32)])
+@pytest.mark.parametrize(("width", "height"), [(160, 120), (120, 160), (97, 61), (61, 97), (20, 15), (33, 33)])
+@pytest.mark.parametrize("place", [(0.2, 0.3, 0.7, 0.6), (0.0, 0.0, 0.5, 1.0), (0.4, 0.1, 1.0, 0.9)])
+class TestRegions:
+    def box(self, width: int, height: int, place: tuple[float, ...]) -> tuple[int, int, int, int]:
+        return int(place[0] * width), int(place[1] * height), int(place[2] * width), int(place[3] * height)
+
+    def test_a_region_covers_what_is_coloured_in_view(
+        self, preprocess: Preprocess, width: int, height: int, place: tuple[float, ...]
+    ) -> None:
+        box = self.box(width, height, place)
+        picture, mask = drawn(width, height, box)
+        view = red(preprocess, picture)
+        # Over a straight edge, a pixel is more than half coloured where its centre is inside; 2/255 is the picture's own rounding, twice.
+        for region in (preprocess.region(mask), preprocess.region_of_box(box, width, height)):
+            assert region.shape == view.shape
+            assert region.dtype == torch.bool
+            assert region[view > 0.5 + 2 / 255].all()
+            assert (view[region] > 0.25 - 2 / 255).all()
+
+    def test_a_box_and_its_mask_have_one_region(self, preprocess: Preprocess, width: int, height: int, place: tuple[float, ...]) -> None:
+        box = self.box(width, height, place)
+        _, mask = drawn(width, height, box)
+        assert torch.equal(preprocess.region(mask), preprocess.region_of_box(box, width, height))
+
+    def test_the_crop_box_is_where_the_view_looks(self, preprocess: Preprocess, width: int, height: int, place: tuple[float, ...]) -> None:
+        box = self.box(width, height, place)
+        picture, _ = drawn(width, height, box)
+        rows, columns = torch.where(red(preprocess, picture) > 0.5)
+        left, top, right, bottom = preprocess.crop_box(width, height)
+        across, down = (right - left) / preprocess.crop, (bottom - top) / preprocess.crop
+        # The coloured part of the view, laid back on the photograph, is the part of the box inside the crop, to a view's pixel.
+        assert left + float(columns.min()) * across == pytest.approx(max(box[0], left), abs=1.01 * across)
+        assert left + (float(columns.max()) + 1) * across == pytest.approx(min(box[2], right), abs=1.01 * across)
+        assert top + float(rows.min()) * down == pytest.approx(max(box[1], top), abs=1.01 * down)
+        assert top + (float(rows.max()) + 1) * down == pytest.approx(min(box[3], bottom), abs=1.01 * down)
+
+
+def test_padding_is_outside_every_region() -> None:
+    region = WIDE.region(Image.new("L", (50, 40), 255))
+    assert not region[:4].any()
+    assert region[4:28].any()
+    assert not WIDE.region_of_box((0, 0, 50, 40), 50, 40)[:4].any()
+
+
+@pytest.mark.parametrize(("grey", "inside"), [(127, False), (128, True), (255, True), (0, False)])
+def test_grey_levels_from_one_half_up_are_inside(grey: int, inside: bool) -> None:
+    assert bool(SMALL.region(Image.new("L", (40, 40), grey)).all()) is inside
+    assert bool(SMALL.region(Image.new("L", (40, 40), grey)).any()) is inside
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "P"])
+def test_a_mask_may_be_of_any_mode(mode: str) -> None:
+    _, mask = drawn(60, 50, (10, 10, 40, 30))
+    assert torch.equal(SMALL.region(mask.convert(mode)), SMALL.region(mask))
+
+
+def test_a_box_outside_the_crop_has_an_empty_region() -> None:
+    assert not SMALL.region_of_box((0, 0, 5, 40), 400, 40).any()
