@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -77,6 +78,7 @@ def hdm(
         limit: at most so many images.
         changes: other keys of the configuration, such as {"compute.workers": 2}.
     """
+    logging.getLogger("pipeline").setLevel(logging.INFO)
     variable = f"{slugify(config, separator='_')}_root"
     given = {"dataset.root": root or Variable.get(variable, default=None), "output": output, "dataset.limit": limit, **(changes or {})}
     planning = plan(config, given, return_state=True)

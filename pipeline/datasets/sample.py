@@ -68,9 +68,7 @@ def number_classes(samples: Sequence[Sample]) -> list[Sample]:
         return list(samples)
     names = sorted({sample.class_name for sample in samples if sample.class_name is not None})
     numbers = {name: number for number, name in enumerate(names)}
-    return [
-        sample if sample.class_name is None else replace(sample, label=numbers[sample.class_name]) for sample in samples
-    ]
+    return [sample if sample.class_name is None else replace(sample, label=numbers[sample.class_name]) for sample in samples]
 
 
 def select(samples: list[Sample], per_class: int | None, limit: int | None, seed: int) -> list[Sample]:

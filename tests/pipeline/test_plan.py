@@ -1,0 +1,156 @@
+"""What is decided before a worker starts: shards, cost, and what cannot work."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hdm_core import Classifier, Preprocess
+from pipeline.classifiers import load_classifier
+from pipeline.config import RunConfig
+from pipeline.plan import Plan, make_plan, measure_pass
+from tests.models import smooth
+from tests.pipeline.material import configuration, plan_of, refused
+
+
+def config_of(folder: Path, images: int = 3, changes: dict[str, Any] | None = None, **keys: Any) -> RunConfig:
+    """A configuration over a folder of files that are images by name: a plan does not open them."""
+    for i in range(images):
+        (folder / f"{i}.png").touch()
+    return configuration({"dataset.root": str(folder), **(changes or {})}, **keys)
+
+
+# Shards
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "bounds"), [(1, 1, [(0, 1)]), (4, 2, [(0, 2), (2, 4)]), (5, 2, [(0, 2), (2, 4), (4, 5)]), (3, 256, [(0, 3)])]
+)
+def test_shards_cover_every_row_once(tmp_path: Path, images: int, size: int, bounds: list[tuple[int, int]]) -> None:
+    plan = make_plan(config_of(tmp_path, images, {"compute.shard_size": size}))
+    assert [(shard.start, shard.stop) for shard in plan.shards] == bounds
+    assert [shard.index for shard in plan.shards] == list(range(len(bounds)))
+    assert sum(len(shard) for shard in plan.shards) == len(plan.samples) == images
+
+
+# Cost
+
+
+def test_the_papers_passes(tmp_path: Path) -> None:
+    classifier = {"arch": "squeezenet1_1"}  # random weights, 224 x 224
+    plan = make_plan(config_of(tmp_path, 3, methods="all", classifier=classifier, hdm={"preset": "paper-cub"}, dm={"preset": "paper-cub"}))
+    assert plan.side == 224
+    assert plan.passes_per_image == {"hdm": 134_800, "dm": 44_800, "grad_cam": 1}
+    assert plan.passes == 3 * (134_800 + 44_800 + 1)
+    pm = make_plan(config_of(tmp_path, 3, methods=["hdm"], classifier=classifier, hdm={"preset": "paper-pm"}))
+    assert pm.passes_per_image == {"hdm": 26_400}
+
+
+def test_bytes_are_those_of_the_arrays() -> None:
+    assert plan_of(configuration(), images=5, side=8).bytes == 5 * (2 + 2) * 8 * 8 * 2  # hdm, grad_cam and two stages in float16
+    assert plan_of(configuration(methods=["grad_cam"]), images=5, side=8).bytes == 5 * 8 * 8 * 2
+
+
+def test_stages_are_those_of_hdm() -> None:
+    assert plan_of(configuration({"hdm.stages": 4})).stages == 4
+    assert plan_of(configuration(methods=["dm", "grad_cam"])).stages is None
+
+
+def test_facts_are_json(tmp_path: Path) -> None:
+    plan = make_plan(config_of(tmp_path, 3))
+    facts = json.loads(json.dumps(plan.facts()))
+    assert facts == plan.facts()
+    assert facts["images"] == 3
+    assert facts["shards"] == 2
+    assert facts["shard_size"] == 2
+    assert facts["config_hash"] == plan.config.hash()
+    assert facts["passes"] == 3 * sum(facts["passes_per_image"].values())
+
+
+def test_a_pass_is_measured_and_the_threads_are_given_back(tmp_path: Path) -> None:
+    config = config_of(tmp_path, 1, {"compute.threads": 2, "compute.batch": 2, "compute.gpus_per_worker": 0})
+    before = torch.get_num_threads()
+    assert 0 < measure_pass(config, repeats=1) < 10
+    assert torch.get_num_threads() == before
+
+
+# What a run is known by
+
+
+def test_the_same_plan_is_made_twice(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    one, two = make_plan(config), make_plan(config)
+    assert one.fingerprint == two.fingerprint
+    assert one.listing() == two.listing()
+    assert make_plan(config_of(tmp_path, changes={"seed": 1})).fingerprint != one.fingerprint  # random weights are drawn with the seed
+
+
+@pytest.mark.parametrize(
+    "change", [{"image_id": "x"}, {"path": "x"}, {"label": 7}, {"split": "x"}, {"mask": "x"}, {"bbox": (0.0, 0.0, 1.0, 1)}]
+)
+def test_the_listing_tells_a_dataset_that_changed(plan: Plan, change: dict[str, Any]) -> None:
+    first, *rest = plan.samples
+    assert replace(plan, samples=[replace(first, **change), *rest]).listing() != plan.listing()
+    assert replace(plan, samples=[*rest, first]).listing() != plan.listing()
+
+
+# What cannot work
+
+
+def test_a_target_that_the_network_does_not_have(tmp_path: Path) -> None:
+    message = refused(lambda: make_plan(config_of(tmp_path, target=1000)))
+    assert message == "target 1000: squeezenet1_1 has 1000 classes, numbered from 0"
+    assert make_plan(config_of(tmp_path, target=999)).config.target == 999
+
+
+def test_a_target_is_checked_against_the_names_of_the_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier(smooth(3), Preprocess(resize=16, crop=16), ("ant", "bee", "cat"), "insects")
+    monkeypatch.setattr("pipeline.plan.load_classifier", lambda *_: classifier)
+    assert refused(lambda: make_plan(config_of(tmp_path, target=3))) == "target 3: insects has 3 classes, numbered from 0"
+    assert make_plan(config_of(tmp_path, target=2)).side == 16
+
+
+def test_masks_that_are_larger_than_the_picture(tmp_path: Path) -> None:
+    message = refused(lambda: make_plan(config_of(tmp_path, changes={"hdm.sizes": [2, 33]})))
+    assert message == "mask size 33 is not between 1 and the image's side 32; choose smaller sizes or a larger classifier.crop"
+
+
+def test_a_dataset_that_is_missing(tmp_path: Path) -> None:
+    assert "no such folder" in refused(lambda: make_plan(configuration({"dataset.root": str(tmp_path / "nowhere")})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classifier.arch": "resnet5o"}, ["classifier: ", "no classification network 'resnet5o'", "resnet50"]),
+        ({"classifier.weights": "BEST"}, ["classifier: ", "squeezenet1_1 has no weights 'BEST'", "IMAGENET1K_V1"]),
+    ],
+    ids=str,
+)
+def test_a_classifier_that_nobody_has(tmp_path: Path, changes: dict[str, Any], words: list[str]) -> None:
+    message = refused(lambda: make_plan(config_of(tmp_path, changes=changes)))
+    assert all(word in message for word in words)
+
+
+def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> Classifier:
+        raise OSError("no route to host\nafter 3 tries")
+
+    monkeypatch.setattr(Classifier, "from_torchvision", offline)
+    config = configuration({"classifier.weights": "IMAGENET1K_V1"}).classifier
+    message = refused(lambda: load_classifier(config, 0))
+    assert message == "classifier: the weights IMAGENET1K_V1 of squeezenet1_1 cannot be had (no route to host after 3 tries)"
+
+
+def test_what_the_network_sees_can_be_chosen() -> None:
+    given = load_classifier(configuration(classifier={"arch": "squeezenet1_1"}).classifier, 0).preprocess
+    chosen = load_classifier(configuration(classifier={"arch": "squeezenet1_1", "crop": 64}).classifier, 0).preprocess
+    assert given is not None
+    assert chosen is not None
+    assert (given.resize, given.crop) == (256, 224)
+    assert (chosen.resize, chosen.crop, chosen.mean) == (256, 64, given.mean)
