@@ -80,8 +80,8 @@ def hdm(
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
     variable = f"{slugify(config, separator='_')}_root"
-    given = {"dataset.root": root or Variable.get(variable, default=None), "output": output, "dataset.limit": limit, **(changes or {})}
-    planning = plan(config, given, return_state=True)
+    given = {"dataset.root": root or Variable.get(variable, default=None), "output": output, "dataset.limit": limit}
+    planning = plan(config, {key: value for key, value in given.items() if value is not None} | (changes or {}), return_state=True)
     if planning.is_failed():
         hint = f", the flow's parameter root or the Prefect variable {variable}" if "root is missing" in str(planning.message) else ""
         return Failed(message=f"{planning.message}{hint}")

@@ -24,3 +24,14 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     preprocess = classifier.preprocess or Preprocess()
     classifier.preprocess = replace(preprocess, resize=config.resize or preprocess.resize, crop=config.crop or preprocess.crop)
     return classifier
+
+
+def preprocess_of(classifier: Classifier) -> Preprocess:
+    """The preprocessing of a classifier that `load_classifier` made.
+
+    Raises:
+        ValueError: if it has none, so that no map could be laid on a photograph.
+    """
+    if classifier.preprocess is None:
+        raise ValueError(f"{classifier.name} has no preprocess")
+    return classifier.preprocess

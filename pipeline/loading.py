@@ -29,15 +29,14 @@ def load_config(source: str | Mapping[str, Any], changes: Changes | None = None)
 
     Args:
         source: a preset's name, the path or URL of a YAML file, or the mapping itself.
-        changes: dotted key -> value, such as {"compute.workers": 2}; None values are passed over.
+        changes: dotted key -> value, such as {"compute.workers": 2}.
 
     Raises:
         InputError: if it cannot be read or is not valid.
     """
     where, data = _read(source)
     for key, value in (changes or {}).items():
-        if value is not None:
-            _assign(data, key, value)
+        _assign(data, key, value)
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:

@@ -15,11 +15,11 @@ from hdm_core import Classifier, get_method
 from hdm_core.classifier import class_logits, default_batch
 from hdm_core.engine import Consistency, Passes
 from hdm_core.settings import HDMSettings
-from pipeline.classifiers import load_classifier
+from pipeline.classifiers import load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample, list_samples
 from pipeline.device import pick_device
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def make_plan(config: RunConfig) -> Plan:
     """
     samples = list_samples(config.dataset, config.storage)  # first: weights may be a long download
     classifier = load_classifier(config.classifier, config.seed)
-    side = classifier.preprocess.crop if classifier.preprocess else 0
-    _check_target(config, classifier, side)
+    side = preprocess_of(classifier).crop
+    _check_network(config, classifier, side)
     try:
         passes = {method: get_method(method).passes(settings, side, side) for method, settings in config.settings.items()}
     except ValueError as error:
@@ -112,7 +112,7 @@ def measure_pass(config: RunConfig, repeats: int = 3) -> float:
     """Seconds of one pass on this machine, by a short probe: one worker's batch, the best of `repeats`."""
     device = pick_device(config.compute.gpus_per_worker)
     classifier = load_classifier(config.classifier, config.seed).to(device)
-    side = classifier.preprocess.crop if classifier.preprocess else 0
+    side = preprocess_of(classifier).crop
     batch = default_batch(device) if config.compute.batch == "auto" else config.compute.batch
     images = torch.rand(batch, 3, side, side, device=device)
     targets = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -139,13 +139,12 @@ def sample_row(row: int, sample: Sample) -> dict[str, Any]:
     return {"row": row, **{name: fields[name] for name in ("image_id", "path", "label", "class_name", "split")}}
 
 
-def _check_target(config: RunConfig, classifier: Classifier, side: int) -> None:
-    if config.target == "predicted":
-        return
-    if classifier.class_names is not None:
-        classes = len(classifier.class_names)
-    else:
+def _check_network(config: RunConfig, classifier: Classifier, side: int) -> None:
+    """Shows the network one blank image: what fails on it would fail on every image of the run."""
+    try:
         with classifier.frozen() as network, torch.no_grad():
             classes = class_logits(network, torch.zeros(1, 3, side, side)).shape[1]
-    if config.target >= classes:
+    except Exception as error:  # whatever the network's forward raises
+        raise InputError(f"classifier: {classifier.name} does not take images of {side} x {side} ({one_line(error)})") from None
+    if config.target != "predicted" and config.target >= classes:
         raise InputError(f"target {config.target}: {classifier.name} has {classes} classes, numbered from 0")

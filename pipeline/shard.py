@@ -16,6 +16,7 @@ from torch import Tensor
 from hdm_core import Classifier, Explanation, Preprocess, evaluate, explain_with
 from hdm_core.classifier import default_batch
 from hdm_core.settings import HDMSettings, Settings
+from pipeline.classifiers import preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets.images import Picture, UnreadableError, read_picture, read_region
 from pipeline.datasets.sample import Sample
@@ -53,7 +54,7 @@ def explain_shard(
 
     An image that cannot be read, or on which a method fails, becomes records with that status; its maps are zeros.
     """
-    preprocess = classifier.preprocess or Preprocess()
+    preprocess = preprocess_of(classifier)
     stages = next((s.stages for s in config.settings.values() if isinstance(s, HDMSettings)), None)
     shapes = layout(config.methods, len(shard), preprocess.crop, stages)
     result = ShardResult({name: np.zeros(shape, np.float16) for name, shape in shapes.items()})

@@ -10,7 +10,7 @@ import fsspec
 from PIL import Image
 
 from hdm_core import explain, get_method
-from pipeline.classifiers import load_classifier
+from pipeline.classifiers import load_classifier, preprocess_of
 from pipeline.config import ClassifierConfig
 from pipeline.datasets import Sample
 from pipeline.datasets.images import UnreadableError, read_picture
@@ -39,9 +39,7 @@ def explain_image(image: str, out: str, *, method: str, preset: str | None, arch
         result = explain(classifier, classifier.prepare([photograph]), method, preset, target)
     except ValueError as error:  # a target that the network does not have
         raise InputError(one_line(error)) from None
-    if classifier.preprocess is None:
-        raise TypeError("a configured classifier always has a preprocess")
-    picture = overlay(classifier.preprocess.view(photograph), result.maps[0].numpy())
+    picture = overlay(preprocess_of(classifier).view(photograph), result.maps[0].numpy())
     buffer = io.BytesIO()
     picture.save(buffer, format=Image.registered_extensions()[Path(out).suffix.lower()])
     try:

@@ -154,3 +154,8 @@ def test_what_the_network_sees_can_be_chosen() -> None:
     assert chosen is not None
     assert (given.resize, given.crop) == (256, 224)
     assert (chosen.resize, chosen.crop, chosen.mean) == (256, 64, given.mean)
+
+
+def test_a_network_that_cannot_take_the_crop_is_found_before_any_worker_starts(tmp_path: Path) -> None:
+    message = refused(lambda: make_plan(config_of(tmp_path, classifier={"arch": "squeezenet1_1", "resize": 8, "crop": 8})))
+    assert message.startswith("classifier: squeezenet1_1 does not take images of 8 x 8")
