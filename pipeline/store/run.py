@@ -133,17 +133,17 @@ class RunStore:
 
     def _compare(self, plan: Plan) -> None:
         there, here = self.info(), _run_json(plan)
-        for key, what in (("schema_version", "schema version"), ("model_fingerprint", "classifier"), ("dataset_listing", "dataset")):
-            if there.get(key) != here[key]:
-                raise InputError(
-                    f"{self.url} was started with another {what} ({there.get(key)}, now {here[key]}); choose another name for this run"
-                )
-        if there["config_hash"] != here["config_hash"]:
+        if there.get("schema_version") == SCHEMA_VERSION and there["config_hash"] != here["config_hash"]:
             differing = ", ".join(_differences(there["identity"], here["identity"]))
             raise InputError(
                 f"{self.url} was started with configuration {there['config_hash'][:12]}, this is {here['config_hash'][:12]}; "
                 f"they differ in {differing}; choose another name for this run"
             )
+        for key, what in (("schema_version", "schema version"), ("model_fingerprint", "classifier"), ("dataset_listing", "dataset")):
+            if there.get(key) != here[key]:
+                raise InputError(
+                    f"{self.url} was started with another {what} ({there.get(key)}, now {here[key]}); choose another name for this run"
+                )
 
 
 def _run_json(plan: Plan) -> dict[str, Any]:
