@@ -3,15 +3,15 @@
 
 PYTHON ?= python3.11
 BIN := .venv/bin
-# Prefect's and Ray's reports to their makers stay off; what pipeline logs appears in the flow's log.
+# Prefect's and Ray's reports to their makers stay off.
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
-export PREFECT_LOGGING_EXTRA_LOGGERS := pipeline
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
+demo: export PREFECT_LOGGING_EXTRA_LOGGERS := pipeline # what pipeline logs is the flow's log
 demo: .venv/ready ## explain six photographs through Prefect, Ray, Zarr and Parquet: runs/demo
 	$(BIN)/python -m flows demo
 	@echo "The page: $(CURDIR)/runs/demo/report/index.html"

@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 _out = Console(width=None if sys.stdout.isatty() else 200)
-_err = Console(stderr=True)
+_err = Console(stderr=True, width=None if sys.stderr.isatty() else 200)
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="a YAML file, or the name of a preset such as demo")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="the run's folder or URL, the one that holds run.json")]
@@ -74,9 +74,7 @@ def run(config: Config, output: Output = None, root: Root = None, limit: Limit =
         )
     else:
         _print_tables(table)
-        _out.print(
-            f"{outcome.images} images, {outcome.passes} passes in {clock(outcome.seconds)}; maps and records: {store.url}", markup=False
-        )
+        _facts({"images": outcome.images, "passes": f"{outcome.passes:,} in {clock(outcome.seconds)}", "run": store.url, "report": page})
     if outcome.unexplained:
         _err.print(f"{outcome.unexplained} images could not be explained: see the records' status and error", markup=False)
         raise typer.Exit(UNEXPLAINED)

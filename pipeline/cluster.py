@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import ray
 
@@ -45,13 +47,25 @@ def cluster(address: str | None) -> Iterator[None]:
         if address is None:
             ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"compute.ray_address {address}: no Ray cluster answers ({one_line(error)})") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Connects to HOST:PORT once: Ray itself would go on trying a wrong address for many minutes.
+
+    Raises:
+        OSError: if nobody listens there.
+    """
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname is not None and place.port is not None:
+        socket.create_connection((place.hostname, place.port), timeout=10).close()
 
 
 def staff(compute: ComputeConfig, resources: dict[str, float], shards: int) -> Staffing:

@@ -78,7 +78,7 @@ class Stopwatch:
         if self._end is not None:
             left: float | None = max(0.0, self._end - self._now())
         else:
-            left = max(0, self._planned - passes) / rate if rate > 0 else None
+            left = (self._planned - passes) / rate if 0 < passes < self._planned and rate > 0 else None
         return State(self._done, self._images, rate, left)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cluster import staff
+from pipeline.cluster import cluster, staff
 from pipeline.config import ComputeConfig
+from pipeline.errors import InputError
 from tests.pipeline.material import refused
 
 MANY = 1000  # shards, so that they bound nothing
@@ -90,3 +92,11 @@ def test_a_worker_that_fits_nowhere_is_refused() -> None:
     message = refused(lambda: staff(compute(gpus_per_worker=0, threads=16), {"CPU": 8.0}, MANY))
     assert message == "compute.threads is 16, but the cluster has 8 CPUs; ask for less"
     refused(lambda: staff(compute(), {}, MANY))
+
+
+def test_an_address_where_nobody_listens_is_a_mistake_at_once() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(InputError, match=f"compute.ray_address {address}: no Ray cluster answers"), cluster(address):
+        pass
