@@ -118,6 +118,7 @@ class Pool:
             report = ray.get(ref)
         except RayActorError as error:  # the worker is gone, with its process or its node
             _log.warning("shard %d: its worker was lost", shard.index)
+            ray.kill(actor)  # it may only be out of reach: it must not come back and hold its resources
             self._again(shard, error)
         except RayError as error:  # the worker is well, the shard is not
             _log.warning("shard %d: %s", shard.index, _cause(error))
