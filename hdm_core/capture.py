@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hdm_core.classifier import class_logits
+from hdm_core.logits import class_logits
 
 # Layers that only pass on, pool or reshape what a convolution made.
 _TRANSPARENT = (nn.Dropout, nn.Identity, nn.Flatten, nn.AdaptiveAvgPool2d, nn.AvgPool2d)

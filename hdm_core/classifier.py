@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 from torchvision.models import WeightsEnum
 
+from hdm_core.checkpoint import load_checkpoint
+from hdm_core.folding import fold
 from hdm_core.preprocess import Preprocess
 from hdm_core.weights import load_state
-
-Targets = int | Sequence[int] | Tensor | None
-
-
-def default_batch(device: torch.device) -> int:
-    """How many images go through a network at once unless the caller says so: what measured fastest on a CPU, what fills a GPU."""
-    return 64 if device.type == "cuda" else 8
 
 
 class Classifier:
@@ -86,10 +81,26 @@ class Classifier:
         module.load_state_dict(load_state(entry))
         return cls(module, preprocess or Preprocess.from_weights(entry.transforms()), entry.meta["categories"], f"{arch} {weights}")
 
+    @classmethod
+    def from_checkpoint(cls, folder: str | Path) -> Classifier:
+        """A trained classifier from its folder, on the CPU: `model.safetensors` and `card.json`.
+
+        Raises:
+            OSError: if a file is missing or cannot be read.
+            ValueError: if a file is damaged, or the weights are not those of the card's network and classes.
+        """
+        module, card = load_checkpoint(folder)
+        return cls(module, card.preprocess, card.classes, f"{card.arch} {Path(folder).name}")
+
     @property
     def device(self) -> torch.device:
         """Where the network's parameters are; the CPU if it has none."""
         return next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What the network's parameters are made of; None if it has none."""
+        return next((tensor.dtype for tensor in self.module.parameters()), None)
 
     def to(self, device: torch.device | str) -> Classifier:
         """Moves the network and returns self."""
@@ -141,7 +152,7 @@ class Classifier:
         A network that torch.fx cannot trace, or whose copy answers differently on `images` (B, C, H, W), is used unfolded.
         """
         with self.frozen() as network:
-            yield _fold(network, images)
+            yield fold(network, images)
 
 
 def _with_weights(arch: str, weights: WeightsEnum) -> dict[str, object]:
@@ -151,49 +162,3 @@ def _with_weights(arch: str, weights: WeightsEnum) -> dict[str, object]:
     if arch.startswith("vit_"):
         return {"image_size": weights.meta["min_size"][0]}
     return {}
-
-
-def _fold(network: nn.Module, images: Tensor) -> nn.Module:
-    try:
-        copy = fuse(network)
-    except Exception:  # tracing runs the user's forward on symbols: whatever it raises means "not traceable"
-        return network
-    copy = copy.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    probe = images.nan_to_num(0, 0, 0)  # on NaN every copy would seem the same
-    with torch.no_grad():
-        same = torch.allclose(class_logits(copy, probe), class_logits(network, probe), rtol=1e-3, atol=1e-3, equal_nan=True)
-    return copy if same else network
-
-
-def class_logits(network: Callable[[Tensor], object], images: Tensor) -> Tensor:
-    """The network's answer for a batch, checked to be (B, classes).
-
-    Raises:
-        TypeError: if the network does not return one tensor of that shape.
-    """
-    logits = network(images)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != images.shape[0]:
-        found = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise TypeError(f"the network must return logits (B, classes) for images {tuple(images.shape)}; it returned {found}")
-    return logits
-
-
-def resolve_targets(logits: Tensor, targets: Targets) -> Tensor:
-    """The class to explain for every image, (B,) int64: the argmax of the logits (B, classes) unless given.
-
-    Raises:
-        ValueError: if the number of targets is not the number of images, or one is no class of the network.
-        TypeError: if targets are not integers.
-    """
-    if targets is None:
-        return logits.argmax(1)
-    batch, classes = logits.shape
-    given = torch.as_tensor([targets] * batch if isinstance(targets, int) else targets)
-    if given.is_floating_point() or given.dtype == torch.bool:
-        raise TypeError(f"targets must be integers, not {given.dtype}")
-    if given.shape != (batch,):
-        raise ValueError(f"{batch} images need {batch} targets; the targets given have shape {tuple(given.shape)}")
-    wrong = given[(given < 0) | (given >= classes)]
-    if wrong.numel():
-        raise ValueError(f"target {int(wrong[0])} is no class of this network: it has {classes}, numbered from 0")
-    return given.to(logits.device, torch.int64)

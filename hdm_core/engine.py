@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from hdm_core.classifier import class_logits
-from hdm_core.masks import upsample
+from hdm_core.device import LAYOUT, Precision, in_precision
+from hdm_core.logits import class_logits
+from hdm_core.masks import Upsampling
 from hdm_core.settings import DMSettings
 
 Progress = Callable[[int], None]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -32,75 +37,172 @@ class Passes:
 class Consistency:
     """J(M, X) = (f_p(M X) - f_p(X))^2 for a batch of images, and its gradient to the masks (Section 3.1 of the paper).
 
+    A `relative` J is divided by (f_p(X) - f_p(baseline))^2: it is 0 for the image, 1 where all is masked, and does not change when the
+    logits are multiplied by a constant or one is added to them.
+
     Args:
         network: frozen; images (B, C, H, W) -> logits (B, classes).
         images: X, (B, C, H, W).
         targets: p, (B,) int64.
         baseline: what a masked pixel becomes, broadcastable to X; the masked image is baseline + M (X - baseline).
         activation: "logit" or "probability", what f_p is.
-        batch: how many masked images go through the network at once.
+        batch: how many masked images go through the network at once; halved for good where memory does not hold them.
         passes: counts the work.
+        relative: see above; the paper's J is not.
+        precision: of the network; masks, their gradients and the optimiser keep the images' precision.
     """
 
     def __init__(
-        self, network: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor, activation: str, batch: int, passes: Passes
+        self,
+        network: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        baseline: Tensor,
+        activation: str,
+        batch: int,
+        passes: Passes,
+        relative: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         self.network = network
         self.targets = targets
         self.baseline = baseline
-        self.contrast = images - baseline
+        self.contrast = (images - baseline).contiguous(memory_format=LAYOUT)
         self.probability = activation == "probability"
         self.batch = batch
         self.passes = passes
-        with torch.no_grad():
-            self.reference = self._activation(images, targets)
+        self.precision = precision
+        self.reference = self._untouched(images)
+        self.unit = torch.ones_like(self.reference)
+        if relative:
+            span = (self.reference - self._untouched(baseline.expand_as(images))).abs()
+            self.unit = torch.where(span == 0, self.unit, span)
 
-    def gradient(self, masks: Tensor) -> Tensor:
-        """dJ/dM for masks (E, B, H, W), every one of an image's E masks by itself: the same shape."""
-        entries, images = masks.shape[:2]
-        flat = masks.detach().reshape(entries * images, 1, *masks.shape[2:])
-        gradient = torch.empty_like(flat)
-        for start in range(0, len(flat), self.batch):
-            part = slice(start, start + self.batch)
-            index = torch.arange(start, min(start + self.batch, len(flat)), device=masks.device) % images
-            mask = flat[part].requires_grad_()
-            baseline = self.baseline[index] if len(self.baseline) == images else self.baseline
-            activation = self._activation(baseline + mask * self.contrast[index], self.targets[index])
-            loss = (activation - self.reference[index]).square().sum()  # a sum: images stay independent of each other
-            (gradient[part],) = torch.autograd.grad(loss, mask)
-        self.passes.add(len(flat))
-        return gradient.reshape(masks.shape)
+    def of(self, images: Tensor) -> Consistency:
+        """The same loss for other pictures of the same subjects, in the same units: X_i of Eq. 2, (B, C, H, W)."""
+        other = copy.copy(self)
+        other.contrast = (images - self.baseline).contiguous(memory_format=LAYOUT)
+        other.reference = self._untouched(images)
+        return other
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.targets)
+
+    def gradient(self, masks: Tensor, index: Tensor) -> Tensor:
+        """dJ/dM of every mask by itself: masks (N, 1, H, W), each of the image that index (N,) says -> (N, 1, H, W)."""
+        gradient = self._in_parts(len(masks), lambda part: self._gradient(masks[part], index[part]))
+        self.passes.add(len(masks))
+        return gradient
+
+    def _in_parts(self, rows: int, work: Callable[[slice], Tensor]) -> Tensor:
+        """What `work` gives for rows 0 .. rows - 1, a batch at a time; where memory does not hold a batch it is halved and tried again."""
+        done: list[Tensor] = []
+        start = 0
+        while start < rows:
+            stop = start + chunk(rows - start, self.batch)
+            try:
+                done.append(work(slice(start, stop)))
+                start = stop
+            except torch.OutOfMemoryError:
+                if self.batch == 1:
+                    raise
+                self.batch = (stop - start + 1) // 2
+                _log.warning("out of memory: from here on %d images go through the network at once", self.batch)
+        return done[0] if len(done) == 1 else torch.cat(done)
+
+    @torch.enable_grad()
+    def _gradient(self, masks: Tensor, index: Tensor) -> Tensor:
+        contrast = self.contrast[index].contiguous(memory_format=LAYOUT)
+        baseline = self.baseline[index] if len(self.baseline) > 1 else self.baseline
+        images = torch.addcmul(baseline, masks, contrast).contiguous(memory_format=LAYOUT).requires_grad_()
+        activation = self._activation(images, self.targets[index])
+        loss = ((activation - self.reference[index]) / self.unit[index]).square().sum()  # a sum: images stay independent of each other
+        (gradient,) = torch.autograd.grad(loss, images)
+        return (gradient * contrast).sum(1, keepdim=True)
+
+    @torch.no_grad()
+    def _untouched(self, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=LAYOUT)
+        return self._in_parts(len(images), lambda part: self._activation(images[part], self.targets[part]))
 
     def _activation(self, images: Tensor, targets: Tensor) -> Tensor:
-        logits = class_logits(self.network, images)
+        with in_precision(self.precision, images.device):
+            # Kernels for one image alone round differently from those for two or more.
+            seen = images if len(images) > 1 or self.batch == 1 else images.expand(2, -1, -1, -1)
+            logits = class_logits(self.network, seen)[: len(images)].to(images.dtype)
         scores = logits.softmax(1) if self.probability else logits
         return scores.gather(1, targets[:, None])[:, 0]
 
 
+def chunk(rows: int, batch: int) -> int:
+    """How many of the rows left to take next, at most `batch`, so that chunks are of even size: a chunk of one or two is slow."""
+    return -(-rows // -(-rows // batch))
+
+
+class MaskBank:
+    """Masks of E sizes for B images in one block of memory, so that one optimiser step moves all.
+
+    Attributes:
+        values, gradients: the block, 1-D.
+        masks, slopes: E views each, (B, 1, a, b), of values and gradients.
+    """
+
+    def __init__(self, start: Sequence[Tensor]) -> None:
+        sizes = [mask.numel() for mask in start]
+        # Filled up so that every thread's share is whole vectors: what is left over from those is rounded differently.
+        spare = -sum(sizes) % (16 * torch.get_num_threads())
+        self.values = torch.cat([*(mask.detach().flatten() for mask in start), start[0].new_zeros(spare)])
+        self.gradients = torch.zeros_like(self.values)
+        shapes = [mask.shape for mask in start]
+        self.masks = [part.view(shape) for part, shape in zip(torch.split(self.values, [*sizes, spare]), shapes, strict=False)]
+        self.slopes = [part.view(shape) for part, shape in zip(torch.split(self.gradients, [*sizes, spare]), shapes, strict=False)]
+
+    def chunks(self, batch: int) -> Iterator[list[tuple[int, slice]]]:
+        """All masks, about `batch` at a time, as pieces (size, images): chunks go across sizes, so that they are full."""
+        images = len(self.masks[0])
+        rows, start = len(self.masks) * images, 0
+        while start < rows:
+            stop = start + chunk(rows - start, batch)
+            yield [
+                (size, slice(max(start - size * images, 0), min(stop - size * images, images)))
+                for size in range(start // images, -(-stop // images))
+            ]
+            start = stop
+
+
+@torch.no_grad()
 def train_masks(masks: Sequence[Tensor], guides: Sequence[Tensor | None], consistency: Consistency, settings: DMSettings) -> list[Tensor]:
     """Trains masks of several sizes together, each as if it were alone (Eq. 6 and 8).
 
-    A mask m with guide u minimises J(g(m u), X) + eta mean |g(m)|; without a guide u = 1. After every step it is clamped to [0, 1].
+    A mask m with guide u minimises J(g(m u), X) + eta mean |g(m)|; without a guide u = 1. After every step it is clamped to [0, 1],
+    so that |g(m)| = g(m), also where m = 0: the term's slope there is the one that the mask would feel if it grew.
 
     Args:
-        masks: E starting values, each (B, 1, a, b).
+        masks: E starting values in [0, 1], each (B, 1, a, b).
         guides: E frozen guides of the masks' shapes, or None.
 
     Returns:
         The E trained masks.
     """
     height, width = consistency.contrast.shape[-2:]
-    trained = [mask.detach().clone().requires_grad_() for mask in masks]
-    optimiser = torch.optim.Adam(trained, lr=settings.learning_rate)
+    bank = MaskBank(masks)
+    scale = [Upsampling((mask.shape[-2], mask.shape[-1]), height, width, mask) for mask in masks]
+    chunks = list(bank.chunks(consistency.batch))
+    image = torch.arange(len(consistency), device=bank.values.device)
+    indices = [torch.cat([image[part] for _, part in pieces]) for pieces in chunks]
+    optimiser = torch.optim.Adam([bank.values], lr=settings.learning_rate, fused=True)
+    bank.values.grad = bank.gradients
     for _ in range(settings.steps):
-        optimiser.zero_grad()
-        plain = [upsample(mask, height, width) for mask in trained]
-        guided = [plain[e] if guide is None else upsample(trained[e] * guide, height, width) for e, guide in enumerate(guides)]
-        applied = torch.stack(guided).squeeze(2)
-        sparsity = torch.stack([mask.abs().mean((1, 2, 3)).sum() for mask in plain]).sum()
-        torch.autograd.backward([applied, settings.eta * sparsity], [consistency.gradient(applied), None])
+        for pieces, index in zip(chunks, indices, strict=True):
+            applied = torch.cat([scale[e](_guided(bank.masks[e][part], guides[e], part)) for e, part in pieces])
+            gradient = consistency.gradient(applied, index)
+            for (e, part), slope in zip(pieces, torch.split(gradient, [part.stop - part.start for _, part in pieces]), strict=True):
+                bank.slopes[e][part] = _guided(scale[e].adjoint(slope), guides[e], part).add_(scale[e].weights, alpha=settings.eta)
         optimiser.step()
-        with torch.no_grad():
-            for mask in trained:
-                mask.clamp_(0, 1)
-    return [mask.detach() for mask in trained]
+        bank.values.clamp_(0, 1)
+    return bank.masks
+
+
+def _guided(values: Tensor, guide: Tensor | None, part: slice) -> Tensor:
+    return values if guide is None else values * guide[part]

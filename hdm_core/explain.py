@@ -8,8 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hdm_core.classifier import Classifier, Targets, class_logits, default_batch, resolve_targets
+from hdm_core.classifier import Classifier
+from hdm_core.device import Precision, default_batch, default_precision, largest_batch
 from hdm_core.engine import Passes, Progress
+from hdm_core.logits import Targets, class_logits, resolve_targets
 from hdm_core.methods import Job, get_method
 from hdm_core.settings import Settings
 
@@ -47,6 +49,7 @@ def explain(
     targets: Targets = None,
     *,
     batch: int | None = None,
+    precision: Precision | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Explanation:
@@ -59,7 +62,8 @@ def explain(
         method: an id of the registry, see `METHODS`.
         preset: named settings of the method; its default if None.
         targets: the class to explain: one for all, one an image, or None for the class that the network predicts.
-        batch: how many (masked) images go through the network at once; None leaves it to the device.
+        batch: at most so many (masked) images go through the network at once; None leaves it to the device.
+        precision: of the network while HDM and DM train masks; None leaves it to the device.
         progress: called with the number of passes just done.
         settings: single settings that replace the preset's.
 
@@ -68,7 +72,9 @@ def explain(
         TypeError: if the network does not return (B, classes).
     """
     entry = get_method(method)
-    return explain_with(classifier, images, method, entry.configure(preset, **settings), targets, batch=batch, progress=progress)
+    return explain_with(
+        classifier, images, method, entry.configure(preset, **settings), targets, batch=batch, precision=precision, progress=progress
+    )
 
 
 def explain_with(
@@ -79,6 +85,7 @@ def explain_with(
     targets: Targets = None,
     *,
     batch: int | None = None,
+    precision: Precision | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
     """As `explain`, with settings that are already resolved."""
@@ -87,13 +94,17 @@ def explain_with(
     batch = default_batch(classifier.device) if batch is None else batch
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
-    images = images.to(classifier.device)
+    batch = min(batch, largest_batch(classifier.device))
+    if classifier.dtype not in (None, images.dtype):
+        raise ValueError(f"the network's weights are {classifier.dtype} and the images {images.dtype}: convert one, such as module.float()")
+    images = images.detach().to(classifier.device)
+    precision = precision or default_precision(classifier.device)
     passes = Passes(progress)
     with classifier.frozen() as network, torch.enable_grad():
         with torch.no_grad():
             logits = torch.cat([class_logits(network, part) for part in torch.split(images, batch)])
         chosen = resolve_targets(logits, targets)
-        raw = get_method(method).run(Job(classifier, images, chosen, batch, passes), settings)
+        raw = get_method(method).run(Job(classifier, images, chosen, batch, passes, precision), settings)
     maps, status = _check(raw.maps.float())
     return Explanation(maps, status, chosen, logits.float(), passes.total // len(images), raw.stages, raw.stage_weights)
 

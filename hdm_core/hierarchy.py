@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -13,27 +11,22 @@ from hdm_core.masks import normalise
 from hdm_core.settings import HDMSettings
 
 
-def hierarchical_mask(
-    see: Callable[[Tensor], Consistency], images: Tensor, baseline: Tensor, settings: HDMSettings
-) -> tuple[Tensor, Tensor, Tensor]:
+def hierarchical_mask(consistency: Consistency, settings: HDMSettings) -> tuple[Tensor, Tensor, Tensor]:
     """The mixed mask of S DM blocks, each of which sees the image without what the blocks before it found.
 
     Args:
-        see: makes the consistency loss for a batch of images.
-        images: X_0, (B, C, H, W).
-        baseline: what a masked pixel becomes, broadcastable to X_0.
+        consistency: the loss for the images X_0.
 
     Returns:
         M_h (B, H, W); the stages' masks M_1..M_S (B, S, H, W); their shares w_j / sum w (B, S).
     """
-    first = see(images)
-    stages = [dynamic_mask(first, settings)]  # Eq. 1
+    stages = [dynamic_mask(consistency, settings)]  # Eq. 1
     while len(stages) < settings.stages:
         found = normalise(torch.stack(stages).sum(0))
-        remaining = baseline + (1 - found) * (images - baseline)  # Eq. 2
-        stages.append(dynamic_mask(see(remaining), settings))
+        remaining = consistency.baseline + (1 - found) * consistency.contrast  # Eq. 2
+        stages.append(dynamic_mask(consistency.of(remaining), settings))
     masks = torch.cat(stages, 1)
-    shares = mix(masks, first, settings) if settings.stages > 1 else torch.ones_like(masks[:, :, 0, 0])
+    shares = mix(masks, consistency, settings) if settings.stages > 1 else torch.ones_like(masks[:, :, 0, 0])
     # Shares in floating point may sum to a hair more than 1.
     return mixed(masks, shares).clamp(max=1), masks, shares
 
@@ -41,12 +34,14 @@ def hierarchical_mask(
 def mix(masks: Tensor, consistency: Consistency, settings: HDMSettings) -> Tensor:
     """Eq. 5: the stages' shares (B, S), which sum to 1, that minimise J(M_h, X_0) + lambda L_R(M_h)."""
     v = torch.ones(masks.shape[:2], device=masks.device, requires_grad=True)
+    image = torch.arange(len(masks), device=masks.device)
     optimiser = torch.optim.Adam([v], lr=settings.mix_learning_rate)
     for _ in range(settings.mix_steps):
         optimiser.zero_grad()
         fused = mixed(masks, stage_shares(v))
         sparsity = fused.abs().mean((1, 2)).sum()
-        torch.autograd.backward([fused, settings.mix_weight * sparsity], [consistency.gradient(fused[None])[0], None])
+        gradient = consistency.gradient(fused.detach()[:, None], image)[:, 0]
+        torch.autograd.backward([fused, settings.mix_weight * sparsity], [gradient, None])
         optimiser.step()
     return stage_shares(v.detach())
 

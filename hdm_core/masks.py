@@ -22,6 +22,50 @@ def upsample(v: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(v, size=(height, width), mode="bilinear", align_corners=False)
 
 
+# Small matrices are filled up to a multiple of this with zeros: matrix products round a mask of an odd size differently by its place in
+# memory, and so by the company it is in.
+_ALIGNED = 16
+
+
+class Upsampling:
+    """g(., H, W) for masks of one size as two matrices that are made once, g(v) = A v B^T, and its adjoint A^T G B.
+
+    Attributes:
+        weights: (a, b), the derivative of mean g(v) by each element of v. They sum to 1.
+    """
+
+    def __init__(self, size: tuple[int, int], height: int, width: int, like: Tensor) -> None:
+        self._size = size
+        rows, columns = _interpolation(size[0], height), _interpolation(size[1], width)
+        self.weights = torch.outer(rows.sum(0), columns.sum(0)).to(like) / (height * width)
+        self._rows, self._columns = _aligned(rows.to(like)), _aligned(columns.to(like))
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """(B, 1, a, b) -> (B, 1, H, W)."""
+        return _between(self._rows, _aligned(v[:, 0], both=True), self._columns.T)
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """A gradient to g(v), (B, 1, H, W) -> the gradient to v, (B, 1, a, b)."""
+        return _between(self._rows.T, gradient[:, 0], self._columns)[:, :, : self._size[0], : self._size[1]]
+
+
+def _between(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
+    """The product left @ middle @ right, mask by mask: (B, h, w) -> (B, 1, h', w')."""
+    count = len(middle)
+    return torch.bmm(left.expand(count, -1, -1), torch.bmm(middle, right.expand(count, -1, -1)))[:, None]
+
+
+def _aligned(x: Tensor, both: bool = False) -> Tensor:
+    """Zeros added to the last side, or the last two."""
+    return F.pad(x, (0, -x.shape[-1] % _ALIGNED) + ((0, -x.shape[-2] % _ALIGNED) if both else ()))
+
+
+def _interpolation(small: int, large: int) -> Tensor:
+    """The matrix (large, small) of g along one side, float64."""
+    unit = torch.eye(small, dtype=torch.float64)[:, None]
+    return F.interpolate(unit, size=large, mode="linear", align_corners=False)[:, 0].T.contiguous()
+
+
 def depth(size: int, ratio: int, limit: int) -> int:
     """K of Eq. 7 along one side: the largest k with ratio**k * size <= limit.
 

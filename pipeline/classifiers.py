@@ -15,12 +15,16 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     Raises:
         InputError: if there is no such network or its weights cannot be had.
     """
+    what = config.path or f"the weights {config.weights} of {config.arch}"
     try:
-        classifier = Classifier.from_torchvision(config.arch, config.weights, seed=seed)
+        if config.path is not None:
+            classifier = Classifier.from_checkpoint(config.path)
+        else:
+            classifier = Classifier.from_torchvision(config.arch or "", config.weights, seed=seed)
     except ValueError as error:
         raise InputError(f"classifier: {one_line(error)}") from None
     except OSError as error:
-        raise InputError(f"classifier: the weights {config.weights} of {config.arch} cannot be had ({one_line(error)})") from None
+        raise InputError(f"classifier: {what} cannot be had ({one_line(error)})") from None
     preprocess = classifier.preprocess or Preprocess()
     classifier.preprocess = replace(preprocess, resize=config.resize or preprocess.resize, crop=config.crop or preprocess.crop)
     return classifier

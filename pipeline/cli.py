@@ -87,7 +87,7 @@ def plan(config: Config, output: Output = None, root: Root = None, limit: Limit 
     from pipeline.progress import clock
 
     planned = make_plan(_config(config, output, root, limit, set_))
-    seconds = measure_pass(planned.config)
+    seconds = measure_pass(planned.config).pass_seconds
     facts = {**planned.facts(), "seconds_per_pass": seconds, "worker_hours": planned.passes * seconds / 3600}
     if as_json:
         _print_json(facts)

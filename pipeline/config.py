@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hdm_core import METHODS, MetricSettings, get_method
+from hdm_core.device import Precision
 from hdm_core.settings import Settings
 
 Count = Annotated[int, Field(ge=1)]
@@ -43,11 +44,21 @@ class DatasetConfig(Section):
 class ClassifierConfig(Section):
     """Which network, and what it is shown."""
 
-    source: Literal["torchvision"] = "torchvision"
-    arch: str
+    source: Literal["torchvision", "checkpoint"] = "torchvision"
+    arch: str | None = Field(None, description="a torchvision classification network")
+    path: str | None = Field(None, description="a trained classifier's folder, the one that holds card.json")
     weights: str | None = Field(None, description="a torchvision weights entry; without one the weights are random")
     resize: Count | None = Field(None, description="short side before the crop, instead of the weights' own")
     crop: Count | None = Field(None, description="side of the network's input, instead of the weights' own")
+
+    @model_validator(mode="after")
+    def _source_is_named(self) -> ClassifierConfig:
+        needed, foreign = ("arch", ("path",)) if self.source == "torchvision" else ("path", ("arch", "weights"))
+        if not getattr(self, needed):
+            raise ValueError(f"classifier.{needed} is missing: a classifier from {self.source} needs it")
+        if wrong := [name for name in foreign if getattr(self, name) is not None]:
+            raise ValueError(f"classifier.{wrong[0]} says nothing about a classifier from {self.source}: remove it")
+        return self
 
 
 class ComputeConfig(Section):
@@ -58,8 +69,19 @@ class ComputeConfig(Section):
     threads: Count = Field(1, description="CPU threads of a worker without a GPU")
     shard_size: Count = Field(256, description="images a unit of work")
     batch: Count | Literal["auto"] = Field("auto", description="images through the network at once")
+    precision: Precision | Literal["auto"] = Field("auto", description="of the network while masks are trained; auto is bfloat16 on GPUs")
     attempts: Count = Field(3, description="how often a shard is tried before it is set aside")
     ray_address: str | None = Field(None, description="a Ray cluster to join; without one Ray is started here")
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch, or None where the worker chooses it."""
+        return None if self.batch == "auto" else self.batch
+
+    @property
+    def fixed_precision(self) -> Precision | None:
+        """The precision, or None where the device decides."""
+        return None if self.precision == "auto" else self.precision
 
     @model_validator(mode="after")
     def _gpus_can_be_asked_for(self) -> ComputeConfig:
@@ -141,6 +163,7 @@ class RunConfig(BaseModel):
             "shard_size": self.compute.shard_size,
             "batch": self.compute.batch,
             "threads": self.compute.threads,
+            "precision": self.compute.precision,
         }
 
     def hash(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 import torch
 
 from hdm_core import Classifier, get_method
-from hdm_core.classifier import class_logits, default_batch
-from hdm_core.engine import Consistency, Passes
+from hdm_core.logits import class_logits
+from hdm_core.probe import Probe, probe
 from hdm_core.settings import HDMSettings
 from pipeline.classifiers import load_classifier, preprocess_of
 from pipeline.config import RunConfig
@@ -108,29 +107,17 @@ def make_plan(config: RunConfig) -> Plan:
     return Plan(config, samples, shards, side, classifier.fingerprint(), passes)
 
 
-def measure_pass(config: RunConfig, repeats: int = 3) -> float:
-    """Seconds of one pass on this machine, by a short probe: one worker's batch, the best of `repeats`."""
+def measure_pass(config: RunConfig) -> Probe:
+    """What a pass of one worker costs on this machine, by a short probe."""
     device = pick_device(config.compute.gpus_per_worker)
     classifier = load_classifier(config.classifier, config.seed).to(device)
-    side = preprocess_of(classifier).crop
-    batch = default_batch(device) if config.compute.batch == "auto" else config.compute.batch
-    images = torch.rand(batch, 3, side, side, device=device)
-    targets = torch.zeros(batch, dtype=torch.int64, device=device)
-    baseline = torch.zeros(1, 3, 1, 1, device=device)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.compute.threads)
     try:
-        with classifier.folded(images[:1]) as network:
-            consistency = Consistency(network, images, targets, baseline, "logit", batch, Passes())
-            masks = torch.full((1, batch, side, side), 0.5, device=device)
-            seconds = []
-            for _ in range(repeats + 1):
-                begin = time.perf_counter()
-                consistency.gradient(masks).sum().item()  # .item() waits for the device
-                seconds.append(time.perf_counter() - begin)
+        batch = config.compute.fixed_batch
+        return probe(classifier, preprocess_of(classifier).crop, None if batch is None else [batch], config.compute.fixed_precision)
     finally:
         torch.set_num_threads(threads)
-    return min(seconds[1:]) / batch
 
 
 def sample_row(row: int, sample: Sample) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hdm_core import Classifier, Explanation, explain_with
-from hdm_core.classifier import default_batch
+from hdm_core.device import default_batch
 from hdm_core.settings import HDMSettings
 from pipeline.classifiers import preprocess_of
 from pipeline.config import RunConfig
@@ -38,14 +38,22 @@ class ShardResult:
 
 
 def explain_shard(
-    classifier: Classifier, config: RunConfig, shard: Shard, samples: Sequence[Sample], progress: Progress | None = None
+    classifier: Classifier,
+    config: RunConfig,
+    shard: Shard,
+    samples: Sequence[Sample],
+    progress: Progress | None = None,
+    batch: int | None = None,
 ) -> ShardResult:
     """Explains the samples of a shard with every method of the configuration.
 
     An image that cannot be read, or on which a method fails, becomes records with that status; its maps are zeros.
+
+    Args:
+        batch: how many images go through the network at once; None takes the configuration's, or the device's.
     """
     preprocess = preprocess_of(classifier)
-    batch = default_batch(classifier.device) if config.compute.batch == "auto" else config.compute.batch
+    batch = batch or config.compute.fixed_batch or default_batch(classifier.device)
     stages = next((s.stages for s in config.settings.values() if isinstance(s, HDMSettings)), None)
     shapes = layout(config.methods, len(shard), preprocess.crop, stages)
     arrays = {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
@@ -94,7 +102,16 @@ def _explain(
         chosen = [seen[place] for place in places]
         begin = time.perf_counter()
         try:
-            explanation = explain_with(classifier, images[places], method, config.settings[method], targets, batch=batch, progress=progress)
+            explanation = explain_with(
+                classifier,
+                images[places],
+                method,
+                config.settings[method],
+                targets,
+                batch=batch,
+                precision=config.compute.fixed_precision,
+                progress=progress,
+            )
         except Exception as error:  # whatever a user's network raises belongs to this image, not to the run
             if len(places) > 1:
                 attempts = [[place] for place in places]

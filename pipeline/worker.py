@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline.classifiers import load_classifier
+from hdm_core.probe import fastest_batch
+from pipeline.classifiers import load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample
 from pipeline.device import device_name, pick_device
@@ -42,6 +43,9 @@ class Worker:
         self._device = pick_device(config.compute.gpus_per_worker)
         self._classifier = load_classifier(config.classifier, config.seed).to(self._device)
         self._store = RunStore.at(config)
+        self._batch = config.compute.fixed_batch or fastest_batch(
+            self._classifier, preprocess_of(self._classifier).crop, config.compute.fixed_precision
+        )
         self._passes = 0
 
     def ready(self) -> str:
@@ -55,7 +59,7 @@ class Worker:
     def run(self, shard: Shard, samples: Sequence[Sample]) -> ShardReport:
         """Explains a shard and commits it."""
         begin = time.perf_counter()
-        result = explain_shard(self._classifier, self._config, shard, samples, self._count)
+        result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch)
         self._store.write_shard(shard, result.arrays, result.records, result.facts, self._config.hash())
         worst: dict[int, str] = {}
         for record in result.records:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from hdm_core.classifier import Classifier
+from hdm_core.device import Precision
 from hdm_core.engine import Passes
 from hdm_core.settings import Settings
 
@@ -22,6 +23,7 @@ class Job:
     targets: Tensor  # (B,) int64
     batch: int  # at most so many images go through the network at once
     passes: Passes
+    precision: Precision = "float32"  # of the network while masks are trained
 
 
 @dataclass(frozen=True)

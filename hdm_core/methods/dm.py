@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from hdm_core.baselines import masked_pixels
 from hdm_core.dynamic import dm_passes, dynamic_mask
 from hdm_core.engine import Consistency
@@ -10,11 +12,25 @@ from hdm_core.presets import DM_PRESETS
 from hdm_core.settings import DMSettings
 
 
-def _run(job: Job, settings: DMSettings) -> RawMaps:
+def consistency_of(job: Job, network: nn.Module, settings: DMSettings) -> Consistency:
+    """The loss that a job's masks are trained on, with the job's classifier made ready as `network`."""
     baseline = masked_pixels(settings.baseline, job.classifier, job.images)
+    return Consistency(
+        network,
+        job.images,
+        job.targets,
+        baseline,
+        settings.activation,
+        job.batch,
+        job.passes,
+        relative=settings.relative,
+        precision=job.precision,
+    )
+
+
+def _run(job: Job, settings: DMSettings) -> RawMaps:
     with job.classifier.folded(job.images[:1]) as network:
-        consistency = Consistency(network, job.images, job.targets, baseline, settings.activation, job.batch, job.passes)
-        return RawMaps(dynamic_mask(consistency, settings)[:, 0])
+        return RawMaps(dynamic_mask(consistency_of(job, network, settings), settings)[:, 0])
 
 
 DM = Method(

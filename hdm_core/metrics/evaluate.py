@@ -10,7 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from hdm_core.baselines import masked_pixels
-from hdm_core.classifier import Classifier, class_logits, default_batch
+from hdm_core.classifier import Classifier
+from hdm_core.device import default_batch
+from hdm_core.logits import class_logits
 from hdm_core.metrics.confidence import drop_and_increase
 from hdm_core.metrics.curves import area, deletion_and_insertion
 from hdm_core.metrics.localisation import proportion

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import METHODS, Classifier, Explanation, Method, explain, get_method
-from hdm_core.classifier import resolve_targets
+from hdm_core.logits import resolve_targets
 from hdm_core.preprocess import Preprocess
 from hdm_core.settings import Settings
 from tests.models import Failing, InterruptionError, Untraceable, assert_unchanged, mixed_state, pictures, smooth, snapshot

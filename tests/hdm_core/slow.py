@@ -77,7 +77,8 @@ class Slow:
         for _ in range(self.steps):
             mask = mask.clone().requires_grad_()
             applied = g(mask if guide is None else mask * guide, height, width)
-            loss = (score(muted + applied * (image - muted)) - clean) ** 2 + self.eta * g(mask, height, width).abs().mean()
+            # mean |m| is mean m: masks are in [0, 1], and at 0 only the slope to the right counts.
+            loss = (score(muted + applied * (image - muted)) - clean) ** 2 + self.eta * g(mask, height, width).mean()
             (gradient,) = torch.autograd.grad(loss, mask)
             mask = adam.step(mask.detach(), gradient).clamp(0, 1)
         return mask.detach()

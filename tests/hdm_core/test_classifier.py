@@ -9,7 +9,9 @@ import torchvision
 from PIL import Image
 from torch import Tensor, fx, nn
 
-from hdm_core.classifier import Classifier, class_logits, default_batch, resolve_targets
+from hdm_core.classifier import Classifier
+from hdm_core.device import default_batch
+from hdm_core.logits import class_logits, resolve_targets
 from hdm_core.preprocess import Preprocess
 from tests.models import (
     Constant,

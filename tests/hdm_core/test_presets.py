@@ -6,7 +6,16 @@ from pydantic import ValidationError
 from hdm_core.presets import DM_PRESETS, HDM_PRESETS
 from hdm_core.settings import DMSettings, HDMSettings
 
-PAPER = {"steps": 800, "learning_rate": 1e-2, "eta": 100.0, "tau": 0.5, "keep": 0.3, "baseline": "mean", "activation": "logit"}
+PAPER = {
+    "steps": 800,
+    "learning_rate": 1e-2,
+    "eta": 100.0,
+    "relative": False,
+    "tau": 0.5,
+    "keep": 0.3,
+    "baseline": "mean",
+    "activation": "logit",
+}
 MIXING = {"mix_steps": 400, "mix_learning_rate": 1e-1, "mix_weight": 1e-4}
 
 

@@ -75,7 +75,9 @@ def test_facts_are_json(tmp_path: Path) -> None:
 def test_a_pass_is_measured_and_the_threads_are_given_back(tmp_path: Path) -> None:
     config = config_of(tmp_path, 1, {"compute.threads": 2, "compute.batch": 2, "compute.gpus_per_worker": 0})
     before = torch.get_num_threads()
-    assert 0 < measure_pass(config, repeats=1) < 10
+    found = measure_pass(config)
+    assert 0 < found.forward_seconds < found.pass_seconds < 10
+    assert found.batch == 2
     assert torch.get_num_threads() == before
 
 
