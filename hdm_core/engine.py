@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from hdm_core.device import LAYOUT, Precision, in_precision
 from hdm_core.logits import class_logits
-from hdm_core.masks import Upsampling
+from hdm_core.masks import Upsampling, upsample
 from hdm_core.settings import DMSettings
 
 Progress = Callable[[int], None]
 
 _log = logging.getLogger(__name__)
+
+# Values along a side of a backdrop: its features are larger than what a classifier looks at.
+_GRID = 4
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Consistency:
         batch: how many masked images go through the network at once; halved for good where memory does not hold them.
         passes: counts the work.
         relative: see above; the paper's J is not.
+        noise: spread of the backdrops that `backdrop` draws, in units of the images.
         precision: of the network; masks, their gradients and the optimiser keep the images' precision.
     """
 
@@ -62,6 +66,7 @@ class Consistency:
         batch: int,
         passes: Passes,
         relative: bool = False,
+        noise: float = 0.0,
         precision: Precision = "float32",
     ) -> None:
         self.network = network
@@ -71,7 +76,10 @@ class Consistency:
         self.probability = activation == "probability"
         self.batch = batch
         self.passes = passes
+        self.noise = noise
         self.precision = precision
+        # On the CPU and always the same: masks depend neither on the device nor on what was drawn before.
+        self._generator = torch.Generator().manual_seed(0)
         self.reference = self._untouched(images)
         self.unit = torch.ones_like(self.reference)
         if relative:
@@ -89,9 +97,26 @@ class Consistency:
         """The number of images."""
         return len(self.targets)
 
-    def gradient(self, masks: Tensor, index: Tensor) -> Tensor:
-        """dJ/dM of every mask by itself: masks (N, 1, H, W), each of the image that index (N,) says -> (N, 1, H, W)."""
-        gradient = self._in_parts(len(masks), lambda part: self._gradient(masks[part], index[part]))
+    def backdrop(self) -> Tensor | None:
+        """A smooth random picture (1, C, H, W) to lay under the masks, so that texture which works on one ground only does not pay."""
+        if not self.noise:
+            return None
+        _, channels, height, width = self.contrast.shape
+        grid = torch.randn(1, channels, _GRID, _GRID, generator=self._generator)
+        return self.noise * upsample(grid.to(self.contrast), height, width)
+
+    def gradient(self, masks: Tensor, index: Tensor, backdrop: Tensor | None = None) -> Tensor:
+        """dJ/dM of every mask by itself.
+
+        Args:
+            masks: (N, 1, H, W).
+            index: (N,), the image that each mask lies on.
+            backdrop: (1, C, H, W), added to the baseline.
+
+        Returns:
+            (N, 1, H, W).
+        """
+        gradient = self._in_parts(len(masks), lambda part: self._gradient(masks[part], index[part], backdrop))
         self.passes.add(len(masks))
         return gradient
 
@@ -112,9 +137,11 @@ class Consistency:
         return done[0] if len(done) == 1 else torch.cat(done)
 
     @torch.enable_grad()
-    def _gradient(self, masks: Tensor, index: Tensor) -> Tensor:
+    def _gradient(self, masks: Tensor, index: Tensor, backdrop: Tensor | None) -> Tensor:
         contrast = self.contrast[index].contiguous(memory_format=LAYOUT)
         baseline = self.baseline[index] if len(self.baseline) > 1 else self.baseline
+        if backdrop is not None:
+            contrast, baseline = contrast - backdrop, baseline + backdrop
         images = torch.addcmul(baseline, masks, contrast).contiguous(memory_format=LAYOUT).requires_grad_()
         activation = self._activation(images, self.targets[index])
         loss = ((activation - self.reference[index]) / self.unit[index]).square().sum()  # a sum: images stay independent of each other
@@ -194,9 +221,10 @@ def train_masks(masks: Sequence[Tensor], guides: Sequence[Tensor | None], consis
     optimiser = torch.optim.Adam([bank.values], lr=settings.learning_rate, fused=True)
     bank.values.grad = bank.gradients
     for _ in range(settings.steps):
+        backdrop = consistency.backdrop()
         for pieces, index in zip(chunks, indices, strict=True):
             applied = torch.cat([scale[e](_guided(bank.masks[e][part], guides[e], part)) for e, part in pieces])
-            gradient = consistency.gradient(applied, index)
+            gradient = consistency.gradient(applied, index, backdrop)
             for (e, part), slope in zip(pieces, torch.split(gradient, [part.stop - part.start for _, part in pieces]), strict=True):
                 bank.slopes[e][part] = _guided(scale[e].adjoint(slope), guides[e], part).add_(scale[e].weights, alpha=settings.eta)
         optimiser.step()

@@ -26,6 +26,9 @@ class DMSettings(Settings):
     learning_rate: float = Field(1e-2, gt=0)
     eta: float = Field(100.0, ge=0, description="weight of the masks' mean in Eq. 6 and 8")
     relative: bool = Field(False, description="J in units of (f_p(X) - f_p(all masked))^2: the scale of the logits does not matter")
+    noise: float = Field(
+        0.0, ge=0, description="spread of a smooth random picture on the masked pixels, another in every step; 0 is the paper's"
+    )
     tau: float = Field(0.5, ge=0, le=1, description="what the benchmark masks start from")
     keep: float = Field(0.3, gt=0, le=1, description="gamma keeps this share of the pixels (Eq. 10); 1 keeps all")
     baseline: Baseline = Field("mean", description="what a masked pixel becomes: the normalisation mean, black, or the blurred image")

@@ -24,6 +24,7 @@ def consistency_of(job: Job, network: nn.Module, settings: DMSettings) -> Consis
         job.batch,
         job.passes,
         relative=settings.relative,
+        noise=settings.noise,
         precision=job.precision,
     )
 

@@ -11,6 +11,7 @@ PAPER = {
     "learning_rate": 1e-2,
     "eta": 100.0,
     "relative": False,
+    "noise": 0.0,
     "tau": 0.5,
     "keep": 0.3,
     "baseline": "mean",
