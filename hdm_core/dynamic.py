@@ -38,4 +38,5 @@ def dynamic_mask(consistency: Consistency, settings: DMSettings) -> Tensor:
 
 def dm_passes(settings: DMSettings, height: int, width: int) -> int:
     """Forward and backward passes of one DM block for one image."""
-    return trainings(settings.sizes, settings.ratios, height, width) * settings.steps
+    each = 2 if settings.removal else 1
+    return trainings(settings.sizes, settings.ratios, height, width) * settings.steps * each

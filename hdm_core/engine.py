@@ -81,9 +81,10 @@ class Consistency:
         # On the CPU and always the same: masks depend neither on the device nor on what was drawn before.
         self._generator = torch.Generator().manual_seed(0)
         self.reference = self._untouched(images)
+        self.blank = self._untouched(baseline.expand_as(images))
         self.unit = torch.ones_like(self.reference)
         if relative:
-            span = (self.reference - self._untouched(baseline.expand_as(images))).abs()
+            span = (self.reference - self.blank).abs()
             self.unit = torch.where(span == 0, self.unit, span)
 
     def of(self, images: Tensor) -> Consistency:
@@ -91,6 +92,12 @@ class Consistency:
         other = copy.copy(self)
         other.contrast = (images - self.baseline).contiguous(memory_format=LAYOUT)
         other.reference = self._untouched(images)
+        return other
+
+    def emptied(self) -> Consistency:
+        """The loss (f_p(M X) - f_p(baseline))^2 in the same units: what M shows should have nothing of the class."""
+        other = copy.copy(self)
+        other.reference = self.blank
         return other
 
     def __len__(self) -> int:
@@ -203,7 +210,8 @@ def train_masks(masks: Sequence[Tensor], guides: Sequence[Tensor | None], consis
     """Trains masks of several sizes together, each as if it were alone (Eq. 6 and 8).
 
     A mask m with guide u minimises J(g(m u), X) + eta mean |g(m)|; without a guide u = 1. After every step it is clamped to [0, 1],
-    so that |g(m)| = g(m), also where m = 0: the term's slope there is the one that the mask would feel if it grew.
+    so that |g(m)| = g(m), also where m = 0: the term's slope there is the one that the mask would feel if it grew. With `removal` it
+    minimises removal (f_p((1 - g(m u)) X) - f_p(baseline))^2 beside these two, which the paper does not have.
 
     Args:
         masks: E starting values in [0, 1], each (B, 1, a, b).
@@ -216,6 +224,7 @@ def train_masks(masks: Sequence[Tensor], guides: Sequence[Tensor | None], consis
     bank = MaskBank(masks)
     scale = [Upsampling((mask.shape[-2], mask.shape[-1]), height, width, mask) for mask in masks]
     chunks = list(bank.chunks(consistency.batch))
+    emptied = consistency.emptied()
     image = torch.arange(len(consistency), device=bank.values.device)
     indices = [torch.cat([image[part] for _, part in pieces]) for pieces in chunks]
     optimiser = torch.optim.Adam([bank.values], lr=settings.learning_rate, fused=True)
@@ -225,6 +234,8 @@ def train_masks(masks: Sequence[Tensor], guides: Sequence[Tensor | None], consis
         for pieces, index in zip(chunks, indices, strict=True):
             applied = torch.cat([scale[e](_guided(bank.masks[e][part], guides[e], part)) for e, part in pieces])
             gradient = consistency.gradient(applied, index, backdrop)
+            if settings.removal:
+                gradient.sub_(emptied.gradient(1 - applied, index, backdrop), alpha=settings.removal)
             for (e, part), slope in zip(pieces, torch.split(gradient, [part.stop - part.start for _, part in pieces]), strict=True):
                 bank.slopes[e][part] = _guided(scale[e].adjoint(slope), guides[e], part).add_(scale[e].weights, alpha=settings.eta)
         optimiser.step()

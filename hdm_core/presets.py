@@ -7,8 +7,10 @@ from hdm_core.settings import DMSettings, HDMSettings
 HDM_PRESETS: dict[str, HDMSettings] = {
     "paper-cub": HDMSettings(sizes=(6, 7, 8, 9, 10, 11), ratios=(2, 3, 5), stages=3),
     "paper-pm": HDMSettings(sizes=(6, 7, 8, 9), ratios=(2, 3), stages=1),
-    # Few sizes, large steps, no threshold: measured on five photographs only, so a lead and not yet the best point.
-    "fast": HDMSettings(sizes=(6, 8, 11), ratios=(2,), stages=2, steps=20, learning_rate=0.15, keep=1.0, mix_steps=20),
+    # Few sizes, large steps, one stage, no threshold; a loss without a scale and masked pixels that change in every step.
+    "fast": HDMSettings(
+        sizes=(6, 8, 11), ratios=(2,), stages=1, steps=20, learning_rate=0.15, eta=1.0, relative=True, noise=0.5, removal=0.3, keep=1.0
+    ),
 }
 
 DM_PRESETS: dict[str, DMSettings] = {

@@ -26,6 +26,9 @@ class DMSettings(Settings):
     learning_rate: float = Field(1e-2, gt=0)
     eta: float = Field(100.0, ge=0, description="weight of the masks' mean in Eq. 6 and 8")
     relative: bool = Field(False, description="J in units of (f_p(X) - f_p(all masked))^2: the scale of the logits does not matter")
+    removal: float = Field(
+        0.0, ge=0, description="weight of a term that wants nothing left of the class without the mask; 0 is the paper's"
+    )
     noise: float = Field(
         0.0, ge=0, description="spread of a smooth random picture on the masked pixels, another in every step; 0 is the paper's"
     )

@@ -12,6 +12,7 @@ PAPER = {
     "eta": 100.0,
     "relative": False,
     "noise": 0.0,
+    "removal": 0.0,
     "tau": 0.5,
     "keep": 0.3,
     "baseline": "mean",

@@ -1,0 +1,150 @@
+"""What more passes buy: candidate settings on the same photographs, as ordinary runs that resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from statistics import fmean, stdev
+from typing import Any
+
+import yaml
+
+from hdm_core import METRICS
+from pipeline.bench.photographs import manifest, photographs, spread
+from pipeline.config import RunConfig
+from pipeline.errors import InputError
+from pipeline.loading import load_config
+from pipeline.progress import Show
+from pipeline.run import explain_run, plan_run
+from pipeline.store import RunStore
+from pipeline.store.storage import Storage
+from pipeline.tables import aggregate
+
+# The paper's six; localisation needs ground truth, which not every case has.
+PARETO_METRICS = [metric for metric in METRICS if metric != "proportion"]
+REFERENCE = "grad_cam"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point of the picture: a method with settings."""
+
+    id: str
+    method: str
+    settings: Mapping[str, Any]
+    photographs: int | None  # fewer than the others, where it costs too much
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a candidate came to on one case.
+
+    Attributes:
+        passes: an image.
+        means: metric -> its mean over the photographs.
+        gains: metric -> mean and half 95% interval of the candidate minus the reference, photograph by photograph.
+    """
+
+    case: str
+    candidate: str
+    photographs: int
+    passes: float
+    means: Mapping[str, float]
+    gains: Mapping[str, tuple[float, float]]
+
+
+def candidates(names: Sequence[str] | None = None) -> list[Candidate]:
+    """The packaged candidates, or some of them; the reference is always one.
+
+    Raises:
+        InputError: for a name that there is not.
+    """
+    packaged: dict[str, dict[str, Any]] = yaml.safe_load(resources.files("pipeline.bench").joinpath("candidates.yaml").read_text())
+    if unknown := [name for name in names or () if name not in packaged]:
+        raise InputError(f"no candidate {unknown[0]!r}: choose from {', '.join(packaged)}")
+    chosen = [name for name in packaged if names is None or name in names or name == REFERENCE]
+    return [_candidate(name, dict(packaged[name])) for name in chosen]
+
+
+def _candidate(name: str, entry: dict[str, Any]) -> Candidate:
+    return Candidate(name, entry.pop("method"), photographs=entry.pop("photographs", None), settings=entry)
+
+
+def run_case(case: RunConfig, chosen: Sequence[Candidate], split: str, count: int, show: Callable[[str], Show]) -> dict[str, RunStore]:
+    """Runs all candidates on `count` photographs of a case's split, candidate id -> its run; what was run before is only read.
+
+    Args:
+        case: whose dataset, classifier, compute and output are taken.
+        show: gives the display of the run of that name.
+
+    Raises:
+        InputError: if the case or a candidate cannot be run.
+        RunError: if no worker can start.
+    """
+    storage = Storage(case.output, case.storage)
+    stores = {}
+    for candidate in chosen:
+        dataset = _dataset(case, storage, split, min(count, candidate.photographs or count))
+        plan, store = plan_run(_config(case, candidate, split, dataset))
+        explain_run(plan, store, show(plan.config.name))
+        aggregate(store)
+        stores[candidate.id] = store
+    return stores
+
+
+def compare(case: str, stores: Mapping[str, RunStore]) -> list[Point]:
+    """The candidates of a case as points, each on the photographs that it and the reference have in common.
+
+    Raises:
+        InputError: if there are none.
+    """
+    records = {name: _records(store) for name, store in stores.items()}
+    return [_point(case, name, found, records[REFERENCE]) for name, found in records.items()]
+
+
+def _dataset(case: RunConfig, storage: Storage, split: str, count: int) -> str:
+    """The URL of the manifest of a split's photographs, made when it is first needed."""
+    name = f"{case.name}-{split}-{count}.csv"
+    if not storage.exists(name):
+        storage.write(name, manifest(spread(photographs(case)[split], count)))
+    return storage.url(name)
+
+
+def _config(case: RunConfig, candidate: Candidate, split: str, dataset: str) -> RunConfig:
+    return load_config(
+        {
+            **case.model_dump(include=set(RunConfig.model_fields)),
+            "name": f"{case.name}-{split}-{candidate.id}",
+            "dataset": {"kind": "manifest", "root": dataset},
+            "methods": [candidate.method],
+            candidate.method: dict(candidate.settings),
+        }
+    )
+
+
+def _records(store: RunStore) -> dict[str, dict[str, Any]]:
+    """image_id -> record of the images that have all metrics."""
+    rows = store.records().select(["image_id", "status", "passes", *PARETO_METRICS]).to_pylist()
+    return {row["image_id"]: row for row in rows if row["status"] == "ok"}
+
+
+def _point(case: str, candidate: str, found: Mapping[str, dict[str, Any]], reference: Mapping[str, dict[str, Any]]) -> Point:
+    both = [image for image in found if image in reference]
+    if not both:
+        raise InputError(f"{case}: no photograph has a map of {candidate} and one of {REFERENCE}")
+    return Point(
+        case,
+        candidate,
+        len(both),
+        fmean(found[image]["passes"] for image in both),
+        {metric: fmean(found[image][metric] for image in both) for metric in PARETO_METRICS},
+        {metric: _interval([found[image][metric] - reference[image][metric] for image in both]) for metric in PARETO_METRICS},
+    )
+
+
+def _interval(differences: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the normal 95% interval; no interval (NaN) for a single difference."""
+    half = 1.96 * stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
+    return fmean(differences), half

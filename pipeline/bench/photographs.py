@@ -1,0 +1,70 @@
+"""Photographs to compare settings on: from sure to unsure ones, half to choose on and half to report on."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.classifiers import load_classifier, preprocess_of
+from pipeline.config import RunConfig
+from pipeline.datasets import Sample, list_samples
+from pipeline.errors import InputError
+from pipeline.reading import Seen, read_batches
+
+SPLITS = ("choose", "report")
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A readable image of a dataset and how sure the classifier is of its class."""
+
+    sample: Sample
+    probability: float
+
+
+def photographs(config: RunConfig) -> dict[str, list[Photograph]]:
+    """A dataset's readable images, in the order of the predicted class's probability, dealt out in turn to the splits.
+
+    Raises:
+        InputError: if the dataset or the classifier cannot be used.
+    """
+    samples = list_samples(config.dataset, config.storage)
+    classifier = load_classifier(config.classifier, config.seed)
+    found = []
+    with classifier.frozen() as network, torch.no_grad():
+        for items in read_batches(samples, config, preprocess_of(classifier), _BATCH):
+            seen = [item for item in items if isinstance(item, Seen)]
+            if seen:
+                sure = network(classifier.prepare([item.picture.image for item in seen])).softmax(1).amax(1)
+                found += [Photograph(samples[item.row], p) for item, p in zip(seen, sure.tolist(), strict=True)]
+    found.sort(key=lambda photograph: (photograph.probability, photograph.sample.image_id))
+    return {split: found[place :: len(SPLITS)] for place, split in enumerate(SPLITS)}
+
+
+def spread(ordered: Sequence[Photograph], count: int) -> list[Photograph]:
+    """So many photographs, evenly from the first to the last.
+
+    Raises:
+        InputError: if there are fewer.
+    """
+    if count > len(ordered):
+        raise InputError(f"{count} photographs are asked for and a half of the dataset has {len(ordered)} that can be read")
+    last = len(ordered) - 1
+    return [ordered[round(place * last / max(count - 1, 1))] for place in range(count)]
+
+
+def manifest(chosen: Sequence[Photograph]) -> bytes:
+    """The photographs as a dataset of kind `manifest`."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["path", "image_id", "class_name", "probability"])
+    for photograph in chosen:
+        sample = photograph.sample
+        path = sample.path if "://" in sample.path else f"file://{sample.path}"
+        rows.writerow([path, sample.image_id, sample.class_name, f"{photograph.probability:.6f}"])
+    return text.getvalue().encode()
