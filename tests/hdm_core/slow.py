@@ -6,7 +6,7 @@ Nothing here comes from hdm_core. Everything is float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,17 +68,24 @@ class Slow:
     mix_steps: int = 1
     mix_learning_rate: float = 0.1
     mix_weight: float = 1e-4
+    relative: bool = False
+    removal: float = 0.0
+    backdrops: Sequence[Tensor] = ()  # (C, H, W), one a step; none without noise
 
     def train(self, score: Score, image: Tensor, muted: Tensor, mask: Tensor, guide: Tensor | None) -> Tensor:
         """Eq. 6 without a guide, Eq. 8 with one."""
         height, width = image.shape[1:]
-        clean = score(image).detach()
+        clean, blank = score(image).detach(), score(muted.expand_as(image)).detach()
+        unit = abs(clean - blank) if self.relative else 1.0
         adam = Adam(self.learning_rate)
-        for _ in range(self.steps):
+        for step in range(self.steps):
             mask = mask.clone().requires_grad_()
             applied = g(mask if guide is None else mask * guide, height, width)
+            ground = muted + self.backdrops[step] if self.backdrops else muted
+            kept = (score(ground + applied * (image - ground)) - clean) / unit
+            gone = (score(ground + (1 - applied) * (image - ground)) - blank) / unit
             # mean |m| is mean m: masks are in [0, 1], and at 0 only the slope to the right counts.
-            loss = (score(muted + applied * (image - muted)) - clean) ** 2 + self.eta * g(mask, height, width).mean()
+            loss = kept**2 + self.removal * gone**2 + self.eta * g(mask, height, width).mean()
             (gradient,) = torch.autograd.grad(loss, mask)
             mask = adam.step(mask.detach(), gradient).clamp(0, 1)
         return mask.detach()

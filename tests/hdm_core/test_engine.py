@@ -16,10 +16,12 @@ SETTINGS = DMSettings(sizes=(3,), ratios=(2,), steps=7, learning_rate=0.1, eta=2
 TARGETS = torch.tensor([2, 0, 1])
 
 
-def consistency(images: Tensor, baseline: Tensor | None = None, *, activation: str = "logit", batch: int = 4) -> Consistency:
+def consistency(
+    images: Tensor, baseline: Tensor | None = None, *, activation: str = "logit", batch: int = 4, relative: bool = False, noise: float = 0.0
+) -> Consistency:
     muted = torch.zeros(1, images.shape[1], 1, 1) if baseline is None else baseline
     network = smooth().requires_grad_(False)
-    return Consistency(network, images, TARGETS[: len(images)], muted, activation, batch, Passes())
+    return Consistency(network, images, TARGETS[: len(images)], muted, activation, batch, Passes(), relative, noise)
 
 
 def gradient(loss: Consistency, masks: Tensor) -> Tensor:
@@ -102,6 +104,27 @@ def test_training_is_the_slow_one_mask_after_another(guided: bool) -> None:
             expected = block.train(score_of(int(TARGETS[b])), image, torch.zeros(3, 1, 1), start[e][b, 0], guide)
             # float64, the same sums in another order: Adam's division by |g| magnifies 1e-16 where g is small, not beyond 1e-8 here.
             torch.testing.assert_close(trained[e][b, 0], expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("guided", [False, True], ids=["Eq. 6", "Eq. 8"])
+@pytest.mark.parametrize("removal", [0.0, 0.3])
+def test_so_it_is_with_a_scale_free_loss_backdrops_and_removal(guided: bool, removal: float) -> None:
+    images, settings = pictures(3, 12, 10), SETTINGS.model_copy(update={"relative": True, "noise": 0.5, "removal": removal, "eta": 0.5})
+    generator = torch.Generator().manual_seed(1)
+    start, guide = (torch.rand(3, 1, 3, 3, generator=generator) for _ in range(2))
+    loss, again = (consistency(images, relative=True, noise=0.5) for _ in range(2))
+    (trained,) = train_masks([start], [guide if guided else None], loss, settings)
+    block = slow.Slow(
+        **{name: getattr(settings, name) for name in ("sizes", "ratios", "steps", "learning_rate", "eta", "tau", "keep")},
+        relative=True,
+        removal=removal,
+        backdrops=[again.backdrop()[0] for _ in range(settings.steps)],
+    )
+    for b, image in enumerate(images):
+        seen = guide[b, 0] if guided else None
+        expected = block.train(score_of(int(TARGETS[b])), image, torch.zeros(3, 1, 1), start[b, 0], seen)
+        torch.testing.assert_close(trained[b, 0], expected, rtol=0, atol=1e-8)
+    assert loss.passes.total == 3 * settings.steps * (2 if removal else 1)
 
 
 def test_the_masks_given_are_left_alone() -> None:

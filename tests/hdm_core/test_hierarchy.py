@@ -29,7 +29,7 @@ def loss_of(images: Tensor, baseline: Tensor, passes: Passes, settings: HDMSetti
 
 
 def slow_of(settings: HDMSettings) -> slow.Slow:
-    return slow.Slow(**{field: getattr(settings, field) for field in slow.Slow.__dataclass_fields__})
+    return slow.Slow(**{field: getattr(settings, field) for field in slow.Slow.__dataclass_fields__ if field != "backdrops"})
 
 
 def score_of(target: int) -> slow.Score:
