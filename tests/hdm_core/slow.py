@@ -72,11 +72,11 @@ class Slow:
     removal: float = 0.0
     backdrops: Sequence[Tensor] = ()  # (C, H, W), one a step; none without noise
 
-    def train(self, score: Score, image: Tensor, muted: Tensor, mask: Tensor, guide: Tensor | None) -> Tensor:
-        """Eq. 6 without a guide, Eq. 8 with one."""
+    def train(self, score: Score, image: Tensor, muted: Tensor, mask: Tensor, guide: Tensor | None, unit: Tensor | None = None) -> Tensor:
+        """Eq. 6 without a guide, Eq. 8 with one; `unit` is the image's own unless given."""
         height, width = image.shape[1:]
         clean, blank = score(image).detach(), score(muted.expand_as(image)).detach()
-        unit = abs(clean - blank) if self.relative else 1.0
+        unit = self.unit(score, image, muted) if unit is None else unit
         adam = Adam(self.learning_rate)
         for step in range(self.steps):
             mask = mask.clone().requires_grad_()
@@ -90,19 +90,23 @@ class Slow:
             mask = adam.step(mask.detach(), gradient).clamp(0, 1)
         return mask.detach()
 
-    def dm(self, score: Score, image: Tensor, muted: Tensor) -> Tensor:
+    def unit(self, score: Score, image: Tensor, muted: Tensor) -> Tensor:
+        """What activations are divided by."""
+        return abs(score(image) - score(muted.expand_as(image))).detach() if self.relative else torch.ones((), dtype=torch.float64)
+
+    def dm(self, score: Score, image: Tensor, muted: Tensor, unit: Tensor | None = None) -> Tensor:
         """M_b of one image, (H, W)."""
         height, width = image.shape[1:]
         total = torch.zeros(height, width, dtype=torch.float64)
         for size in self.sizes:
-            benchmark = self.train(score, image, muted, torch.full((size, size), self.tau, dtype=torch.float64), None)
+            benchmark = self.train(score, image, muted, torch.full((size, size), self.tau, dtype=torch.float64), None, unit)
             for ratio in self.ratios:
                 previous = benchmark
                 total = total + g(previous, height, width)  # k = 0
                 k = 1
                 while ratio**k * size <= height and ratio**k * size <= width:
                     side = ratio**k * size
-                    previous = self.train(score, image, muted, g(benchmark, side, side), g(previous, side, side))
+                    previous = self.train(score, image, muted, g(benchmark, side, side), g(previous, side, side), unit)
                     total = total + g(previous, height, width)
                     k += 1
         return self.top(total)
@@ -117,8 +121,9 @@ class Slow:
         """M_h (H, W), the stages (S, H, W) and their shares (S,)."""
         masks: list[Tensor] = []
         seen = image
+        unit = self.unit(score, image, muted)  # of X_0, also where a stage sees less
         for _ in range(self.stages):
-            masks.append(self.dm(score, seen, muted))  # Eq. 1
+            masks.append(self.dm(score, seen, muted, unit))  # Eq. 1
             found = N(sum(masks))
             seen = muted + (1 - found) * (image - muted)  # Eq. 2
         v = torch.ones(self.stages, dtype=torch.float64)
@@ -139,4 +144,5 @@ class Slow:
         """Eq. 4 for M_h."""
         w = self.w(v)
         fused = sum(w[j] * masks[j] for j in range(self.stages)) / sum(w)
-        return (score(muted + fused * (image - muted)) - score(image)) ** 2 + self.mix_weight * fused.abs().mean()
+        kept = (score(muted + fused * (image - muted)) - score(image)) / self.unit(score, image, muted)
+        return kept**2 + self.mix_weight * fused.abs().mean()
