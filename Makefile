@@ -25,8 +25,8 @@ lint: .venv/ready ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/ready ## how long one pass takes here, and what the demo would cost
-	$(BIN)/hdm plan demo
+bench: .venv/ready ## the mask optimiser against the bare network and against one mask after another
+	$(BIN)/hdm bench engine
 
 lock: ## make requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml requirements.in --all-extras --generate-hashes --python-version 3.11 \

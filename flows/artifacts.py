@@ -45,14 +45,15 @@ def table_artifact(key: str, table: pa.Table) -> None:
 
 def summary_artifact(key: str, store: RunStore, outcome: Outcome, page: str) -> None:
     """What was done, at which cost, and where the results are."""
-    statuses = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items())) or "nothing was left to do"
+    statuses = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items())) or "no image"
     lines = [
         f"# {store.info()['name']}: {outcome.images} images",
         "",
         f"- maps and records: `{store.url}`",
         f"- report: `{page}`",
-        f"- this run: {statuses}; {outcome.passes:,} passes in {clock(outcome.seconds)}",
+        f"- images: {statuses}",
         f"- shards: {outcome.shards}, of which {outcome.resumed} were done before",
+        f"- this time: {outcome.passes:,} passes in {clock(outcome.seconds)}",
     ]
     lines += [f"- shard {item.shard.index} was set aside: `{item.error}`" for item in outcome.set_aside]
     create_markdown_artifact(markdown="\n".join(lines), key=key)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.bench.cli import bench
 from pipeline.errors import InputError, RunError, one_line
 
 DONE, FAILED, BAD_INPUT, UNEXPLAINED = 0, 1, 2, 3
@@ -25,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(bench, name="bench")
 
 _out = Console(width=None if sys.stdout.isatty() else 200)
 _err = Console(stderr=True, width=None if sys.stderr.isatty() else 200)
@@ -82,23 +86,27 @@ def run(config: Config, output: Output = None, root: Root = None, limit: Limit =
 
 @app.command()
 def plan(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
-    """Say what a run would do and cost, and start nothing."""
-    from pipeline.plan import make_plan, measure_pass
+    """Say what a run would do and take: its workers are started, measure a few passes and leave nothing."""
+    from pipeline.cost import measure_cost
+    from pipeline.plan import make_plan
     from pipeline.progress import clock
 
     planned = make_plan(_config(config, output, root, limit, set_))
-    seconds = measure_pass(planned.config).pass_seconds
-    facts = {**planned.facts(), "seconds_per_pass": seconds, "worker_hours": planned.passes * seconds / 3600}
+    cost = measure_cost(planned)
     if as_json:
-        _print_json(facts)
+        _print_json({**planned.facts(), **asdict(cost)})
         return
+    each = ", ".join(f"{method} {n:,}" for method, n in planned.passes_per_image.items())
+    rates = f"{cost.seconds_per_pass * 1e3:.3g} ms a pass, {cost.seconds_per_forward * 1e3:.3g} ms a forward pass"
     _facts(
         {
-            "run": f"{facts['output']}/{facts['run']}",
-            "images": f"{facts['images']:,} in {facts['shards']:,} shards of {facts['shard_size']}",
-            "passes": f"{facts['passes']:,} ({', '.join(f'{method} {n:,}' for method, n in planned.passes_per_image.items())} an image)",
-            "maps": f"{facts['bytes'] / 2**20:,.1f} MiB before compression",
-            "time": f"{clock(planned.passes * seconds)} on one worker like this machine ({seconds * 1e3:.0f} ms a pass), without metrics",
+            "run": f"{planned.config.output}/{planned.config.name}",
+            "images": f"{len(planned.samples):,} in {len(planned.shards):,} shards of {planned.config.compute.shard_size}",
+            "passes": f"{cost.passes:,} ({each} an image), and {cost.forwards:,} forward passes for the metrics",
+            "maps": f"{planned.bytes / 2**20:,.1f} MiB before compression",
+            "time": f"{clock(cost.seconds)} with {cost.workers} workers on {cost.device} ({rates}, measured)",
+            "work": f"{cost.worker_hours:,.2f} worker-hours",
+            **{f"{gpu}, estimate": f"{hours:,.2f} GPU-hours, from published throughput" for gpu, hours in cost.gpu_hours.items()},
         }
     )
 

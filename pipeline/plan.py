@@ -12,12 +12,10 @@ import torch
 
 from hdm_core import Classifier, get_method
 from hdm_core.logits import class_logits
-from hdm_core.probe import Probe, probe
 from hdm_core.settings import HDMSettings
 from pipeline.classifiers import load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample, list_samples
-from pipeline.device import pick_device
 from pipeline.errors import InputError, one_line
 
 
@@ -105,19 +103,6 @@ def make_plan(config: RunConfig) -> Plan:
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
     return Plan(config, samples, shards, side, classifier.fingerprint(), passes)
-
-
-def measure_pass(config: RunConfig) -> Probe:
-    """What a pass of one worker costs on this machine, by a short probe."""
-    device = pick_device(config.compute.gpus_per_worker)
-    classifier = load_classifier(config.classifier, config.seed).to(device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.compute.threads)
-    try:
-        batch = config.compute.fixed_batch
-        return probe(classifier, preprocess_of(classifier).crop, None if batch is None else [batch], config.compute.fixed_precision)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def sample_row(row: int, sample: Sample) -> dict[str, Any]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 
-from pipeline.cluster import CPU_ENVIRONMENT, Staffing, cluster, staff
+from pipeline.cluster import Staffing, cluster, staff
 from pipeline.config import RunConfig
+from pipeline.hiring import hire
 from pipeline.plan import Plan, Shard, make_plan
-from pipeline.pool import PROGRESS, Pool, SetAside
+from pipeline.pool import Pool, SetAside
 from pipeline.progress import Show, Stopwatch
 from pipeline.store import RunStore
+from pipeline.store.records import worst_statuses
 from pipeline.worker import ShardReport, Worker
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Outcome:
 
     Attributes:
         resumed: shards that an earlier driver had done.
-        statuses: how many images ended how in this driver's shards, under the worst of their methods' statuses.
+        statuses: how many images ended how in all committed shards, under the worst of their methods' statuses.
         set_aside: shards that failed as often as they may.
         passes, seconds: of this driver.
     """
@@ -82,22 +82,13 @@ def explain_run(plan: Plan, store: RunStore, show: Show) -> Outcome:
             staffing = staff(plan.config.compute, resources, len(todo))
             _log.info("%s", staffing.note)
             _work(plan, todo, staffing, outcome, show)
+    outcome.statuses = worst_statuses(store.records())
     return outcome
 
 
 def _work(plan: Plan, todo: list[Shard], staffing: Staffing, outcome: Outcome, show: Show) -> None:
-    config = ray.put(plan.config)
-    actor = ray.remote(concurrency_groups={PROGRESS: 1})(Worker)  # type: ignore[call-overload]
-    options: dict[str, Any] = {"num_cpus": staffing.cpus, "num_gpus": staffing.gpus, "max_restarts": 0, "max_task_retries": 0}
-    if staffing.gpus == 0:
-        options["runtime_env"] = {"env_vars": CPU_ENVIRONMENT}
     images, open_images = len(plan.samples), sum(len(shard) for shard in todo)
     watch = Stopwatch(images - open_images, images, open_images * sum(plan.passes_per_image.values()))
-    statuses: Counter[str] = Counter()
-
-    def spawn() -> ActorHandle[Worker]:
-        handle: ActorHandle[Worker] = actor.options(**options).remote(config)
-        return handle
 
     def submit(worker: ActorHandle[Worker], shard: Shard) -> ray.ObjectRef[ShardReport]:
         ref: ray.ObjectRef[ShardReport] = worker.run.remote(shard, plan.samples[shard.start : shard.stop])
@@ -105,13 +96,12 @@ def _work(plan: Plan, todo: list[Shard], staffing: Staffing, outcome: Outcome, s
 
     def on_done(report: ShardReport) -> None:
         watch.finished(report.images)
-        statuses.update(report.statuses)
 
     def on_tick(passes: int) -> None:
         outcome.passes = passes
         show(watch.state(passes))
 
     started = time.monotonic()
-    outcome.set_aside = Pool(spawn, submit, staffing.workers, plan.config.compute.attempts, on_done, on_tick).run(todo)
+    pool = Pool(hire(plan.config, staffing), submit, staffing.workers, plan.config.compute.attempts, on_done, on_tick)
+    outcome.set_aside = pool.run(todo)
     outcome.seconds = time.monotonic() - started
-    outcome.statuses = dict(statuses)

@@ -16,7 +16,7 @@ from hdm_core.logits import class_logits
 from hdm_core.metrics.confidence import drop_and_increase
 from hdm_core.metrics.curves import area, deletion_and_insertion
 from hdm_core.metrics.localisation import proportion
-from hdm_core.metrics.pixels import ranks
+from hdm_core.metrics.pixels import boundaries, ranks
 from hdm_core.settings import Baseline, Settings
 
 # id -> whether less is better
@@ -51,6 +51,11 @@ class Metrics:
     values: dict[str, Tensor]
     deletion: Tensor
     insertion: Tensor
+
+
+def metric_forwards(height: int, width: int) -> int:
+    """How many forward passes `evaluate` makes for a map: the clean and the blank image, two shares of pixels, both curves between."""
+    return 4 + 2 * (len(boundaries(height * width)) - 2)
 
 
 def evaluate(

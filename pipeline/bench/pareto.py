@@ -13,6 +13,7 @@ import yaml
 
 from hdm_core import METRICS
 from pipeline.bench.photographs import manifest, photographs, spread
+from pipeline.cluster import cluster
 from pipeline.config import RunConfig
 from pipeline.errors import InputError
 from pipeline.loading import load_config
@@ -85,12 +86,13 @@ def run_case(case: RunConfig, chosen: Sequence[Candidate], split: str, count: in
     """
     storage = Storage(case.output, case.storage)
     stores = {}
-    for candidate in chosen:
-        dataset = _dataset(case, storage, split, min(count, candidate.photographs or count))
-        plan, store = plan_run(_config(case, candidate, split, dataset))
-        explain_run(plan, store, show(plan.config.name))
-        aggregate(store)
-        stores[candidate.id] = store
+    with cluster(case.compute.ray_address):  # one for all runs
+        for candidate in chosen:
+            dataset = _dataset(case, storage, split, min(count, candidate.photographs or count))
+            plan, store = plan_run(_config(case, candidate, split, dataset))
+            explain_run(plan, store, show(plan.config.name))
+            aggregate(store)
+            stores[candidate.id] = store
     return stores
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ SCHEMA_VERSION = 1
 
 _METADATA = {"hdm.schema_version": str(SCHEMA_VERSION)}
 
+STATUSES = ("ok", "flat", "nan", "unreadable", "failed")  # from best to worst
+
 RECORDS = pa.schema(
     [
         ("run", pa.string()),
@@ -23,7 +26,7 @@ RECORDS = pa.schema(
         ("row", pa.int64()),
         ("image_id", pa.string()),
         ("method", pa.string()),
-        ("status", pa.string()),  # ok | flat | nan | unreadable | failed
+        ("status", pa.string()),  # one of STATUSES
         ("error", pa.string()),
         ("target", pa.int32()),
         ("target_name", pa.string()),
@@ -73,6 +76,14 @@ def from_parquet(parts: Sequence[bytes], schema: pa.Schema) -> pa.Table:
     """The rows of several files of one schema, in the order of the files."""
     tables = [pq.read_table(io.BytesIO(part)) for part in parts]
     return pa.concat_tables([table.cast(schema) for table in tables]) if tables else schema.empty_table()
+
+
+def worst_statuses(records: pa.Table) -> dict[str, int]:
+    """How many images ended how, each counted under the worst of its methods' statuses."""
+    worst: dict[int, str] = {}
+    for row, status in zip(records["row"].to_pylist(), records["status"].to_pylist(), strict=True):
+        worst[row] = max(worst.get(row, "ok"), status, key=STATUSES.index)
+    return dict(Counter(worst.values()))
 
 
 def with_facts(images: pa.Table, facts: pa.Table) -> pa.Table:

@@ -87,6 +87,8 @@ def test_a_run_with_an_unreadable_image_does_the_rest_and_ends_with_3(tmp_path: 
     assert status["records"] == {"ok": 12, "unreadable": 3}
     assert status["shards_done"] == status["shards"] == 3
     again = hdm("run", config(tmp_path, folder), "--json")
+    assert again.returncode == 3, "what is missing is still missing"
+    assert json.loads(again.stdout)["statuses"] == {"ok": 4, "unreadable": 1}
     assert json.loads(again.stdout)["resumed"] == 3
     assert json.loads(again.stdout)["passes"] == 0
     changed = hdm("run", config(tmp_path, folder), "--set", "hdm.steps=5")
@@ -102,7 +104,9 @@ def test_plan_prints_what_a_run_costs_and_starts_nothing(tmp_path: Path, images:
     assert facts["images"] == 4
     assert facts["shards"] == 2
     assert facts["passes"] == 4 * sum(facts["passes_per_image"].values())
-    assert facts["seconds_per_pass"] > 0
+    assert facts["seconds_per_pass"] > facts["seconds_per_forward"] > 0
+    assert facts["seconds"] > facts["start_seconds"] > 0
+    assert facts["gpu_hours"].keys() == {"A100", "V100"}
     assert not (tmp_path / "out").exists()
 
 

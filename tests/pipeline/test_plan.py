@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from hdm_core import Classifier, Preprocess
 from pipeline.classifiers import load_classifier
 from pipeline.config import RunConfig
-from pipeline.plan import Plan, make_plan, measure_pass
+from pipeline.plan import Plan, make_plan
 from tests.models import smooth
 from tests.pipeline.material import configuration, plan_of, refused
 
@@ -70,15 +69,6 @@ def test_facts_are_json(tmp_path: Path) -> None:
     assert facts["shard_size"] == 2
     assert facts["config_hash"] == plan.config.hash()
     assert facts["passes"] == 3 * sum(facts["passes_per_image"].values())
-
-
-def test_a_pass_is_measured_and_the_threads_are_given_back(tmp_path: Path) -> None:
-    config = config_of(tmp_path, 1, {"compute.threads": 2, "compute.batch": 2, "compute.gpus_per_worker": 0})
-    before = torch.get_num_threads()
-    found = measure_pass(config)
-    assert 0 < found.forward_seconds < found.pass_seconds < 10
-    assert found.batch == 2
-    assert torch.get_num_threads() == before
 
 
 # What a run is known by

@@ -1,0 +1,1 @@
+"""Measurements of this project, as ratios to something measured beside it: `hdm bench`."""

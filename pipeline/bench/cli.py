@@ -1,0 +1,143 @@
+"""The command `hdm bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:  # Ray takes seconds to import: only the command that needs it pays
+    from pipeline.bench.pareto import Point
+
+bench = typer.Typer(help="Measure this project against the limit and against its own baselines.", no_args_is_help=True)
+
+_out = Console(width=None if sys.stdout.isatty() else 200)
+_err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object, last on standard output")]
+
+
+@bench.command()
+def engine(
+    arch: Annotated[list[str] | None, typer.Option(help="torchvision networks; MobileNetV2 and ResNet-50 if none is named")] = None,
+    weights: Annotated[str | None, typer.Option(help="torchvision weights of the networks; random ones if not given")] = None,
+    images: Annotated[int, typer.Option(min=1, help="pictures whose masks are trained together")] = 4,
+    pairs: Annotated[int, typer.Option(min=1, help="how often bare network and engine are measured in turn")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="optimiser steps a mask")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as there are cores if not given")] = None,
+    crop: Annotated[int, typer.Option(min=32, help="side of the network's input")] = 224,
+    as_json: Json = False,
+) -> None:
+    """The mask optimiser against the bare network, and against one mask after another."""
+    _as_a_worker()
+    import torch
+
+    from hdm_core.presets import DM_PRESETS
+    from pipeline.bench.engine import bench_engine
+    from pipeline.classifiers import load_classifier
+    from pipeline.config import ClassifierConfig
+    from pipeline.device import pick_device
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    device = pick_device(1)
+    # Neither speed nor agreement depends on what the pictures show.
+    shown = torch.randn(images, 3, crop, crop, generator=torch.Generator().manual_seed(0)).to(device)
+    settings = DM_PRESETS["fast"].model_copy(update={"steps": steps})
+    results = []
+    for name in arch or ["mobilenet_v2", "resnet50"]:
+        _err.print(f"{name}: {pairs} pairs ...", markup=False)
+        classifier = load_classifier(ClassifierConfig(arch=name, weights=weights), seed=0).to(device)
+        results.append(bench_engine(classifier, shown, settings, pairs).facts())
+    if as_json:
+        sys.stdout.write(json.dumps({"engine": results}) + "\n")
+    else:
+        _print(results)
+
+
+@bench.command()
+def pareto(
+    cases: Annotated[list[str], typer.Argument(metavar="CONFIG...", help="configurations whose dataset and classifier are a case each")],
+    output: Annotated[str, typer.Option(help="the folder of the pictures")] = ".",
+    split: Annotated[str, typer.Option(help="the half of the photographs: choose or report")] = "report",
+    photographs: Annotated[int, typer.Option(min=2, help="how many, from sure to unsure ones")] = 12,
+    only: Annotated[str | None, typer.Option(help="candidates, by commas; all if not given")] = None,
+    as_json: Json = False,
+) -> None:
+    """Candidate settings on the same photographs: what more passes buy."""
+    from pathlib import Path
+
+    from pipeline.bench.pareto import candidates, compare, run_case
+    from pipeline.bench.pareto_figure import pareto_figure
+    from pipeline.bench.pareto_maps import maps_figure
+    from pipeline.bench.photographs import SPLITS
+    from pipeline.errors import InputError
+    from pipeline.loading import load_config
+    from pipeline.progress import Show, every
+
+    if split not in SPLITS:
+        raise InputError(f"--split {split}: choose from {', '.join(SPLITS)}")
+    configs = [load_config(case) for case in cases]
+    if len({config.name for config in configs}) < len(configs):
+        raise InputError("two cases have the same name: give each configuration its own")
+    chosen = candidates(None if only is None else only.split(","))
+
+    def show(name: str) -> Show:
+        return every(30, lambda state: _err.print(f"{name}: {state.line()}", markup=False, highlight=False))
+
+    points, pictures = [], {}
+    for config in configs:
+        stores = run_case(config, chosen, split, photographs, show)
+        points += compare(config.name, stores)
+        pictures[f"{config.name}-{split}-maps.png"] = maps_figure(stores)
+    pictures[f"pareto-{split}.png"] = pareto_figure(points)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        (folder / name).write_bytes(picture)
+    if as_json:
+        facts = {"split": split, "points": [asdict(point) for point in points], "pictures": [str(folder / name) for name in pictures]}
+        sys.stdout.write(json.dumps(facts) + "\n")
+    else:
+        _out.print(_points_table(points))
+        _out.print(*(str(folder / name) for name in pictures), sep="\n", markup=False, soft_wrap=True)
+
+
+def _points_table(points: Sequence[Point]) -> Table:
+    """Means, and how far from the reference photograph by photograph."""
+    from pipeline.bench.pareto import PARETO_METRICS
+    from pipeline.tables import TITLES
+
+    table = Table("case", "candidate", "n", "passes", *(TITLES[metric] for metric in PARETO_METRICS), box=None)
+    for point in points:
+        cells = [f"{point.means[name]:.3f} ({point.gains[name][0]:+.3f} ± {point.gains[name][1]:.3f})" for name in PARETO_METRICS]
+        table.add_row(point.case, point.candidate, str(point.photographs), f"{point.passes:,.0f}", *cells)
+    return table
+
+
+def _as_a_worker() -> None:
+    """Starts the command once more with the environment that a run's workers have: it must be there before Python is."""
+    from pipeline.cluster import CPU_ENVIRONMENT
+
+    if any(os.environ.get(name) != value for name, value in CPU_ENVIRONMENT.items()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | CPU_ENVIRONMENT)  # noqa: S606 - ourselves
+
+
+def _print(results: list[dict[str, Any]]) -> None:
+    table = Table("", *(str(result["network"]) for result in results), box=None)
+    for key in list(results[0])[1:]:
+        table.add_row(key, *(_text(result[key]) for result in results))
+    _out.print(table)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(map(_text, value))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,63 @@
+"""What a plan says a run will take."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from hdm_core import Classifier, evaluate
+from hdm_core.metrics.evaluate import metric_forwards
+from pipeline.cost import PUBLISHED, add_up, busiest, forward_flop
+from pipeline.worker import Measured
+from tests.models import Untraceable, pictures, smooth
+from tests.pipeline.material import configuration, plan_of
+
+
+class Counting(Untraceable):
+    images = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.images += len(images)
+        return super().forward(images)
+
+
+def test_the_metrics_forward_passes_are_those_that_are_made() -> None:
+    network = Counting(smooth())
+    images = pictures(3, 16, 20)
+    with Classifier.from_module(network).folded(images[:1]):
+        probing, network.images = network.images, 0
+    evaluate(Classifier.from_module(network), images, torch.rand(3, 16, 20), torch.tensor([0, 1, 2]))
+    assert network.images - probing == 3 * metric_forwards(16, 20) == 3 * 202
+
+
+def test_a_plan_by_hand() -> None:
+    # 5 images in shards of 2, 2, 1; two methods of one pass each; metrics of 8 x 8 = 64 pixels.
+    plan = plan_of(configuration())
+    forwards = 2 * (1 + metric_forwards(8, 8))
+    measured = [Measured(0.5, 0.01, 0.1, "cpu"), Measured(1.5, 0.03, 0.3, "cpu")]
+    cost = add_up(plan, measured, start=7.0, flop=1e9)
+    image = 2 * 1.0 + forwards * 0.02 + 0.2
+    assert (cost.workers, cost.passes, cost.forwards) == (2, 10, 5 * forwards)
+    assert cost.seconds == pytest.approx(7 + 3 * image), "one worker has two shards, of 2 and of 1"
+    assert cost.worker_hours == pytest.approx(5 * image / 3600)
+    assert set(cost.gpu_hours) == set(PUBLISHED)
+    assert cost.gpu_hours["A100"] == pytest.approx(5 * (4 + forwards) * 1e9 / (2470 * 24.6e9) / 3600)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 8))
+def test_the_busiest_worker_has_no_less_than_its_share_and_no_more_than_a_shard_beyond_it(shards: list[int], workers: int) -> None:
+    assert sum(shards) / workers <= busiest(shards, workers) <= sum(shards) / workers + max(shards)
+    assert busiest(shards, 1) == sum(shards)
+
+
+def test_operations_of_a_forward_pass_and_of_a_pass() -> None:
+    classifier = Classifier.from_torchvision("resnet50")
+    flop = forward_flop(classifier, 224)
+    assert flop == pytest.approx(8.2e9, rel=0.01), "the published 4.1 G multiplications and additions"
+    images = torch.zeros(16, 3, 64, 64, requires_grad=True)  # the head's rows are filled up to 16
+    with classifier.folded(images.detach()) as network, FlopCounterMode(display=False) as counter:
+        network(images)[:, 0].sum().backward()
+    assert counter.get_total_flops() == pytest.approx(16 * 2 * forward_flop(classifier, 64), rel=0.01)
