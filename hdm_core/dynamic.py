@@ -20,7 +20,7 @@ def dynamic_mask(consistency: Consistency, settings: DMSettings) -> Tensor:
     levels = ladder(settings.sizes, settings.ratios, height, width)
     like = consistency.contrast
 
-    start = [torch.full((len(like), 1, size, size), settings.tau, device=like.device) for size in settings.sizes]
+    start = [torch.full((len(like), 1, size, size), settings.tau, dtype=like.dtype, device=like.device) for size in settings.sizes]
     benchmarks = train_masks(start, [None] * len(start), consistency, settings)  # Eq. 6
     # c_j^0(i) = d_i: a benchmark mask enters the sum of Eq. 9 once for every ratio.
     stacked = len(settings.ratios) * torch.stack([upsample(mask, height, width) for mask in benchmarks]).sum(0)

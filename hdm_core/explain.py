@@ -105,14 +105,14 @@ def explain_with(
             logits = torch.cat([class_logits(network, part) for part in torch.split(images, batch)])
         chosen = resolve_targets(logits, targets)
         raw = get_method(method).run(Job(classifier, images, chosen, batch, passes, precision), settings)
-    maps, status = _check(raw.maps.float())
+    maps, status = _check(raw.maps.float(), logits.gather(1, chosen[:, None])[:, 0])
     return Explanation(maps, status, chosen, logits.float(), passes.total // len(images), raw.stages, raw.stage_weights)
 
 
-def _check(maps: Tensor) -> tuple[Tensor, list[Status]]:
-    """Gives every map (B, H, W) its status and blanks those that say nothing."""
+def _check(maps: Tensor, logits: Tensor) -> tuple[Tensor, list[Status]]:
+    """Gives every map (B, H, W) its status and blanks those that say nothing, as none does of a logit (B,) that is no number."""
     pixels = maps.flatten(1)
-    nan = ~pixels.isfinite().all(1)
+    nan = ~(pixels.isfinite().all(1) & logits.isfinite())
     flat = ~nan & (pixels.amax(1) == pixels.amin(1))
     status: list[Status] = ["nan" if n else "flat" if f else "ok" for n, f in zip(nan.tolist(), flat.tolist(), strict=True)]
     return torch.where((nan | flat)[:, None, None], 0.0, maps), status

@@ -5,12 +5,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdm_core.masks import Rung, depth, keep_top, ladder, normalise, trainings, upsample
+from hdm_core.masks import Rung, Upsampling, depth, keep_top, ladder, normalise, trainings, upsample
 from tests.hdm_core import slow
 
 GRIDS = st.integers(2, 6).flatmap(
     lambda side: st.lists(st.lists(st.integers(-20, 20), min_size=side, max_size=side), min_size=2, max_size=6)
 )
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(9, 24), st.integers(9, 24))
+def test_upsampling_is_interpolation_and_its_adjoint(a: int, b: int, height: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(a + 10 * b)
+    v = torch.rand(2, 1, a, b, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 1, height, width, generator=generator, dtype=torch.float64)
+    scale = Upsampling((a, b), height, width, v)
+    enlarged = upsample(v, height, width)
+    torch.testing.assert_close(scale(v), enlarged)
+    (slope,) = torch.autograd.grad((enlarged * weight).sum(), v, retain_graph=True)
+    torch.testing.assert_close(scale.adjoint(weight), slope)
+    (mean,) = torch.autograd.grad(enlarged.mean((1, 2, 3)).sum(), v)
+    torch.testing.assert_close(scale.weights.expand_as(mean), mean)
+    assert float(scale.weights.sum()) == pytest.approx(1)
 
 
 @given(GRIDS)

@@ -1,0 +1,90 @@
+"""The copy of a network that masks are trained on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx._symbolic_trace import is_fx_tracing
+
+from hdm_core import Classifier
+from hdm_core.folding import RowwiseLinear, fold
+from tests.models import Untraceable, assert_unchanged, normalised, pictures, smooth, snapshot
+
+
+def test_a_row_of_the_head_has_the_same_bits_in_every_company() -> None:
+    torch.manual_seed(0)
+    linear, features = nn.Linear(130, 7), torch.randn(41, 130)
+    head = RowwiseLinear(linear)
+    with torch.no_grad():
+        whole = head(features)
+        torch.testing.assert_close(whole, linear(features))
+        for rows in (1, 2, 3, 8, 15, 16, 17, 33, 40):
+            assert torch.equal(head(features[:rows]), whole[:rows])
+        assert torch.equal(head(features.flip(0)), whole.flip(0))
+
+
+def test_the_head_stays_in_single_precision_under_autocast() -> None:
+    linear, features = nn.Linear(8, 3), torch.randn(4, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = RowwiseLinear(linear)(features.bfloat16())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, F.linear(features.bfloat16().float(), linear.weight, linear.bias))
+
+
+def test_a_linear_layer_on_tokens_is_left_to_itself() -> None:
+    linear, tokens = nn.Linear(8, 3), torch.randn(2, 5, 8)
+    assert torch.equal(RowwiseLinear(linear)(tokens), linear(tokens))
+
+
+def test_the_copy_answers_the_same_and_the_network_is_left_alone() -> None:
+    network, images = normalised().eval(), pictures(3, 32)
+    before = snapshot(network)
+    copy = fold(network, images[:1])
+    assert copy is not network
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in copy.modules())
+    torch.testing.assert_close(copy(images), network(images), rtol=1e-4, atol=1e-4)
+    assert_unchanged(network, before)
+
+
+def test_a_network_that_cannot_be_traced_is_used_as_it_is() -> None:
+    network = Untraceable(smooth())
+    assert fold(network, pictures(1)) is network
+
+
+class Surprising(nn.Module):
+    """Does what its trace does not: some libraries go another way while they are traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = smooth()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images) + (1 if is_fx_tracing() else 0)
+
+
+def test_a_copy_that_answers_differently_is_not_used() -> None:
+    network = Surprising()
+    assert fold(network, pictures(1)) is network
+
+
+def test_a_network_with_dropout_in_training_mode_is_folded_in_evaluation_mode_and_handed_back() -> None:
+    classifier, images = Classifier.from_module(normalised()), pictures(2, 32)
+    before = snapshot(classifier.module)
+    with classifier.folded(images[:1]) as network:
+        assert torch.equal(network(images), network(images))
+    assert_unchanged(classifier.module, before)
+
+
+def test_logits_that_are_no_tensor_are_refused() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = smooth()
+
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            return self.network(images), images
+
+    with pytest.raises(TypeError, match="must return logits"):
+        fold(Both(), pictures(1))

@@ -1,0 +1,45 @@
+"""Which batch a worker takes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hdm_core import Classifier
+from hdm_core.probe import fastest_batch, probe
+from tests.models import Failing, smooth
+
+
+class Small(nn.Module):
+    """A network whose memory holds so many images."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.network, self.images = smooth(), images
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[0] > self.images:
+            raise torch.OutOfMemoryError("so many images do not fit")
+        return self.network(images)
+
+
+def test_a_candidate_is_chosen_and_a_pass_takes_longer_than_a_forward_pass() -> None:
+    found = probe(Classifier.from_module(smooth()), 32, [2, 4, 8])
+    assert found.batch in {2, 4, 8}
+    assert found.pass_seconds > found.forward_seconds > 0
+
+
+def test_what_does_not_fit_is_not_chosen() -> None:
+    assert probe(Classifier.from_module(Small(4)), 16, [4, 8, 16]).batch == 4
+
+
+def test_memory_for_not_even_the_smallest_is_an_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="Small with images of 16 x 16 does not fit into the memory of cpu"):
+        probe(Classifier.from_module(Small(1)), 16, [4, 8])
+
+
+def test_on_a_cpu_there_is_nothing_to_choose_and_nothing_is_measured() -> None:
+    network = Failing(smooth(), at=1)
+    assert fastest_batch(Classifier.from_module(network), 16) == 8
+    assert network.calls == 0
