@@ -277,16 +277,24 @@ def test_an_exception_of_the_listener_reaches_the_caller(method: str) -> None:
 class TestOnCuda:
     def test_the_maps_are_those_of_the_cpu(self, method: str) -> None:
         images = pictures(3)
-        here, there = run(smooth(), images, method), run(smooth().to("cuda"), images.to("cuda"), method)
+        here, there = run(smooth(), images, method), run(smooth().to("cuda"), images.to("cuda"), method, precision="float32")
         assert there.maps.device.type == "cuda"
         assert there.status == here.status
         torch.testing.assert_close(there.maps.cpu(), here.maps, rtol=0, atol=1e-2)
 
     def test_a_batch_equals_its_singles(self, method: str) -> None:
         network, images = smooth().to("cuda"), pictures(3).to("cuda")
-        together = run(network, images, method)
+        together = run(network, images, method, precision="float32")
         for b in range(3):
-            torch.testing.assert_close(together.maps[b], run(network, images[b : b + 1], method).maps[0], rtol=0, atol=1e-3)
+            torch.testing.assert_close(
+                together.maps[b], run(network, images[b : b + 1], method, precision="float32").maps[0], rtol=0, atol=1e-3
+            )
+
+    def test_bfloat16_which_is_the_default_there_gives_nearly_the_same_map(self, method: str) -> None:
+        images = pictures(3)
+        here, there = run(smooth(), images, method), run(smooth().to("cuda"), images.to("cuda"), method)
+        for one, other in zip(here.maps, there.maps.cpu(), strict=True):
+            assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.9
 
     def test_the_network_is_left_as_it_was(self, method: str) -> None:
         network = mixed_state().to("cuda")
