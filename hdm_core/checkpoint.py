@@ -51,7 +51,7 @@ def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
         raise ValueError(f"{folder / CARD} is not JSON: {error}") from None
     except ValidationError as error:
         first: Any = error.errors()[0]
-        raise ValueError(f"{folder / CARD}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(f"{folder / CARD}: {'.'.join(map(str, first['loc'])) or 'the card'}: {first['msg']}") from None
     if card.arch not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(f"{folder / CARD}: torchvision has no classification network {card.arch!r}")
     module: nn.Module = torchvision.models.get_model(card.arch, weights=None, num_classes=len(card.classes))

@@ -68,7 +68,7 @@ def pareto(
     output: Annotated[str, typer.Option(help="the folder of the pictures")] = ".",
     split: Annotated[str, typer.Option(help="the half of the photographs: choose or report")] = "report",
     photographs: Annotated[int, typer.Option(min=2, help="how many, from sure to unsure ones")] = 12,
-    only: Annotated[str | None, typer.Option(help="candidates, by commas; all if not given")] = None,
+    only: Annotated[str | None, typer.Option(help="candidates, by commas; all that are not costly if not given")] = None,
     as_json: Json = False,
 ) -> None:
     """Candidate settings on the same photographs: what more passes buy."""

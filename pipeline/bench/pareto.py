@@ -35,7 +35,6 @@ class Candidate:
     id: str
     method: str
     settings: Mapping[str, Any]
-    photographs: int | None  # fewer than the others, where it costs too much
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Point:
 
 
 def candidates(names: Sequence[str] | None = None) -> list[Candidate]:
-    """The packaged candidates, or some of them; the reference is always one.
+    """The packaged candidates that are not costly, or those that are named; the reference is always one.
 
     Raises:
         InputError: for a name that there is not.
@@ -65,12 +64,12 @@ def candidates(names: Sequence[str] | None = None) -> list[Candidate]:
     packaged: dict[str, dict[str, Any]] = yaml.safe_load(resources.files("pipeline.bench").joinpath("candidates.yaml").read_text())
     if unknown := [name for name in names or () if name not in packaged]:
         raise InputError(f"no candidate {unknown[0]!r}: choose from {', '.join(packaged)}")
-    chosen = [name for name in packaged if names is None or name in names or name == REFERENCE]
-    return [_candidate(name, dict(packaged[name])) for name in chosen]
-
-
-def _candidate(name: str, entry: dict[str, Any]) -> Candidate:
-    return Candidate(name, entry.pop("method"), photographs=entry.pop("photographs", None), settings=entry)
+    chosen = []
+    for name, entry in packaged.items():
+        costly = entry.pop("costly", False)
+        if name == REFERENCE or (not costly if names is None else name in names):
+            chosen.append(Candidate(name, entry.pop("method"), entry))
+    return chosen
 
 
 def run_case(case: RunConfig, chosen: Sequence[Candidate], split: str, count: int, show: Callable[[str], Show]) -> dict[str, RunStore]:
@@ -85,11 +84,11 @@ def run_case(case: RunConfig, chosen: Sequence[Candidate], split: str, count: in
         RunError: if no worker can start.
     """
     storage = Storage(case.output, case.storage)
+    dataset = _dataset(case, storage, split, count)
     stores = {}
     with cluster(case.compute.ray_address):  # one for all runs
         for candidate in chosen:
-            dataset = _dataset(case, storage, split, min(count, candidate.photographs or count))
-            plan, store = plan_run(_config(case, candidate, split, dataset))
+            plan, store = plan_run(_config(case, candidate, f"{case.name}-{split}-{count}", dataset))
             explain_run(plan, store, show(plan.config.name))
             aggregate(store)
             stores[candidate.id] = store
@@ -114,11 +113,11 @@ def _dataset(case: RunConfig, storage: Storage, split: str, count: int) -> str:
     return storage.url(name)
 
 
-def _config(case: RunConfig, candidate: Candidate, split: str, dataset: str) -> RunConfig:
+def _config(case: RunConfig, candidate: Candidate, group: str, dataset: str) -> RunConfig:
     return load_config(
         {
             **case.model_dump(include=set(RunConfig.model_fields)),
-            "name": f"{case.name}-{split}-{candidate.id}",
+            "name": f"{group}-{candidate.id}",
             "dataset": {"kind": "manifest", "root": dataset},
             "methods": [candidate.method],
             candidate.method: dict(candidate.settings),

@@ -28,7 +28,7 @@ def pareto_figure(points: Sequence[Point]) -> bytes:
                     point = here[name]
                     gain, half = point.gains[metric]
                     label = f"{name} (n = {point.photographs})"
-                    # Where photograph by photograph it is as far from the line as measured: a candidate may have fewer of them.
+                    # As far from the line as measured on the photographs that both have.
                     axis.errorbar(point.passes, base + gain, yerr=half, fmt="o", color=f"C{number}", capsize=2, label=label)
             axis.set_xscale("log")
             axis.set_title(f"{case}: {TITLES[metric]} {'↓' if METRICS[metric] else '↑'}", fontsize=9)

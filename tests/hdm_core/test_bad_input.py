@@ -57,6 +57,21 @@ def test_weights_of_another_precision_than_the_images(dtype: torch.dtype) -> Non
     assert ".float()" in message
 
 
+def test_double_precision_on_both_sides() -> None:
+    images = pictures(2)
+    double, single = (
+        explain(Classifier.from_module(smooth().to(dtype)), images.to(dtype), **QUICK) for dtype in (torch.float64, torch.float32)
+    )
+    assert double.status == ["ok", "ok"]
+    assert double.maps.dtype == torch.float32
+    torch.testing.assert_close(double.maps, single.maps, rtol=0, atol=1e-3)
+
+
+def test_masks_larger_than_the_image() -> None:
+    message = refused(ValueError, smooth(), pictures(2, 16, 24), sizes=(3, 17))
+    assert message == "mask size 17 is not between 1 and the image's side 16"
+
+
 class Poisoned(nn.Module):
     """NaN for images that have a very bright pixel."""
 
@@ -82,6 +97,17 @@ def test_logits_that_are_nan_for_one_image_leave_the_others_alone() -> None:
     assert torch.equal(found.maps[[0, 2]], clean.maps[[0, 2]])
 
 
+def test_a_picture_that_is_all_grey_is_flat_and_leaves_the_others_alone() -> None:
+    classifier, images = Classifier.from_module(smooth()), pictures(3)
+    settings = {**QUICK, "steps": 10, "learning_rate": 0.15, "eta": 1.0, "relative": True, "noise": 0.5}
+    clean = explain(classifier, images, targets=[1, 0, 2], **settings)
+    images[1] = 0.0  # f(X) is f(baseline), so that a loss relative to their difference has no unit
+    found = explain(classifier, images, targets=[1, 0, 2], **settings)
+    assert found.status == ["ok", "flat", "ok"]
+    assert torch.equal(found.maps[1], torch.zeros(16, 16))
+    assert torch.equal(found.maps[[0, 2]], clean.maps[[0, 2]])
+
+
 def test_two_classes() -> None:
     assert explain(Classifier.from_module(smooth(2)), pictures(2), **QUICK).status == ["ok", "ok"]
 
@@ -99,6 +125,9 @@ def test_images_that_are_none(images: Tensor) -> None:
 
 def test_bfloat16_gives_nearly_the_same_map() -> None:
     classifier, images = Classifier.from_module(smooth()), pictures(2, 24)
-    exact, rough = (explain(classifier, images, targets=[0, 1], precision=name, **QUICK).maps for name in ("float32", "bfloat16"))
-    for one, other in zip(exact, rough, strict=True):
-        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.9
+    settings = {"sizes": (3, 5), "steps": 20, "learning_rate": 0.05, "eta": 1.0, "relative": True, "noise": 0.5}
+    exact, rough = (explain(classifier, images, targets=[0, 1], precision=name, **settings) for name in ("float32", "bfloat16"))
+    assert exact.status == rough.status == ["ok", "ok"]
+    assert rough.maps.dtype == torch.float32
+    for one, other in zip(exact.maps, rough.maps, strict=True):
+        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.95

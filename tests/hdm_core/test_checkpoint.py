@@ -63,6 +63,13 @@ def test_weights_that_are_damaged_or_a_pickle(folder: Path, data: bytes) -> None
     assert MODEL in broken(folder)
 
 
+def test_weights_that_were_cut_off(folder: Path) -> None:
+    whole = (folder / MODEL).read_bytes()
+    for size in (4, 100, len(whole) // 2, len(whole) - 1):
+        (folder / MODEL).write_bytes(whole[:size])
+        assert f"{MODEL} is damaged" in broken(folder)
+
+
 def test_weights_of_another_network(folder: Path) -> None:
     save_file({"weight": torch.zeros(2)}, folder / MODEL)
     assert broken(folder).endswith("does not hold the weights of squeezenet1_1 with 3 classes")
@@ -86,6 +93,13 @@ def test_a_card_that_is_wrong(folder: Path, change: dict[str, object], words: st
     assert words in broken(folder)
 
 
-def test_a_card_that_is_no_json(folder: Path) -> None:
-    (folder / CARD).write_text("{")
-    assert "is not JSON" in broken(folder)
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe"], ids=repr)
+def test_a_card_that_is_no_json(folder: Path, data: bytes) -> None:
+    (folder / CARD).write_bytes(data)
+    assert f"{CARD} is not JSON" in broken(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"squeezenet1_1"'])
+def test_a_card_that_is_no_mapping(folder: Path, text: str) -> None:
+    (folder / CARD).write_text(text)
+    assert f"{CARD}: the card: Input should be a valid dictionary" in broken(folder)

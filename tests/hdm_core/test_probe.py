@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hdm_core import Classifier
 from hdm_core.probe import fastest_batch, probe
-from tests.models import Failing, smooth
+from tests.models import Failing, assert_unchanged, smooth, snapshot
 
 
 class Small(nn.Module):
@@ -34,9 +34,13 @@ def test_what_does_not_fit_is_not_chosen() -> None:
     assert probe(Classifier.from_module(Small(4)), 16, [4, 8, 16]).batch == 4
 
 
-def test_memory_for_not_even_the_smallest_is_an_error() -> None:
-    with pytest.raises(torch.OutOfMemoryError, match="Small with images of 16 x 16 does not fit into the memory of cpu"):
-        probe(Classifier.from_module(Small(1)), 16, [4, 8])
+def test_memory_for_not_even_the_smallest_is_an_error_and_the_network_is_handed_back() -> None:
+    network = Small(1).train()
+    before = snapshot(network)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        probe(Classifier.from_module(network), 16, [4, 8])
+    assert str(caught.value) == "Small with images of 16 x 16 does not fit into the memory of cpu"
+    assert_unchanged(network, before)
 
 
 def test_on_a_cpu_there_is_nothing_to_choose_and_nothing_is_measured() -> None:
