@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hdm_core.engine import Consistency, train_masks
+from hdm_core.consistency import Consistency
+from hdm_core.engine import train_masks
 from hdm_core.masks import keep_top, ladder, trainings, upsample
 from hdm_core.settings import DMSettings
 

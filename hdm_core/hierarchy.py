@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hdm_core.consistency import Consistency
 from hdm_core.dynamic import dm_passes, dynamic_mask
-from hdm_core.engine import Consistency
 from hdm_core.masks import normalise
 from hdm_core.settings import HDMSettings
 

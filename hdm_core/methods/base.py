@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from hdm_core.classifier import Classifier
+from hdm_core.consistency import Passes
 from hdm_core.device import Precision
-from hdm_core.engine import Passes
 from hdm_core.settings import Settings
 
 

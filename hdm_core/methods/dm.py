@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from hdm_core.baselines import masked_pixels
+from hdm_core.consistency import Consistency
 from hdm_core.dynamic import dm_passes, dynamic_mask
-from hdm_core.engine import Consistency
 from hdm_core.methods.base import Job, Method, RawMaps
 from hdm_core.presets import DM_PRESETS
 from hdm_core.settings import DMSettings

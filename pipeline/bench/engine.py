@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier
+from hdm_core.consistency import Consistency, Passes
 from hdm_core.device import Precision, batch_candidates, default_precision, in_precision, synchronise
 from hdm_core.dynamic import dynamic_mask
-from hdm_core.engine import Consistency, Passes
 from hdm_core.settings import DMSettings
 from pipeline.bench.sequential import one_after_another
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdm_core.engine import Passes
+from hdm_core.consistency import Passes
 from hdm_core.masks import keep_top, ladder
 from hdm_core.settings import DMSettings
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from hdm_core.consistency import Consistency, Passes
 from hdm_core.dynamic import dm_passes, dynamic_mask
-from hdm_core.engine import Consistency, Passes
 from hdm_core.presets import DM_PRESETS
 from hdm_core.settings import DMSettings
 from tests.hdm_core import slow

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hdm_core.engine import Consistency, Passes, train_masks
+from hdm_core.consistency import Consistency, Passes
+from hdm_core.engine import train_masks
 from hdm_core.masks import upsample
 from hdm_core.settings import DMSettings
 from tests.hdm_core import slow

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.engine import Consistency, Passes
+from hdm_core.consistency import Consistency, Passes
 from tests.models import Constant, pictures, smooth
 
 FAST = {"sizes": (3, 5), "steps": 8}

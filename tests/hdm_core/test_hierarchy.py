@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hdm_core import hierarchy
-from hdm_core.engine import Consistency, Passes
+from hdm_core.consistency import Consistency, Passes
 from hdm_core.hierarchy import hdm_passes, hierarchical_mask, mix, mixed, stage_shares
 from hdm_core.presets import HDM_PRESETS
 from hdm_core.settings import HDMSettings

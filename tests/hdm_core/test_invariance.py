@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.engine import Consistency, MaskBank, Passes, chunk, train_masks
+from hdm_core.consistency import Consistency, Passes, chunk
+from hdm_core.engine import MaskBank, train_masks
 from hdm_core.settings import DMSettings
 from tests.models import pictures, smooth
 

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
+from hdm_core.consistency import Consistency, Passes
 from hdm_core.dynamic import dm_passes, dynamic_mask
-from hdm_core.engine import Consistency, Passes
 from hdm_core.settings import DMSettings
 from pipeline.bench.sequential import one_after_another
 from tests.models import pictures, smooth
