@@ -44,6 +44,9 @@ OTHER: dict[str, Any] = {
     "hdm.mix_steps": 4,
     "hdm.mix_learning_rate": 0.2,
     "hdm.mix_weight": 0.001,
+    "hdm.relative": False,
+    "hdm.noise": 0.1,
+    "hdm.removal": 0.2,
     "grad_cam.layer": "features.3",
     "metrics.baseline": "blur",
     "target": 3,
@@ -51,6 +54,7 @@ OTHER: dict[str, Any] = {
     "compute.shard_size": 3,
     "compute.batch": 3,
     "compute.threads": 2,
+    "compute.precision": "bfloat16",
 }
 
 # What only says where, by whom and how fast.
@@ -66,7 +70,10 @@ INDIFFERENT: dict[str, Any] = {
 }
 
 # Fields that have but one value today.
-SINGLE = {"classifier.source", "metrics.protocol"}
+SINGLE = {"metrics.protocol"}
+
+# Fields that go together, and have a test of their own.
+TOGETHER = {"classifier.source", "classifier.path"}
 
 
 @pytest.mark.parametrize("key", OTHER)
@@ -90,7 +97,12 @@ def test_no_field_was_forgotten_here() -> None:
     }
     fields = {f"{name}.{field}" for name, section in sections.items() for field in section.model_fields}
     fields |= set(RunConfig.model_fields) - set(sections)
-    assert fields == (set(OTHER) | set(INDIFFERENT) | SINGLE) - {"dm.steps"}
+    assert fields == (set(OTHER) | set(INDIFFERENT) | SINGLE | TOGETHER) - {"dm.steps"}
+
+
+def test_a_checkpoint_is_known_by_its_source_and_path() -> None:
+    one, other = (configuration(classifier={"source": "checkpoint", "path": path}) for path in ("birds", "insects"))
+    assert len({configuration().hash(), one.hash(), other.hash()}) == 3
 
 
 def test_all_hashes_differ_from_each_other() -> None:

@@ -61,6 +61,7 @@ def _run(
             "dataset": dataset,
             "classifier": {"arch": "some_net"},
             "methods": methods,
+            "hdm": {"stages": 2},
             "compute": {"shard_size": 1},
             "output": str(folder),
             "seed": 7,
