@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from hdm_core.convolution import DirectConv2d
 from hdm_core.device import LAYOUT
 from hdm_core.logits import class_logits
 
@@ -44,11 +45,12 @@ def fold(network: nn.Module, images: Tensor) -> nn.Module:
         copy = fuse(network)
     except Exception:  # tracing runs the user's forward on symbols: whatever it raises means "not traceable"
         return network
+    copy = copy.eval().requires_grad_(False).to(memory_format=LAYOUT)
     for name, module in list(copy.named_modules()):
         if type(module) is nn.Linear:
-            parent, _, child = name.rpartition(".")
-            setattr(copy.get_submodule(parent), child, RowwiseLinear(module))
-    copy = copy.eval().requires_grad_(False).to(memory_format=LAYOUT)
+            copy.set_submodule(name, RowwiseLinear(module))
+        elif DirectConv2d.fits(module):
+            copy.set_submodule(name, DirectConv2d(module))
     probe = images.nan_to_num(0, 0, 0)  # on NaN every copy would seem the same
     with torch.no_grad():
         same = torch.allclose(class_logits(copy, probe), class_logits(network, probe), rtol=1e-3, atol=1e-3, equal_nan=True)
