@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hdm_core import Classifier, get_method
 from hdm_core.logits import class_logits
-from hdm_core.settings import HDMSettings
+from hdm_core.settings import DMSettings, HDMSettings, Settings
 from pipeline.classifiers import load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample, list_samples
@@ -95,14 +96,21 @@ def make_plan(config: RunConfig) -> Plan:
     samples = list_samples(config.dataset, config.storage)  # first: weights may be a long download
     classifier = load_classifier(config.classifier, config.seed)
     side = preprocess_of(classifier).crop
-    _check_network(config, classifier, side)
-    try:
-        passes = {method: get_method(method).passes(settings, side, side) for method, settings in config.settings.items()}
-    except ValueError as error:
-        raise InputError(f"{error}; choose smaller sizes or a larger classifier.crop") from None
+    image = torch.zeros(1, 3, side, side)
+    _check_network(config, classifier, image)
+    passes = {method: _passes(method, settings, classifier, image) for method, settings in config.settings.items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
     return Plan(config, samples, shards, side, classifier.fingerprint(), passes)
+
+
+def _passes(method: str, settings: Settings, classifier: Classifier, image: Tensor) -> int:
+    """What an image like this one costs."""
+    try:
+        return get_method(method).cost(settings, classifier, image)
+    except (TypeError, ValueError) as error:
+        hint = "; choose smaller sizes or a larger classifier.crop" if isinstance(settings, DMSettings) else ""
+        raise InputError(f"{error}{hint}") from None
 
 
 def sample_row(row: int, sample: Sample) -> dict[str, Any]:
@@ -111,12 +119,13 @@ def sample_row(row: int, sample: Sample) -> dict[str, Any]:
     return {"row": row, **{name: fields[name] for name in ("image_id", "path", "label", "class_name", "split")}}
 
 
-def _check_network(config: RunConfig, classifier: Classifier, side: int) -> None:
+def _check_network(config: RunConfig, classifier: Classifier, image: Tensor) -> None:
     """Shows the network one blank image: what fails on it would fail on every image of the run."""
     try:
         with classifier.frozen() as network, torch.no_grad():
-            classes = class_logits(network, torch.zeros(1, 3, side, side)).shape[1]
+            classes = class_logits(network, image).shape[1]
     except Exception as error:  # whatever the network's forward raises
-        raise InputError(f"classifier: {classifier.name} does not take images of {side} x {side} ({one_line(error)})") from None
+        height, width = image.shape[-2:]
+        raise InputError(f"classifier: {classifier.name} does not take images of {height} x {width} ({one_line(error)})") from None
     if config.target != "predicted" and config.target >= classes:
         raise InputError(f"target {config.target}: {classifier.name} has {classes} classes, numbered from 0")

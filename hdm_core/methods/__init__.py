@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from hdm_core.methods.ablation_cam import ABLATION_CAM
 from hdm_core.methods.base import Job, Method, RawMaps
 from hdm_core.methods.dm import DM
+from hdm_core.methods.eigen_cam import EIGEN_CAM
 from hdm_core.methods.grad_cam import GRAD_CAM
+from hdm_core.methods.grad_cam_pp import GRAD_CAM_PP
 from hdm_core.methods.hdm import HDM
+from hdm_core.methods.layer_cam import LAYER_CAM
+from hdm_core.methods.score_cam import SCORE_CAM
+from hdm_core.methods.xgrad_cam import XGRAD_CAM
 
-METHODS: dict[str, Method] = {method.id: method for method in (HDM, DM, GRAD_CAM)}
+METHODS: dict[str, Method] = {
+    method.id: method for method in (HDM, DM, GRAD_CAM, GRAD_CAM_PP, SCORE_CAM, ABLATION_CAM, XGRAD_CAM, EIGEN_CAM, LAYER_CAM)
+}
 
 __all__ = ["METHODS", "Job", "Method", "RawMaps", "get_method"]
 

@@ -46,7 +46,22 @@ class Method:
     presets: Mapping[str, Settings]
     default: str  # the preset that is meant when none is named
     run: Callable[[Job, Any], RawMaps]
-    passes: Callable[[Any, int, int], int]  # settings, height, width -> passes an image
+    passes: Callable[[Any, int, int], int]  # settings, height, width -> passes an image with every network
+    network_passes: Callable[[Any, Classifier, Tensor], int] | None = None  # those that depend on it: see `cost`
+
+    def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
+        """Passes an image: those that the settings tell and those that the network adds, such as one for every channel of a layer.
+
+        A pass is a forward and a backward of one image; where a method needs no backward, a forward counts as one.
+
+        Args:
+            image: (1, C, H, W), of the kind and size that will be explained; what it shows does not matter.
+
+        Raises:
+            ValueError: if the settings do not fit the network or the image's size.
+        """
+        added = self.network_passes(settings, classifier, image) if self.network_passes else 0
+        return self.passes(settings, *image.shape[-2:]) + added
 
     def configure(self, preset: str | None = None, **changes: Any) -> Settings:
         """A preset's settings with some of them changed.

@@ -5,6 +5,7 @@ A method runs here with its default preset, unless that is slow and QUICK names 
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -15,11 +16,15 @@ from hdm_core import METHODS, Classifier, Explanation, Method, explain, get_meth
 from hdm_core.logits import resolve_targets
 from hdm_core.preprocess import Preprocess
 from hdm_core.settings import Settings
+from tests.families import FAMILIES, transformer
 from tests.models import Failing, InterruptionError, Untraceable, assert_unchanged, mixed_state, pictures, smooth, snapshot
 
 # A light eta: where sparsity outweighs the consistency everywhere, all pixels sink alike and N stretches their rounding.
 DM = {"sizes": (2, 5), "ratios": (2,), "steps": 4, "learning_rate": 0.1, "eta": 0.02}
 QUICK: dict[str, dict[str, Any]] = {"dm": DM, "hdm": {**DM, "stages": 2, "mix_steps": 4}}
+# On larger networks, and a hundred times over.
+SHORT = {"sizes": (4,), "steps": 1, "removal": 0.0}
+CHEAPEST: dict[str, dict[str, Any]] = {"dm": SHORT, "hdm": {**SHORT, "stages": 1}}
 # Methods whose map does not ask which class is explained.
 CLASS_AGNOSTIC = {"eigen_cam"}
 
@@ -246,7 +251,54 @@ def test_the_images_are_left_as_they_were(method: str) -> None:
     assert torch.equal(images, before)
 
 
+# Families of networks: torchvision's own classes, made small
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_torchvisions_families_are_explained(method: str, family: str) -> None:
+    network, images = FAMILIES[family](), pictures(2, 32)
+    before = snapshot(network)
+    found = run(network, images, method, targets=1, **CHEAPEST.get(method, {}))
+    assert "nan" not in found.status
+    assert_unchanged(network, before)
+    alone = run(network, images[1:], method, targets=1, **CHEAPEST.get(method, {}))
+    torch.testing.assert_close(found.maps[1], alone.maps[0], rtol=0, atol=1e-3)
+
+
+def test_a_vision_transformer_is_explained_or_refused(method: str) -> None:
+    network, images = transformer(), pictures(2, 32)
+    before = snapshot(network)
+    found, refusal = None, ""
+    try:
+        found = run(network, images, method, **CHEAPEST.get(method, {}))
+    except ValueError as error:
+        refusal = str(error)
+    if found is None:
+        assert "tokens" in refusal
+        assert "layer=" in refusal
+    else:
+        assert found.maps.shape == (2, 32, 32)
+        assert set(found.status) <= {"ok", "flat"}
+    assert_unchanged(network, before)
+
+
 # The work
+
+
+def test_memory_does_not_grow_with_the_number_of_batches(method: str) -> None:
+    classifier, images = Classifier.from_module(mixed_state(), Preprocess(resize=8, crop=8)), pictures(2, 8)
+
+    def alive_after(batches: int) -> tuple[int, int]:
+        for _ in range(batches):
+            explain(classifier, images, method, **{**QUICK.get(method, {}), **CHEAPEST.get(method, {})})
+        gc.collect()
+        objects = gc.get_objects()
+        return sum(issubclass(type(found), Tensor) for found in objects), len(objects)
+
+    tensors, objects = alive_after(3)
+    more_tensors, more_objects = alive_after(100)
+    assert more_tensors == tensors
+    assert more_objects - objects < 10 * 100  # torch.fx keeps the source of what it compiles: a few objects a batch
 
 
 @pytest.mark.parametrize("batch", [1, 3, None])
@@ -255,7 +307,9 @@ def test_progress_tells_of_every_pass(method: str, batch: int | None) -> None:
     result = run(smooth(), pictures(4), method, batch=batch, progress=told.append)
     assert all(passes > 0 for passes in told)
     assert sum(told) == result.passes * 4
-    assert result.passes == METHODS[method].passes(settings_of(method), 16, 16)
+    classifier = Classifier.from_module(smooth())
+    assert result.passes == METHODS[method].cost(settings_of(method), classifier, pictures(1))
+    assert result.passes >= METHODS[method].passes(settings_of(method), 16, 16)
 
 
 def test_an_exception_of_the_listener_reaches_the_caller(method: str) -> None:

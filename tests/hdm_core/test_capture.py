@@ -5,7 +5,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from hdm_core.capture import activations_and_gradients, capture, last_spatial_layer
+from hdm_core.capture import activations_and_gradients, activations_and_logits, calls_of, capture, last_spatial_layer, logits_with
+from tests.families import FAMILIES, transformer
 from tests.models import InterruptionError, assert_unchanged, normalised, pictures, smooth, snapshot
 
 
@@ -116,17 +117,72 @@ def test_pooling_dropout_and_single_pixels_are_passed_over() -> None:
 def test_the_same_network_explained_twice_keeps_no_hook() -> None:
     network = normalised().eval()
     before = snapshot(network)
-    assert last_spatial_layer(network, pictures(1)) is network.features[2]
+    assert last_spatial_layer(network, pictures(1)) is network.features
     assert_unchanged(network, before)
 
 
 @pytest.mark.parametrize(
-    ("arch", "layer"), [("mobilenet_v2", "features.18.2"), ("resnet18", "layer4.1.relu"), ("squeezenet1_1", "classifier.2")]
+    ("arch", "layer"),
+    [
+        ("resnet18", "layer4"),
+        ("mobilenet_v2", "features"),
+        ("densenet121", "features"),
+        ("efficientnet_b0", "features"),
+        ("convnext_tiny", "features"),
+        ("shufflenet_v2_x0_5", "conv5"),
+        ("squeezenet1_1", "classifier.2"),
+        ("vgg11", "features.19"),  # the last ReLU: its pooling is passed over
+        ("swin_t", "permute"),  # its features are (B, h, w, K) before
+    ],
 )
 def test_the_end_of_the_last_convolutional_stage(arch: str, layer: str) -> None:
-    network = torchvision.models.get_model(arch, weights=None).eval()
-    found = last_spatial_layer(network, torch.zeros(1, 3, 96, 96))
+    with torch.device("meta"):
+        network = torchvision.models.get_model(arch, weights=None).eval()
+        found = last_spatial_layer(network, torch.zeros(1, 3, 96, 96))
     assert found is network.get_submodule(layer)
+
+
+def test_a_network_that_answers_from_tokens_is_refused() -> None:
+    with pytest.raises(ValueError, match="answers from tokens"):
+        last_spatial_layer(transformer(), pictures(1, 32))
+
+
+class Reused(nn.Module):
+    """A block as ResNet's: one ReLU, in place, is called in the middle and at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.relu, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True), nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.relu(self.first(images))
+        return self.head(self.relu(self.second(maps) + maps).mean((2, 3)))
+
+
+def test_of_a_layer_that_is_called_twice_the_last_output_is_captured() -> None:
+    network, images = Reused(), pictures(2)
+    expected, answer = [], network(images)
+    with network.relu.register_forward_hook(lambda _module, _inputs, output: expected.append(output.detach().clone())):
+        network(images)
+    activations, gradients = activations_and_gradients(network, network.relu, images, torch.tensor([0, 2]))
+    torch.testing.assert_close(activations, expected[1])
+    by_hand = network.head.weight[[0, 2], :, None, None] / expected[1][0, 0].numel()
+    torch.testing.assert_close(gradients, by_hand.expand_as(gradients).detach())
+    assert last_spatial_layer(network, images) is network.relu
+    assert calls_of(network, network.relu, images) == 2
+    # Another output in the place of the last call's alone.
+    swapped = logits_with(network, network.relu, 2, 2 * expected[1], images)
+    torch.testing.assert_close(swapped, network.head(2 * expected[1].mean((2, 3))))
+    torch.testing.assert_close(logits_with(network, network.relu, 2, expected[1].clone(), images), answer)
+    assert hooks(network) == 0
+
+
+def test_densenets_relu_in_place_leaves_what_was_captured() -> None:
+    network, images = FAMILIES["densenet"](), pictures(2, 32)
+    activations, logits = activations_and_logits(network, network.features, images)
+    assert torch.equal(activations, network.features(images))
+    assert (activations < 0).any()
+    assert torch.equal(logits, network(images))
 
 
 def test_a_network_without_maps_is_refused() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdm_core.methods.grad_cam import GradCAMSettings
+from hdm_core.methods.cam import CAMSettings
 from hdm_core.metrics.evaluate import MetricSettings
 from hdm_core.settings import HDMSettings
 from pipeline.config import ClassifierConfig, ComputeConfig, DatasetConfig, RunConfig
@@ -93,7 +93,7 @@ def test_no_field_was_forgotten_here() -> None:
         "compute": ComputeConfig,
         "metrics": MetricSettings,
         "hdm": HDMSettings,
-        "grad_cam": GradCAMSettings,
+        "grad_cam": CAMSettings,
     }
     fields = {f"{name}.{field}" for name, section in sections.items() for field in section.model_fields}
     fields |= set(RunConfig.model_fields) - set(sections)

@@ -42,12 +42,23 @@ def test_shards_cover_every_row_once(tmp_path: Path, images: int, size: int, bou
 
 def test_the_papers_passes(tmp_path: Path) -> None:
     classifier = {"arch": "squeezenet1_1"}  # random weights, 224 x 224
-    plan = make_plan(config_of(tmp_path, 3, methods="all", classifier=classifier, hdm={"preset": "paper-cub"}, dm={"preset": "paper-cub"}))
+    paper = {"preset": "paper-cub"}
+    plan = make_plan(config_of(tmp_path, 3, methods=["hdm", "dm", "grad_cam"], classifier=classifier, hdm=paper, dm=paper))
     assert plan.side == 224
     assert plan.passes_per_image == {"hdm": 134_800, "dm": 44_800, "grad_cam": 1}
     assert plan.passes == 3 * (134_800 + 44_800 + 1)
     pm = make_plan(config_of(tmp_path, 3, methods=["hdm"], classifier=classifier, hdm={"preset": "paper-pm"}))
     assert pm.passes_per_image == {"hdm": 26_400}
+
+
+def test_passes_that_depend_on_the_network_are_planned(tmp_path: Path) -> None:
+    plan = make_plan(config_of(tmp_path, 3, methods=["score_cam", "ablation_cam"], classifier={"arch": "squeezenet1_1", "crop": 64}))
+    # The last map has a channel for every class, and what follows it is pooling.
+    assert plan.passes_per_image == {"score_cam": 1 + 1000, "ablation_cam": 1}
+    inner = make_plan(
+        config_of(tmp_path, 3, methods=["score_cam"], classifier={"arch": "squeezenet1_1"}, score_cam={"layer": "features.0"})
+    )
+    assert inner.passes_per_image == {"score_cam": 1 + 64}
 
 
 def test_bytes_are_those_of_the_arrays() -> None:
@@ -110,6 +121,14 @@ def test_a_target_is_checked_against_the_names_of_the_classes(tmp_path: Path, mo
 def test_masks_that_are_larger_than_the_picture(tmp_path: Path) -> None:
     message = refused(lambda: make_plan(config_of(tmp_path, changes={"hdm.sizes": [2, 33]})))
     assert message == "mask size 33 is not between 1 and the image's side 32; choose smaller sizes or a larger classifier.crop"
+
+
+@pytest.mark.parametrize(("layer", "words"), [("layer4", "no layer 'layer4'; its parts are features, classifier"), ("", "does not")])
+def test_a_layer_that_cannot_be_looked_at(tmp_path: Path, layer: str, words: str) -> None:
+    config = config_of(tmp_path, methods=["score_cam"], score_cam={"layer": layer})
+    message = refused(lambda: make_plan(config))
+    assert words in message
+    assert "sizes" not in message
 
 
 def test_a_dataset_that_is_missing(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Eigen-CAM: the feature maps projected on their first principal direction. It does not ask which class is explained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hdm_core.capture import activations_and_logits
+from hdm_core.methods.base import Job, RawMaps
+from hdm_core.methods.cam import CAMSettings, cam_method, in_parts, target_layer
+
+# Of float32 activations: a projection that varies less is constant.
+_ROUNDING = 1e-5
+
+
+def first_projection(activations: Tensor) -> Tensor:
+    """O v_1, where row ij of O (h w, K) is the pixel's activations and v_1 the first right singular vector: (B, K, h, w) -> (B, h, w).
+
+    As in the paper O is not centred. v_1 and -v_1 are equally right: the one is taken whose projection has a positive scalar product with
+    sum_k |A_k|, so that what is strongly activated is bright on every machine. Computed in float64 from the smaller of the Gram matrices
+    O O^T and O^T O; NaN where an image's activations are not finite.
+    """
+    pixels = activations.flatten(2).double()  # O^T
+    finite = pixels.isfinite().all(2).all(1)[:, None]
+    pixels = torch.where(finite[:, None], pixels, 0.0)  # the decomposition would fail for the whole batch
+    if pixels.shape[1] < pixels.shape[2]:
+        v = torch.linalg.eigh(pixels @ pixels.mT).eigenvectors[:, :, -1]
+        projection = (v[:, None] @ pixels)[:, 0]
+    else:
+        # The first left singular vector: O v_1 but for its length, which N takes away.
+        projection = torch.linalg.eigh(pixels.mT @ pixels).eigenvectors[:, :, -1]
+    along = (projection * pixels.abs().sum(1)).sum(1, keepdim=True)
+    projection = torch.where(along < 0, -projection, projection)
+    spread = projection.amax(1, keepdim=True) - projection.amin(1, keepdim=True)
+    constant = spread <= _ROUNDING * projection.abs().amax(1, keepdim=True)
+    projection = torch.where(finite, torch.where(constant, 0.0, projection), torch.nan)
+    return projection.view(activations[:, 0].shape).to(activations.dtype)
+
+
+def _cam(part: Job, layer: nn.Module) -> Tensor:
+    activations, _ = activations_and_logits(part.classifier.module, layer, part.images)
+    part.passes.add(len(activations))
+    return first_projection(activations)
+
+
+def _run(job: Job, settings: CAMSettings) -> RawMaps:
+    return in_parts(job, target_layer(job.classifier.module, settings, job.images), _cam)
+
+
+EIGEN_CAM = cam_method(
+    id="eigen_cam",
+    title="Eigen-CAM",
+    source="Muhammad, Yeasin: Eigen-CAM: Class Activation Map using Principal Components, IJCNN 2020",
+    run=_run,
+)

@@ -1,0 +1,60 @@
+"""Score-CAM: every feature map weighted by how much of the class the image shows through it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hdm_core.capture import activations_and_logits
+from hdm_core.classifier import Classifier
+from hdm_core.logits import class_logits
+from hdm_core.masks import normalise, upsample
+from hdm_core.methods.base import Job, RawMaps
+from hdm_core.methods.cam import CAMSettings, cam_method, in_parts, target_layer
+
+
+@torch.no_grad()
+def _cam(part: Job, layer: nn.Module, network: nn.Module) -> Tensor:
+    """sum_k w_k A_k with w_k = p_c(X H_k) - p_c(X_b), H_k = N(g(A_k)), X_b = 0 (the paper's CIC, Def. 2 and 3): -> (B, h, w).
+
+    p_c is the softmax probability, as the paper's section on normalised scores asks. Its listing applies a softmax over the channels
+    to the weights; its definitions and its authors' code do not, nor is it done here: weights may be negative. A constant A_k masks nothing
+    and weighs nothing. `network` answers as the classifier does.
+    """
+    images, targets = part.images, part.targets
+    activations, _ = activations_and_logits(part.classifier.module, layer, images)
+    part.passes.add(len(images))
+    batch, channels = activations.shape[:2]
+    maps = activations.flatten(0, 1)[:, None]
+    blank = class_logits(network, torch.zeros_like(images[:1])).softmax(1)[0, targets]
+    scores = []
+    for rows in torch.split(torch.arange(len(maps), device=images.device), part.batch):
+        image = rows // channels
+        masks = normalise(upsample(maps[rows], *images.shape[-2:]))
+        probabilities = class_logits(network, images[image] * masks).softmax(1)
+        scores.append(probabilities.gather(1, targets[image, None])[:, 0])
+        part.passes.add(len(rows))
+    weights = torch.cat(scores).view(batch, channels) - blank[:, None]
+    varies = activations.amax((2, 3)) != activations.amin((2, 3))
+    return (torch.where(varies, weights, 0.0)[:, :, None, None] * activations).sum(1)
+
+
+def _run(job: Job, settings: CAMSettings) -> RawMaps:
+    layer = target_layer(job.classifier.module, settings, job.images)
+    with job.classifier.folded(job.images[:1]) as network:
+        return in_parts(job, layer, lambda part, layer: _cam(part, layer, network))
+
+
+def _channels(settings: CAMSettings, classifier: Classifier, image: Tensor) -> int:
+    """A forward pass for every channel of the layer."""
+    with classifier.frozen() as network:
+        return activations_and_logits(network, target_layer(network, settings, image), image)[0].shape[1]
+
+
+SCORE_CAM = cam_method(
+    id="score_cam",
+    title="Score-CAM",
+    source="Wang et al.: Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks, CVPR Workshops 2020",
+    run=_run,
+    network_passes=_channels,
+)

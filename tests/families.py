@@ -1,0 +1,86 @@
+"""torchvision's families of networks, made small: their own classes and ways, few blocks and channels, random seeded weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+from torchvision.models import ConvNeXt, DenseNet, EfficientNet, MobileNetV2, ResNet, VisionTransformer
+from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.efficientnet import MBConvConfig
+from torchvision.models.resnet import BasicBlock
+from torchvision.models.vgg import VGG
+
+CLASSES = 5
+
+
+def seeded(build: Callable[[], nn.Module]) -> nn.Module:
+    """The network in evaluation mode, each batch normalisation with statistics of its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.bias, std=0.2)
+                module.running_var.uniform_(0.2, 0.8)
+    return network.eval()
+
+
+def _resnet() -> nn.Module:
+    network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=CLASSES)
+    # Its stages are 64 to 512 channels wide; the last is made narrow.
+    network.inplanes = 256
+    network.layer4 = network._make_layer(BasicBlock, 16, 2)
+    network.fc = nn.Linear(16, CLASSES)
+    return network
+
+
+def _mobilenet() -> nn.Module:
+    network = MobileNetV2(CLASSES, width_mult=0.25, inverted_residual_setting=[[1, 16, 1, 2], [6, 32, 2, 2]])
+    network.features[-1] = type(network.features[-1])(8, 16, kernel_size=1, activation_layer=nn.ReLU6)
+    network.classifier[1] = nn.Linear(16, CLASSES)
+    return network
+
+
+def _densenet() -> nn.Module:
+    return DenseNet(growth_rate=4, block_config=(2, 2), num_init_features=8, num_classes=CLASSES)
+
+
+def _efficientnet() -> nn.Module:
+    blocks = [MBConvConfig(1, 3, 2, 8, 8, 1, 1.0, 1.0), MBConvConfig(4, 3, 2, 8, 8, 2, 1.0, 1.0)]
+    return EfficientNet(blocks, dropout=0.2, num_classes=CLASSES, last_channel=16)
+
+
+def _convnext() -> nn.Module:
+    return ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 2)], layer_scale=0.5, num_classes=CLASSES)
+
+
+def _vgg() -> nn.Module:
+    features = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2)
+    )
+    with torch.device("meta"):  # its classifier has 100 million weights, and goes
+        network = VGG(features, num_classes=CLASSES, init_weights=False)
+    network.classifier = nn.Sequential(
+        nn.Linear(16 * 49, 16), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(16, 16), nn.ReLU(inplace=True), nn.Linear(16, CLASSES)
+    )
+    return network
+
+
+def transformer() -> nn.Module:
+    """A vision transformer for images of 32 x 32, whose answer comes from tokens."""
+    network = seeded(partial(VisionTransformer, 32, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=CLASSES))
+    nn.init.eye_(network.heads.head.weight)  # it starts from zero
+    return network
+
+
+FAMILIES: dict[str, Callable[[], nn.Module]] = {
+    "resnet": partial(seeded, _resnet),
+    "mobilenet": partial(seeded, _mobilenet),
+    "densenet": partial(seeded, _densenet),
+    "efficientnet": partial(seeded, _efficientnet),
+    "convnext": partial(seeded, _convnext),
+    "vgg": partial(seeded, _vgg),
+}
