@@ -23,7 +23,7 @@ class Job:
     targets: Tensor  # (B,) int64
     batch: int  # at most so many images go through the network at once
     passes: Passes
-    precision: Precision = "float32"  # of the network while masks are trained
+    precision: Precision = "float32"  # of the network while masks are trained or tried
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Method:
     presets: Mapping[str, Settings]
     default: str  # the preset that is meant when none is named
     run: Callable[[Job, Any], RawMaps]
-    passes: Callable[[Any, int, int], int]  # settings, height, width -> passes an image
+    passes: Callable[[Any, int, int], int]  # settings, height, width -> passes an image, as `Passes` counts them
 
     def configure(self, preset: str | None = None, **changes: Any) -> Settings:
         """A preset's settings with some of them changed.
