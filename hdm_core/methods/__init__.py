@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.methods.deeplift import DEEPLIFT
 from hdm_core.methods.dm import DM
+from hdm_core.methods.full_grad import FULL_GRAD
 from hdm_core.methods.grad_cam import GRAD_CAM
+from hdm_core.methods.gradient import GRADIENT
 from hdm_core.methods.hdm import HDM
+from hdm_core.methods.integrated_gradients import INTEGRATED_GRADIENTS
+from hdm_core.methods.mask import MASK
+from hdm_core.methods.rise import RISE
 
-METHODS: dict[str, Method] = {method.id: method for method in (HDM, DM, GRAD_CAM)}
+METHODS: dict[str, Method] = {
+    method.id: method for method in (HDM, DM, GRADIENT, DEEPLIFT, INTEGRATED_GRADIENTS, RISE, MASK, GRAD_CAM, FULL_GRAD)
+}
 
 __all__ = ["METHODS", "Job", "Method", "RawMaps", "get_method"]
 
