@@ -42,7 +42,8 @@ def test_shards_cover_every_row_once(tmp_path: Path, images: int, size: int, bou
 
 def test_the_papers_passes(tmp_path: Path) -> None:
     classifier = {"arch": "squeezenet1_1"}  # random weights, 224 x 224
-    plan = make_plan(config_of(tmp_path, 3, methods="all", classifier=classifier, hdm={"preset": "paper-cub"}, dm={"preset": "paper-cub"}))
+    presets = {"hdm": {"preset": "paper-cub"}, "dm": {"preset": "paper-cub"}}
+    plan = make_plan(config_of(tmp_path, 3, methods=["hdm", "dm", "grad_cam"], classifier=classifier, **presets))
     assert plan.side == 224
     assert plan.passes_per_image == {"hdm": 134_800, "dm": 44_800, "grad_cam": 1}
     assert plan.passes == 3 * (134_800 + 44_800 + 1)
