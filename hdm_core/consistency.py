@@ -24,7 +24,10 @@ _GRID = 4
 
 @dataclass
 class Passes:
-    """Counts passes (a forward and a backward of one image) and tells a listener of each step's share."""
+    """Counts passes and tells a listener of each step's share.
+
+    A pass is a forward and a backward of one image; where a method needs no gradient, a forward alone is counted as one.
+    """
 
     listener: Progress | None = None
     total: int = field(default=0)
@@ -126,6 +129,22 @@ class Consistency:
         self.passes.add(len(masks))
         return gradient
 
+    def scores(self, masks: Tensor, index: Tensor) -> Tensor:
+        """f_p of masked images, without gradients: masks (N, 1, H, W), index (N,) the image that each lies on -> (N,)."""
+
+        def score(part: slice) -> Tensor:
+            images, _ = self._masked(masks[part], index[part])
+            return self._activation(images, self.targets[index[part]])
+
+        with torch.no_grad():
+            scores = self._in_parts(len(masks), score)
+        self.passes.add(len(masks))
+        return scores
+
+    def loss(self, activation: Tensor, index: Tensor) -> Tensor:
+        """J of f_p's of masked images, (N,), the image that each shows in index (N,)."""
+        return ((activation - self.reference[index]) / self.unit[index]).square()
+
     def _in_parts(self, rows: int, work: Callable[[slice], Tensor]) -> Tensor:
         """What `work` gives for rows 0 .. rows - 1, a batch at a time; where memory does not hold a batch it is halved and tried again."""
         done: list[Tensor] = []
@@ -144,15 +163,19 @@ class Consistency:
 
     @torch.enable_grad()
     def _gradient(self, masks: Tensor, index: Tensor, backdrop: Tensor | None) -> Tensor:
+        images, contrast = self._masked(masks, index, backdrop)
+        images.requires_grad_()
+        loss = self.loss(self._activation(images, self.targets[index]), index).sum()  # a sum: images stay independent of each other
+        (gradient,) = torch.autograd.grad(loss, images)
+        return (gradient * contrast).sum(1, keepdim=True)
+
+    def _masked(self, masks: Tensor, index: Tensor, backdrop: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The masked images and their slopes to the masks, (N, C, H, W) each."""
         contrast = self.contrast[index].contiguous(memory_format=LAYOUT)
         baseline = self.baseline[index] if len(self.baseline) > 1 else self.baseline
         if backdrop is not None:
             contrast, baseline = contrast - backdrop, baseline + backdrop
-        images = torch.addcmul(baseline, masks, contrast).contiguous(memory_format=LAYOUT).requires_grad_()
-        activation = self._activation(images, self.targets[index])
-        loss = ((activation - self.reference[index]) / self.unit[index]).square().sum()  # a sum: images stay independent of each other
-        (gradient,) = torch.autograd.grad(loss, images)
-        return (gradient * contrast).sum(1, keepdim=True)
+        return torch.addcmul(baseline, masks, contrast).contiguous(memory_format=LAYOUT), contrast
 
     @torch.no_grad()
     def _untouched(self, images: Tensor) -> Tensor:

@@ -21,6 +21,10 @@ class DirectConv2d(nn.Module):
         convolution: with weights that stay as they are, see `fits`.
     """
 
+    weight: Tensor
+    bias: Tensor | None
+    adjoint: Tensor
+
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         weight = convolution.weight.detach()

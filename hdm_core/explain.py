@@ -63,7 +63,7 @@ def explain(
         preset: named settings of the method; its default if None.
         targets: the class to explain: one for all, one an image, or None for the class that the network predicts.
         batch: at most so many (masked) images go through the network at once; None leaves it to the device.
-        precision: of the network while HDM and DM train masks; None leaves it to the device.
+        precision: of the network while HDM, DM, Mask and RISE try masks; None leaves it to the device.
         progress: called with the number of passes just done.
         settings: single settings that replace the preset's.
 

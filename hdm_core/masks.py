@@ -30,13 +30,17 @@ _ALIGNED = 16
 class Upsampling:
     """g(., H, W) for masks of one size as two matrices that are made once, g(v) = A v B^T, and its adjoint A^T G B.
 
+    With a `blur` g is followed by a Gaussian of so many pixels, which the matrices hold as well.
+
     Attributes:
         weights: (a, b), the derivative of mean g(v) by each element of v. They sum to 1.
     """
 
-    def __init__(self, size: tuple[int, int], height: int, width: int, like: Tensor) -> None:
+    def __init__(self, size: tuple[int, int], height: int, width: int, like: Tensor, blur: float = 0.0) -> None:
         self._size = size
         rows, columns = _interpolation(size[0], height), _interpolation(size[1], width)
+        if blur:
+            rows, columns = _gaussian(height, blur) @ rows, _gaussian(width, blur) @ columns
         self.weights = torch.outer(rows.sum(0), columns.sum(0)).to(like) / (height * width)
         self._rows, self._columns = _aligned(rows.to(like)), _aligned(columns.to(like))
 
@@ -64,6 +68,13 @@ def _interpolation(small: int, large: int) -> Tensor:
     """The matrix (large, small) of g along one side, float64."""
     unit = torch.eye(small, dtype=torch.float64)[:, None]
     return F.interpolate(unit, size=large, mode="linear", align_corners=False)[:, 0].T.contiguous()
+
+
+def _gaussian(size: int, sigma: float) -> Tensor:
+    """The matrix (size, size) of a Gaussian blur along one side, float64. At the edges it averages over what there is."""
+    pixel = torch.arange(size, dtype=torch.float64)
+    weights = torch.exp(-((pixel[:, None] - pixel) ** 2) / (2 * sigma**2))
+    return weights / weights.sum(1, keepdim=True)
 
 
 def depth(size: int, ratio: int, limit: int) -> int:

@@ -4,17 +4,41 @@ from __future__ import annotations
 
 from hdm_core.methods.ablation_cam import ABLATION_CAM
 from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.methods.deeplift import DEEPLIFT
 from hdm_core.methods.dm import DM
 from hdm_core.methods.eigen_cam import EIGEN_CAM
+from hdm_core.methods.full_grad import FULL_GRAD
 from hdm_core.methods.grad_cam import GRAD_CAM
 from hdm_core.methods.grad_cam_pp import GRAD_CAM_PP
+from hdm_core.methods.gradient import GRADIENT
 from hdm_core.methods.hdm import HDM
+from hdm_core.methods.integrated_gradients import INTEGRATED_GRADIENTS
 from hdm_core.methods.layer_cam import LAYER_CAM
+from hdm_core.methods.mask import MASK
+from hdm_core.methods.rise import RISE
 from hdm_core.methods.score_cam import SCORE_CAM
 from hdm_core.methods.xgrad_cam import XGRAD_CAM
 
+# In the order of the paper's tables.
 METHODS: dict[str, Method] = {
-    method.id: method for method in (HDM, DM, GRAD_CAM, GRAD_CAM_PP, SCORE_CAM, ABLATION_CAM, XGRAD_CAM, EIGEN_CAM, LAYER_CAM)
+    method.id: method
+    for method in (
+        HDM,
+        DM,
+        GRADIENT,
+        DEEPLIFT,
+        INTEGRATED_GRADIENTS,
+        RISE,
+        MASK,
+        GRAD_CAM,
+        GRAD_CAM_PP,
+        SCORE_CAM,
+        ABLATION_CAM,
+        XGRAD_CAM,
+        EIGEN_CAM,
+        LAYER_CAM,
+        FULL_GRAD,
+    )
 }
 
 __all__ = ["METHODS", "Job", "Method", "RawMaps", "get_method"]

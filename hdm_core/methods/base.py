@@ -23,7 +23,7 @@ class Job:
     targets: Tensor  # (B,) int64
     batch: int  # at most so many images go through the network at once
     passes: Passes
-    precision: Precision = "float32"  # of the network while masks are trained
+    precision: Precision = "float32"  # of the network while masks are trained or tried
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Method:
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
         """Passes an image: those that the settings tell and those that the network adds, such as one for every channel of a layer.
 
-        A pass is a forward and a backward of one image; where a method needs no backward, a forward counts as one.
+        Passes are counted as `Passes` does.
 
         Args:
             image: (1, C, H, W), of the kind and size that will be explained; what it shows does not matter.

@@ -21,10 +21,22 @@ from tests.models import Failing, InterruptionError, Untraceable, assert_unchang
 
 # A light eta: where sparsity outweighs the consistency everywhere, all pixels sink alike and N stretches their rounding.
 DM = {"sizes": (2, 5), "ratios": (2,), "steps": 4, "learning_rate": 0.1, "eta": 0.02}
-QUICK: dict[str, dict[str, Any]] = {"dm": DM, "hdm": {**DM, "stages": 2, "mix_steps": 4}}
+QUICK: dict[str, dict[str, Any]] = {
+    "dm": DM,
+    "hdm": {**DM, "stages": 2, "mix_steps": 4},
+    "integrated_gradients": {"steps": 6},
+    "rise": {"masks": 24},
+    "mask": {"steps": 6, "cell": 2, "blur": 1.0, "circles": 4},
+}
 # On larger networks, and a hundred times over.
 SHORT = {"sizes": (4,), "steps": 1, "removal": 0.0}
-CHEAPEST: dict[str, dict[str, Any]] = {"dm": SHORT, "hdm": {**SHORT, "stages": 1}}
+CHEAPEST: dict[str, dict[str, Any]] = {
+    "dm": SHORT,
+    "hdm": {**SHORT, "stages": 1},
+    "integrated_gradients": {"steps": 2},
+    "rise": {"masks": 8},
+    "mask": {"steps": 2, "cell": 2, "blur": 1.0, "circles": 2},
+}
 # Methods whose map does not ask which class is explained.
 CLASS_AGNOSTIC = {"eigen_cam"}
 

@@ -28,6 +28,24 @@ def test_upsampling_is_interpolation_and_its_adjoint(a: int, b: int, height: int
     assert float(scale.weights.sum()) == pytest.approx(1)
 
 
+def test_a_blur_follows_the_upsampling_in_the_same_matrices() -> None:
+    v = torch.rand(2, 1, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    scale = Upsampling((3, 4), 11, 9, v, blur=1.7)
+    enlarged = upsample(v, 11, 9)
+    blurred = torch.zeros_like(enlarged)
+    for i in range(11):
+        for j in range(9):
+            distance = (torch.arange(11.0)[:, None] - i) ** 2 + (torch.arange(9.0) - j) ** 2
+            weights = torch.exp(-distance.double() / (2 * 1.7**2))
+            blurred[:, 0, i, j] = (enlarged[:, 0] * weights).sum((1, 2)) / weights.sum()
+    torch.testing.assert_close(scale(v), blurred)
+    weight = torch.randn(2, 1, 11, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    (slope,) = torch.autograd.grad((blurred * weight).sum(), v, retain_graph=True)
+    torch.testing.assert_close(scale.adjoint(weight), slope)
+    (mean,) = torch.autograd.grad(blurred.mean((1, 2, 3)).sum(), v)
+    torch.testing.assert_close(scale.weights.expand_as(mean), mean)
+
+
 @given(GRIDS)
 def test_n_is_the_papers_formula_and_zero_on_a_constant_map(grid: list[list[int]]) -> None:
     x = torch.tensor(grid, dtype=torch.float64)

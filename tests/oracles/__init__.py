@@ -1,1 +1,1 @@
-"""Our methods against other libraries."""
+"""Our methods beside other people's programs, where these do the same."""

@@ -1,0 +1,153 @@
+"""DeepLIFT with the Rescale rule: what each pixel contributed to the difference of a logit from that of a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hdm_core.attribution import pixel_shares
+from hdm_core.baselines import masked_pixels
+from hdm_core.logits import class_logits
+from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.settings import Baseline, Settings
+
+# Functions of one number each, as torch calls them; an underscore, for the one in place or an inner one, is left out.
+# fmt: off
+_ELEMENTWISE = frozenset((
+    "relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "clip", "threshold", "leaky_relu",
+    "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign", "sigmoid", "hardsigmoid",
+    "hardswish", "log_sigmoid", "logsigmoid", "tanh", "tanhshrink", "hardshrink", "softshrink",
+))
+# fmt: on
+_MAX_POOLS: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "max_pool2d": F.max_pool2d_with_indices,
+    "adaptive_max_pool2d": F.adaptive_max_pool2d_with_indices,
+}
+# Differences of an input that are smaller than this give no reliable quotient: there the slope at the image is taken.
+_NEAR = 1e-6
+
+
+class DeepLiftSettings(Settings):
+    """What the image is compared with."""
+
+    baseline: Baseline = Field("mean", description="the reference: the normalisation mean, black, or the blurred image")
+
+
+@torch.enable_grad()
+def deeplift(network: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor) -> Tensor:
+    """Contributions by the Rescale rule (Section 3.5 of the paper).
+
+    Args:
+        network: frozen; images (B, C, H, W) -> logits (B, classes).
+        images: (B, C, H, W); 2 B pictures go through the network at once.
+        targets: (B,) int64.
+        baseline: the reference, broadcastable to images.
+
+    Returns:
+        (B, C, H, W) in logits. An image's sum is f_p(x) - f_p(baseline), unless the network multiplies activations with each other.
+
+    Raises:
+        ValueError: if the network's activations do not keep the images along their first axis.
+    """
+    images = images.detach().requires_grad_()
+    baseline = baseline.expand_as(images)
+    with Rescale(len(images)):
+        logits = class_logits(network, torch.cat([images, baseline]))
+    score = logits[: len(images)].gather(1, targets[:, None]).sum()
+    (multipliers,) = torch.autograd.grad(score, images)
+    return multipliers * (images.detach() - baseline)
+
+
+class Rescale(TorchFunctionMode):
+    """While it is entered, a non-linear function of images and references has the slope (y - y') / (x - x') instead of its own.
+
+    It sees the calls that a forward makes, not the modules: a module that is used twice, a function without a module and one in place are
+    the same to it, and the network is not touched. Batches hold B images and then their B references; only the images' half is
+    differentiable.
+    """
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self._images = images
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if not args and "input" in kwargs:
+            args = (kwargs.pop("input"),)
+        name = getattr(func, "__name__", "").partition(".")[0].strip("_")
+        if not (name in _ELEMENTWISE or name in _MAX_POOLS) or not isinstance(args[0], Tensor) or not args[0].requires_grad:
+            return func(*args, **kwargs)
+        x, rest = args[0], args[1:]
+        if x.ndim == 0 or len(x) % (2 * self._images):
+            raise ValueError(f"deeplift needs activations with the images along their first axis; {name} was given {tuple(x.shape)}")
+        if name in _MAX_POOLS:
+            return _max_pool(x, lambda v: _MAX_POOLS[name](v, *rest, **{**kwargs, "return_indices": True}))
+        return _elementwise(x, lambda v: func(v, *rest, **kwargs))
+
+
+def _elementwise(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    leaf = x.detach().requires_grad_()
+    given = leaf.clone()  # which the function may overwrite
+    y = function(given)
+    (slope,) = torch.autograd.grad(y.sum(), leaf)
+    image, reference = leaf.detach().chunk(2)
+    multipliers = _quotient(torch.sub(*y.detach().chunk(2)), image - reference, slope.chunk(2)[0])
+    rescaled = _with_slope(y, x.chunk(2)[0], multipliers)
+    return x.copy_(rescaled) if y is given else rescaled
+
+
+def _max_pool(x: Tensor, pool: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    """All of y - y' goes to the pixel that made it.
+
+    Where the largest value grew it is the image's largest pixel, else the reference's. That pixel's own difference is at least as
+    large, so that multipliers are in [0, 1] and nothing is lost when image and reference have their largest values in two places.
+    """
+    y, places = pool(x.detach())
+    difference = torch.sub(*y.chunk(2)).flatten(2)
+    at_image, at_reference = places.flatten(2).chunk(2)
+    place = torch.where(difference >= 0, at_image, at_reference)
+    image, reference = x.flatten(2).chunk(2)
+    moved = (image - reference).detach().gather(2, place)
+    multipliers = _quotient(difference, moved, torch.ones_like(moved))
+    return _with_slope(y, image.gather(2, place), multipliers)
+
+
+def _quotient(difference: Tensor, moved: Tensor, slope: Tensor) -> Tensor:
+    near = moved.abs() < _NEAR
+    return torch.where(near, slope, difference / torch.where(near, 1.0, moved))
+
+
+def _with_slope(y: Tensor, x: Tensor, multipliers: Tensor) -> Tensor:
+    """The values y of images and references; the images' have the given slopes to x, which is as large as they are."""
+    image, reference = y.detach().chunk(2)
+    nothing = (multipliers * (x - x.detach())).reshape(image.shape)
+    return torch.cat([image + nothing, reference])
+
+
+def _run(job: Job, settings: DeepLiftSettings) -> RawMaps:
+    baseline = masked_pixels(settings.baseline, job.classifier, job.images).expand_as(job.images)
+    maps = []
+    for rows in torch.split(torch.arange(len(job.images), device=job.images.device), max(1, job.batch // 2)):
+        maps.append(pixel_shares(deeplift(job.classifier.module, job.images[rows], job.targets[rows], baseline[rows])))
+        job.passes.add(2 * len(rows))  # the image and its reference
+    return RawMaps(torch.cat(maps))
+
+
+DEEPLIFT = Method(
+    id="deeplift",
+    title="DeepLIFT",
+    source="Shrikumar, Greenside, Kundaje: Learning Important Features Through Propagating Activation Differences, ICML 2017",
+    settings=DeepLiftSettings,
+    presets={"standard": DeepLiftSettings(baseline="mean")},
+    default="standard",
+    run=_run,
+    passes=lambda settings, height, width: 2,
+)

@@ -1,0 +1,35 @@
+"""Gradient: how much the target's logit changes with each pixel."""
+
+from __future__ import annotations
+
+import torch
+
+from hdm_core.attribution import input_gradient
+from hdm_core.masks import normalise
+from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.settings import Settings
+
+
+class GradientSettings(Settings):
+    """Nothing to set."""
+
+
+def _run(job: Job, settings: GradientSettings) -> RawMaps:
+    maps = []
+    for images, targets in zip(torch.split(job.images, job.batch), torch.split(job.targets, job.batch), strict=True):
+        gradient = input_gradient(job.classifier.module, images, targets)
+        maps.append(normalise(gradient.abs().amax(1)))  # Section 3.1: the largest over the channels
+        job.passes.add(len(images))
+    return RawMaps(torch.cat(maps))
+
+
+GRADIENT = Method(
+    id="gradient",
+    title="Gradient",
+    source="Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, ICLR Workshop 2014, arXiv 1312.6034, Section 3",
+    settings=GradientSettings,
+    presets={"paper": GradientSettings()},
+    default="paper",
+    run=_run,
+    passes=lambda settings, height, width: 1,
+)

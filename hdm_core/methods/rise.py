@@ -1,0 +1,87 @@
+"""RISE: the mean of random masks, each weighted by the probability that the network still gives the class."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hdm_core.baselines import masked_pixels
+from hdm_core.consistency import Consistency
+from hdm_core.masks import normalise, upsample
+from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.settings import Baseline, Settings
+
+
+class RiseSettings(Settings):
+    """How many masks of which kind."""
+
+    masks: int = Field(4000, ge=1, description="N: random masks, the same for all images")
+    cells: int = Field(7, ge=1, description="s: cells along a side of the grid that a mask grows from")
+    keep_probability: float = Field(0.5, gt=0, lt=1, description="p: the probability that a cell is shown")
+    baseline: Baseline = Field("mean", description="what a masked pixel becomes: the normalisation mean, black, or the blurred image")
+
+
+class RandomMasks:
+    """The N masks of Section 3.2: grids of s x s zeros and ones, enlarged to (s + 1) cells and cut out at a random place.
+
+    Grids and places come from a seed of their own on the CPU, so that mask n is the same for every image, batch and device. They are drawn
+    at once, as bits; the masks themselves are made when they are asked for.
+    """
+
+    def __init__(self, settings: RiseSettings, height: int, width: int, like: Tensor) -> None:
+        generator = torch.Generator().manual_seed(0)
+        count, cells = settings.masks, settings.cells
+        drawn = torch.rand(count, 1, cells, cells, generator=generator, dtype=torch.float32)
+        self._grids = (drawn < settings.keep_probability).to(like.device)
+        self._sides = (height, width)
+        self._cell = (-(-height // cells), -(-width // cells))
+        self._cells = cells
+        self._places = [torch.randint(cell, (count, 1), generator=generator).to(like.device) for cell in self._cell]
+        self._like = like
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self._grids)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """Some of the masks, (n, 1, H, W) in [0, 1]."""
+        large = upsample(self._grids[part].to(self._like), *((self._cells + 1) * cell for cell in self._cell))[:, 0]
+        rows, columns = (
+            place[part] + torch.arange(side, device=place.device) for place, side in zip(self._places, self._sides, strict=True)
+        )
+        mask = torch.arange(len(large), device=large.device)
+        return large[mask[:, None, None], rows[:, :, None], columns[:, None, :]][:, None]
+
+
+def rise(consistency: Consistency, masks: RandomMasks, keep_probability: float) -> Tensor:
+    """The paper's Monte Carlo estimate S = 1 / (N p) sum_n f_p(M_n X) M_n of the images that `consistency` holds, (B, H, W)."""
+    images = torch.arange(len(consistency), device=consistency.contrast.device)
+    each = max(1, consistency.batch // len(images))
+    total = torch.zeros_like(consistency.contrast[:, 0])
+    for start in range(0, len(masks), each):
+        part = masks[start : start + each]
+        scores = consistency.scores(part.repeat_interleave(len(images), 0), images.repeat(len(part)))
+        total += torch.einsum("nb,nhw->bhw", scores.view(-1, len(images)), part[:, 0])
+    return total / (len(masks) * keep_probability)
+
+
+def _run(job: Job, settings: RiseSettings) -> RawMaps:
+    baseline = masked_pixels(settings.baseline, job.classifier, job.images)
+    height, width = job.images.shape[-2:]
+    masks = RandomMasks(settings, height, width, job.images)
+    with job.classifier.folded(job.images[:1]) as network:
+        consistency = Consistency(network, job.images, job.targets, baseline, "probability", job.batch, job.passes, precision=job.precision)
+        return RawMaps(normalise(rise(consistency, masks, settings.keep_probability)))
+
+
+RISE = Method(
+    id="rise",
+    title="RISE",
+    source="Petsiuk, Das, Saenko: RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018, arXiv 1806.07421",
+    settings=RiseSettings,
+    presets={"paper": RiseSettings(masks=4000)},
+    default="paper",
+    run=_run,
+    passes=lambda settings, height, width: int(settings.masks),
+)
