@@ -47,7 +47,7 @@ class DirectConv2d(nn.Module):
             and all(pad < side for pad, side in zip(module.padding, module.kernel_size, strict=True))
             and module.weight.device.type == "cpu"
             and module.weight.dtype == torch.float32
-            and torch.backends.mkldnn.is_available()
+            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         )
 
     def forward(self, images: Tensor) -> Tensor:
