@@ -28,9 +28,9 @@ Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object, la
 def engine(
     arch: Annotated[list[str] | None, typer.Option(help="torchvision networks; MobileNetV2 and ResNet-50 if none is named")] = None,
     weights: Annotated[str | None, typer.Option(help="torchvision weights of the networks; random ones if not given")] = None,
-    images: Annotated[int, typer.Option(min=1, help="pictures whose masks are trained together")] = 4,
-    pairs: Annotated[int, typer.Option(min=1, help="how often bare network and engine are measured in turn")] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="optimiser steps a mask")] = 3,
+    images: Annotated[int, typer.Option(min=1, help="pictures whose masks are trained together")] = 2,
+    pairs: Annotated[int, typer.Option(min=1, help="how often bare network and engine are measured in turn")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="optimiser steps a mask")] = 10,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as there are cores if not given")] = None,
     crop: Annotated[int, typer.Option(min=32, help="side of the network's input")] = 224,
     as_json: Json = False,
