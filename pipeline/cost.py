@@ -12,7 +12,7 @@ import ray
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hdm_core import Classifier
+from hdm_core import Classifier, get_method
 from hdm_core.metrics.evaluate import metric_forwards
 from pipeline.classifiers import load_classifier
 from pipeline.cluster import cluster, staff
@@ -71,16 +71,19 @@ def measure_cost(plan: Plan) -> Cost:
 def add_up(plan: Plan, measured: Sequence[Measured], start: float, flop: float) -> Cost:
     """The cost of a plan for workers that measured this, ready after `start` seconds; flop is of one forward pass."""
     a_pass, a_forward, reading = (fmean(getattr(found, name) for found in measured) for name in ("a_pass", "a_forward", "reading"))
-    passes = sum(plan.passes_per_image.values())
+    passes, alone = (
+        sum(count for method, count in plan.passes_per_image.items() if get_method(method).backward == backward)
+        for backward in (True, False)
+    )
     forwards = len(plan.config.methods) * (1 + metric_forwards(plan.side, plan.side))
-    image = passes * a_pass + forwards * a_forward + reading
+    image = passes * a_pass + (alone + forwards) * a_forward + reading
     work = busiest([len(shard) for shard in plan.shards], len(measured)) * image
     count = len(plan.samples)
-    total_flop = count * (2 * passes + forwards) * flop  # backward to the input alone costs what forward does
+    total_flop = count * (2 * passes + alone + forwards) * flop  # backward to the input alone costs what forward does
     return Cost(
         workers=len(measured),
         device=measured[0].device,
-        passes=count * passes,
+        passes=count * (passes + alone),
         forwards=count * forwards,
         seconds_per_pass=a_pass,
         seconds_per_forward=a_forward,

@@ -48,6 +48,7 @@ class Method:
     run: Callable[[Job, Any], RawMaps]
     passes: Callable[[Any, int, int], int]  # settings, height, width -> passes an image with every network
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None  # those that depend on it: see `cost`
+    backward: bool = True  # whether a pass has a backward; without one it costs a third to a half
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
         """Passes an image: those that the settings tell and those that the network adds, such as one for every channel of a layer.

@@ -29,6 +29,7 @@ def cam_method(
     source: str,
     run: Callable[[Job, Any], RawMaps],
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None,
+    backward: bool = True,
 ) -> Method:
     """An entry of the registry for a CAM: one pass an image, and what `network_passes` adds."""
     return Method(
@@ -41,6 +42,7 @@ def cam_method(
         run=run,
         passes=lambda settings, height, width: 1,
         network_passes=network_passes,
+        backward=backward,
     )
 
 

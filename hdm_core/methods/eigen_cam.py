@@ -52,4 +52,5 @@ EIGEN_CAM = cam_method(
     title="Eigen-CAM",
     source="Muhammad, Yeasin: Eigen-CAM: Class Activation Map using Principal Components, IJCNN 2020",
     run=_run,
+    backward=False,
 )

@@ -84,4 +84,5 @@ RISE = Method(
     default="paper",
     run=_run,
     passes=lambda settings, height, width: int(settings.masks),
+    backward=False,
 )

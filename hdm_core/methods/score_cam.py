@@ -57,4 +57,5 @@ SCORE_CAM = cam_method(
     source="Wang et al.: Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks, CVPR Workshops 2020",
     run=_run,
     network_passes=_channels,
+    backward=False,
 )

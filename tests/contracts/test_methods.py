@@ -324,6 +324,18 @@ def test_progress_tells_of_every_pass(method: str, batch: int | None) -> None:
     assert result.passes >= METHODS[method].passes(settings_of(method), 16, 16)
 
 
+def test_the_entry_says_whether_a_pass_has_a_backward(method: str) -> None:
+    seen: list[bool] = []
+
+    class Watched(Untraceable):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(torch.is_grad_enabled())
+            return super().forward(images)
+
+    run(Watched(smooth()), pictures(1), method)
+    assert any(seen) == METHODS[method].backward
+
+
 def test_an_exception_of_the_listener_reaches_the_caller(method: str) -> None:
     def listen(_passes: int) -> None:
         raise InterruptionError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -47,6 +49,16 @@ def test_a_plan_by_hand() -> None:
     assert cost.gpu_hours["A100"] == pytest.approx(5 * (4 + forwards) * 1e9 / (2470 * 24.6e9) / 3600)
 
 
+def test_a_pass_without_a_backward_costs_a_forward() -> None:
+    measured = [Measured(1.0, 0.25, 0.0, "cpu")]
+    rise, cam = (
+        replace(plan_of(configuration(methods=[method]), images=1), passes_per_image={method: 8}) for method in ("rise", "grad_cam")
+    )
+    metrics = (1 + metric_forwards(8, 8)) * 0.25
+    assert add_up(rise, measured, 0.0, 1e9).seconds == pytest.approx(8 * 0.25 + metrics)
+    assert add_up(cam, measured, 0.0, 1e9).seconds == pytest.approx(8 * 1.0 + metrics)
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 8))
 def test_the_busiest_worker_has_no_less_than_its_share_and_no_more_than_a_shard_beyond_it(shards: list[int], workers: int) -> None:
     assert sum(shards) / workers <= busiest(shards, workers) <= sum(shards) / workers + max(shards)
@@ -57,7 +69,7 @@ def test_operations_of_a_forward_pass_and_of_a_pass() -> None:
     classifier = Classifier.from_torchvision("resnet50")
     flop = forward_flop(classifier, 224)
     assert flop == pytest.approx(8.2e9, rel=0.01), "the published 4.1 G multiplications and additions"
-    images = torch.zeros(16, 3, 64, 64, requires_grad=True)  # the head's rows are filled up to 16
-    with classifier.folded(images.detach()) as network, FlopCounterMode(display=False) as counter:
+    images = torch.zeros(16, 3, 64, 64, requires_grad=True)
+    with classifier.frozen() as network, FlopCounterMode(display=False) as counter:
         network(images)[:, 0].sum().backward()
     assert counter.get_total_flops() == pytest.approx(16 * 2 * forward_flop(classifier, 64), rel=0.01)
