@@ -326,13 +326,9 @@ def test_progress_tells_of_every_pass(method: str, batch: int | None) -> None:
 
 def test_the_entry_says_whether_a_pass_has_a_backward(method: str) -> None:
     seen: list[bool] = []
-
-    class Watched(Untraceable):
-        def forward(self, images: Tensor) -> Tensor:
-            seen.append(torch.is_grad_enabled())
-            return super().forward(images)
-
-    run(Watched(smooth()), pictures(1), method)
+    network = smooth()
+    network[1].register_forward_pre_hook(lambda _module, _inputs: seen.append(torch.is_grad_enabled()))
+    run(network, pictures(1), method)
     assert any(seen) == METHODS[method].backward
 
 
