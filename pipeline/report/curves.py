@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.compute as pc
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -17,8 +16,8 @@ from hdm_core import METHODS
 from pipeline.store import RunStore
 
 _OURS = {"hdm": "#b3261e", "dm": "#e07b00"}  # thick and warm; every other method is thin
-_OTHERS = [colour for number, colour in enumerate(colormaps["tab20"].colors) if number not in {2, 3, 6, 7}]  # type: ignore[attr-defined]
-_LINES = ("-", "--", ":")
+_OTHERS = [f"C{number}" for number in (0, 2, 4, 5, 6, 7, 8, 9)]  # without the warm ones
+_LINES = ("-", "--", ":")  # another for every round of the colours
 
 
 @dataclass
@@ -69,7 +68,7 @@ def draw_curves(curves: Mapping[str, Curves]) -> bytes:
                 curve,
                 color=colour,
                 linewidth=2.4 if method in _OURS else 1.2,
-                linestyle="-" if method in _OURS else _LINES[number % len(_LINES)],
+                linestyle="-" if method in _OURS else _LINES[number // len(_OTHERS) % len(_LINES)],
                 label=METHODS[method].title,
             )
     _label(left, "Deletion ↓", "pixels hidden, the most salient first (%)")
