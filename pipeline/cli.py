@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -129,15 +129,22 @@ def status(run: Run, as_json: Json = False) -> None:
 
 
 @app.command()
-def tables(run: Run, as_json: Json = False) -> None:
-    """Print a run's metrics, a row a method."""
+def tables(
+    run: Run,
+    format_: Annotated[Literal["text", "markdown", "latex", "csv"], typer.Option("--format", help="how they are written")] = "text",
+    as_json: Json = False,
+) -> None:
+    """Print the paper's Tables 1, 2 and 3 of a run; of HDM and DM alone, its ablation."""
+    from pipeline.paper import FORMATS, paper_tables, to_rich
     from pipeline.tables import aggregate
 
-    table = aggregate(_open(run))
+    store = _open(run)
+    table = aggregate(store)
     if as_json:
         _print_json({"run": run, "tables": table.to_pylist()})
-    else:
-        _print_tables(table)
+        return
+    laid_out = paper_tables(table, store.info()["name"])
+    _out.print(to_rich(laid_out)) if format_ == "text" else sys.stdout.write(FORMATS[format_](laid_out))
 
 
 @app.command()

@@ -20,7 +20,7 @@ def measure(
     settings: MetricSettings,
     batch: int,
 ) -> list[dict[str, Any]]:
-    """A record for each of B explained images; metrics for those whose status is ok.
+    """A record for each of B explained images; metrics, and the curves `deletion` and `insertion`, for those whose status is ok.
 
     Args:
         images: (B, C, H, W).
@@ -52,4 +52,6 @@ def measure(
         for name, values in metrics.values.items():
             for i, value in zip(good, values.tolist(), strict=True):
                 records[i][name] = None if math.isnan(value) else value  # NaN: the metric does not apply
+        for i, deletion, insertion in zip(good, metrics.deletion.tolist(), metrics.insertion.tolist(), strict=True):
+            records[i] |= {"deletion": deletion, "insertion": insertion}
     return records

@@ -59,7 +59,8 @@ def read_tables(store: RunStore) -> pa.Table:
 
 def best(table: pa.Table) -> set[tuple[str, str]]:
     """The (method, metric) pairs with the best mean of their metric; ties are all best."""
-    means = {(row["method"], row["metric"]): row["mean"] for row in table.to_pylist() if row["mean"] is not None}
+    rows = table.to_pylist()
+    means = {(row["method"], row["metric"]): row["mean"] for row in rows if row["mean"] is not None and not math.isnan(row["mean"])}
     found = set()
     for metric, less_is_better in METRICS.items():
         values = {pair: mean for pair, mean in means.items() if pair[1] == metric}

@@ -46,9 +46,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the gallery: one image, as its row of images.parquet and as tiles."""
+    """A row of the gallery: one image, as its row of images.parquet and as tiles of side x side pixels."""
 
     image: Mapping[str, Any]
+    side: int
     photograph: Tile
     maps: Sequence[Tile]
     stages: Sequence[Tile]
@@ -114,7 +115,7 @@ def _draw(store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[s
             for number, (mask, weight) in enumerate(zip(read_map(maps, STAGES, row), record["stage_weights"], strict=True), start=1):
                 picture = put(f"stage-{number}", overlay(view, mask))
                 stages.append(Tile(f"Stage {number}", f"HDM's mask of stage {number} for {name}", picture, f"weight {weight:.3f}"))
-    return Entry(image, photograph, tiles, stages)
+    return Entry(image, side, photograph, tiles, stages)
 
 
 def _jpeg(picture: Image.Image) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.report.figures import draw_figures
 from pipeline.report.gallery import draw_gallery
 from pipeline.report.heatmap import legend
 from pipeline.report.summary import body, facts, head, problems, settings
@@ -24,6 +25,7 @@ def write_report(store: RunStore, limit: int = 24) -> str:
     table = aggregate(store)
     info = store.info()
     listed, problem_count = problems(records)
+    gallery = draw_gallery(store, records, store.images(), limit)
     environment = Environment(
         loader=PackageLoader("pipeline", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -41,7 +43,8 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         titles=TITLES,
         problems=listed,
         problem_count=problem_count,
-        gallery=draw_gallery(store, records, store.images(), limit),
+        gallery=gallery,
+        figures=draw_figures(store, gallery),
         limit=limit,
         legend=legend(),
         method=info["config"]["methods"][0],

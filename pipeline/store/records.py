@@ -44,6 +44,17 @@ RECORDS = pa.schema(
     metadata=_METADATA,
 )
 
+# The target's probability along both curves, of the images that were measured: from none to all of the pixels in equal steps.
+CURVES = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("method", pa.string()),
+        ("deletion", pa.list_(pa.float32())),  # while pixels go
+        ("insertion", pa.list_(pa.float32())),  # while they come
+    ],
+    metadata=_METADATA,
+)
+
 IMAGES = pa.schema(
     [
         ("row", pa.int64()),

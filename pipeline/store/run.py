@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +17,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import InputError, one_line
 from pipeline.plan import Plan, Shard, sample_row
 from pipeline.store.maps import Arrays, create_arrays, layout, write_shard
-from pipeline.store.records import FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, with_facts
+from pipeline.store.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, with_facts
 from pipeline.store.storage import Storage, to_json
 
 _READERS = 16  # parts that are fetched at once
@@ -99,10 +99,15 @@ class RunStore:
     def write_shard(
         self, shard: Shard, arrays: Arrays, records: Sequence[dict[str, Any]], facts: Sequence[dict[str, Any]], config_hash: str
     ) -> bool:
-        """Writes a shard's objects, reads them back for their checksums, and commits. False if it was committed meanwhile."""
+        """Writes a shard's objects, reads them back for their checksums, and commits. False if it was committed meanwhile.
+
+        Args:
+            records: rows of RECORDS; those that were measured also have the curves of CURVES.
+        """
         maps = write_shard(self.storage.zarr("maps.zarr"), shard.index, shard.start, arrays)
         names = [f"maps.zarr/{name}" for name in maps]
-        for folder, rows, schema in (("records", records, RECORDS), ("images", facts, FACTS)):
+        curves = [record for record in records if record.get("deletion") is not None]
+        for folder, rows, schema in (("records", records, RECORDS), ("curves", curves, CURVES), ("images", facts, FACTS)):
             names.append(f"{folder}/part-{shard.index:06d}.parquet")
             self.storage.write(names[-1], to_parquet(rows, schema))
         commit = {
@@ -116,6 +121,13 @@ class RunStore:
     def records(self) -> pa.Table:
         """The records of all committed shards, in row order."""
         return from_parquet(self._parts("records"), RECORDS)
+
+    def curves(self) -> Iterator[pa.Table]:
+        """The curves of the committed shards, a part at a time; a run that an earlier version began may lack some or all."""
+        names = set(self.storage.names("curves"))
+        for index in sorted(self.done()):
+            if (name := f"part-{index:06d}.parquet") in names:
+                yield from_parquet([self.storage.read(f"curves/{name}")], CURVES)
 
     def images(self) -> pa.Table:
         """images.parquet."""

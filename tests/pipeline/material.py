@@ -112,6 +112,8 @@ def record(plan: Plan, shard: Shard, row: int, method: str, **changes: Any) -> d
         "passes": 1,
         "seconds": 0.25,
         "stage_weights": [0.75, 0.25] if method == "hdm" else None,
+        "deletion": [1.0, 0.5, 0.25],
+        "insertion": [0.25, 0.5, 1.0],
         "seed": 0,
         "device": "cpu",
         **changes,

@@ -233,7 +233,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", ["demoo", "", "nowhere/run.yaml", "nosuchprotocol://bucket/run.yaml"])
 def test_what_is_neither_a_preset_nor_a_file_is_answered_with_the_presets(source: str) -> None:
     message = refused(lambda: load_config(source))
-    assert f"{source}: neither a preset (cub-full, demo, pm-full) nor a file" in message
+    assert f"{source}: neither a preset (ablation, cub-full, demo, pm-full) nor a file" in message
 
 
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:

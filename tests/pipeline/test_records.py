@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,6 +44,12 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "stage_weights": "list<element: float>",
         "seed": "int64",
         "device": "string",
+    },
+    "curves/part-000000.parquet": {
+        "row": "int64",
+        "method": "string",
+        "deletion": "list<element: float>",
+        "insertion": "list<element: float>",
     },
     "images.parquet": {
         "row": "int64",
@@ -116,6 +123,29 @@ def test_no_parts_are_an_empty_table_of_the_schema() -> None:
 def test_parts_are_joined_in_their_order() -> None:
     parts = [to_parquet([{"row": row} for row in rows], FACTS) for rows in ([4, 5], [0])]
     assert from_parquet(parts, FACTS)["row"].to_pylist() == [4, 5, 0]
+
+
+# The curves
+
+
+def test_curves_are_those_of_the_images_that_were_measured(plan: Plan, store: RunStore) -> None:
+    store.create(plan)
+    arrays, records, facts = results(plan, plan.shards[1])
+    for record in records[1:3]:
+        del record["deletion"], record["insertion"]
+    store.write_shard(plan.shards[1], arrays, records, facts, plan.config.hash())
+    (part,) = store.curves()
+    ends = {"deletion": [1.0, 0.5, 0.25], "insertion": [0.25, 0.5, 1.0]}
+    assert part.to_pylist() == [{"row": 2, "method": "hdm", **ends}, {"row": 3, "method": "grad_cam", **ends}]
+
+
+def test_only_curves_of_committed_shards_count_and_an_old_run_has_fewer(run: Path) -> None:
+    store = RunStore.open(str(run))
+    (run / "commits/000002.json").unlink()
+    (run / "curves/part-000000.parquet").unlink()
+    assert [part["row"].to_pylist() for part in store.curves()] == [[2, 2, 3, 3]]
+    shutil.rmtree(run / "curves")
+    assert list(store.curves()) == []
 
 
 # images.parquet

@@ -44,7 +44,7 @@ def test_killed_and_resumed_is_the_same_bytes(tmp_path: Path) -> None:
     assert json.loads(resumed.stdout)["statuses"].keys() == {"ok"}, "flat maps would be the same bytes whatever happened"
     undisturbed = tmp_path / "out" / "whole"
     assert files(run, "maps.zarr") == files(undisturbed, "maps.zarr")
-    assert files(run, "images") == files(undisturbed, "images")
+    assert files(run, "images", "curves") == files(undisturbed, "images", "curves")
     assert (run / "images.parquet").read_bytes() == (undisturbed / "images.parquet").read_bytes()
     assert pq.read_table(run / "tables.parquet") == pq.read_table(undisturbed / "tables.parquet")
     for part in (undisturbed / "records").iterdir():

@@ -133,7 +133,7 @@ def test_records_say_what_happened(classifier: Classifier, samples: list[Sample]
 
 def test_only_maps_that_are_ok_are_measured(classifier: Classifier, samples: list[Sample]) -> None:
     for record in rows(work(classifier, config_of(), samples)):
-        for metric in set(METRICS) - {"proportion"}:
+        for metric in (set(METRICS) - {"proportion"}) | {"deletion", "insertion"}:
             assert (record.get(metric) is not None) == (record["status"] == "ok")
 
 
@@ -201,6 +201,9 @@ def test_metrics_are_those_of_the_stored_map(classifier: Classifier, tmp_path: P
         assert record[name] == pytest.approx(float(values[0]), rel=1e-6), name
     assert record["region"] == "bbox"
     assert 0 < record["proportion"] <= 1
+    for name, curve in (("deletion", metrics.deletion[0]), ("insertion", metrics.insertion[0])):
+        assert record[name] == pytest.approx(curve.tolist(), rel=1e-6)
+        assert np.trapezoid(record[name]) / (len(record[name]) - 1) == pytest.approx(record[f"{name}_auc"], rel=1e-5)
 
 
 @pytest.mark.parametrize("fails", [False, True])

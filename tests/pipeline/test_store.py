@@ -42,7 +42,7 @@ def expected(plan: Plan) -> dict[str, np.ndarray]:
 
 
 def test_a_finished_run_is_exactly_these_files(run: Path) -> None:
-    parts = [f"{folder}/part-{index:06d}.parquet" for folder in ("records", "images") for index in range(3)]
+    parts = [f"{folder}/part-{index:06d}.parquet" for folder in ("records", "curves", "images") for index in range(3)]
     maps = ["zarr.json", *(f"{name}/zarr.json" for name in ("hdm", "grad_cam", "hdm_stages"))]
     maps += [f"{name}/c/{index}/0/0" for name in ("hdm", "grad_cam") for index in range(3)]
     maps += [f"hdm_stages/c/{index}/0/0/0" for index in range(3)]
