@@ -19,7 +19,7 @@ from hdm_core.methods.rise import RISE
 from hdm_core.methods.score_cam import SCORE_CAM
 from hdm_core.methods.xgrad_cam import XGRAD_CAM
 
-# In the order of the paper's tables.
+# As tables and pages list them.
 METHODS: dict[str, Method] = {
     method.id: method
     for method in (
