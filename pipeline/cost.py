@@ -72,7 +72,8 @@ def add_up(plan: Plan, measured: Sequence[Measured], start: float, flop: float) 
     """The cost of a plan for workers that measured this, ready after `start` seconds; flop is of one forward pass."""
     a_pass, a_forward, reading = (fmean(getattr(found, name) for found in measured) for name in ("a_pass", "a_forward", "reading"))
     passes = sum(plan.passes_per_image.values())
-    forwards = len(plan.config.methods) * (1 + metric_forwards(plan.side, plan.side))
+    methods = len(plan.config.methods)
+    forwards = methods + metric_forwards(plan.side, plan.side, plan.config.metrics.protocol, methods)
     image = passes * a_pass + forwards * a_forward + reading
     work = busiest([len(shard) for shard in plan.shards], len(measured)) * image
     count = len(plan.samples)
