@@ -19,7 +19,7 @@ from pipeline.bench.libraries import PROGRAMS
 from pipeline.device import device_name
 from pipeline.errors import InputError
 
-# What takes a network's run for every mask or channel is shown one image, few masks, and MobileNetV2's layer of 320 channels.
+# What runs the network for every step, mask or channel is shown one image, few masks, and MobileNetV2's layer of 320 channels.
 _LAYER = "features.17"
 REDUCED: Mapping[str, Mapping[str, Any]] = {
     "integrated_gradients": {},
@@ -76,9 +76,11 @@ def bench_method(classifier: Classifier, images: Tensor, method: str, pairs: int
     """
     changes = REDUCED.get(method, {})
     images = images[:1] if method in REDUCED else images
-    settings = get_method(method).configure(**changes)
     theirs = copy.deepcopy(classifier.module).eval()  # libraries leave hooks and gradients behind
     layer = theirs.get_submodule(changes["layer"]) if "layer" in changes else last_spatial_layer(theirs, images)
+    if get_method(method).layer is not None:  # libraries are told the layer, and so are we
+        changes = {"layer": next(name for name, module in theirs.named_modules() if module is layer)}
+    settings = get_method(method).configure(**changes)
 
     def ours() -> float:
         return _seconds(lambda: explain(classifier, images, method, **changes), images)
