@@ -52,7 +52,8 @@ class Viewer:
         self, network: nn.Module, images: Tensor, targets: Tensor, grounds: Sequence[Tensor], rank: Tensor, index: Tensor, batch: int
     ) -> None:
         self._network, self._targets, self._rank, self._index, self._batch = network, targets, rank, index, batch
-        self._images, self._grounds = images.contiguous(), grounds
+        self._images = images.contiguous()
+        self._grounds = grounds[0][None] if len(grounds) == 1 else torch.stack([ground.expand_as(images) for ground in grounds])
 
     def probabilities(self, shared: list[View], own: list[View]) -> tuple[Tensor, Tensor]:
         """The targets' probabilities: of every image in the shared views, (B, len(shared)), and of every map in its own, (N, len(own))."""
@@ -67,10 +68,9 @@ class Viewer:
 
     def _probability(self, image: Tensor, of: Tensor, view: Tensor) -> Tensor:
         rank = self._rank[of][:, None]
-        first, last, ground = view.to(rank.dtype)[:, :, None, None, None].unbind(1)
-        behind, *other = (picture[image] if len(picture) > 1 else picture for picture in self._grounds)
-        if other:
-            behind = torch.where(ground == 1, other[0], behind)
+        first, last = view[:, :2, None, None, None].to(rank.dtype).unbind(1)
+        # A ground that is the same for all images is not copied for each.
+        behind = self._grounds[0] if self._grounds.shape[:2] == (1, 1) else self._grounds[view[:, 2], image]
         shown = ((rank >= first) & (rank < last)).to(self._images.dtype)
         # Exact for 0 and 1, and on the CPU twenty times as fast as `where`.
         pictures = torch.lerp(behind, self._images[image], shown).contiguous(memory_format=LAYOUT)
