@@ -55,21 +55,44 @@ def capture(layer: nn.Module) -> Iterator[Captured]:
         handle.remove()
 
 
-def activations_and_gradients(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer's output and the gradient of the targets' logits to it, each (B, K, h, w), in one pass.
+@dataclass(frozen=True)
+class Answer:
+    """What a network answered and what a layer put out on the way, with the graph between the two.
+
+    Attributes:
+        layer: the submodule.
+        activations: (B, K, h, w).
+        logits: (B, classes).
+    """
+
+    layer: nn.Module
+    activations: Tensor
+    logits: Tensor
+
+    @torch.enable_grad()
+    def gradients(self, targets: Tensor) -> Tensor:
+        """The gradient of the targets' logits, targets (B,), to the activations: (B, K, h, w).
+
+        Raises:
+            ValueError: if the layer takes no part in the network's answer.
+        """
+        score = self.logits.gather(1, targets[:, None]).sum()
+        gradients = torch.autograd.grad(score, self.activations, allow_unused=True)[0] if score.requires_grad else None
+        if gradients is None:
+            raise ValueError("the target layer takes no part in the network's answer")
+        return gradients
+
+
+def answer_at(network: nn.Module, layer: nn.Module, images: Tensor) -> Answer:
+    """One forward pass, of which only what follows the layer is remembered.
 
     Raises:
         TypeError: if the layer does not put out (B, K, h, w).
-        ValueError: if the layer takes no part in the network's answer.
+        ValueError: if the layer is not called.
     """
     with capture(layer) as captured, torch.enable_grad():
         logits = class_logits(network, images)
-        activations = _called(captured)
-        score = logits.gather(1, targets[:, None]).sum()
-        gradients = torch.autograd.grad(score, activations, allow_unused=True)[0] if score.requires_grad else None
-        if gradients is None:
-            raise ValueError("the target layer takes no part in the network's answer")
-    return activations.detach(), gradients
+    return Answer(layer, _called(captured), logits)
 
 
 @torch.no_grad()

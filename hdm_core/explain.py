@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hdm_core.capture import answer_at
 from hdm_core.classifier import Classifier
 from hdm_core.consistency import Passes, Progress
 from hdm_core.device import Precision, default_batch, default_precision, largest_batch
@@ -99,12 +100,17 @@ def explain_with(
         raise ValueError(f"the network's weights are {classifier.dtype} and the images {images.dtype}: convert one, such as module.float()")
     images = images.detach().to(classifier.device)
     precision = precision or default_precision(classifier.device)
-    passes = Passes(progress)
+    passes, entry = Passes(progress), get_method(method)
     with classifier.frozen() as network, torch.enable_grad():
-        with torch.no_grad():
-            logits = torch.cat([class_logits(network, part) for part in torch.split(images, batch)])
+        answer = None
+        if entry.layer and len(images) <= batch:
+            answer = answer_at(network, entry.layer(network, settings, images), images)
+            logits = answer.logits.detach()
+        else:
+            with torch.no_grad():
+                logits = torch.cat([class_logits(network, part) for part in torch.split(images, batch)])
         chosen = resolve_targets(logits, targets)
-        raw = get_method(method).run(Job(classifier, images, chosen, batch, passes, precision), settings)
+        raw = entry.run(Job(classifier, images, chosen, batch, passes, precision, answer), settings)
     maps, status = _check(raw.maps.float(), logits.gather(1, chosen[:, None])[:, 0])
     return Explanation(maps, status, chosen, logits.float(), passes.total // len(images), raw.stages, raw.stage_weights)
 

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hdm_core import Classifier, Explanation, MetricSettings, evaluate
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What one method made of some images of a batch.
+
+    Attributes:
+        method: its id.
+        places: of the images in the batch, as many as the explanation has maps.
+        seconds: an image.
+    """
+
+    method: str
+    places: list[int]
+    explanation: Explanation
+    seconds: float
 
 
 def measure(
@@ -16,42 +34,50 @@ def measure(
     images: Tensor,
     regions: Tensor,
     kinds: Sequence[str],
-    explanation: Explanation,
+    explained: Sequence[Explained],
     settings: MetricSettings,
     batch: int,
-) -> list[dict[str, Any]]:
-    """A record for each of B explained images; metrics, and the curves `deletion` and `insertion`, for those whose status is ok.
+) -> dict[tuple[int, str], dict[str, Any]]:
+    """(place, method) -> a record for every explained image.
+
+    Where the status is ok it has the metrics and the curves `deletion` and `insertion`; all maps are measured together.
 
     Args:
-        images: (B, C, H, W).
+        images: (B, C, H, W), the batch.
         regions: (B, H, W) bool, the ground truth.
         kinds: of the B regions.
         batch: how many images go through the network at once.
     """
-    probability = explanation.logits.softmax(1)
-    weights = explanation.stage_weights
-    records: list[dict[str, Any]] = []
-    for i, target in enumerate(explanation.targets.tolist()):
-        records.append(
-            {
+    records: dict[tuple[int, str], dict[str, Any]] = {}
+    maps: dict[tuple[int, str], Tensor] = {}
+    for item in explained:
+        explanation, weights = item.explanation, item.explanation.stage_weights
+        probability = explanation.logits.softmax(1)
+        for i, (place, target) in enumerate(zip(item.places, explanation.targets.tolist(), strict=True)):
+            records[place, item.method] = {
                 "status": explanation.status[i],
                 "target": target,
                 "target_name": classifier.class_name(target),
                 "probability": float(probability[i, target]),
                 "logit": float(explanation.logits[i, target]),
-                "region": kinds[i],
+                "region": kinds[place],
                 "passes": explanation.passes,
                 "stage_weights": None if weights is None else weights[i].tolist(),
+                "seconds": item.seconds,
             }
-        )
-    good = [i for i, status in enumerate(explanation.status) if status == "ok"]
-    if good:
+            if explanation.status[i] == "ok":
+                maps[place, item.method] = explanation.maps[i]
+    if maps:
         # Measured on what is stored, so that a reader of the store can repeat it.
-        stored = explanation.maps[good].half().float()
-        metrics = evaluate(classifier, images[good], stored, explanation.targets[good], regions[good], settings, batch=batch)
+        stored = torch.stack(list(maps.values())).half().float()
+        about = [(place, records[place, method]["target"]) for place, method in maps]
+        asked = list(dict.fromkeys(about))
+        places, targets = torch.tensor(asked).unbind(1)
+        index = torch.tensor([asked.index(pair) for pair in about])
+        metrics = evaluate(classifier, images[places], stored, targets, regions[places], settings, index=index, batch=batch)
         for name, values in metrics.values.items():
-            for i, value in zip(good, values.tolist(), strict=True):
-                records[i][name] = None if math.isnan(value) else value  # NaN: the metric does not apply
-        for i, deletion, insertion in zip(good, metrics.deletion.tolist(), metrics.insertion.tolist(), strict=True):
-            records[i] |= {"deletion": deletion, "insertion": insertion}
+            for key, value in zip(maps, values.tolist(), strict=True):
+                records[key][name] = None if math.isnan(value) else value  # NaN: the metric does not apply
+        for key, deletion, insertion in zip(maps, metrics.deletion.tolist(), metrics.insertion.tolist(), strict=True):
+            records[key] |= {"deletion": deletion, "insertion": insertion}
     return records

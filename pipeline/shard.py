@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hdm_core import Classifier, Explanation, explain_with
+from hdm_core import Classifier, explain_with
 from hdm_core.device import default_batch
 from hdm_core.settings import HDMSettings
 from pipeline.classifiers import preprocess_of
@@ -20,7 +20,7 @@ from pipeline.config import RunConfig
 from pipeline.datasets import Sample
 from pipeline.device import device_name
 from pipeline.errors import one_line
-from pipeline.measuring import measure
+from pipeline.measuring import Explained, measure
 from pipeline.plan import Shard
 from pipeline.reading import Seen, read_batches
 from pipeline.store.maps import STAGES, layout
@@ -69,14 +69,20 @@ def explain_shard(
         if not seen:
             continue
         images = classifier.prepare([item.picture.image for item in seen])
+        explained: list[Explained] = []
         for method in config.methods:
-            for chosen, explanation, outcome in _explain(classifier, config, images, seen, method, batch, progress):
-                rows = [item.row for item in chosen]
-                outcomes.update({(row, method): record for row, record in zip(rows, outcome, strict=True)})
-                if explanation is not None:
-                    arrays[method][rows] = explanation.maps.half().cpu().numpy()
-                    if explanation.stages is not None:
-                        arrays[STAGES][rows] = explanation.stages.nan_to_num(0).half().cpu().numpy()
+            for found in _explain(classifier, config, images, method, batch, progress):
+                if isinstance(found, Failed):
+                    outcomes[seen[found.place].row, method] = {"status": "failed", "error": found.error}
+                    continue
+                explained.append(found)
+                rows, explanation = [seen[place].row for place in found.places], found.explanation
+                arrays[method][rows] = explanation.maps.half().cpu().numpy()
+                if explanation.stages is not None:
+                    arrays[STAGES][rows] = explanation.stages.nan_to_num(0).half().cpu().numpy()
+        regions, kinds = torch.stack([item.region for item in seen]), [item.kind for item in seen]
+        measured = measure(classifier, images, regions, kinds, explained, config.metrics, batch)
+        outcomes.update({(seen[place].row, method): record for (place, method), record in measured.items()})
 
     common = {"run": config.name, "shard": shard.index, "seed": config.seed, "device": device_name(classifier.device)}
     common |= {"region": "none", "passes": 0}
@@ -88,18 +94,25 @@ def explain_shard(
     return ShardResult(arrays, records, facts)
 
 
+@dataclass(frozen=True)
+class Failed:
+    """An image of a batch on which a method raised."""
+
+    place: int
+    error: str
+
+
 def _explain(
-    classifier: Classifier, config: RunConfig, images: Tensor, seen: Sequence[Seen], method: str, batch: int, progress: Progress | None
-) -> Iterator[tuple[list[Seen], Explanation | None, list[dict[str, Any]]]]:
-    """Images (B, C, H, W) explained by one method: some of them at a time, with their explanation and their records.
+    classifier: Classifier, config: RunConfig, images: Tensor, method: str, batch: int, progress: Progress | None
+) -> Iterator[Explained | Failed]:
+    """Images (B, C, H, W) explained by one method: some of them at a time.
 
     Where the method fails on the batch it goes on image by image, so that one image costs no other its map.
     """
     targets = None if config.target == "predicted" else config.target
-    attempts = [list(range(len(seen)))]
+    attempts = [list(range(len(images)))]
     while attempts:
         places = attempts.pop(0)
-        chosen = [seen[place] for place in places]
         begin = time.perf_counter()
         try:
             explanation = explain_with(
@@ -116,9 +129,6 @@ def _explain(
             if len(places) > 1:
                 attempts = [[place] for place in places]
             else:
-                yield chosen, None, [{"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}"}]
+                yield Failed(places[0], f"{type(error).__name__}: {one_line(error)}")
             continue
-        seconds = (time.perf_counter() - begin) / len(places)
-        regions, kinds = torch.stack([item.region for item in chosen]), [item.kind for item in chosen]
-        records = measure(classifier, images[places], regions, kinds, explanation, config.metrics, batch)
-        yield chosen, explanation, [{**record, "seconds": seconds} for record in records]
+        yield Explained(method, places, explanation, (time.perf_counter() - begin) / len(places))

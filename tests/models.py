@@ -8,6 +8,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from hdm_core.capture import answer_at
+
 
 def smooth(classes: int = 3, channels: int = 3, seed: int = 0) -> nn.Sequential:
     """A network without kinks whose logits spread over several units, in the default dtype."""
@@ -143,6 +145,12 @@ def pictures(batch: int = 3, height: int = 16, width: int | None = None, channel
             channels, 1, 1, generator=generator, dtype=torch.float64
         )
     return images.to(torch.get_default_dtype())
+
+
+def activations_and_gradients(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer's output and the gradient of the targets' logits to it, each (B, K, h, w)."""
+    answer = answer_at(network, layer, images)
+    return answer.activations.detach(), answer.gradients(targets)
 
 
 def snapshot(network: nn.Module) -> dict[str, object]:

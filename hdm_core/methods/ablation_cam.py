@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hdm_core.capture import activations_and_gradients, activations_and_logits, calls_of, logits_with
+from hdm_core.capture import activations_and_logits, calls_of, logits_with
 from hdm_core.classifier import Classifier
 from hdm_core.methods.base import Job, RawMaps
-from hdm_core.methods.cam import CAMSettings, cam_method, in_parts, target_layer
+from hdm_core.methods.cam import CAMSettings, answer_of, cam_method, in_parts, layer_of, target_layer
 from hdm_core.tail import is_affine, tail_of
 
 _TOLERANCE = 1e-3
@@ -73,7 +73,8 @@ def _weights(drops: Tensor, activations: Tensor) -> Tensor:
 
 def _closed_form(part: Job, layer: nn.Module) -> Tensor:
     """All drops from one gradient, y_c - y_c^k = sum_ij A_ij dy_c / dA_ij: for pooling and a linear layer it is w_ck mean(A_k)."""
-    activations, gradients = activations_and_gradients(part.classifier.module, layer, part.images, part.targets)
+    answer = answer_of(part, layer)
+    activations, gradients = answer.activations.detach(), answer.gradients(part.targets)
     part.passes.add(len(activations))
     return _weights((gradients * activations).sum((2, 3)), activations)
 
@@ -81,7 +82,8 @@ def _closed_form(part: Job, layer: nn.Module) -> Tensor:
 @torch.no_grad()
 def _one_by_one(part: Job, layer: nn.Module, way: _Way, logits_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Each drop by a run of its own; `logits_of` takes ablated activations (N, K, h, w) and the images (N,) that they are of."""
-    activations, logits = activations_and_logits(part.classifier.module, layer, part.images)
+    answer = answer_of(part, layer)
+    activations, logits = answer.activations.detach(), answer.logits.detach()
     batch, channels = activations.shape[:2]
     part.passes.add(batch)
     rows = torch.arange(batch * channels, device=activations.device)
@@ -99,7 +101,7 @@ def _one_by_one(part: Job, layer: nn.Module, way: _Way, logits_of: Callable[[Ten
 
 def _run(job: Job, settings: CAMSettings) -> RawMaps:
     network = job.classifier.module
-    layer = target_layer(network, settings, job.images)
+    layer = layer_of(job, settings)
     way = _way(network, layer, job.images)
     if way.affine:
         return in_parts(job, layer, _closed_form)

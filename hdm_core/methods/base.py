@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from hdm_core.capture import Answer
 from hdm_core.classifier import Classifier
 from hdm_core.consistency import Passes
 from hdm_core.device import Precision
@@ -24,6 +25,7 @@ class Job:
     batch: int  # at most so many images go through the network at once
     passes: Passes
     precision: Precision = "float32"  # of the network while masks are trained or tried
+    answer: Answer | None = None  # of the pass that found the targets, for a method that looks at one layer, if one batch holds all images
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Method:
     passes: Callable[[Any, int, int], int]  # settings, height, width -> passes an image with every network
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None  # those that depend on it: see `cost`
     backward: bool = True  # whether a pass has a backward; without one it costs a third to a half
+    layer: Callable[[nn.Module, Any, Tensor], nn.Module] | None = None  # network, settings, images -> what `Job.answer` is of
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
         """Passes an image: those that the settings tell and those that the network adds, such as one for every channel of a layer.

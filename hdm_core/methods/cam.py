@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hdm_core.capture import activations_and_gradients, last_spatial_layer
+from hdm_core.capture import Answer, answer_at, last_spatial_layer
 from hdm_core.classifier import Classifier
 from hdm_core.masks import normalise, upsample
 from hdm_core.methods.base import Job, Method, RawMaps
@@ -43,6 +43,7 @@ def cam_method(
         passes=lambda settings, height, width: 1,
         network_passes=network_passes,
         backward=backward,
+        layer=target_layer,
     )
 
 
@@ -50,12 +51,12 @@ def gradient_cam(cam: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Job, CAMS
     """The `run` of a CAM that is computed from activations A and gradients dy_c / dA, each (B, K, h, w) -> (B, h, w)."""
 
     def one(part: Job, layer: nn.Module) -> Tensor:
-        activations, gradients = activations_and_gradients(part.classifier.module, layer, part.images, part.targets)
-        part.passes.add(len(activations))
-        return cam(activations, gradients)
+        answer = answer_of(part, layer)
+        part.passes.add(len(part.images))
+        return cam(answer.activations.detach(), answer.gradients(part.targets))
 
     def run(job: Job, settings: CAMSettings) -> RawMaps:
-        return in_parts(job, target_layer(job.classifier.module, settings, job.images), one)
+        return in_parts(job, layer_of(job, settings), one)
 
     return run
 
@@ -70,6 +71,16 @@ def in_parts(job: Job, layer: nn.Module, cam: Callable[[Job, nn.Module], Tensor]
         # N first, too: enlarging rounds, and a constant would not stay one.
         maps.append(normalise(upsample(normalise(evidence)[:, None], height, width))[:, 0])
     return RawMaps(torch.cat(maps))
+
+
+def answer_of(part: Job, layer: nn.Module) -> Answer:
+    """The network's answer with the layer's output: that which found the targets, or one of a pass of its own."""
+    return part.answer or answer_at(part.classifier.module, layer, part.images)
+
+
+def layer_of(job: Job, settings: CAMSettings) -> nn.Module:
+    """The target layer, which need not be looked for again if a job has an answer."""
+    return job.answer.layer if job.answer else target_layer(job.classifier.module, settings, job.images)
 
 
 def target_layer(network: nn.Module, settings: CAMSettings, images: Tensor) -> nn.Module:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hdm_core.capture import activations_and_logits
 from hdm_core.methods.base import Job, RawMaps
-from hdm_core.methods.cam import CAMSettings, cam_method, in_parts, target_layer
+from hdm_core.methods.cam import CAMSettings, answer_of, cam_method, in_parts, layer_of
 
 # Of float32 activations: a projection that varies less is constant.
 _ROUNDING = 1e-5
@@ -38,13 +37,13 @@ def first_projection(activations: Tensor) -> Tensor:
 
 
 def _cam(part: Job, layer: nn.Module) -> Tensor:
-    activations, _ = activations_and_logits(part.classifier.module, layer, part.images)
+    activations = answer_of(part, layer).activations.detach()
     part.passes.add(len(activations))
     return first_projection(activations)
 
 
 def _run(job: Job, settings: CAMSettings) -> RawMaps:
-    return in_parts(job, target_layer(job.classifier.module, settings, job.images), _cam)
+    return in_parts(job, layer_of(job, settings), _cam)
 
 
 EIGEN_CAM = cam_method(

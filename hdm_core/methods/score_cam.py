@@ -10,7 +10,7 @@ from hdm_core.classifier import Classifier
 from hdm_core.logits import class_logits
 from hdm_core.masks import normalise, upsample
 from hdm_core.methods.base import Job, RawMaps
-from hdm_core.methods.cam import CAMSettings, cam_method, in_parts, target_layer
+from hdm_core.methods.cam import CAMSettings, answer_of, cam_method, in_parts, layer_of, target_layer
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def _cam(part: Job, layer: nn.Module, network: nn.Module) -> Tensor:
     and weighs nothing. `network` answers as the classifier does.
     """
     images, targets = part.images, part.targets
-    activations, _ = activations_and_logits(part.classifier.module, layer, images)
+    activations = answer_of(part, layer).activations.detach()
     part.passes.add(len(images))
     batch, channels = activations.shape[:2]
     maps = activations.flatten(0, 1)[:, None]
@@ -40,7 +40,7 @@ def _cam(part: Job, layer: nn.Module, network: nn.Module) -> Tensor:
 
 
 def _run(job: Job, settings: CAMSettings) -> RawMaps:
-    layer = target_layer(job.classifier.module, settings, job.images)
+    layer = layer_of(job, settings)
     with job.classifier.folded(job.images[:1]) as network:
         return in_parts(job, layer, lambda part, layer: _cam(part, layer, network))
 

@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from hdm_core.metrics.confidence import Probability
-from hdm_core.metrics.pixels import boundaries
+# `paper`: points of one per cent each, from and to the baseline. `rise`: Petsiuk et al., BMVC 2018: steps of a row's width, and insertion
+# starts from the blurred image.
+Protocol = Literal["paper", "rise"]
+
+_KERNEL, _SIGMA = 11, 5.0  # of RISE's blur
 
 
-def deletion_and_insertion(
-    probability: Probability, images: Tensor, rank: Tensor, baseline: Tensor, clean: Tensor, batch: int
-) -> tuple[Tensor, Tensor]:
-    """Both curves, each (B, 101): the target's softmax probability after round(i H W / 100) pixels were muted, or shown.
+def curve_points(protocol: Protocol, height: int) -> int:
+    """How many points a curve has, both ends included."""
+    return 101 if protocol == "paper" else height + 1
 
-    Args:
-        images: (B, C, H, W).
-        rank: (B, H, W), every pixel's place in descending saliency.
-        baseline: what a muted pixel becomes, broadcastable to images.
-        clean: the target's probability on the untouched images, (B,): the first point of deletion and the last of insertion.
-        batch: how many images go through the network at once.
+
+def rise_blur(images: Tensor) -> Tensor:
+    """What RISE's insertion starts from: images (B, C, H, W) blurred as its program does it, with zeros beyond the edges; the same shape.
+
+    Its kernel is a Gaussian that is mirrored at the sides of 11 x 11 cells, so that what would fall outside is not lost.
     """
-    counts = boundaries(rank.shape[1] * rank.shape[2])
-    points = len(counts)
-    images_of = torch.arange(len(images), device=images.device)
-    blank = probability(baseline.expand_as(images), images_of)
-    deletion = torch.empty(len(images), points, device=images.device)
-    insertion = torch.empty_like(deletion)
-    deletion[:, 0], insertion[:, -1] = clean, clean
-    deletion[:, -1], insertion[:, 0] = blank, blank
-    inner = [(image, point) for image in range(len(images)) for point in range(1, points - 1)]
-    for start in range(0, len(inner), batch):
-        image, point = torch.tensor(inner[start : start + batch], device=images.device).unbind(1)
-        moved = (rank[image] < torch.tensor(counts, device=images.device)[point][:, None, None])[:, None]
-        untouched, muted = images[image], baseline.expand_as(images)[image]
-        deletion[image, point] = probability(torch.where(moved, muted, untouched), image)
-        insertion[image, point] = probability(torch.where(moved, untouched, muted), image)
-    return deletion, insertion
+    reach = round(4 * _SIGMA)
+    offsets = torch.arange(-reach, reach + 1)
+    taps = torch.exp(-(offsets.double() ** 2) / (2 * _SIGMA**2))
+    places = (_KERNEL // 2 + offsets) % (2 * _KERNEL)
+    mirrored = torch.minimum(places, 2 * _KERNEL - 1 - places)
+    line = torch.zeros(_KERNEL, dtype=torch.float64).index_add(0, mirrored, taps / taps.sum()).to(images)
+    channels = images.shape[1]
+    kernel = torch.outer(line, line).expand(channels, 1, -1, -1)
+    return F.conv2d(images, kernel, padding=_KERNEL // 2, groups=channels)
 
 
 def area(curve: Tensor) -> Tensor:
-    """The area under curves (B, points) over [0, 1] by the trapezoid rule: (B,)."""
+    """The area under curves (N, points) over [0, 1] by the trapezoid rule, which is RISE's, too: (N,)."""
     return torch.trapezoid(curve, dim=1) / (curve.shape[1] - 1)

@@ -1,9 +1,8 @@
-"""All metrics of a batch of maps."""
+"""All metrics of maps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -12,11 +11,11 @@ from torch import Tensor
 from hdm_core.baselines import masked_pixels
 from hdm_core.classifier import Classifier
 from hdm_core.device import default_batch
-from hdm_core.logits import class_logits
-from hdm_core.metrics.confidence import drop_and_increase
-from hdm_core.metrics.curves import area, deletion_and_insertion
+from hdm_core.metrics.confidence import MUTED, drop_and_increase
+from hdm_core.metrics.curves import Protocol, area, rise_blur
 from hdm_core.metrics.localisation import proportion
-from hdm_core.metrics.pixels import boundaries, ranks
+from hdm_core.metrics.pixels import ranks
+from hdm_core.metrics.views import Viewer, map_views, shared_views
 from hdm_core.settings import Baseline, Settings
 
 # id -> whether less is better
@@ -35,17 +34,19 @@ class MetricSettings(Settings):
     """How maps are measured."""
 
     baseline: Baseline = Field("mean", description="what a muted pixel becomes")
-    protocol: Literal["paper"] = Field("paper", description="101 points of one per cent each, from and to the baseline")
+    protocol: Protocol = Field(
+        "paper", description="paper: 101 points, from and to the baseline; rise: steps of W pixels, insertion from the blurred image"
+    )
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The metrics of B maps.
+    """The metrics of N maps.
 
     Attributes:
-        values: metric id -> (B,) float32 on the CPU; NaN where a metric does not apply.
-        deletion: (B, 101), the target's probability while pixels go.
-        insertion: (B, 101), the same while they come.
+        values: metric id -> (N,) float32 on the CPU; NaN where a metric does not apply.
+        deletion: (N, points), the target's probability while pixels go; 101 points, or H + 1 for the protocol `rise`.
+        insertion: (N, points), the same while they come.
     """
 
     values: dict[str, Tensor]
@@ -53,9 +54,9 @@ class Metrics:
     insertion: Tensor
 
 
-def metric_forwards(height: int, width: int) -> int:
-    """How many forward passes `evaluate` makes for a map: the clean and the blank image, two shares of pixels, both curves between."""
-    return 4 + 2 * (len(boundaries(height * width)) - 2)
+def metric_forwards(height: int, width: int, protocol: Protocol = "paper", maps: int = 1) -> int:
+    """How many forward passes `evaluate` makes for an image of which there are so many maps."""
+    return len(shared_views(protocol, height, width)) + maps * len(map_views(protocol, height, width))
 
 
 def evaluate(
@@ -66,42 +67,45 @@ def evaluate(
     regions: Tensor | None = None,
     settings: MetricSettings | None = None,
     *,
+    index: Tensor | None = None,
     batch: int | None = None,
 ) -> Metrics:
     """Measures how faithful maps are to a classifier.
 
     Args:
         images: (B, C, H, W) as the classifier's preprocess gives them.
-        maps: (B, H, W) in [0, 1].
-        targets: (B,), the class that each map explains.
-        regions: (B, H, W) bool, where the evidence is; all false where unknown.
+        maps: (N, H, W) in [0, 1].
+        targets: (B,), the class that an image's maps explain.
+        regions: (B, H, W) bool, where an image's evidence is; all false where unknown.
+        index: (N,), the image that each map is of; one map an image, in order, if None. What maps of one image share is computed once.
         batch: how many images go through the network at once; None leaves it to the device.
 
     Raises:
         ValueError: if the shapes do not fit each other.
     """
     settings = settings or MetricSettings()
-    each = (len(images), *images.shape[-2:])
-    for name, tensor, expected in (("maps", maps, each), ("regions", regions, each), ("targets", targets, each[:1])):
-        if tensor is not None and tensor.shape != expected:
-            raise ValueError(f"{name} must have shape {expected}, not {tuple(tensor.shape)}")
+    index = torch.arange(len(images)) if index is None else index
+    sides = tuple(images.shape[-2:])
+    expected = {"maps": (len(index), *sides), "regions": (len(images), *sides), "targets": (len(images),)}
+    for (name, shape), tensor in zip(expected.items(), (maps, regions, targets), strict=True):
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, not {tuple(tensor.shape)}")
     batch = default_batch(classifier.device) if batch is None else batch
-    images, maps, targets = (tensor.to(classifier.device) for tensor in (images, maps, targets))
+    images, maps, targets, index = (tensor.to(classifier.device) for tensor in (images, maps, targets, index))
     baseline = masked_pixels(settings.baseline, classifier, images)
+    grounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]
+    # Part by part and in half the bits: sorting all maps of a run's methods at once would need much memory.
+    rank = torch.cat([ranks(part).int() for part in torch.split(maps, batch)])
+    shared, own = (views(settings.protocol, *sides) for views in (shared_views, map_views))
     with classifier.folded(images[:1]) as network, torch.no_grad():
-
-        def probability(pictures: Tensor, image: Tensor) -> Tensor:
-            parts = zip(torch.split(pictures, batch), torch.split(targets[image], batch), strict=True)
-            return torch.cat([class_logits(network, part).float().softmax(1).gather(1, p[:, None])[:, 0] for part, p in parts])
-
-        rank = ranks(maps)
-        clean = probability(images, torch.arange(len(images), device=images.device))
-        values = {}
-        for muted in (80, 70):
-            drop, increase = drop_and_increase(probability, images, rank, baseline, clean, muted / 100)
-            values[f"average_drop_{muted}"], values[f"increase_{muted}"] = drop, increase
-        deletion, insertion = deletion_and_insertion(probability, images, rank, baseline, clean, batch)
-        values["deletion_auc"], values["insertion_auc"] = area(deletion), area(insertion)
-        where = torch.zeros_like(maps, dtype=torch.bool) if regions is None else regions.to(maps.device)
-        values["proportion"] = proportion(maps, where)
+        common, each = Viewer(network, images, targets, grounds, rank, index, batch).probabilities(shared, own)
+    clean, blank, start = (common[index, view][:, None] for view in (0, 1, -1))
+    going, coming, kept = each.tensor_split([(len(own) - len(MUTED)) // 2, len(own) - len(MUTED)], dim=1)
+    deletion, insertion = torch.cat([clean, going, blank], 1), torch.cat([start, coming, clean], 1)
+    drop, increase = drop_and_increase(clean, kept)
+    values = {f"average_drop_{muted}": column for muted, column in zip(MUTED, drop.unbind(1), strict=True)}
+    values |= {f"increase_{muted}": column for muted, column in zip(MUTED, increase.unbind(1), strict=True)}
+    values |= {"deletion_auc": area(deletion), "insertion_auc": area(insertion)}
+    where = torch.zeros_like(images[:, 0], dtype=torch.bool) if regions is None else regions.to(images.device)
+    values["proportion"] = proportion(maps, where[index])
     return Metrics({name: values[name].cpu() for name in METRICS}, deletion.cpu(), insertion.cpu())

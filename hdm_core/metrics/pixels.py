@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def ranks(maps: Tensor) -> Tensor:
-    """The place of every pixel in descending saliency, 0 for the most salient: (B, H, W) -> (B, H, W) int64.
+    """The place of every pixel in descending saliency, 0 for the most salient: (N, H, W) -> (N, H, W) int64.
 
     Ties go to the pixel that comes first in row order.
     """
@@ -17,7 +17,11 @@ def ranks(maps: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places).reshape(maps.shape)
 
 
+def share(pixels: int, part: int, whole: int) -> int:
+    """round(pixels * part / whole), halves up, in integers."""
+    return (2 * part * pixels + whole) // (2 * whole)
+
+
 def boundaries(pixels: int, points: int = 101) -> list[int]:
     """round(i * pixels / (points - 1)) for i = 0 .. points - 1: how many pixels each point of a curve has moved."""
-    steps = points - 1
-    return [(2 * i * pixels + steps) // (2 * steps) for i in range(points)]  # halves up, in integers
+    return [share(pixels, i, points - 1) for i in range(points)]

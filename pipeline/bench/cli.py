@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:  # Ray takes seconds to import: only the command that needs it pays
+    from torch import Tensor
+
+    from hdm_core import Classifier
     from pipeline.bench.pareto import Point
 
 bench = typer.Typer(help="Measure this project against the limit and against its own baselines.", no_args_is_help=True)
@@ -21,45 +24,93 @@ bench = typer.Typer(help="Measure this project against the limit and against its
 _out = Console(width=None if sys.stdout.isatty() else 200)
 _err = Console(stderr=True)
 
+Arch = Annotated[list[str] | None, typer.Option(help="torchvision networks; MobileNetV2 if none is named")]
+Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random ones if not given")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as there are cores if not given")]
+Crop = Annotated[int, typer.Option(min=32, help="side of the network's input")]
 Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object, last on standard output")]
 
 
 @bench.command()
 def engine(
     arch: Annotated[list[str] | None, typer.Option(help="torchvision networks; MobileNetV2 and ResNet-50 if none is named")] = None,
-    weights: Annotated[str | None, typer.Option(help="torchvision weights of the networks; random ones if not given")] = None,
+    weights: Weights = None,
     images: Annotated[int, typer.Option(min=1, help="pictures whose masks are trained together")] = 2,
     pairs: Annotated[int, typer.Option(min=1, help="how often bare network and engine are measured in turn")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="optimiser steps a mask")] = 10,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as there are cores if not given")] = None,
-    crop: Annotated[int, typer.Option(min=32, help="side of the network's input")] = 224,
+    threads: Threads = None,
+    crop: Crop = 224,
     as_json: Json = False,
 ) -> None:
     """The mask optimiser against the bare network, and against one mask after another."""
     _as_a_worker()
-    import torch
-
     from hdm_core.presets import DM_PRESETS
     from pipeline.bench.engine import bench_engine
-    from pipeline.classifiers import load_classifier
-    from pipeline.config import ClassifierConfig
-    from pipeline.device import pick_device
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    device = pick_device(1)
-    # Neither speed nor agreement depends on what the pictures show.
-    shown = torch.randn(images, 3, crop, crop, generator=torch.Generator().manual_seed(0)).to(device)
     settings = DM_PRESETS["fast"].model_copy(update={"steps": steps})
+    shown = _pictures(images, crop, threads)
     results = []
     for name in arch or ["mobilenet_v2", "resnet50"]:
         _err.print(f"{name}: {pairs} pairs ...", markup=False)
-        classifier = load_classifier(ClassifierConfig(arch=name, weights=weights), seed=0).to(device)
-        results.append(bench_engine(classifier, shown, settings, pairs).facts())
+        results.append(bench_engine(_classifier(name, weights), shown, settings, pairs).facts())
+    _show("engine", results, as_json)
+
+
+@bench.command()
+def metrics(
+    arch: Arch = None,
+    weights: Weights = None,
+    images: Annotated[int, typer.Option(min=1, help="pictures that are measured together")] = 2,
+    maps: Annotated[int, typer.Option(min=1, help="maps of every picture, as of so many methods")] = 2,
+    pairs: Annotated[int, typer.Option(min=1, help="how often bare network and metrics are measured in turn")] = 5,
+    threads: Threads = None,
+    crop: Crop = 224,
+    as_json: Json = False,
+) -> None:
+    """The metrics, by either protocol, against the bare forward passes that they need."""
+    _as_a_worker()
+    from hdm_core import MetricSettings
+    from pipeline.bench.metrics import bench_metrics
+
+    shown = _pictures(images, crop, threads)
+    results = []
+    for name in arch or ["mobilenet_v2"]:
+        classifier = _classifier(name, weights)
+        for protocol in ("paper", "rise"):
+            _err.print(f"{name}, {protocol}: {pairs} pairs ...", markup=False)
+            results.append(bench_metrics(classifier, shown, maps, MetricSettings(protocol=protocol), pairs).facts())
+    _show("metrics", results, as_json)
+
+
+@bench.command()
+def methods(
+    weights: Weights = None,
+    images: Annotated[int, typer.Option(min=1, help="pictures that are explained together; costly methods take one")] = 4,
+    pairs: Annotated[int, typer.Option(min=1, help="how often library and method are measured in turn")] = 3,
+    only: Annotated[str | None, typer.Option(help="methods, by commas; all that a library has if not given")] = None,
+    threads: Threads = None,
+    crop: Crop = 224,
+    as_json: Json = False,
+) -> None:
+    """The methods on MobileNetV2 against the fastest library that has them; RISE, which none has, against a plain loop."""
+    _as_a_worker()
+    from pipeline.bench.methods import bench_method, comparable
+
+    chosen = comparable(None if only is None else only.split(","))
+    shown, classifier = _pictures(images, crop, threads), _classifier("mobilenet_v2", weights)
+    results = []
+    for name in chosen:
+        _err.print(f"{name}: {pairs} pairs ...", markup=False)
+        results.append(bench_method(classifier, shown, name, pairs))
     if as_json:
-        sys.stdout.write(json.dumps({"engine": results}) + "\n")
-    else:
-        _print(results)
+        sys.stdout.write(json.dumps({"methods": [result.facts() for result in results]}) + "\n")
+        return
+    table = Table("method", "library", "images", "settings", "ours, ms", "library, ms", "ratio", box=None)
+    for result in results:
+        changed = ", ".join(f"{key} {value}" for key, value in result.settings.items())
+        cells = [result.method, result.library, str(result.images), changed, f"{result.ours_ms:.1f}", f"{result.library_ms:.1f}"]
+        table.add_row(*cells, f"{result.ratio:.2f} ({_text(result.ratio_range)})")
+    _out.print(table)
 
 
 @bench.command()
@@ -130,7 +181,29 @@ def _as_a_worker() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | CPU_ENVIRONMENT)  # noqa: S606 - ourselves
 
 
-def _print(results: list[dict[str, Any]]) -> None:
+def _pictures(images: int, crop: int, threads: int | None) -> Tensor:
+    """Random pictures (images, 3, crop, crop), on which neither speed nor agreement depends, where the network will be."""
+    import torch
+
+    from pipeline.device import pick_device
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.randn(images, 3, crop, crop, generator=torch.Generator().manual_seed(0)).to(pick_device(1))
+
+
+def _classifier(arch: str, weights: str | None) -> Classifier:
+    from pipeline.classifiers import load_classifier
+    from pipeline.config import ClassifierConfig
+    from pipeline.device import pick_device
+
+    return load_classifier(ClassifierConfig(arch=arch, weights=weights), seed=0).to(pick_device(1))
+
+
+def _show(what: str, results: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps({what: results}) + "\n")
+        return
     table = Table("", *(str(result["network"]) for result in results), box=None)
     for key in list(results[0])[1:]:
         table.add_row(key, *(_text(result[key]) for result in results))

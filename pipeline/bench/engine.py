@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import resource
 import statistics
-import time
 from dataclasses import asdict, dataclass
 
 import torch
@@ -13,14 +12,11 @@ from torch import Tensor, nn
 
 from hdm_core import Classifier
 from hdm_core.consistency import Consistency, Passes
-from hdm_core.device import Precision, batch_candidates, default_precision, in_precision, synchronise
+from hdm_core.device import Precision, batch_candidates, default_precision
 from hdm_core.dynamic import dynamic_mask
 from hdm_core.settings import DMSettings
+from pipeline.bench.bare import LAYOUTS, bare_pass, filled, now, quartiles
 from pipeline.bench.sequential import one_after_another
-
-_LONG_ENOUGH = 2.0  # seconds of one measurement
-
-_LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 @dataclass(frozen=True)
@@ -73,25 +69,25 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
         targets = network(images).argmax(1)
     with classifier.folded(images[:1]) as network:
         layout, batch = _fastest(network, images, precision)
-        shown = _filled(images, batch).contiguous(memory_format=_LAYOUTS[layout])
+        shown = filled(images, batch, layout)
 
         def engine() -> float:
-            passes, begin = Passes(), _now(device)
+            passes, begin = Passes(), now(device)
             dynamic_mask(_loss(network, images, targets, settings, batch, passes, precision), settings)
-            return (_now(device) - begin) / passes.total
+            return (now(device) - begin) / passes.total
 
         engine()
-        taken = [(_bare(network, shown, precision), engine()) for _ in range(pairs)]
+        taken = [(bare_pass(network, shown, precision), engine()) for _ in range(pairs)]
         # Without what is drawn at random: the sequential version draws nothing.
         plain = settings.model_copy(update={"noise": 0.0, "removal": 0.0})
         ours = dynamic_mask(_loss(network, images[:1], targets[:1], plain, batch, Passes(), "float32"), plain)[0, 0]
     with classifier.frozen() as network:
-        passes, begin = Passes(), _now(device)
+        passes, begin = Passes(), now(device)
         theirs = one_after_another(network, images[:1], int(targets[0]), plain, passes)
-        sequential = (_now(device) - begin) / passes.total
+        sequential = (now(device) - begin) / passes.total
     bare, trained = (statistics.median(column) for column in zip(*taken, strict=True))
     ratios = [bare / engine for bare, engine in taken]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if pairs > 1 else ratios * 3
+    low, middle, high = quartiles(ratios)
     return EngineResult(
         network=classifier.name,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
@@ -126,33 +122,11 @@ def _fastest(network: nn.Module, images: Tensor, precision: Precision) -> tuple[
     if len(batches) == 1:
         batches = [batches[0] // 2, batches[0], batches[0] * 2]
     seconds = {
-        (layout, batch): min(_bare(network, _filled(images, batch).contiguous(memory_format=form), precision) for _ in range(3))
-        for layout, form in _LAYOUTS.items()
+        (layout, batch): min(bare_pass(network, filled(images, batch, layout), precision) for _ in range(3))
+        for layout in LAYOUTS
         for batch in batches
     }
     return min(seconds, key=seconds.__getitem__)
-
-
-def _filled(images: Tensor, batch: int) -> Tensor:
-    """The images again and again, to a batch."""
-    return images[torch.arange(batch, device=images.device) % len(images)]
-
-
-def _bare(network: nn.Module, images: Tensor, precision: Precision) -> float:
-    """Seconds of a forward and backward pass to the input of one image, of as many as take a while."""
-    images = images.detach().requires_grad_()
-    begin, done = _now(images.device), 0
-    while done == 0 or _now(images.device) - begin < _LONG_ENOUGH:
-        with in_precision(precision, images.device):
-            logits = network(images)
-        torch.autograd.grad(logits[:, 0].sum(), images)
-        done += len(images)
-    return (_now(images.device) - begin) / done
-
-
-def _now(device: torch.device) -> float:
-    synchronise(device)
-    return time.perf_counter()
 
 
 def _peak(device: torch.device) -> float:

@@ -5,9 +5,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from hdm_core.capture import activations_and_gradients, activations_and_logits, calls_of, capture, last_spatial_layer, logits_with
+from hdm_core.capture import activations_and_logits, calls_of, capture, last_spatial_layer, logits_with
 from tests.families import FAMILIES, transformer
-from tests.models import InterruptionError, assert_unchanged, normalised, pictures, smooth, snapshot
+from tests.models import InterruptionError, activations_and_gradients, assert_unchanged, normalised, pictures, smooth, snapshot
 
 
 def hooks(network: nn.Module) -> int:

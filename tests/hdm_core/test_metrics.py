@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hdm_core import METRICS, Classifier, MetricSettings, evaluate
-from hdm_core.metrics.curves import area
+from hdm_core.metrics.curves import Protocol, area
 from hdm_core.metrics.localisation import proportion
 from hdm_core.metrics.pixels import boundaries, ranks
 from hdm_core.preprocess import Preprocess
-from tests.models import Linear, Pair, assert_unchanged, mixed_state, normalised, pictures, smooth, snapshot
+from tests.models import Linear, Pair, Untraceable, assert_unchanged, mixed_state, normalised, pictures, smooth, snapshot
 
 HEIGHT, WIDTH = 7, 9  # 63 pixels, which 100 does not divide
 WEIGHT = torch.linspace(-0.05, 0.09, 3 * HEIGHT * WIDTH).reshape(3, HEIGHT, WIDTH)
@@ -164,6 +164,11 @@ def test_the_boundaries_are_101_exactly_rounded_counts(pixels: int) -> None:
     assert max(steps) - min(steps) <= 1
 
 
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_rises_boundaries_are_whole_rows(height: int, width: int) -> None:
+    assert boundaries(height * width, height + 1) == list(range(0, height * width + 1, width))
+
+
 @given(st.lists(st.integers(0, 4), min_size=12, max_size=12))
 def test_ranks_are_a_stable_order(values: list[int]) -> None:
     maps = torch.tensor(values, dtype=torch.float32).reshape(1, 3, 4)
@@ -199,17 +204,16 @@ def test_k_pixels_are_exactly_k_pixels(height: int, width: int, flat: bool) -> N
 @given(
     levels=st.lists(st.integers(0, 5), min_size=HEIGHT * WIDTH, max_size=HEIGHT * WIDTH),
     heights=st.lists(st.floats(0, 1, width=32), min_size=6, max_size=6, unique=True),
+    protocol=st.sampled_from(["paper", "rise"]),
 )
-def test_only_the_order_of_a_map_counts(levels: list[int], heights: list[float]) -> None:
-    images = pictures(1, HEIGHT, WIDTH)
+def test_only_the_order_of_a_map_counts(levels: list[int], heights: list[float], protocol: Protocol) -> None:
     index = torch.tensor(levels).reshape(1, HEIGHT, WIDTH)
-    plain, bent = index / 5, torch.tensor(sorted(heights))[index]
-    expected, found = (evaluate(linear(), images, maps, torch.tensor([1])) for maps in (plain, bent))
-    assert torch.equal(found.deletion, expected.deletion)
-    assert torch.equal(found.insertion, expected.insertion)
-    for name in METRICS:
-        if name != "proportion":
-            assert torch.equal(found.values[name], expected.values[name])
+    both = torch.cat([index / 5, torch.tensor(sorted(heights))[index]])
+    one = torch.zeros(2, dtype=torch.int64)
+    settings = MetricSettings(protocol=protocol)
+    found = evaluate(linear(), pictures(1, HEIGHT, WIDTH), both, torch.tensor([1]), settings=settings, index=one)
+    for curve in (found.deletion, found.insertion, *(found.values[name] for name in METRICS if name != "proportion")):
+        assert torch.equal(curve[0], curve[1])
 
 
 # Proportion
@@ -225,8 +229,17 @@ def test_all_energy_inside_is_one_and_none_is_zero() -> None:
     assert proportion(maps_for(REGION) * ~REGION, REGION).tolist() == [0]
 
 
-def test_a_map_of_one_value_gives_the_regions_share_of_the_area() -> None:
-    assert float(proportion(torch.full((1, HEIGHT, WIDTH), 0.3), REGION)) == pytest.approx(12 / 63)
+REGIONS = st.lists(st.booleans(), min_size=12, max_size=12).filter(any).map(lambda cells: torch.tensor(cells).reshape(1, 3, 4))
+
+
+@given(REGIONS)
+def test_a_map_that_is_the_region_has_proportion_one(region: Tensor) -> None:
+    assert proportion(region.float(), region).tolist() == [1]
+
+
+@given(REGIONS, st.floats(2**-10, 1, width=16))
+def test_a_flat_map_has_the_regions_share_of_the_area(region: Tensor, value: float) -> None:
+    assert float(proportion(torch.full((1, 3, 4), value), region)) == pytest.approx(float(region.float().mean()))
 
 
 def test_proportion_by_hand_and_independent_of_scale() -> None:
@@ -270,6 +283,37 @@ def test_a_batch_equals_its_singles() -> None:
         alone = evaluate(classifier, images[one], maps[one], targets[one], regions[one])
         for name in METRICS:
             torch.testing.assert_close(together.values[name][one], alone.values[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("protocol", ["paper", "rise"])
+def test_several_maps_of_an_image_are_measured_as_each_alone(protocol: Protocol) -> None:
+    images, targets = pictures(2, 16, 12), torch.tensor([0, 2])
+    maps, index = torch.rand(5, 16, 12, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 0, 1, 1, 0])
+    regions = torch.rand(2, 16, 12, generator=torch.Generator().manual_seed(1)) > 0.6
+    classifier, settings = Classifier.from_module(normalised()), MetricSettings(protocol=protocol)
+    together = evaluate(classifier, images, maps, targets, regions, settings, index=index, batch=5)
+    for n, b in enumerate(index.tolist()):
+        alone = evaluate(classifier, images[[b]], maps[[n]], targets[[b]], regions[[b]], settings)
+        torch.testing.assert_close(together.deletion[[n]], alone.deletion, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.insertion[[n]], alone.insertion, rtol=1e-4, atol=1e-5)
+        for name in METRICS:
+            torch.testing.assert_close(together.values[name][[n]], alone.values[name], rtol=1e-4, atol=1e-5)
+
+
+def test_no_batch_is_a_small_remainder() -> None:
+    sizes: list[int] = []
+
+    class Noting(Untraceable):
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return super().forward(images)
+
+    images = pictures(3, HEIGHT, WIDTH)
+    classifier = Classifier.from_module(Noting(Linear(WEIGHT)))
+    evaluate(classifier, images, maps_for(images), torch.tensor([0, 1, 0]), batch=64)
+    probing, shown = sizes[:-10], sizes[-10:]  # 3 * (2 + 200) pictures
+    assert set(probing) <= {1}
+    assert shown == [61] * 6 + [60] * 4
 
 
 def test_values_are_float32_on_the_cpu() -> None:

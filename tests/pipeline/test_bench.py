@@ -1,4 +1,4 @@
-"""`hdm bench engine`: what it says, not how fast it is."""
+"""`hdm bench`: what it says, not how fast it is."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ import json
 import pytest
 import torch
 
+from hdm_core import METHODS, Classifier, MetricSettings
 from hdm_core.consistency import Consistency, Passes
 from hdm_core.dynamic import dm_passes, dynamic_mask
+from hdm_core.metrics.curves import Protocol
+from hdm_core.metrics.evaluate import metric_forwards
 from hdm_core.settings import DMSettings
+from pipeline.bench import bare
+from pipeline.bench.libraries import PROGRAMS, library
+from pipeline.bench.methods import bench_method, comparable
+from pipeline.bench.metrics import bench_metrics
 from pipeline.bench.sequential import one_after_another
+from pipeline.errors import InputError
 from tests.models import pictures, smooth
 from tests.small_run import hdm
 
@@ -40,10 +48,57 @@ def test_bench_engine_compares_with_the_bare_network_and_with_one_mask_after_ano
     assert result["peak_mib"] > 0
 
 
+@pytest.mark.parametrize("protocol", ["paper", "rise"])
+def test_bench_metrics_counts_the_forwards_that_the_metrics_make(protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bare, "LONG_ENOUGH", 0.0)
+    found = bench_metrics(Classifier.from_module(smooth()), pictures(2, 8), 3, MetricSettings(protocol=protocol), 2)
+    assert (found.images, found.maps, found.pairs) == (2, 3, 2)
+    assert found.forwards == 2 * metric_forwards(8, 8, protocol, 3)
+    low, high = found.efficiency_range
+    assert 0 < low <= found.efficiency <= high
+    json.dumps(found.facts())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["gradient", "deeplift", "rise", "grad_cam", "xgrad_cam", "eigen_cam", "full_grad"])
+def test_bench_methods_compares_with_the_fastest_library(method: str) -> None:
+    classifier = Classifier.from_torchvision("mobilenet_v2")
+    found = bench_method(classifier, pictures(2, 32), method, 1)
+    assert found.library in PROGRAMS[method]
+    assert found.images == (1 if method == "rise" else 2)
+    assert found.ratio == found.library_ms / found.ours_ms
+    assert not any(module._forward_hooks for module in classifier.module.modules()), "libraries work on a copy"
+    json.dumps(found.facts())
+
+
+def test_only_methods_of_the_registry_are_compared() -> None:
+    assert set(PROGRAMS) < set(METHODS)
+    assert comparable(["rise", "gradient"]) == ["gradient", "rise"]
+    with pytest.raises(InputError, match="no library has a method 'hdm'"):
+        comparable(["hdm"])
+
+
+def test_a_library_that_is_missing_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"nosuchlibrary is not installed: .* hdm-pipeline\[dev\]"):
+        library("nosuchlibrary")
+
+
+@pytest.mark.slow
+def test_bench_metrics_and_methods_end_with_one_json_object() -> None:
+    small = ("--images", 1, "--pairs", 1, "--crop", 32, "--json")
+    ended = hdm("bench", "metrics", "--arch", "mobilenet_v2", "--maps", 1, *small)
+    assert ended.returncode == 0, ended.stderr
+    assert [result["protocol"] for result in json.loads(ended.stdout.splitlines()[-1])["metrics"]] == ["paper", "rise"]
+    ended = hdm("bench", "methods", "--only", "eigen_cam,full_grad", *small)
+    assert ended.returncode == 0, ended.stderr
+    assert [result["method"] for result in json.loads(ended.stdout.splitlines()[-1])["methods"]] == ["eigen_cam", "full_grad"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["methods", "--only", "dm"], "no library has a method 'dm'"),
         (["engine", "--arch", "mobilenet_v9"], "no classification network 'mobilenet_v9'"),
         (["pareto", "demo", "--split", "all"], "--split all: choose from choose, report"),
         (["pareto", "demo", "demo"], "two cases have the same name"),

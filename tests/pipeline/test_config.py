@@ -163,7 +163,7 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"classifier.source": "timm"}, ["classifier.source", "'torchvision'", "'timm'"]),
         ({"classifier.crop": 0}, ["classifier.crop", "greater than or equal to 1"]),
         ({"metrics.baseline": "white"}, ["metrics.baseline", "'mean', 'black' or 'blur'", "'white'"]),
-        ({"metrics.protocol": "rise"}, ["metrics.protocol", "'paper'", "'rise'"]),
+        ({"metrics.protocol": "roar"}, ["metrics.protocol", "'paper' or 'rise'", "'roar'"]),
         ({"compute.batch": 0}, ["compute.batch", "greater than or equal to 1", "or be 'auto'", "not 0"]),
         ({"compute.batch": "big"}, ["compute.batch", "integer", "'auto'", "'big'"]),
         ({"compute.workers": 1.5}, ["compute.workers", "integer", "'auto'", "1.5"]),

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from hdm_core import Classifier, evaluate
+from hdm_core import Classifier, MetricSettings, evaluate
+from hdm_core.metrics.curves import Protocol
 from hdm_core.metrics.evaluate import metric_forwards
 from pipeline.cost import PUBLISHED, add_up, busiest, forward_flop
 from pipeline.worker import Measured
@@ -26,19 +27,23 @@ class Counting(Untraceable):
         return super().forward(images)
 
 
-def test_the_metrics_forward_passes_are_those_that_are_made() -> None:
+@pytest.mark.parametrize(("protocol", "shared", "each"), [("paper", 2, 2 * 99 + 2), ("rise", 3, 2 * 15 + 2)])
+@pytest.mark.parametrize("maps", [1, 4])
+def test_the_metrics_forward_passes_are_those_that_are_made(protocol: Protocol, shared: int, each: int, maps: int) -> None:
     network = Counting(smooth())
     images = pictures(3, 16, 20)
     with Classifier.from_module(network).folded(images[:1]):
         probing, network.images = network.images, 0
-    evaluate(Classifier.from_module(network), images, torch.rand(3, 16, 20), torch.tensor([0, 1, 2]))
-    assert network.images - probing == 3 * metric_forwards(16, 20) == 3 * 202
+    index = torch.arange(3).repeat(maps)
+    shown, targets = torch.rand(len(index), 16, 20), torch.tensor([0, 1, 2])
+    evaluate(Classifier.from_module(network), images, shown, targets, settings=MetricSettings(protocol=protocol), index=index)
+    assert network.images - probing == 3 * metric_forwards(16, 20, protocol, maps) == 3 * (shared + maps * each)
 
 
 def test_a_plan_by_hand() -> None:
     # 5 images in shards of 2, 2, 1; two methods of one pass each; metrics of 8 x 8 = 64 pixels.
     plan = plan_of(configuration())
-    forwards = 2 * (1 + metric_forwards(8, 8))
+    forwards = 2 + metric_forwards(8, 8, maps=2)
     measured = [Measured(0.5, 0.01, 0.1, "cpu"), Measured(1.5, 0.03, 0.3, "cpu")]
     cost = add_up(plan, measured, start=7.0, flop=1e9)
     image = 2 * 1.0 + forwards * 0.02 + 0.2

@@ -1,0 +1,57 @@
+"""The bare network, which everything is measured against: seconds an image, in the layout and batch that suit it best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import median, quantiles
+
+import torch
+from torch import Tensor, nn
+
+from hdm_core.device import Precision, in_precision, synchronise
+
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+LONG_ENOUGH = 2.0  # seconds of one measurement
+
+
+def bare_pass(network: nn.Module, images: Tensor, precision: Precision) -> float:
+    """Seconds of a forward and backward pass to the input of one image, of as many as take a while: images (B, C, H, W)."""
+    images = images.detach().requires_grad_()
+    begin, done = now(images.device), 0
+    while done == 0 or now(images.device) - begin < LONG_ENOUGH:
+        with in_precision(precision, images.device):
+            logits = network(images)
+        torch.autograd.grad(logits[:, 0].sum(), images)
+        done += len(images)
+    return (now(images.device) - begin) / done
+
+
+@torch.no_grad()
+def bare_forward(network: nn.Module, images: Tensor) -> float:
+    """Seconds of a forward pass of one image, of as many as take a while: images (B, C, H, W)."""
+    begin, done = now(images.device), 0
+    while done == 0 or now(images.device) - begin < LONG_ENOUGH:
+        network(images)
+        done += len(images)
+    return (now(images.device) - begin) / done
+
+
+def filled(images: Tensor, batch: int, layout: str) -> Tensor:
+    """The images (B, C, H, W) again and again, to a batch."""
+    return images[torch.arange(batch, device=images.device) % len(images)].contiguous(memory_format=LAYOUTS[layout])
+
+
+def quartiles(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """The ratios' quartiles, the median in the middle; one ratio is all three."""
+    if len(ratios) == 1:
+        return ratios[0], ratios[0], ratios[0]
+    low, _, high = quantiles(ratios, n=4, method="inclusive")
+    return low, median(ratios), high
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock, once the device has done its work."""
+    synchronise(device)
+    return time.perf_counter()
