@@ -161,6 +161,34 @@ def pareto(
         _out.print(*(str(folder / name) for name in pictures), sep="\n", markup=False, soft_wrap=True)
 
 
+@bench.command()
+def truth(
+    images: Annotated[int, typer.Option(min=2, help="pictures of each of the three kinds")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="of the pictures and the network")] = 0,
+    only: Annotated[str | None, typer.Option(help="methods, by commas; all if not given")] = None,
+    figure: Annotated[str | None, typer.Option(help="a picture of some maps, .png or .jpg")] = None,
+    as_json: Json = False,
+) -> None:
+    """Maps against evidence that is known: pictures whose class small planted patterns decide."""
+    from pathlib import Path
+
+    from pipeline.bench.truth import bench_truth
+    from pipeline.bench.truth_figure import SUFFIXES, truth_figure, truth_lines, truth_table
+    from pipeline.errors import InputError
+
+    if figure is not None and Path(figure).suffix not in SUFFIXES:
+        raise InputError(f"--figure {figure}: choose a name that ends with {' or '.join(SUFFIXES)}")
+    result, made, maps = bench_truth(images, seed, only and only.split(","), lambda line: _err.print(line, markup=False))
+    if figure is not None:
+        Path(figure).parent.mkdir(parents=True, exist_ok=True)
+        Path(figure).write_bytes(truth_figure(made, maps, Path(figure).suffix))
+    if as_json:
+        sys.stdout.write(json.dumps({"truth": result.facts()}) + "\n")
+    else:
+        _out.print(truth_table(result))
+        _out.print(*truth_lines(result), sep="\n", markup=False, highlight=False)
+
+
 def _points_table(points: Sequence[Point]) -> Table:
     """Means, and how far from the reference photograph by photograph."""
     from pipeline.bench.pareto import PARETO_METRICS
