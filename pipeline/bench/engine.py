@@ -79,7 +79,7 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
         engine()
         taken = [(bare_pass(network, shown, precision), engine()) for _ in range(pairs)]
         # Without what is drawn at random: the sequential version draws nothing.
-        plain = settings.model_copy(update={"noise": 0.0, "removal": 0.0})
+        plain = settings.model_copy(update={"noise": 0.0})
         ours = dynamic_mask(_loss(network, images[:1], targets[:1], plain, batch, Passes(), "float32"), plain)[0, 0]
     with classifier.frozen() as network:
         passes, begin = Passes(), now(device)

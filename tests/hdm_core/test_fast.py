@@ -35,7 +35,7 @@ def test_the_scale_of_the_logits_does_not_matter(factor: float, shift: float) ->
 
 
 def test_the_papers_loss_gives_up_on_small_logits() -> None:
-    paper = {**FAST, "relative": False, "eta": 100.0, "noise": 0.0, "removal": 0.0}
+    paper = {**FAST, "relative": False, "eta": 100.0, "noise": 0.0}
     found = explain(Classifier.from_module(Scaled(1e-2)), pictures(3), targets=TARGETS, **paper)
     assert found.status == ["flat"] * 3
 
