@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -83,6 +83,11 @@ def layout_table(table: pa.Table) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of values and half the width of its normal 95% interval, which is NaN for a single value."""
+    return fmean(values), 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
 def _rows(records: pa.Table) -> Iterable[dict[str, Any]]:
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     statuses: dict[str, Counter[str]] = defaultdict(Counter)
@@ -95,13 +100,13 @@ def _rows(records: pa.Table) -> Iterable[dict[str, Any]]:
         counts = statuses[method]
         for metric in METRICS:
             numbers = values[method, metric]
-            deviation = stdev(numbers) if len(numbers) > 1 else None
+            several = len(numbers) > 1
             yield {
                 "method": method,
                 "metric": metric,
                 "mean": fmean(numbers) if numbers else None,
-                "std": deviation,
-                "ci95": None if deviation is None else 1.96 * deviation / math.sqrt(len(numbers)),
+                "std": stdev(numbers) if several else None,
+                "ci95": interval(numbers)[1] if several else None,
                 "n": len(numbers),
                 "n_flat": counts["flat"],
                 "n_failed": counts.total() - counts["ok"] - counts["flat"],

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -21,7 +20,7 @@ from pipeline.progress import Show
 from pipeline.run import explain_run, plan_run
 from pipeline.store import RunStore
 from pipeline.store.storage import Storage
-from pipeline.tables import aggregate
+from pipeline.tables import aggregate, interval
 
 # The paper's six; localisation needs ground truth, which not every case has.
 PARETO_METRICS = [metric for metric in METRICS if metric != "proportion"]
@@ -141,11 +140,5 @@ def _point(case: str, candidate: str, found: Mapping[str, dict[str, Any]], refer
         len(both),
         fmean(found[image]["passes"] for image in both),
         {metric: fmean(found[image][metric] for image in both) for metric in PARETO_METRICS},
-        {metric: _interval([found[image][metric] - reference[image][metric] for image in both]) for metric in PARETO_METRICS},
+        {metric: interval([found[image][metric] - reference[image][metric] for image in both]) for metric in PARETO_METRICS},
     )
-
-
-def _interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the normal 95% interval; no interval (NaN) for a single difference."""
-    half = 1.96 * stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
-    return fmean(differences), half

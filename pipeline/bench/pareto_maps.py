@@ -23,7 +23,7 @@ def maps_figure(stores: Mapping[str, RunStore]) -> bytes:
     common = [image for image in next(iter(columns.values())) if all(image in maps for maps in columns.values())]
     figure = Figure(figsize=(1.7 * (1 + len(columns)), 1.8 * len(common)), layout="constrained")
     axes = figure.subplots(len(common), 1 + len(columns), squeeze=False)
-    for row, image in zip(axes, common, strict=True):
+    for line, (row, image) in enumerate(zip(axes, common, strict=True)):
         for axis in row:
             axis.axis("off")
         for axis, (title, maps) in zip(row[1:], columns.items(), strict=True):
@@ -32,7 +32,7 @@ def maps_figure(stores: Mapping[str, RunStore]) -> bytes:
             view = read_view(store.images().slice(place, 1).to_pylist()[0], len(values), {})
             row[0].imshow(view)
             axis.imshow(overlay(view, values))
-            if row is axes[0]:
+            if line == 0:
                 axis.set_title(title, fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from pipeline.bench.planted import KINDS, PATCH, SIDE, Planted, plant
 from pipeline.bench.planted_network import STEPS, network, obeys, trained
 from pipeline.bench.truth_scores import both_found, pointing, similarity
 from pipeline.errors import InputError
+from pipeline.tables import interval
 
 # What differs from the methods' defaults: fewer masks, and Mask's lengths, which are meant for 224 pixels, for 64.
 CHANGES: dict[str, dict[str, Any]] = {"rise": {"masks": 1000}, "mask": {"cell": 2, "blur": 1.5, "jitter": 2}}
@@ -144,7 +143,7 @@ def bench_truth(
                 found.passes,
                 seconds,
                 sum(status != "ok" for status in found.status),
-                randomised=interval(similarity(maps[name], shown(other))),
+                randomised=interval(similarity(maps[name], shown(other)).tolist()),
                 **score(maps[name], made),
             )
         )
@@ -159,10 +158,10 @@ def score(maps: Tensor, made: Material) -> dict[str, Any]:
     energy = proportion(maps, evidence)
     of = {kind: torch.tensor([kind == other for other in made.kinds]) for kind in KINDS}
     return {
-        "energy": interval(energy),
-        "energy_by_kind": {kind: interval(energy[those]) for kind, those in of.items()},
-        "pointing": interval(pointing(maps, evidence)),
-        **{kind: interval(both_found(maps[of[kind]], regions[of[kind]], PATCH)) for kind in ("redundant", "joint")},
+        "energy": interval(energy.tolist()),
+        "energy_by_kind": {kind: interval(energy[those].tolist()) for kind, those in of.items()},
+        "pointing": interval(pointing(maps, evidence).tolist()),
+        **{kind: interval(both_found(maps[of[kind]], regions[of[kind]], PATCH).tolist()) for kind in ("redundant", "joint")},
     }
 
 
@@ -176,9 +175,3 @@ def blobs(count: int, seed: int) -> Tensor:
     """Maps that know nothing, as coarse as a CAM, (count, 64, 64)."""
     cells = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
     return F.interpolate(cells, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0]
-
-
-def interval(values: Tensor) -> Interval:
-    """Mean and half of the normal 95% interval; none (NaN) of a single value."""
-    numbers = values.tolist()
-    return fmean(numbers), 1.96 * stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else math.nan

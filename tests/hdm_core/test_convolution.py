@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,15 +10,6 @@ from torch import Tensor, nn
 from hdm_core.convolution import DirectConv2d
 from hdm_core.folding import fold
 from tests.models import mixed_state, normalised, pictures
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As a run's workers have it: there PyTorch's own choice depends on the batch."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def convolution(kernel: int | tuple[int, int], padding: int | tuple[int, int] = 0, bias: bool = True) -> nn.Conv2d:
@@ -48,7 +37,6 @@ def test_answer_and_gradient_are_pytorchs(kernel: int | tuple[int, int], padding
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_an_images_bits_do_not_depend_on_the_batch(kernel: int) -> None:
     module, images = DirectConv2d(convolution(kernel, kernel // 2)), pictures(20, 24)

@@ -11,7 +11,7 @@ import pytest
 from hdm_core import METHODS, METRICS
 from pipeline.plan import Plan
 from pipeline.store import RunStore
-from pipeline.tables import TABLES, TITLES, aggregate, best, layout_table, read_tables
+from pipeline.tables import TABLES, TITLES, aggregate, best, interval, layout_table, read_tables
 from tests.pipeline.material import record, results
 
 Cells = dict[tuple[str, str], dict[str, Any]]
@@ -152,3 +152,10 @@ def test_the_table_as_people_read_it(plan: Plan, store: RunStore) -> None:
     assert hdm["proportion ↑"] == "0.500 ± 0.000 *"
     assert cam["proportion ↑"] == "-"
     assert hdm["failed"] == "1"
+
+
+def test_the_mean_and_its_interval() -> None:
+    assert interval([0.0, 1.0]) == (0.5, pytest.approx(1.96 / 2))
+    mean, half = interval([3.0])
+    assert mean == 3.0
+    assert math.isnan(half), "one value says nothing of its spread"

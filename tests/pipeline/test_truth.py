@@ -14,7 +14,7 @@ from hdm_core import METHODS
 from pipeline.bench import truth
 from pipeline.bench.planted import DISTRACTORS, EVERY_KIND, KINDS, NEEDS, PATCH, SIDE, Kind, Planted, plant, rule
 from pipeline.bench.planted_network import network, obeys, trained
-from pipeline.bench.truth import CHANGES, Material, bench_truth, blobs, interval, material, score
+from pipeline.bench.truth import CHANGES, Material, bench_truth, blobs, material, score
 from pipeline.bench.truth_figure import truth_figure, truth_lines, truth_table
 from pipeline.bench.truth_scores import both_found, pointing, similarity
 from tests.pipeline.material import refused
@@ -156,11 +156,6 @@ def test_similarity_is_of_ranks_with_ties_shared() -> None:
     one, other = torch.zeros(2, 1, 2, 2)
     one[0, 0, 0], other[0, 1, 1] = 1, 1
     assert similarity(one, other).item() == pytest.approx(-1 / 3), "Pearson's of (1, 0, 0, 0) and (0, 0, 0, 1)"
-
-
-def test_the_mean_and_its_interval() -> None:
-    mean, half = interval(torch.tensor([0.0, 1.0]))
-    assert (mean, half) == (0.5, pytest.approx(1.96 / 2))
 
 
 # The bench
