@@ -6,10 +6,14 @@ import io
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from hdm_core import METRICS
 from pipeline.bench.pareto import PARETO_METRICS, REFERENCE, Point
 from pipeline.tables import TITLES
+
+# Points of the same number of passes stand beside each other.
+_ASIDE = 1.12
 
 
 def pareto_figure(points: Sequence[Point]) -> bytes:
@@ -29,8 +33,10 @@ def pareto_figure(points: Sequence[Point]) -> bytes:
                     gain, half = point.gains[metric]
                     label = f"{name} (n = {point.photographs})"
                     # As far from the line as measured on the photographs that both have.
-                    axis.errorbar(point.passes, base + gain, yerr=half, fmt="o", color=f"C{number}", capsize=2, label=label)
+                    aside = point.passes * _ASIDE ** sum(here[other].passes == point.passes for other in others[:number] if other in here)
+                    axis.errorbar(aside, base + gain, yerr=half, fmt="o", color=f"C{number}", capsize=2, label=label)
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set_title(f"{case}: {TITLES[metric]} {'↓' if METRICS[metric] else '↑'}", fontsize=9)
             axis.tick_params(labelsize=7)
     for axis in axes[-1]:
