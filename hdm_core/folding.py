@@ -45,12 +45,12 @@ def fold(network: nn.Module, images: Tensor) -> nn.Module:
         copy = fuse(network)
     except Exception:  # tracing runs the user's forward on symbols: whatever it raises means "not traceable"
         return network
-    copy = copy.eval().requires_grad_(False).to(memory_format=LAYOUT)
     for name, module in list(copy.named_modules()):
         if type(module) is nn.Linear:
             copy.set_submodule(name, RowwiseLinear(module))
         elif DirectConv2d.fits(module):
             copy.set_submodule(name, DirectConv2d(module))
+    copy = copy.eval().requires_grad_(False).to(memory_format=LAYOUT)
     probe = images.nan_to_num(0, 0, 0)  # on NaN every copy would seem the same
     with torch.no_grad():
         same = torch.allclose(class_logits(copy, probe), class_logits(network, probe), rtol=1e-3, atol=1e-3, equal_nan=True)
