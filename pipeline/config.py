@@ -127,7 +127,7 @@ class RunConfig(BaseModel):
             get_method(method)
         if len(set(self.methods)) != len(self.methods):
             raise ValueError(f"methods: one of them is named twice: {', '.join(self.methods)}")
-        if secret := _secret(self.storage):
+        if secret := secret_option(self.storage):
             raise ValueError(f"storage.{secret} is a secret: give it in the environment (AWS_ACCESS_KEY_ID, ...), not in a file")
         _ = self.settings
         return self
@@ -171,12 +171,12 @@ class RunConfig(BaseModel):
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _secret(options: dict[str, Any]) -> str | None:
+def secret_option(options: dict[str, Any]) -> str | None:
     """The dotted name of the first option that is a secret, also in options within options."""
     for name, value in options.items():
         lower = str(name).lower()
         if lower.endswith("key") or any(word in lower for word in ("secret", "token", "password", "access_key", "connection_string")):
             return str(name)
-        if isinstance(value, dict) and (inner := _secret(value)):
+        if isinstance(value, dict) and (inner := secret_option(value)):
             return f"{name}.{inner}"
     return None

@@ -1,0 +1,113 @@
+"""The images of a training: read once, kept small, changed anew each time they are seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import functional as F
+from torchvision.transforms import v2
+
+from hdm_core import Preprocess
+from pipeline.datasets.images import UnreadableError, read_picture
+from pipeline.errors import one_line
+from pipeline.training.config import Augmentation
+from pipeline.training.split import Item
+
+_READERS = 8  # images that are read and decoded at once
+
+
+class Pictures:
+    """Decoded images (3, H, W) uint8 whose short side is the preprocessing's `resize`; so many bytes of them are kept.
+
+    Attributes:
+        facts: an item's checksum and why it could not be read, each empty where there is none; filled by `read`.
+    """
+
+    def __init__(self, items: Sequence[Item], preprocess: Preprocess, storage: Mapping[str, Any], keep: float) -> None:
+        self.items = items
+        self.preprocess = preprocess
+        self.facts: dict[str, tuple[str, str]] = {}
+        self._storage = storage
+        self._kept: dict[str, Tensor] = {}
+        self._room = keep
+
+    def read(self, show: Callable[[int], None]) -> None:
+        """Reads every image, keeps what there is room for, and notes what cannot be read."""
+        with ThreadPoolExecutor(_READERS) as readers:
+            for done, (item, (picture, sha256, error)) in enumerate(zip(self.items, readers.map(self._read, self.items), strict=True), 1):
+                self.facts[item.sample.image_id] = sha256, error
+                if picture is not None and picture.nbytes <= self._room:
+                    self._room -= picture.nbytes
+                    self._kept[item.sample.image_id] = picture
+                show(done)
+
+    def get(self, item: Item) -> Tensor:
+        """An image, from memory or read again.
+
+        Raises:
+            UnreadableError: if it cannot be read any more.
+        """
+        kept = self._kept.get(item.sample.image_id)
+        if kept is not None:
+            return kept
+        picture, _, error = self._read(item)
+        if picture is None:
+            raise UnreadableError(f"{item.sample.path}: {error}")
+        return picture
+
+    def _read(self, item: Item) -> tuple[Tensor | None, str, str]:
+        try:
+            picture = read_picture(item.sample, self._storage)
+        except UnreadableError as error:
+            return None, "", one_line(error)
+        small = F.resize(picture.image, [self.preprocess.resize], interpolation=self.preprocess.interpolation, antialias=True)
+        return F.pil_to_tensor(small), picture.sha256, ""
+
+
+class Seen(Dataset[tuple[Tensor, int]]):
+    """Some of the images as the network sees them, (3, crop, crop) float32, each with its class.
+
+    Without an augmentation the tensors are those of `Preprocess`, byte for byte.
+    """
+
+    def __init__(self, pictures: Pictures, items: Sequence[Item], augmentation: Augmentation | None = None) -> None:
+        self._pictures = pictures
+        self._items = items
+        self._change = centre(pictures.preprocess) if augmentation is None else changes(pictures.preprocess, augmentation)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        item = self._items[index]
+        return self._change(self._pictures.get(item)), item.target
+
+
+def centre(preprocess: Preprocess) -> v2.Transform:
+    """What an explanation shows a network."""
+    return v2.Compose([v2.CenterCrop(preprocess.crop), *_as_floats(preprocess)])
+
+
+def changes(preprocess: Preprocess, augmentation: Augmentation) -> v2.Transform:
+    """A random view of an image."""
+    aspect = (1 / augmentation.aspect, augmentation.aspect)
+    colour = augmentation.colour
+    steps: list[Any] = [
+        v2.RandomRotation(augmentation.rotation, v2.InterpolationMode.BILINEAR) if augmentation.rotation else None,
+        v2.RandomResizedCrop(preprocess.crop, (augmentation.scale, 1.0), aspect, preprocess.interpolation),
+        v2.RandomHorizontalFlip() if augmentation.flip else None,
+        v2.RandomVerticalFlip() if augmentation.vertical_flip else None,
+        v2.ColorJitter(colour, colour, colour) if colour else None,
+        *_as_floats(preprocess),
+        v2.RandomErasing(augmentation.erasing) if augmentation.erasing else None,
+    ]
+    return v2.Compose([step for step in steps if step is not None])
+
+
+def _as_floats(preprocess: Preprocess) -> list[v2.Transform]:
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(preprocess.mean), list(preprocess.std))]
