@@ -52,15 +52,37 @@ def read_region(sample: Sample, picture: Picture, preprocess: Preprocess, storag
     Raises:
         UnreadableError: if the mask cannot be read or has another size than the image.
     """
-    if sample.mask is not None:
-        mask = _decode(_read(sample.mask, sample.root, storage))
-        if mask.size != picture.image.size:
-            sizes = [f"{width} x {height}" for width, height in (mask.size, picture.image.size)]
-            raise UnreadableError(f"the mask {sample.mask} is {sizes[0]}, the image {sizes[1]}")
+    if (mask := read_mask(sample, picture.image.size, storage)) is not None:
         return preprocess.region(mask), "segmentation"
     if sample.bbox is not None:
         return preprocess.region_of_box(sample.bbox, *picture.image.size), "bbox"
     return torch.zeros(preprocess.crop, preprocess.crop, dtype=torch.bool), "none"
+
+
+def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any]) -> Image.Image | None:
+    """The union of a sample's masks, white on black; None where it has none.
+
+    Args:
+        size: width and height of the upright image.
+
+    Raises:
+        UnreadableError: if a mask cannot be read or has another size.
+    """
+    if sample.masks is None:
+        return None
+    inside = np.zeros(size[::-1], dtype=bool)
+    for path in sample.masks.paths:
+        mask = _decode(_read(path, sample.masks.root, storage))
+        if mask.size != size:
+            raise UnreadableError(f"the mask {path} is {mask.width} x {mask.height}, the image {size[0]} x {size[1]}")
+        match sample.masks.ink:
+            case "light":
+                inside |= np.asarray(mask.convert("L")) >= 128
+            case "dark":
+                inside |= np.asarray(mask.convert("L")) < 128
+            case "any":
+                inside |= np.asarray(mask.convert("RGB")).any(axis=2)
+    return Image.fromarray(inside)
 
 
 def _read(path: str, root: str | None, storage: Mapping[str, Any]) -> bytes:

@@ -70,7 +70,7 @@ def test_every_sample_is_a_picture_with_its_ground_truth_in_it(samples: list[Sam
         picture = read_picture(sample, {})
         assert picture.image.mode == "RGB"
         region, what = read_region(sample, picture, Preprocess(resize=16, crop=16), {})
-        assert what == ("segmentation" if sample.mask else "bbox" if sample.bbox else "none")
+        assert what == ("segmentation" if sample.masks else "bbox" if sample.bbox else "none")
         assert bool(region.any()) == (what != "none")
         if sample.bbox is not None:
             left, top, right, bottom = sample.bbox
