@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hdm_core.exported import require_layers
 from hdm_core.logits import class_logits
 from hdm_core.masks import normalise, upsample
 from hdm_core.methods.base import Job, Method, RawMaps
@@ -39,8 +40,9 @@ def full_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> FullGr
     """The full gradient of the targets' logits, each term in logits: images (B, C, H, W), targets (B,), network frozen.
 
     Raises:
-        ValueError: if a batch normalisation has no running statistics.
+        ValueError: if a batch normalisation has no running statistics, or the network is an exported program.
     """
+    require_layers(network)
     images = images.detach().requires_grad_()
     biases = {module: bias for module in network.modules() if (bias := effective_bias(module)) is not None}
     with _outputs(biases) as called:
