@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pipeline.bench.cli import bench
 from pipeline.errors import InputError, RunError, one_line
+from pipeline.training.command import train
 
 DONE, FAILED, BAD_INPUT, UNEXPLAINED = 0, 1, 2, 3
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+app.command()(train)
 
 _out = Console(width=None if sys.stdout.isatty() else 200)
 _err = Console(stderr=True, width=None if sys.stderr.isatty() else 200)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ from pipeline.errors import InputError, one_line
 # A pass on the CPU allocates and frees tensors of many megabytes. glibc would hand each back to the kernel and take it
 # again page by page, which costs a quarter of the time; with these a worker keeps what it has.
 CPU_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
+
+
+def run_as_a_worker() -> None:
+    """Starts this command once more with the environment that a run's workers have: it must be there before Python is."""
+    if any(os.environ.get(name) != value for name, value in CPU_ENVIRONMENT.items()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | CPU_ENVIRONMENT)  # noqa: S606 - ourselves
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.config import RunConfig
 from pipeline.errors import InputError, one_line
 from pipeline.mistakes import describe
 
 Changes = Mapping[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def presets() -> dict[str, str]:
@@ -24,7 +25,7 @@ def presets() -> dict[str, str]:
 
 
 def load_config(source: str | Mapping[str, Any], changes: Changes | None = None) -> RunConfig:
-    """A validated configuration.
+    """A run's validated configuration.
 
     Args:
         source: a preset's name, the path or URL of a YAML file, or the mapping itself.
@@ -33,13 +34,18 @@ def load_config(source: str | Mapping[str, Any], changes: Changes | None = None)
     Raises:
         InputError: if it cannot be read or is not valid.
     """
-    where, data = _read(source)
+    return load(source, changes, RunConfig, presets())
+
+
+def load(source: str | Mapping[str, Any], changes: Changes | None, model: type[Model], packaged: Mapping[str, str]) -> Model:
+    """As `load_config`, for a configuration of any kind with presets of its own."""
+    where, data = _read(source, model, packaged)
     for key, value in (changes or {}).items():
         _assign(data, key, value)
     try:
-        return RunConfig.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{where}: {describe(error, RunConfig)}") from None
+        raise InputError(f"{where}: {describe(error, model)}") from None
 
 
 def parse_changes(assignments: Iterable[str]) -> dict[str, Any]:
@@ -60,10 +66,9 @@ def parse_changes(assignments: Iterable[str]) -> dict[str, Any]:
     return changes
 
 
-def _read(source: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _read(source: str | Mapping[str, Any], model: type[BaseModel], packaged: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     if isinstance(source, Mapping):
         return "configuration", {key: dict(value) if isinstance(value, Mapping) else value for key, value in source.items()}
-    packaged = presets()
     if source in packaged:
         text = packaged[source]
     else:
@@ -78,7 +83,7 @@ def _read(source: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     except yaml.YAMLError as error:
         raise InputError(f"{source}: no valid YAML: {one_line(error)}") from None
     if not isinstance(data, dict):
-        raise InputError(f"{source}: a configuration is a mapping with the keys {', '.join(RunConfig.model_fields)}")
+        raise InputError(f"{source}: a configuration is a mapping with the keys {', '.join(model.model_fields)}")
     return source, data
 
 

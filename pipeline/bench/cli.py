@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -43,7 +42,9 @@ def engine(
     as_json: Json = False,
 ) -> None:
     """The mask optimiser against the bare network, and against one mask after another."""
-    _as_a_worker()
+    from pipeline.cluster import run_as_a_worker
+
+    run_as_a_worker()
     from hdm_core.presets import DM_PRESETS
     from pipeline.bench.engine import bench_engine
 
@@ -68,7 +69,9 @@ def metrics(
     as_json: Json = False,
 ) -> None:
     """The metrics, by either protocol, against the bare forward passes that they need."""
-    _as_a_worker()
+    from pipeline.cluster import run_as_a_worker
+
+    run_as_a_worker()
     from hdm_core import MetricSettings
     from pipeline.bench.metrics import bench_metrics
 
@@ -93,7 +96,9 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """The methods on MobileNetV2 against the fastest library that has them; RISE, which none has, against a plain loop."""
-    _as_a_worker()
+    from pipeline.cluster import run_as_a_worker
+
+    run_as_a_worker()
     from pipeline.bench.methods import bench_method, comparable
 
     chosen = comparable(None if only is None else only.split(","))
@@ -199,14 +204,6 @@ def _points_table(points: Sequence[Point]) -> Table:
         cells = [f"{point.means[name]:.3f} ({point.gains[name][0]:+.3f} ± {point.gains[name][1]:.3f})" for name in PARETO_METRICS]
         table.add_row(point.case, point.candidate, str(point.photographs), f"{point.passes:,.0f}", *cells)
     return table
-
-
-def _as_a_worker() -> None:
-    """Starts the command once more with the environment that a run's workers have: it must be there before Python is."""
-    from pipeline.cluster import CPU_ENVIRONMENT
-
-    if any(os.environ.get(name) != value for name, value in CPU_ENVIRONMENT.items()):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | CPU_ENVIRONMENT)  # noqa: S606 - ourselves
 
 
 def _pictures(images: int, crop: int, threads: int | None) -> Tensor:

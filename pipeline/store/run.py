@@ -146,7 +146,7 @@ class RunStore:
     def _compare(self, plan: Plan) -> None:
         there, here = self.info(), _run_json(plan)
         if there.get("schema_version") == SCHEMA_VERSION and there["config_hash"] != here["config_hash"]:
-            differing = ", ".join(_differences(there["identity"], here["identity"]))
+            differing = ", ".join(differences(there["identity"], here["identity"]))
             raise InputError(
                 f"{self.url} was started with configuration {there['config_hash'][:12]}, this is {here['config_hash'][:12]}; "
                 f"they differ in {differing}; choose another name for this run"
@@ -175,13 +175,13 @@ def _run_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
     """Dotted keys in which two configurations differ, with both values."""
     found = []
     for key in sorted({*there, *here}):
         old, new = there.get(key), here.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{key}.")
+            found += differences(old, new, f"{prefix}{key}.")
         elif old != new:
             found.append(f"{prefix}{key} ({old!r}, now {new!r})")
     return found

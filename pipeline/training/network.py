@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hdm_core import Classifier, Preprocess
+from hdm_core.checkpoint import build
 from hdm_core.device import LAYOUT
+from hdm_core.state import read_state
 from pipeline.errors import InputError, one_line
 from pipeline.training.config import NetworkConfig, Recipe, Stage
 
@@ -30,14 +28,14 @@ def make_network(config: NetworkConfig, classes: int, seed: int) -> tuple[nn.Mod
     file = Path(config.weights) if config.weights is not None and Path(config.weights).suffix in FILES else None
     try:
         before = Classifier.from_torchvision(config.arch, None if file else config.weights, seed=seed)
-        state = before.module.state_dict() if file is None else _read(file)
+        state = before.module.state_dict() if file is None else read_state(file)
     except ValueError as error:
         raise InputError(f"classifier: {one_line(error)}") from None
     except OSError as error:
         raise InputError(f"classifier: the weights {config.weights} of {config.arch} cannot be had ({one_line(error)})") from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: nn.Module = torchvision.models.get_model(config.arch, weights=None, num_classes=classes)
+        network = build(config.arch, classes)
     _load_body(network, state, f"classifier.weights {config.weights}", config.arch)
     preprocess = before.preprocess or Preprocess()
     network.to(memory_format=LAYOUT)
@@ -93,16 +91,6 @@ def parameter_groups(network: nn.Module, stage: Stage, weight_decay: float) -> l
 def logits_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     """A network's logits; networks with auxiliary heads return theirs beside, while they train."""
     return output if isinstance(output, Tensor) else output[0]
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{file} is damaged, or holds more than tensors: {one_line(error)}") from None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError(f"{file} is no state dict: save network.state_dict() alone")
-    return state
 
 
 def _load_body(network: nn.Module, state: dict[str, Tensor], where: str, arch: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,51 +16,65 @@ from torchvision.transforms import v2
 
 from hdm_core import Preprocess
 from pipeline.datasets.images import UnreadableError, read_picture
-from pipeline.errors import one_line
+from pipeline.errors import RunError, one_line
 from pipeline.training.config import Augmentation
 from pipeline.training.split import Item
 
+_log = logging.getLogger(__name__)
+
 _READERS = 8  # images that are read and decoded at once
+_SECONDS = 10.0  # between two lines while images are read
 
 
 class Pictures:
     """Decoded images (3, H, W) uint8 whose short side is the preprocessing's `resize`; so many bytes of them are kept.
 
     Attributes:
-        facts: an item's checksum and why it could not be read, each empty where there is none; filled by `read`.
+        facts: of every item its file's checksum and why it could not be read, each empty where there is none; `read` fills it.
     """
 
     def __init__(self, items: Sequence[Item], preprocess: Preprocess, storage: Mapping[str, Any], keep: float) -> None:
         self.items = items
         self.preprocess = preprocess
-        self.facts: dict[str, tuple[str, str]] = {}
+        self.facts: list[tuple[str, str]] = []
         self._storage = storage
         self._kept: dict[str, Tensor] = {}
         self._room = keep
 
-    def read(self, show: Callable[[int], None]) -> None:
-        """Reads every image, keeps what there is room for, and notes what cannot be read."""
+    def read(self) -> list[Item]:
+        """Reads every image, keeps what there is room for, and returns the items that could be read."""
+        readable = []
+        last = time.monotonic()
         with ThreadPoolExecutor(_READERS) as readers:
-            for done, (item, (picture, sha256, error)) in enumerate(zip(self.items, readers.map(self._read, self.items), strict=True), 1):
-                self.facts[item.sample.image_id] = sha256, error
-                if picture is not None and picture.nbytes <= self._room:
-                    self._room -= picture.nbytes
-                    self._kept[item.sample.image_id] = picture
-                show(done)
+            for item, (picture, sha256, error) in zip(self.items, readers.map(self._read, self.items), strict=True):
+                self.facts.append((sha256, error))
+                if picture is not None:
+                    readable.append(item)
+                    self._keep(item, picture)
+                if time.monotonic() - last >= _SECONDS:
+                    last = time.monotonic()
+                    _log.info("%d of %d images are read", len(self.facts), len(self.items))
+        return readable
 
     def get(self, item: Item) -> Tensor:
         """An image, from memory or read again.
 
         Raises:
-            UnreadableError: if it cannot be read any more.
+            RunError: if it cannot be read any more.
         """
         kept = self._kept.get(item.sample.image_id)
         if kept is not None:
             return kept
         picture, _, error = self._read(item)
         if picture is None:
-            raise UnreadableError(f"{item.sample.path}: {error}")
+            raise RunError(f"{item.sample.path} cannot be read any more: {error}")
+        self._keep(item, picture)
         return picture
+
+    def _keep(self, item: Item, picture: Tensor) -> None:
+        if picture.nbytes <= self._room:
+            self._room -= picture.nbytes
+            self._kept[item.sample.image_id] = picture
 
     def _read(self, item: Item) -> tuple[Tensor | None, str, str]:
         try:

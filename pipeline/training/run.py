@@ -1,0 +1,99 @@
+"""A training from configuration to classifier: what the command line and the flow both drive."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import torch
+
+from hdm_core.checkpoint import Card
+from pipeline.datasets import list_samples
+from pipeline.training.config import TrainConfig
+from pipeline.training.folder import Folder
+from pipeline.training.job import Job, Result, work
+from pipeline.training.network import check_stages, make_network
+from pipeline.training.pictures import Pictures
+from pipeline.training.progress import Show
+from pipeline.training.split import check_classes, divide, split_table
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier that is trained, and the seconds that this call took."""
+
+    url: str
+    card: Card
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """What the command prints."""
+        return {
+            "classifier": self.url,
+            "arch": self.card.arch,
+            "classes": len(self.card.classes),
+            "metrics": self.card.metrics,
+            "data": self.card.data,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def train_presets() -> dict[str, str]:
+    """The packaged trainings: name -> YAML."""
+    folder = resources.files("pipeline.training") / "presets"
+    return {entry.name.removesuffix(".yaml"): entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+
+
+def train(config: TrainConfig, show: Show) -> Trained:
+    """Trains a classifier. A training that was interrupted goes on; of one that is done the card is read.
+
+    Args:
+        show: told how far it is, after every step.
+
+    Raises:
+        InputError: if anything about it cannot work; no epoch was begun.
+        RunError: if it cannot go on.
+    """
+    begin = time.monotonic()
+    division = divide(list_samples(config.dataset, config.storage), config)
+    network, preprocess = make_network(config.classifier, len(division.classes), config.seed)
+    check_stages(network, config.recipe)
+    folder = Folder.at(config)
+    folder.create(config)
+    card = folder.card()
+    if card is not None:
+        _log.info("%s was trained before", folder.url)
+        return Trained(folder.url, card, time.monotonic() - begin)
+
+    pictures = Pictures(division.items, preprocess, config.storage, config.compute.cache * 2**30)
+    items = tuple(pictures.read())
+    check_classes(items, division.classes)
+    data = folder.keep_split(split_table(division.items, division.classes, pictures.facts))
+    unreadable = len(division.items) - len(items)
+    counts = {f"{role}_images": number for role, number in Counter(item.role for item in items).items()}
+    _log.info("%s: %s; %d unreadable, %d without a label", folder.url, counts, unreadable, division.unlabelled)
+
+    result = _fit(Job(config, items, len(division.classes)), pictures, show)
+    network.load_state_dict(result.state.best)
+    metrics = {**result.metrics, **counts, "unreadable_images": unreadable, "unlabelled_images": division.unlabelled, "epoch": result.state.kept}
+    card = Card(arch=config.classifier.arch, classes=division.classes, preprocess=preprocess, metrics=metrics, data=data)
+    folder.finish(network, card)
+    return Trained(folder.url, card, time.monotonic() - begin)
+
+
+def _fit(job: Job, pictures: Pictures, show: Show) -> Result:
+    compute = job.config.compute
+    workers = compute.workers
+    if workers == "auto":
+        workers = max(1, torch.cuda.device_count()) if compute.gpus_per_worker else 1
+    if workers == 1 and compute.ray_address is None:
+        return work(job, pictures, compute.gpus_per_worker, 1, show)
+    from pipeline.training.together import work_together  # Ray Train takes seconds to import
+
+    return work_together(job, workers, show)

@@ -1,0 +1,76 @@
+"""Several processes that train together: DistributedDataParallel, started and looked after by Ray Train."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ray
+import ray.train
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from pipeline.cluster import CPU_ENVIRONMENT, cluster
+from pipeline.errors import InputError, RunError, one_line
+from pipeline.training.folder import Folder
+from pipeline.training.job import Job, Result, work
+from pipeline.training.progress import Epoch, Show
+
+_LOOK = 1.0  # seconds between two looks at the history
+
+
+def work_together(job: Job, workers: int, show: Show) -> Result:
+    """Trains on so many workers; where one is lost, all start again from the last epoch that was saved.
+
+    Raises:
+        InputError: if the cluster has too few processors.
+        RunError: if workers were lost as often as they may.
+    """
+    compute = job.config.compute
+    with cluster(compute.ray_address):
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus = compute.gpus_per_worker if resources.get("GPU", 0) else 0
+        kind = "GPU" if gpus else "CPU"
+        if workers > resources.get(kind, 0):
+            raise InputError(f"compute.workers is {workers}, but the cluster has {resources.get(kind, 0):g} {kind}s; ask for fewer")
+        folder = Folder.at(job.config)
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"job": job, "gpus": gpus},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(gpus)),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=folder.storage.path(""),
+                storage_filesystem=PyFileSystem(FSSpecHandler(folder.storage.fs)),
+                failure_config=FailureConfig(max_failures=compute.attempts - 1),
+                worker_runtime_env={} if gpus else {"env_vars": CPU_ENVIRONMENT},
+            ),
+        )
+        with ThreadPoolExecutor(1) as aside:
+            fitting = aside.submit(trainer.fit)
+            told = len(folder.history())
+            while not fitting.done():
+                time.sleep(_LOOK)
+                for entry in folder.history()[told:]:
+                    told += 1
+                    show(Epoch(told, job.config.recipe.epochs, entry))
+            try:
+                metrics = dict(fitting.result().metrics or {})
+            except ray.train.TrainingFailedError as error:
+                raise RunError(f"{folder.url}: the workers failed: {_cause(error)}") from None
+        folder.storage.fs.rm(folder.storage.path("ray"), recursive=True)
+        return Result(folder.load(), metrics)
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """One process of several; the first one writes."""
+    context = ray.train.get_context()
+    result = work(config["job"], None, config["gpus"], context.get_local_world_size(), lambda _: None, saves=context.get_world_rank() == 0)
+    ray.train.report(result.metrics)
+
+
+def _cause(error: ray.train.TrainingFailedError) -> str:
+    failures = getattr(error, "worker_failures", {})
+    return one_line(next(iter(failures.values())) if failures else error)
