@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from uuid import UUID
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ from pipeline.progress import State, clock, every
 from pipeline.run import Outcome
 from pipeline.store import RunStore
 from pipeline.tables import layout_table
+from pipeline.training.progress import Epoch
+from pipeline.training.run import Trained
 
 _SECONDS = 5.0  # between two messages to Prefect's server
 
@@ -31,6 +34,33 @@ class ProgressArtifact:
     def _update(self, state: State) -> None:
         update_progress_artifact(self._artifact, progress=100 * state.done / state.images)
         self._logger.info("%s", state.line())
+
+
+class TrainingArtifact:
+    """A training's progress as a Prefect artifact, and its epochs as lines of the flow's log."""
+
+    def __init__(self, key: str) -> None:
+        self._artifact: UUID = create_progress_artifact(progress=0.0, key=key, description="epochs trained")  # type: ignore[assignment]
+        self._logger = get_run_logger()
+        self._last = time.monotonic()
+
+    def __call__(self, epoch: Epoch) -> None:
+        """Shows how far it is, at most once in five seconds unless an epoch has ended."""
+        if epoch.entry is None and time.monotonic() - self._last < _SECONDS:
+            return
+        self._last = time.monotonic()
+        update_progress_artifact(self._artifact, progress=100 * epoch.done / epoch.epochs)
+        if epoch.entry is not None:
+            self._logger.info("%s", epoch.line())
+
+
+def classifier_artifact(key: str, trained: Trained) -> None:
+    """Where a trained classifier is and how good."""
+    create_table_artifact(
+        table=[{"": name.replace("_", " "), "value": f"{value:.4g}"} for name, value in trained.card.metrics.items()],
+        key=key,
+        description=f"`{trained.url}`: {trained.card.arch}, {len(trained.card.classes)} classes, {clock(trained.seconds)}",
+    )
 
 
 def table_artifact(key: str, table: pa.Table) -> None:

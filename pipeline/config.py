@@ -33,6 +33,7 @@ class DatasetConfig(Section):
     kind: Literal["demo", "cub", "palm", "idrid", "folder", "manifest"]
     root: str | None = Field(None, description="the dataset's folder, or the manifest's file; local or a URL")
     split: str | None = Field(None, description="only images of this split, such as train or test")
+    splits: str | None = Field(None, description="a trained classifier's split.csv, which says the images' splits instead of the dataset")
     part: Literal["grading", "segmentation"] | None = Field(None, description="of idrid")
     referable: bool = Field(False, description="idrid's grading as two classes: whether the grade is 2 or more")
     lesions: tuple[str, ...] | None = Field(None, min_length=1, description="of palm or idrid: the region is their union")
@@ -52,7 +53,7 @@ class DatasetConfig(Section):
         if self.kind == "idrid" and self.part is None:
             raise ValueError("dataset.part is missing: write grading or segmentation")
         mine = {
-            "split": self.kind not in {"demo", "folder"},
+            "split": self.kind not in {"demo", "folder"} or self.splits is not None,
             "part": self.kind == "idrid",
             "referable": self.part == "grading",
             "lesions": self.kind == "palm" or self.part == "segmentation",

@@ -14,6 +14,7 @@ from pipeline.datasets.idrid import idrid_samples
 from pipeline.datasets.manifest import manifest_samples
 from pipeline.datasets.palm import palm_samples
 from pipeline.datasets.sample import Masks, Sample, select
+from pipeline.datasets.splits import resplit
 from pipeline.errors import InputError
 
 Reader = Callable[[DatasetConfig, Mapping[str, Any]], list[Sample]]
@@ -40,7 +41,11 @@ def list_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Samp
         InputError: if the dataset is missing, has no images or is not what its kind says, or if a class has fewer images than
             are to be drawn of it.
     """
-    samples = KINDS[config.kind](config, storage)
+    if config.splits is None:
+        samples = KINDS[config.kind](config, storage)
+    else:
+        samples = resplit(KINDS[config.kind](config.model_copy(update={"split": None}), storage), config.splits, storage)
+        samples = [sample for sample in samples if config.split is None or sample.split == config.split]
     if not samples:
         raise InputError(f"{config.root or config.kind}: no images; look at dataset.root, dataset.kind and dataset.split")
     if config.per_class is not None:

@@ -20,7 +20,7 @@ class NetworkConfig(Section):
     """The network before its training."""
 
     arch: str = Field(description="a torchvision classification network")
-    weights: str | None = Field(None, description="a torchvision weights entry, or a .pth or .safetensors file; without one they are random")
+    weights: str | None = Field(None, description="a torchvision weights entry, or a .pth or .safetensors file; else they are random")
     resize: Count | None = Field(None, description="short side before the crop, instead of the weights' own")
     crop: Count | None = Field(None, description="side of the network's input, instead of the weights' own")
 
@@ -78,7 +78,7 @@ class TrainCompute(Section):
     gpus_per_worker: Literal[0, 1] = Field(1, description="0 keeps to the CPU; without GPUs it does not matter")
     threads: Count | Literal["auto"] = Field("auto", description="CPU threads of a worker without a GPU; auto is its share of the cores")
     readers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field("auto", description="processes that prepare a worker's batches")
-    cache: float = Field(4, ge=0, allow_inf_nan=False, description="GiB of decoded images that a worker keeps; the rest is read every epoch")
+    cache: float = Field(4, ge=0, allow_inf_nan=False, description="GiB of decoded images that a worker keeps; others are read every epoch")
     precision: Precision | Literal["auto"] = Field("auto", description="auto is bfloat16 on GPUs")
     attempts: Count = Field(3, description="how often workers of which one was lost are started")
     ray_address: str | None = Field(None, description="a Ray cluster to join; without one Ray is started here if it is needed")

@@ -75,7 +75,7 @@ class Folder:
             raise InputError(f"output {self.url} cannot be written: {one_line(error)}; choose another with --output") from None
         if there.get("config_hash") != here["config_hash"]:
             what = ", ".join(differences(there.get("identity", {}), config.identity()))
-            raise InputError(f"{self.url} was started with another configuration; they differ in {what}; choose another name for this training")
+            raise InputError(f"{self.url} was started with another configuration; they differ in {what}; choose another name")
 
     def keep_split(self, table: bytes) -> str:
         """Writes split.csv, or compares it with the one that is there; returns its sha256, the fingerprint of the data.
@@ -84,7 +84,7 @@ class Folder:
             InputError: if the images are not those that the training began with.
         """
         if not self.storage.create(SPLIT, table) and self.storage.read(SPLIT) != table:
-            raise InputError(f"{self.url} was started with other images than these, see its {SPLIT}; choose another name for this training")
+            raise InputError(f"{self.url} was started with other images than these, see its {SPLIT}; choose another name")
         return hashlib.sha256(table).hexdigest()
 
     def load(self) -> State:

@@ -53,7 +53,7 @@ def work(job: Job, pictures: Pictures | None, gpus: int, workers: int, show: Sho
     pictures = pictures or Pictures(job.items, preprocess, config.storage, config.compute.cache * 2**30)
     training = Training(config, network.to(device), pictures, job.items, device)
     training.fit(state, folder.save if saves else lambda _: None, show)
-    metrics = {}
+    metrics: dict[str, float] = {}
     for role in (VALIDATION, TEST):
         if any(item.role == role for item in job.items):
             metrics |= {f"{role}_{name}": value for name, value in training.evaluate(state.best, role).items()}

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from hdm_core.device import LAYOUT, default_batch, default_precision, in_precision
 from pipeline.errors import RunError
-from pipeline.training.config import Stage, TrainConfig
+from pipeline.training.config import TrainConfig
 from pipeline.training.network import logits_of, parameter_groups, train_mode, unfreeze
 from pipeline.training.pictures import Pictures, Seen
 from pipeline.training.progress import Epoch, Show
@@ -68,7 +68,7 @@ class Training:
         precision = default_precision(device) if config.compute.precision == "auto" else config.compute.precision
         self._context = lambda: in_precision(precision, device)
         keep = config.recipe.average
-        self._average = None if keep is None else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(keep), use_buffers=True)
+        self._average = None if keep is None else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(keep), use_buffers=True)  # type: ignore[no-untyped-call]
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         readers = config.compute.readers
         self._readers = (8 if device.type == "cuda" else 0) if readers == "auto" else readers
@@ -110,7 +110,9 @@ class Training:
             begin = time.perf_counter()
             loss = self._epoch(state.epoch, learner, loader, optimiser, schedule, show)
             if not math.isfinite(loss):
-                raise RunError(f"the loss of epoch {state.epoch + 1} is {loss}: lower recipe.stages.{number}.learning_rate and use another name")
+                raise RunError(
+                    f"the loss of epoch {state.epoch + 1} is {loss}: lower recipe.stages.{number}.learning_rate, under another name"
+                )
             state.epoch += 1
             entry = {"epoch": state.epoch, "stage": number, "loss": loss, "seconds": round(time.perf_counter() - begin, 3)}
             self._note(state, entry, optimiser)
@@ -165,10 +167,10 @@ class Training:
         if batch < 2:
             raise RunError(f"{len(items)} training images in batches of {self.config.recipe.batch} are too few for {self._world} workers")
         seen = Seen(self._pictures, items, self.config.recipe.augmentation)
-        sampler = DistributedSampler(seen, self._world, self._rank, seed=self.config.seed, drop_last=True)
-        return DataLoader(
-            seen, batch, sampler=sampler, num_workers=self._readers, drop_last=True, pin_memory=self.device.type == "cuda"
+        sampler: DistributedSampler[tuple[Tensor, int]] = DistributedSampler(
+            seen, self._world, self._rank, seed=self.config.seed, drop_last=True
         )
+        return DataLoader(seen, batch, sampler=sampler, num_workers=self._readers, drop_last=True, pin_memory=self.device.type == "cuda")
 
     @torch.no_grad()
     def _scores(self, network: nn.Module, role: str) -> dict[str, float]:
@@ -188,7 +190,7 @@ class Training:
         )
 
 
-Loader = DataLoader[tuple[Tensor, Tensor]]
+Loader = DataLoader[Any]
 
 
 def _up_and_down(step: int, steps: int, warmup: float) -> float:

@@ -44,7 +44,8 @@ def make_network(config: NetworkConfig, classes: int, seed: int) -> tuple[nn.Mod
 
 def head_of(network: nn.Module) -> str:
     """The name of a torchvision network's head: the last of its modules with parameters."""
-    return [name for name, module in network.named_modules() if list(module.parameters(recurse=False))][-1]
+    names = [name for name, _ in network.named_parameters()]
+    return names[-1].rpartition(".")[0]
 
 
 def check_stages(network: nn.Module, recipe: Recipe) -> None:
@@ -58,7 +59,7 @@ def check_stages(network: nn.Module, recipe: Recipe) -> None:
         for part in stage.train if isinstance(stage.train, tuple) else ():
             if not any(_below(name, part) for name in names):
                 known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
-                raise InputError(f"recipe.stages.{number}.train: the network has no part {part!r}; its parts are {known}, and what is below these")
+                raise InputError(f"recipe.stages.{number}.train: the network has no part {part!r}; its parts are {known}, and those below")
 
 
 def unfreeze(network: nn.Module, stage: Stage) -> None:

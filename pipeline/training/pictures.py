@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import functional as F
@@ -104,12 +103,13 @@ class Seen(Dataset[tuple[Tensor, int]]):
         return self._change(self._pictures.get(item)), item.target
 
 
-def centre(preprocess: Preprocess) -> v2.Transform:
+def centre(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
     """What an explanation shows a network."""
-    return v2.Compose([v2.CenterCrop(preprocess.crop), *_as_floats(preprocess)])
+    as_floats = _floats(preprocess)
+    return lambda picture: as_floats(F.center_crop(picture, [preprocess.crop]))
 
 
-def changes(preprocess: Preprocess, augmentation: Augmentation) -> v2.Transform:
+def changes(preprocess: Preprocess, augmentation: Augmentation) -> Callable[[Tensor], Tensor]:
     """A random view of an image."""
     aspect = (1 / augmentation.aspect, augmentation.aspect)
     colour = augmentation.colour
@@ -119,11 +119,13 @@ def changes(preprocess: Preprocess, augmentation: Augmentation) -> v2.Transform:
         v2.RandomHorizontalFlip() if augmentation.flip else None,
         v2.RandomVerticalFlip() if augmentation.vertical_flip else None,
         v2.ColorJitter(colour, colour, colour) if colour else None,
-        *_as_floats(preprocess),
+        v2.Lambda(_floats(preprocess)),
         v2.RandomErasing(augmentation.erasing) if augmentation.erasing else None,
     ]
-    return v2.Compose([step for step in steps if step is not None])
+    change: Callable[[Tensor], Tensor] = v2.Compose([step for step in steps if step is not None])
+    return change
 
 
-def _as_floats(preprocess: Preprocess) -> list[v2.Transform]:
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(preprocess.mean), list(preprocess.std))]
+def _floats(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
+    """Pixels as `Preprocess` has them; v2's own conversion rounds otherwise."""
+    return lambda picture: F.normalize(picture.float().div(255), list(preprocess.mean), list(preprocess.std))

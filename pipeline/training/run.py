@@ -75,13 +75,13 @@ def train(config: TrainConfig, show: Show) -> Trained:
     items = tuple(pictures.read())
     check_classes(items, division.classes)
     data = folder.keep_split(split_table(division.items, division.classes, pictures.facts))
-    unreadable = len(division.items) - len(items)
-    counts = {f"{role}_images": number for role, number in Counter(item.role for item in items).items()}
-    _log.info("%s: %s; %d unreadable, %d without a label", folder.url, counts, unreadable, division.unlabelled)
+    counts: dict[str, float] = {f"{role}_images": number for role, number in Counter(item.role for item in items).items()}
+    counts |= {"unreadable_images": len(division.items) - len(items), "unlabelled_images": division.unlabelled}
+    _log.info("%s: %s", folder.url, ", ".join(f"{number:.0f} {name.replace('_', ' ')}" for name, number in counts.items() if number))
 
     result = _fit(Job(config, items, len(division.classes)), pictures, show)
     network.load_state_dict(result.state.best)
-    metrics = {**result.metrics, **counts, "unreadable_images": unreadable, "unlabelled_images": division.unlabelled, "epoch": result.state.kept}
+    metrics = {**result.metrics, **counts, "epoch": result.state.kept}
     card = Card(arch=config.classifier.arch, classes=division.classes, preprocess=preprocess, metrics=metrics, data=data)
     folder.finish(network, card)
     return Trained(folder.url, card, time.monotonic() - begin)
@@ -89,9 +89,8 @@ def train(config: TrainConfig, show: Show) -> Trained:
 
 def _fit(job: Job, pictures: Pictures, show: Show) -> Result:
     compute = job.config.compute
-    workers = compute.workers
-    if workers == "auto":
-        workers = max(1, torch.cuda.device_count()) if compute.gpus_per_worker else 1
+    every = max(1, torch.cuda.device_count()) if compute.gpus_per_worker else 1
+    workers = every if compute.workers == "auto" else compute.workers
     if workers == 1 and compute.ray_address is None:
         return work(job, pictures, compute.gpus_per_worker, 1, show)
     from pipeline.training.together import work_together  # Ray Train takes seconds to import

@@ -12,6 +12,7 @@ import yaml
 from prefect import Flow
 
 from pipeline.loading import presets
+from pipeline.training.run import train_presets
 
 ROOT = Path(__file__).parents[2]
 FILE: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text())
@@ -27,11 +28,14 @@ def test_a_deployment_names_a_flow_and_parameters_that_it_has(deployment: dict[s
     assert (ROOT / path).is_file()
     flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
     assert isinstance(flow, Flow)
-    assert flow.name == "hdm"
     assert deployment["parameters"].keys() <= inspect.signature(flow.fn).parameters.keys()
-    assert deployment["parameters"]["config"] in presets()
+    assert deployment["parameters"]["config"] in {"hdm": presets, "hdm-train": train_presets}[flow.name]()
     assert deployment["work_pool"]["name"] == "hdm"
 
 
 def test_the_deployments_that_users_know_are_there() -> None:
     assert {"demo", "cub-full", "pm-full"} <= {deployment["name"] for deployment in DEPLOYMENTS}
+
+
+def test_every_training_preset_has_a_deployment() -> None:
+    assert train_presets().keys() <= {deployment["name"] for deployment in DEPLOYMENTS}

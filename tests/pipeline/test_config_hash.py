@@ -22,6 +22,7 @@ from tests.pipeline.material import configuration, mapping
 OTHER: dict[str, Any] = {
     "dataset.kind": "manifest",
     "dataset.root": "elsewhere",
+    "dataset.splits": "classifier/split.csv",
     "dataset.per_class": 3,
     "dataset.limit": 3,
     "dataset.seed": 1,

@@ -1,0 +1,193 @@
+"""A classifier is trained for real, killed for real, and goes on to the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from hdm_core import Classifier
+from hdm_core.checkpoint import CARD, MODEL
+from pipeline.datasets import list_samples
+from pipeline.datasets.images import read_picture
+from pipeline.errors import RunError
+from pipeline.loading import load_config
+from pipeline.training.folder import STATE
+from tests.pipeline.material import files_below, refused
+from tests.pipeline.trainings import colours, configured, trained, training
+from tests.small_run import command, hdm
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return colours(tmp_path_factory.mktemp("training") / "images")
+
+
+@pytest.fixture(scope="module")
+def folder(images: Path) -> Path:
+    """A classifier that was trained in one go."""
+    return Path(trained(images, name="whole").url)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "split.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_a_training_leaves(folder: Path) -> None:
+    assert files_below(folder) == {MODEL, CARD, "split.csv", "history.json", "train.json"}
+    card = json.loads((folder / CARD).read_text())
+    assert card["classes"] == ["blue", "red"]
+    assert (card["preprocess"]["resize"], card["preprocess"]["crop"]) == (36, 32)
+    metrics = card["metrics"]
+    assert (metrics["train_images"], metrics["validation_images"], metrics["test_images"]) == (8, 4, 4)
+    history = json.loads((folder / "history.json").read_text())
+    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
+    assert [entry["stage"] for entry in history] == [0, 1, 1, 1]
+    best = max(history, key=lambda entry: (entry["validation_accuracy"], -entry["validation_loss"]))
+    assert metrics["epoch"] == best["epoch"]
+    assert metrics["validation_loss"] == pytest.approx(best["validation_loss"])
+
+
+def test_the_card_tells_what_the_classifier_does(folder: Path, images: Path) -> None:
+    """What the training says of the held-back images is what a run that explains just these will find."""
+    classifier = Classifier.from_checkpoint(folder)
+    run = load_config(
+        {
+            "name": "held-back",
+            "dataset": {"kind": "folder", "root": str(images), "splits": str(folder / "split.csv"), "split": "test"},
+            "classifier": {"source": "checkpoint", "path": str(folder)},
+            "methods": ["grad_cam"],
+            "output": "runs",
+        }
+    )
+    samples = list_samples(run.dataset, {})
+    assert [sample.image_id for sample in samples] == [row["image_id"] for row in rows(folder) if row["split"] == "test"]
+    with classifier.frozen() as network:
+        logits = network(classifier.prepare([read_picture(sample, {}).image for sample in samples]))
+    right = sum(int(guess) == sample.label for guess, sample in zip(logits.argmax(1), samples, strict=True))
+    assert right / len(samples) == json.loads((folder / CARD).read_text())["metrics"]["test_accuracy"]
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    stages = [{"epochs": 12, "learning_rate": 2e-3}]
+    done = trained(colours(tmp_path / "images", 16), {"recipe.stages": stages, "recipe.average": None, "validation": None}, test=0.5)
+    assert done.card.metrics["test_accuracy"] == 1.0
+    assert done.card.metrics["epoch"] == 12, "without validation images the last epoch is kept"
+
+
+def test_a_training_that_is_done_is_not_done_again(folder: Path, images: Path) -> None:
+    before = (folder / MODEL).stat().st_mtime_ns
+    again = trained(images, name="whole")
+    assert again.card.metrics == json.loads((folder / CARD).read_text())["metrics"]
+    assert (folder / MODEL).stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused(folder: Path, images: Path) -> None:
+    message = refused(lambda: trained(images, {"recipe.batch": 5}, name="whole"))
+    assert "recipe.batch (4, now 5)" in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folder: Path, tmp_path: Path, epoch: int) -> None:
+    """Killed after the epoch in which the head alone learnt, so that a stage begins anew, and in the middle of the next stage."""
+    config = tmp_path / "training.yaml"
+    config.write_text(yaml.safe_dump(training(images, output=str(tmp_path))))
+    process = subprocess.Popen(command("train", config), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(f"epoch {epoch} of"):
+            process.kill()
+            break
+    process.wait()
+    process.stderr.close()
+    assert process.returncode == -9
+    killed = tmp_path / "colours"
+    assert (killed / STATE).exists()
+    assert not (killed / CARD).exists()
+    ended = hdm("train", config, "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert f"epoch {epoch} of" not in ended.stderr, "an epoch that was saved is not done again"
+    for name in (MODEL, "split.csv", CARD):
+        assert (killed / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_two_workers_train_together(images: Path, tmp_path: Path) -> None:
+    config = tmp_path / "training.yaml"
+    config.write_text(yaml.safe_dump(training(images, name="two", output=str(tmp_path), compute={"threads": 1, "workers": 2})))
+    ended = hdm("train", config, "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["metrics"]["epoch"] > 0
+    assert "epoch 4 of 4" in ended.stderr
+    assert files_below(tmp_path / "two") == {MODEL, CARD, "split.csv", "history.json", "train.json"}
+    Classifier.from_checkpoint(tmp_path / "two")
+
+
+def test_the_test_images_have_no_say(images: Path, folder: Path, tmp_path: Path) -> None:
+    """With other pictures in the place of the test images the weights are the same, byte for byte."""
+    other = colours(tmp_path / "images")
+    held_back = [row["image_id"] for row in rows(folder) if row["split"] == "test"]
+    for image_id in held_back:
+        (other / image_id).write_bytes((other / ("red/0.png" if image_id.startswith("blue") else "blue/0.png")).read_bytes())
+    done = trained(other, name="whole")
+    assert Path(done.url, MODEL).read_bytes() == (folder / MODEL).read_bytes()
+    assert done.card.data != json.loads((folder / CARD).read_text())["data"]
+
+
+def test_an_unreadable_image_is_left_out_and_counted(tmp_path: Path) -> None:
+    images = colours(tmp_path / "images")
+    (images / "red" / "0.png").write_bytes(b"no image")
+    done = trained(images)
+    assert done.card.metrics["unreadable_images"] == 1
+    (row,) = [row for row in rows(Path(done.url)) if row["error"]]
+    assert row["image_id"] == "red/0.png"
+
+
+def test_a_class_of_unreadable_images(tmp_path: Path) -> None:
+    images = colours(tmp_path / "images", 4)
+    for path in (images / "red").iterdir():
+        path.write_bytes(b"")
+    assert "the class red has no images to train on" in refused(lambda: trained(images))
+
+
+def test_images_that_changed_since_the_training_began(images: Path, tmp_path: Path) -> None:
+    own = colours(tmp_path / "images")
+    interrupt(own)
+    (own / "red" / "1.png").write_bytes((own / "red" / "2.png").read_bytes())
+    assert "other images" in refused(lambda: trained(own))
+
+
+def interrupt(images: Path) -> None:
+    """Leaves a training behind that stopped after its first epoch."""
+    from pipeline.training.run import train
+
+    class StopError(Exception):
+        pass
+
+    def stop(epoch: Any) -> None:
+        if epoch.entry is not None:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(configured(images), stop)
+
+
+def test_a_learning_rate_that_is_too_high_is_said(images: Path, tmp_path: Path) -> None:
+    stages = [{"epochs": 2, "learning_rate": 1e30}]
+    with pytest.raises(RunError, match=r"lower recipe\.stages\.0\.learning_rate"):
+        trained(images, {"recipe.stages": stages}, output=str(tmp_path))
+
+
+def test_weights_are_written_as_they_were_averaged(images: Path, folder: Path, tmp_path: Path) -> None:
+    plain = load_file(Path(trained(images, {"recipe.average": None}, output=str(tmp_path)).url) / MODEL)
+    averaged = load_file(folder / MODEL)
+    assert plain.keys() == averaged.keys()
+    assert any((plain[name] != averaged[name]).any() for name in plain)
