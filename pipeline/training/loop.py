@@ -126,7 +126,7 @@ class Training:
         torch.manual_seed((self.config.seed * 1_000_003 + epoch) * self._world + self._rank)
         assert isinstance(loader.sampler, DistributedSampler)  # noqa: S101 - for the type checker
         loader.sampler.set_epoch(epoch)
-        train_mode(self.network)
+        train_mode(self.network, self.config.recipe)
         total = torch.zeros((), device=self.device)
         for step, (images, targets) in enumerate(loader, 1):
             shown = images.to(self.device, memory_format=LAYOUT, non_blocking=True)

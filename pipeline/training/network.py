@@ -70,12 +70,13 @@ def unfreeze(network: nn.Module, stage: Stage) -> None:
         parameter.requires_grad_(not _auxiliary(name) and (parts is None or any(_below(name, part) for part in parts)))
 
 
-def train_mode(network: nn.Module) -> None:
-    """Training mode, in which a frozen batch normalisation keeps its statistics."""
+def train_mode(network: nn.Module, recipe: Recipe) -> None:
+    """Training mode, in which a batch normalisation keeps its statistics if it is frozen or the recipe says so."""
     network.train()
     for module in network.modules():
-        if isinstance(module, _BatchNorm) and not any(parameter.requires_grad for parameter in module.parameters()):
-            module.eval()
+        if isinstance(module, _BatchNorm):
+            learns = any(parameter.requires_grad for parameter in module.parameters())
+            module.train(learns and recipe.statistics == "batch")
 
 
 def parameter_groups(network: nn.Module, stage: Stage, weight_decay: float) -> list[dict[str, object]]:

@@ -13,7 +13,7 @@ from hdm_core import Preprocess
 from hdm_core.checkpoint import build
 from pipeline.datasets import Sample
 from pipeline.datasets.images import read_picture
-from pipeline.training.config import Augmentation, NetworkConfig, Stage
+from pipeline.training.config import Augmentation, NetworkConfig, Recipe, Stage
 from pipeline.training.loop import _up_and_down
 from pipeline.training.network import head_of, make_network, parameter_groups, train_mode, unfreeze
 from pipeline.training.pictures import Pictures, Seen
@@ -21,6 +21,8 @@ from pipeline.training.scores import scores
 from pipeline.training.split import TEST, TRAIN, VALIDATION, Division, Item, divide
 from tests.pipeline.material import refused, save_picture
 from tests.pipeline.trainings import configured
+
+RECIPE = Recipe(stages=(Stage(epochs=1, learning_rate=1e-3),))
 
 
 def samples(count: int = 40) -> list[Sample]:
@@ -131,9 +133,11 @@ def test_only_the_stages_part_learns() -> None:
         unfreeze(network, Stage(epochs=1, train=part, learning_rate=1e-3))
         found = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
         assert {".".join(name.split(".")[: 1 + name.startswith("features")]) for name in found} == learns
-        train_mode(network)
+        train_mode(network, RECIPE)
         norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
         assert {name for name, module in norms.items() if module.training} == {name for name in norms if f"{name}.weight" in found}
+        train_mode(network, RECIPE.model_copy(update={"statistics": "pretrained"}))
+        assert not any(module.training for module in norms.values())
         grouped = [parameter for group in parameter_groups(network, Stage(epochs=1, learning_rate=1), 0.1) for parameter in group["params"]]
         assert len(grouped) == len(found)
         assert {id(parameter) for parameter in grouped} == {id(p) for p in network.parameters() if p.requires_grad}
