@@ -57,9 +57,7 @@ class Recipe(Section):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     warmup: Share = Field(0.1, description="share of a stage in which its learning rate goes up")
     average: Share | None = Field(None, description="the result is the moving average of the weights, of which each step keeps this share")
-    statistics: Literal["batch", "pretrained"] = Field(
-        "batch", description="of batch normalisations; pretrained for few images"
-    )
+    statistics: Literal["batch", "pretrained"] = Field("batch", description="of batch normalisations; pretrained for few images")
     augmentation: Augmentation = Augmentation()
 
     @property

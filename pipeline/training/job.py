@@ -14,7 +14,7 @@ from pipeline.training.loop import State, Training
 from pipeline.training.network import make_network
 from pipeline.training.pictures import Pictures
 from pipeline.training.progress import Show
-from pipeline.training.split import TEST, VALIDATION, Item
+from pipeline.training.split import Item
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,8 @@ class Job:
     classes: int
 
 
-@dataclass(frozen=True)
-class Result:
-    """The trained network's weights, and its scores on what was held back."""
-
-    state: State
-    metrics: dict[str, float]
-
-
-def work(job: Job, pictures: Pictures | None, gpus: int, workers: int, show: Show, saves: bool = True) -> Result:
-    """Trains on from where the folder is.
+def work(job: Job, pictures: Pictures | None, gpus: int, workers: int, show: Show, saves: bool = True) -> State:
+    """Trains on from where the folder is, to the end.
 
     Args:
         pictures: the images, where they have been read in this process.
@@ -53,8 +45,4 @@ def work(job: Job, pictures: Pictures | None, gpus: int, workers: int, show: Sho
     pictures = pictures or Pictures(job.items, preprocess, config.storage, config.compute.cache * 2**30)
     training = Training(config, network.to(device), pictures, job.items, device)
     training.fit(state, folder.save if saves else lambda _: None, show)
-    metrics: dict[str, float] = {}
-    for role in (VALIDATION, TEST):
-        if any(item.role == role for item in job.items):
-            metrics |= {f"{role}_{name}": value for name, value in training.evaluate(state.best, role).items()}
-    return Result(state, metrics)
+    return state

@@ -24,7 +24,7 @@ from pipeline.training.network import logits_of, parameter_groups, train_mode, u
 from pipeline.training.pictures import Pictures, Seen
 from pipeline.training.progress import Epoch, Show
 from pipeline.training.scores import scores
-from pipeline.training.split import TRAIN, VALIDATION, Item
+from pipeline.training.split import TEST, TRAIN, VALIDATION, Item
 
 Weights = dict[str, Tensor]
 
@@ -39,6 +39,7 @@ class State:
         optimiser: of the stage that is going on.
         kept, best: the epoch whose weights will be the result, counted from 1, and these weights.
         history: what each epoch came to.
+        metrics: of the result on what was held back; empty until the end.
     """
 
     epoch: int = 0
@@ -48,6 +49,7 @@ class State:
     kept: int = 0
     best: Weights = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Training:
@@ -74,7 +76,7 @@ class Training:
         self._readers = (8 if device.type == "cuda" else 0) if readers == "auto" else readers
 
     def fit(self, state: State, save: Callable[[State], None], show: Show) -> None:
-        """Trains from a state to the end of the recipe; the state goes along and is saved after every epoch.
+        """Trains from a state to the end of the recipe, and tests what came of it; the state goes along and is saved after every epoch.
 
         Raises:
             RunError: if the loss is no number any more.
@@ -89,10 +91,11 @@ class Training:
                 number, done = recipe.stage_of(state.epoch)
                 self._stage(number, done, state, save, show)
 
-    def evaluate(self, weights: Weights, role: str) -> dict[str, float]:
-        """The scores of weights on the images of a role; every process sees its share of them."""
-        self.network.load_state_dict(weights)
-        return self._scores(self.network, role)
+        self.network.load_state_dict(state.best)
+        for role in (VALIDATION, TEST):
+            if role in self._items:
+                state.metrics |= {f"{role}_{name}": value for name, value in self._scores(self.network, role).items()}
+        save(state)
 
     def _stage(self, number: int, done: int, state: State, save: Callable[[State], None], show: Show) -> None:
         recipe, stage = self.config.recipe, self.config.recipe.stages[number]
@@ -174,6 +177,7 @@ class Training:
 
     @torch.no_grad()
     def _scores(self, network: nn.Module, role: str) -> dict[str, float]:
+        """On the images of a role, of which every process sees its share."""
         network.eval()
         seen = Seen(self._pictures, self._items[role][self._rank :: self._world])
         answers, classes = [], []

@@ -15,7 +15,8 @@ from hdm_core.checkpoint import Card
 from pipeline.datasets import list_samples
 from pipeline.training.config import TrainConfig
 from pipeline.training.folder import Folder
-from pipeline.training.job import Job, Result, work
+from pipeline.training.job import Job, work
+from pipeline.training.loop import State
 from pipeline.training.network import check_stages, make_network
 from pipeline.training.pictures import Pictures
 from pipeline.training.progress import Show
@@ -79,15 +80,15 @@ def train(config: TrainConfig, show: Show) -> Trained:
     counts |= {"unreadable_images": len(division.items) - len(items), "unlabelled_images": division.unlabelled}
     _log.info("%s: %s", folder.url, ", ".join(f"{number:.0f} {name.replace('_', ' ')}" for name, number in counts.items() if number))
 
-    result = _fit(Job(config, items, len(division.classes)), pictures, show)
-    network.load_state_dict(result.state.best)
-    metrics = {**result.metrics, **counts, "epoch": result.state.kept}
+    state = _fit(Job(config, items, len(division.classes)), pictures, show)
+    network.load_state_dict(state.best)
+    metrics = {**state.metrics, **counts, "epoch": state.kept}
     card = Card(arch=config.classifier.arch, classes=division.classes, preprocess=preprocess, metrics=metrics, data=data)
     folder.finish(network, card)
     return Trained(folder.url, card, time.monotonic() - begin)
 
 
-def _fit(job: Job, pictures: Pictures, show: Show) -> Result:
+def _fit(job: Job, pictures: Pictures, show: Show) -> State:
     compute = job.config.compute
     every = max(1, torch.cuda.device_count()) if compute.gpus_per_worker else 1
     workers = every if compute.workers == "auto" else compute.workers

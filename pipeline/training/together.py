@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import ray
@@ -15,13 +14,14 @@ from ray.train.torch import TorchTrainer
 from pipeline.cluster import CPU_ENVIRONMENT, cluster
 from pipeline.errors import InputError, RunError, one_line
 from pipeline.training.folder import Folder
-from pipeline.training.job import Job, Result, work
+from pipeline.training.job import Job, work
+from pipeline.training.loop import State
 from pipeline.training.progress import Epoch, Show
 
 _LOOK = 1.0  # seconds between two looks at the history
 
 
-def work_together(job: Job, workers: int, show: Show) -> Result:
+def work_together(job: Job, workers: int, show: Show) -> State:
     """Trains on so many workers; where one is lost, all start again from the last epoch that was saved.
 
     Raises:
@@ -49,26 +49,26 @@ def work_together(job: Job, workers: int, show: Show) -> Result:
             ),
         )
         with ThreadPoolExecutor(1) as aside:
-            fitting = aside.submit(trainer.fit)
             told = len(folder.history())
-            while not fitting.done():
-                time.sleep(_LOOK)
+            fitting = aside.submit(trainer.fit)
+            ended = False
+            while not ended:
+                ended = wait([fitting], _LOOK).done == {fitting}
                 for entry in folder.history()[told:]:
                     told += 1
                     show(Epoch(told, job.config.recipe.epochs, entry))
             try:
-                metrics = dict(fitting.result().metrics or {})
+                fitting.result()
             except ray.train.TrainingFailedError as error:
                 raise RunError(f"{folder.url}: the workers failed: {_cause(error)}") from None
         folder.storage.fs.rm(folder.storage.path("ray"), recursive=True)
-        return Result(folder.load(), metrics)
+        return folder.load()
 
 
 def _worker(config: dict[str, Any]) -> None:
     """One process of several; the first one writes."""
     context = ray.train.get_context()
-    result = work(config["job"], None, config["gpus"], context.get_local_world_size(), lambda _: None, saves=context.get_world_rank() == 0)
-    ray.train.report(result.metrics)
+    work(config["job"], None, config["gpus"], context.get_local_world_size(), lambda _: None, saves=context.get_world_rank() == 0)
 
 
 def _cause(error: ray.train.TrainingFailedError) -> str:

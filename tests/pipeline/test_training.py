@@ -14,11 +14,15 @@ from safetensors.torch import load_file
 
 from hdm_core import Classifier
 from hdm_core.checkpoint import CARD, MODEL
+from pipeline.cli import main
+from pipeline.cluster import CPU_ENVIRONMENT
 from pipeline.datasets import list_samples
 from pipeline.datasets.images import read_picture
 from pipeline.errors import RunError
-from pipeline.loading import load_config
+from pipeline.loading import load, load_config
+from pipeline.training.config import TrainConfig
 from pipeline.training.folder import STATE
+from pipeline.training.run import train, train_presets
 from tests.pipeline.material import files_below, refused
 from tests.pipeline.trainings import colours, configured, trained, training
 from tests.small_run import command, hdm
@@ -125,7 +129,10 @@ def test_two_workers_train_together(images: Path, tmp_path: Path) -> None:
     config.write_text(yaml.safe_dump(training(images, name="two", output=str(tmp_path), compute={"threads": 1, "workers": 2})))
     ended = hdm("train", config, "--json")
     assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["metrics"]["epoch"] > 0
+    metrics = json.loads(ended.stdout)["metrics"]
+    history = json.loads((tmp_path / "two" / "history.json").read_text())
+    assert metrics["validation_loss"] == pytest.approx(history[int(metrics["epoch"]) - 1]["validation_loss"])
+    assert 0 <= metrics["test_accuracy"] <= 1
     assert "epoch 4 of 4" in ended.stderr
     assert files_below(tmp_path / "two") == {MODEL, CARD, "split.csv", "history.json", "train.json"}
     Classifier.from_checkpoint(tmp_path / "two")
@@ -167,7 +174,6 @@ def test_images_that_changed_since_the_training_began(images: Path, tmp_path: Pa
 
 def interrupt(images: Path) -> None:
     """Leaves a training behind that stopped after its first epoch."""
-    from pipeline.training.run import train
 
     class StopError(Exception):
         pass
@@ -191,3 +197,55 @@ def test_weights_are_written_as_they_were_averaged(images: Path, folder: Path, t
     averaged = load_file(folder / MODEL)
     assert plain.keys() == averaged.keys()
     assert any((plain[name] != averaged[name]).any() for name in plain)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.yaml"], "neither a preset (cub, cub-mobilenet, idrid-mobilenet, palm, palm-mobilenet)"),
+        (["cub-mobilenet"], "dataset.root is missing"),
+        (["cub-mobilenet", "--root", "no/such/folder"], "no such folder"),
+        (["mine", "--set", "recipe.epochs=3"], "recipe.epochs: unknown key"),
+        (["mine", "--set", "recipe.stages=[]"], "recipe.stages: input should not be empty"),
+        (
+            ["mine", "--set", "recipe.stages=[{epochs: 1, train: [layer9], learning_rate: 1}]"],
+            "no part 'layer9'; its parts are features, classifier",
+        ),
+        (["mine", "--set", "recipe.batch=1"], "recipe.batch: input should be greater than or equal to 2"),
+        (["mine", "--set", "test=test"], "test: no labelled images in the split 'test'; the dataset has no splits"),
+        (["mine", "--set", "test=a", "--set", "validation=a"], "both the split 'a'"),
+        (["mine", "--set", "classifier.arch=resnet51"], "no classification network 'resnet51'"),
+        (["mine", "--set", "classifier.weights=no.pth"], "the weights no.pth of mobilenet_v2 cannot be had"),
+        (["mine", "--set", "storage={secret: x}"], "storage.secret is a secret"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], says: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text(yaml.safe_dump(training(images, output=str(tmp_path / "out"))))
+    monkeypatch.chdir(tmp_path)
+    for name, value in CPU_ENVIRONMENT.items():  # else the command starts itself once more
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["hdm", "train", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line
+    assert not (tmp_path / "out").exists(), "a training that cannot be leaves nothing"
+
+
+@pytest.mark.parametrize("preset", train_presets())
+def test_the_presets_are_valid(preset: str) -> None:
+    config = load(preset, {"dataset.root": "data"}, TrainConfig, train_presets())
+    assert config.name == preset
+    assert config.test is not None
+    assert [config.recipe.stage_of(epoch) for epoch in (0, config.recipe.stages[0].epochs)] == [(0, 0), (1, 0)]
+
+
+def test_the_hash_is_of_what_the_weights_depend_on(images: Path) -> None:
+    one = configured(images)
+    for same in ({"output": "elsewhere"}, {"name": "other"}, {"compute.cache": 0}, {"compute.attempts": 1}):
+        assert configured(images, same).hash() == one.hash()
+    for other in ({"seed": 1}, {"recipe.batch": 5}, {"test": 0.3}, {"compute.workers": 2}, {"compute.threads": 2}, {"dataset.limit": 9}):
+        assert configured(images, other).hash() != one.hash()
