@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tests.flows.conftest import Prefect
+from tests.pipeline.trainings import colours, training
 from tests.small_run import config, files, hdm, photographs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def run(prefect: Prefect, name: str, **parameters: object) -> tuple[int, str]:
-    """`prefect deployment run hdm/NAME --watch`: its exit code and what it and the flow said."""
+def run(prefect: Prefect, name: str, flow: str = "hdm", **parameters: object) -> tuple[int, str]:
+    """`prefect deployment run FLOW/NAME --watch`: its exit code and what it and the flow said."""
     given = [part for key, value in parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")]
-    ended = prefect("deployment", "run", f"hdm/{name}", "--watch", *given)
+    ended = prefect("deployment", "run", f"{flow}/{name}", "--watch", *given)
     return ended.returncode, ended.stdout + ended.stderr
 
 
@@ -56,3 +58,17 @@ def test_the_flow_leaves_what_the_command_leaves(prefect: Prefect, tmp_path: Pat
     assert code == 0, said
     out = tmp_path / "out"
     assert files(out / "flow", "maps.zarr", "images") == files(out / "command", "maps.zarr", "images")
+
+
+def test_the_flow_trains_a_classifier_as_the_command_does(prefect: Prefect, tmp_path: Path) -> None:
+    images = colours(tmp_path / "images", 4)
+    for name in ("flow", "command"):
+        (tmp_path / name).write_text(yaml.safe_dump(training(images, name=name)))
+    code, said = run(prefect, "cub-mobilenet", "hdm-train", config=str(tmp_path / "flow"))
+    assert code == 0, said
+    assert hdm("train", tmp_path / "command").returncode == 0
+    flow, command = (tmp_path / "classifiers" / name for name in ("flow", "command"))
+    assert (flow / "model.safetensors").read_bytes() == (command / "model.safetensors").read_bytes()
+    artifacts = prefect("artifact", "ls").stdout
+    for key in ("flow-training", "mobilenet-v2-classifier"):
+        assert key in artifacts

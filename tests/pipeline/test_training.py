@@ -80,10 +80,15 @@ def test_the_card_tells_what_the_classifier_does(folder: Path, images: Path) -> 
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    stages = [{"epochs": 12, "learning_rate": 2e-3}]
-    done = trained(colours(tmp_path / "images", 16), {"recipe.stages": stages, "recipe.average": None, "validation": None}, test=0.5)
+    recipe = {
+        "stages": [{"epochs": 6, "learning_rate": 1e-4, "head_learning_rate": 1e-2}],
+        "batch": 4,
+        "statistics": "pretrained",
+        "augmentation": {"colour": 0},
+    }
+    done = trained(colours(tmp_path / "images"), test=0.5, validation=None, recipe=recipe)
     assert done.card.metrics["test_accuracy"] == 1.0
-    assert done.card.metrics["epoch"] == 12, "without validation images the last epoch is kept"
+    assert done.card.metrics["epoch"] == 6, "without validation images the last epoch is kept"
 
 
 def test_a_training_that_is_done_is_not_done_again(folder: Path, images: Path) -> None:
@@ -207,10 +212,7 @@ def test_weights_are_written_as_they_were_averaged(images: Path, folder: Path, t
         (["cub-mobilenet", "--root", "no/such/folder"], "no such folder"),
         (["mine", "--set", "recipe.epochs=3"], "recipe.epochs: unknown key"),
         (["mine", "--set", "recipe.stages=[]"], "recipe.stages: input should not be empty"),
-        (
-            ["mine", "--set", "recipe.stages=[{epochs: 1, train: [layer9], learning_rate: 1}]"],
-            "no part 'layer9'; its parts are features, classifier",
-        ),
+        (["mine", "--set", "recipe.stages=[{epochs: 1, train: [layer9], learning_rate: 1}]"], "no part 'layer9'; its parts are features,"),
         (["mine", "--set", "recipe.batch=1"], "recipe.batch: input should be greater than or equal to 2"),
         (["mine", "--set", "test=test"], "test: no labelled images in the split 'test'; the dataset has no splits"),
         (["mine", "--set", "test=a", "--set", "validation=a"], "both the split 'a'"),
