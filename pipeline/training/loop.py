@@ -67,8 +67,7 @@ class Training:
         self.device = device
         self._pictures = pictures
         self._items = {role: [item for item in items if item.role == role] for role in {item.role for item in items}}
-        precision = default_precision(device) if config.compute.precision == "auto" else config.compute.precision
-        self._context = lambda: in_precision(precision, device)
+        self._precision = default_precision(device) if config.compute.precision == "auto" else config.compute.precision
         keep = config.recipe.average
         self._average = None if keep is None else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(keep), use_buffers=True)  # type: ignore[no-untyped-call]
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -133,7 +132,7 @@ class Training:
         total = torch.zeros((), device=self.device)
         for step, (images, targets) in enumerate(loader, 1):
             shown = images.to(self.device, memory_format=LAYOUT, non_blocking=True)
-            with self._context():
+            with in_precision(self._precision, self.device):
                 logits = logits_of(learner(shown))
             loss = F.cross_entropy(logits.float(), targets.to(self.device), label_smoothing=self.config.recipe.label_smoothing)
             optimiser.zero_grad()
@@ -182,7 +181,7 @@ class Training:
         seen = Seen(self._pictures, self._items[role][self._rank :: self._world])
         answers, classes = [], []
         for images, targets in DataLoader(seen, default_batch(self.device), num_workers=self._readers):
-            with self._context():
+            with in_precision(self._precision, self.device):
                 answers.append(network(images.to(self.device, memory_format=LAYOUT)).float().cpu())
             classes.append(targets)
         mine = (answers, classes)

@@ -40,7 +40,7 @@ def work_together(job: Job, workers: int, show: Show) -> State:
             _worker,
             train_loop_config={"job": job, "gpus": gpus},
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(gpus)),
-            run_config=RunConfig(  # type: ignore[call-arg] - the type checker sees Ray Train's first version
+            run_config=RunConfig(  # type: ignore[call-arg] # the type checker sees Ray Train's first version
                 name="ray",
                 storage_path=folder.storage.path(""),
                 storage_filesystem=PyFileSystem(FSSpecHandler(folder.storage.fs)),
