@@ -125,7 +125,7 @@ class Training:
         self, epoch: int, learner: nn.Module, loader: Loader, optimiser: torch.optim.Optimizer, schedule: LambdaLR, show: Show
     ) -> float:
         """The mean loss of an epoch. All that is random in it follows from the seed, its number and the process's rank."""
-        torch.manual_seed((self.config.seed * 1_000_003 + epoch) * self._world + self._rank)
+        torch.manual_seed(((self.config.seed * 1_000_003 + epoch) * self._world + self._rank) % 2**63)
         assert isinstance(loader.sampler, DistributedSampler)  # noqa: S101 - for the type checker
         loader.sampler.set_epoch(epoch)
         train_mode(self.network, self.config.recipe)
