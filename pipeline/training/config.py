@@ -46,6 +46,7 @@ class Augmentation(Section):
     rotation: float = Field(0, ge=0, le=180, description="at most so many degrees")
     colour: float = Field(0.2, ge=0, lt=1, description="brightness, contrast and saturation change by at most this share")
     erasing: float = Field(0, ge=0, le=1, description="how often a rectangle is taken out")
+    mixup: float = Field(0, ge=0, allow_inf_nan=False, description="images of a batch are mixed in pairs, shares from Beta(mixup, mixup)")
 
 
 class Recipe(Section):

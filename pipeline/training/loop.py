@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, DistributedSampler
+from torchvision.transforms import v2
 
 from hdm_core.device import LAYOUT, default_batch, default_precision, in_precision
 from pipeline.errors import RunError
@@ -67,6 +68,7 @@ class Training:
         self.device = device
         self._pictures = pictures
         self._items = {role: [item for item in items if item.role == role] for role in {item.role for item in items}}
+        self._classes = 1 + max(item.target for item in items)
         self._precision = default_precision(device) if config.compute.precision == "auto" else config.compute.precision
         keep = config.recipe.average
         self._average = None if keep is None else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(keep), use_buffers=True)  # type: ignore[no-untyped-call]
@@ -130,7 +132,10 @@ class Training:
         loader.sampler.set_epoch(epoch)
         train_mode(self.network, self.config.recipe)
         total = torch.zeros((), device=self.device)
-        for step, (images, targets) in enumerate(loader, 1):
+        mixup = self.config.recipe.augmentation.mixup
+        mix = v2.MixUp(alpha=mixup, num_classes=self._classes) if mixup else v2.Identity()
+        for step, batch in enumerate(loader, 1):
+            images, targets = mix(*batch)
             shown = images.to(self.device, memory_format=LAYOUT, non_blocking=True)
             with in_precision(self._precision, self.device):
                 logits = logits_of(learner(shown))

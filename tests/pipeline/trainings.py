@@ -38,6 +38,7 @@ def training(folder: Path, **changes: Any) -> dict[str, Any]:
             "stages": [{"epochs": 1, "train": "head", "learning_rate": 1e-3}, {"epochs": 3, "learning_rate": 1e-3}],
             "batch": 4,
             "average": 0.9,
+            "augmentation": {"mixup": 0.2},
         },
         "compute": {"threads": 1},
         "output": str(folder.parent / "classifiers"),
