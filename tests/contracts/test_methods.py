@@ -239,8 +239,8 @@ def test_gradients_that_the_user_holds_are_kept(method: str) -> None:
 def test_the_network_is_left_as_it_was_after_an_exception_in_any_call(method: str) -> None:
     counting = Failing(mixed_state())
     run(counting, pictures(2), method)
-    assert counting.calls > 1
-    for at in sorted({1, 2, counting.calls // 2, counting.calls}):
+    assert counting.calls >= 1
+    for at in sorted({1, 2, counting.calls // 2, counting.calls} & set(range(1, counting.calls + 1))):
         network = Failing(mixed_state(), at)
         before = snapshot(network)
         with pytest.raises(InterruptionError):
