@@ -112,7 +112,7 @@ def test_the_papers_draw_is_so_many_test_images_of_every_class(root: Path) -> No
 
 def test_a_class_with_fewer_images_than_are_to_be_drawn_is_refused(root: Path) -> None:
     message = refused(lambda: birds(root, split="test", per_class=10))
-    assert message == "the class 001.Albatross has 2 images, fewer than dataset.per_class 10; draw at most 2 a class"
+    assert message == "dataset.per_class 10: there are only 2 images of the class 001.Albatross; draw at most 2 of each"
 
 
 @pytest.mark.parametrize("table", ["images.txt", "classes.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"])
