@@ -16,7 +16,6 @@ from hdm_core.settings import Settings
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
-
 # What the kinds have masks of. IDRiD: microaneurysms, haemorrhages, hard and soft exudates, and the optic disc, which is no lesion.
 LESIONS = {"palm": ("Atrophy", "Detachment"), "idrid": ("MA", "HE", "EX", "SE", "OD")}
 
@@ -57,9 +56,10 @@ class DatasetConfig(Section):
             "referable": self.part == "grading",
             "lesions": self.kind == "palm" or self.part == "segmentation",
         }
+        what = f"kind {self.kind!r}" + (f" and part {self.part!r}" if self.kind == "idrid" else "")
         for key, belongs in mine.items():
             if not belongs and getattr(self, key) not in {None, False}:
-                raise ValueError(f"dataset.{key} says nothing about a dataset of kind {self.kind!r}: remove it")
+                raise ValueError(f"dataset.{key} says nothing about a dataset of {what}: remove it")
         known = LESIONS.get(self.kind, ())
         if wrong := [lesion for lesion in self.lesions or () if lesion not in known]:
             raise ValueError(f"dataset.lesions: unknown lesion {wrong[0]!r}; known are {', '.join(known)}")

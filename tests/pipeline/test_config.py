@@ -164,7 +164,7 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"dataset.split": "test"}, ["dataset.split says nothing about a dataset of kind 'folder': remove it"]),
         ({"dataset.referable": True}, ["dataset.referable says nothing"]),
         ({"dataset": {"kind": "idrid", "root": "x"}}, ["dataset.part is missing: write grading or segmentation"]),
-        ({"dataset": {"kind": "idrid", "root": "x", "part": "grading", "lesions": ["EX"]}}, ["dataset.lesions says nothing"]),
+        ({"dataset": {"kind": "idrid", "root": "x", "part": "grading", "lesions": ["EX"]}}, ["dataset.lesions", "part 'grading'"]),
         ({"dataset": {"kind": "palm", "root": "x", "lesions": ["EX"]}}, ["unknown lesion 'EX'", "Atrophy, Detachment"]),
         ({"dataset": {"kind": "palm", "root": "x", "lesions": []}}, ["dataset.lesions"]),
         ({"dataset.root": None, "dataset": {"kind": "folder"}}, ["dataset.root is missing", "a folder of images"]),
