@@ -63,7 +63,7 @@ def serve() -> Iterator[S3]:
     with tempfile.TemporaryDirectory(prefix="weed") as folder:
         (Path(folder) / "s3.json").write_text(json.dumps(_identities()))
         ports = _free_ports(8)
-        command = [weed, "server", *_flags(folder, ports)]
+        command = [weed, "-logtostderr", "server", *_flags(folder, ports)]
         with (Path(folder) / "log").open("wb") as log, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
             try:
                 endpoint = f"http://127.0.0.1:{ports[6]}"
