@@ -50,7 +50,7 @@ class Exported(nn.Module):
 def require_layers(network: nn.Module) -> None:
     """Raises a ValueError for a network whose layers cannot be looked at."""
     if isinstance(network, Exported):
-        raise ValueError("an exported program has no layers, which this method looks at: give the network it was exported from")
+        raise ValueError("an exported program has no layers, which this method looks at: give the network it was exported from")  # noqa: TRY004
 
 
 def load_exported(path: str | Path) -> Exported:
@@ -77,7 +77,7 @@ def _side(program: ExportedProgram) -> int | None:
         raise ValueError(f"the exported program must take images (B, C, H, W) and nothing else; it takes {len(inputs)} inputs")
     batch, _, height, width = inputs[0].shape
     if isinstance(batch, int):
-        raise ValueError(f"the exported program takes batches of {batch} only, an explanation needs any size: {_HOW}")
+        raise ValueError(f"the exported program takes batches of {batch} only, an explanation needs any size: {_HOW}")  # noqa: TRY004
     if not isinstance(height, int) or not isinstance(width, int):
         return None
     if height != width:
