@@ -30,6 +30,10 @@ OTHER: dict[str, Any] = {
     "classifier.weights": "DEFAULT",
     "classifier.resize": 40,
     "classifier.crop": 24,
+    "classifier.classes": 9,
+    "classifier.mean": [0.5, 0.5, 0.5],
+    "classifier.std": [0.5, 0.5, 0.5],
+    "classifier.interpolation": "bicubic",
     "methods": ["hdm"],
     "hdm.sizes": [2, 4],
     "hdm.ratios": [3],
@@ -71,7 +75,7 @@ INDIFFERENT: dict[str, Any] = {
 }
 
 # Fields that go together, and have a test of their own.
-TOGETHER = {"classifier.source", "classifier.path"}
+TOGETHER = {"classifier.source", "classifier.path", "classifier.factory", "classifier.arguments"}
 
 
 @pytest.mark.parametrize("key", OTHER)
@@ -101,6 +105,17 @@ def test_no_field_was_forgotten_here() -> None:
 def test_a_checkpoint_is_known_by_its_source_and_path() -> None:
     one, other = (configuration(classifier={"source": "checkpoint", "path": path}) for path in ("birds", "insects"))
     assert len({configuration().hash(), one.hash(), other.hash()}) == 3
+
+
+def test_a_factory_is_known_by_its_name_and_arguments() -> None:
+    source = {"source": "import", "factory": "models:make"}
+    several = [source, {**source, "factory": "models:other"}, {**source, "arguments": {"depth": 2}}, {**source, "arguments": {"depth": 3}}]
+    assert len({configuration(classifier=classifier).hash() for classifier in several}) == 4
+
+
+@pytest.mark.parametrize("target", ["label", {"top": 2}, {"top": 3}, 2])
+def test_every_target_is_another_run(target: Any) -> None:
+    assert len({configuration(target=target).hash(), configuration(target=3).hash(), configuration().hash()}) == 3
 
 
 def test_all_hashes_differ_from_each_other() -> None:
