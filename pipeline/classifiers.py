@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from hdm_core import Classifier, Preprocess
+from hdm_core.logits import class_logits
 from hdm_core.state import read_classes
 from pipeline.config import ClassifierConfig
 from pipeline.errors import InputError, one_line
@@ -23,8 +24,11 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
         InputError: if there is no such network, or its weights cannot be had or are not its own.
     """
     try:
-        classifier = _load(config, seed)
         known = None if config.classes is None else read_classes(config.classes)
+    except (ValueError, OSError) as error:
+        raise InputError(f"classifier.classes: {one_line(error)}") from None
+    try:
+        classifier = _load(config, known, seed)
     except (ValueError, ImportError) as error:
         raise InputError(f"classifier: {one_line(error)}") from None
     except OSError as error:
@@ -39,15 +43,22 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     return classifier
 
 
-def check_classes(config: ClassifierConfig, classifier: Classifier, classes: int) -> None:
-    """Compares the classes that are named with the network's answer.
+def count_classes(config: ClassifierConfig, classifier: Classifier) -> int:
+    """How many classes the network answers with, by showing it one blank image: what fails on it would fail on every image.
 
     Raises:
-        InputError: if the network has another number of classes.
+        InputError: if the network does not take images of the size, or has another number of classes than are named.
     """
+    side = preprocess_of(classifier).crop
+    try:
+        with classifier.frozen() as network, torch.no_grad():
+            classes = class_logits(network, torch.zeros(1, 3, side, side, device=classifier.device)).shape[1]
+    except Exception as error:  # whatever the network's forward raises
+        raise InputError(f"classifier: {classifier.name} does not take images of {side} x {side} ({one_line(error)})") from None
     named = config.classes if isinstance(config.classes, int) else len(classifier.class_names or ()) or classes
     if named != classes:
         raise InputError(f"classifier: {classifier.name} answers with {classes} classes, and {named} are named; set classifier.classes")
+    return classes
 
 
 def preprocess_of(classifier: Classifier) -> Preprocess:
@@ -61,16 +72,16 @@ def preprocess_of(classifier: Classifier) -> Preprocess:
     return classifier.preprocess
 
 
-def _load(config: ClassifierConfig, seed: int) -> Classifier:
+def _load(config: ClassifierConfig, classes: int | tuple[str, ...] | None, seed: int) -> Classifier:
     arch, path = config.arch or "", config.path or ""
     if config.source == "torchvision":
         return Classifier.from_torchvision(arch, config.weights, seed=seed)
     if config.source == "checkpoint":
-        return Classifier.from_checkpoint(path, config.arch, config.classes if config.arch else None)
+        return Classifier.from_checkpoint(path, config.arch, classes if config.arch else None)
     if config.source == "exported":
         return Classifier.from_exported(path)
     if config.source == "timm":
-        return Classifier.from_timm(arch, config.weights, config.path, config.classes, seed=seed)
+        return Classifier.from_timm(arch, config.weights, config.path, classes, seed=seed)
     return _call(config.factory or "", config.arguments or {}, seed)
 
 

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from hdm_core import Classifier, get_method
-from hdm_core.logits import class_logits
 from hdm_core.settings import DMSettings, HDMSettings, Settings
-from pipeline.classifiers import check_classes, load_classifier, preprocess_of
+from pipeline.classifiers import count_classes, load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample, list_samples
-from pipeline.errors import InputError, one_line
+from pipeline.errors import InputError
 from pipeline.targets import class_of
 
 
@@ -98,7 +97,7 @@ def make_plan(config: RunConfig) -> Plan:
     classifier = load_classifier(config.classifier, config.seed)
     side = preprocess_of(classifier).crop
     image = torch.zeros(1, 3, side, side)
-    _check_network(config, classifier, samples, image)
+    _check_targets(config, classifier, samples)
     passes = {method: config.ranks * _passes(method, settings, classifier, image) for method, settings in config.settings.items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
@@ -125,15 +124,9 @@ def sample_row(row: int, sample: Sample) -> dict[str, Any]:
     return {"row": row, **{name: fields[name] for name in ("image_id", "path", "label", "class_name", "split")}}
 
 
-def _check_network(config: RunConfig, classifier: Classifier, samples: Sequence[Sample], image: Tensor) -> None:
-    """Shows the network one blank image: what fails on it would fail on every image of the run."""
-    try:
-        with classifier.frozen() as network, torch.no_grad():
-            classes = class_logits(network, image).shape[1]
-    except Exception as error:  # whatever the network's forward raises
-        height, width = image.shape[-2:]
-        raise InputError(f"classifier: {classifier.name} does not take images of {height} x {width} ({one_line(error)})") from None
-    check_classes(config.classifier, classifier, classes)
+def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[Sample]) -> None:
+    """Refuses a class that the network does not have."""
+    classes = count_classes(config.classifier, classifier)
     target = config.target
     if isinstance(target, int) and target >= classes:
         raise InputError(f"target {target}: {classifier.name} has {classes} classes, numbered from 0")

@@ -10,7 +10,7 @@ import fsspec
 from PIL import Image
 
 from hdm_core import explain, get_method
-from pipeline.classifiers import load_classifier, preprocess_of
+from pipeline.classifiers import count_classes, load_classifier, preprocess_of
 from pipeline.config import ClassifierConfig
 from pipeline.datasets import Sample
 from pipeline.datasets.images import UnreadableError, read_picture
@@ -33,6 +33,7 @@ def explain_image(
     if Path(out).suffix.lower() not in Image.registered_extensions():
         raise InputError(f"--out {out}: no image format has this suffix; use .png")
     loaded = load_classifier(classifier, seed=0)
+    count_classes(classifier, loaded)
     try:
         photograph = read_picture(Sample(image, image), {}).image
     except UnreadableError as error:

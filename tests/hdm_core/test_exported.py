@@ -35,7 +35,7 @@ def test_a_program_is_explained_as_the_network_it_was(family: str, tmp_path: Pat
 
 
 def test_a_program_without_a_size_of_its_own_takes_the_usual(tmp_path: Path) -> None:
-    free = ({axis: torch.export.Dim.DYNAMIC for axis in (0, 2, 3)},)
+    free = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
     classifier = Classifier.from_exported(save(smooth(), tmp_path / "mine.pt2", pictures(2, 20, 24), free))
     assert classifier.preprocess == Preprocess()
     assert explain(classifier, pictures(3, 16, 18), "gradient").maps.shape == (3, 16, 18)

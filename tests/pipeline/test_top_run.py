@@ -46,7 +46,9 @@ def test_two_classes_an_image_from_the_plan_to_the_page(tmp_path: Path, monkeypa
     assert facts["passes"] == 2 * sum(info["passes_per_image"].values())
 
     records = store.records().to_pylist()
-    assert [(r["row"], r["method"], r["rank"]) for r in records] == [(i, m, k) for i in range(2) for m in ("hdm", "grad_cam") for k in (0, 1)]
+    assert [(r["row"], r["method"], r["rank"]) for r in records] == [
+        (i, m, k) for i in range(2) for m in ("hdm", "grad_cam") for k in (0, 1)
+    ]
     assert sum(r["passes"] for r in records) == facts["passes"]
     group = zarr.open_group(run / "maps.zarr", mode="r")
     assert (group["hdm"].metadata.dimension_names, group["hdm"].shape) == (("image", "rank", "y", "x"), (2, 2, 64, 64))
