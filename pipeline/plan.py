@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hdm_core import Classifier, get_method
-from hdm_core.settings import DMSettings, HDMSettings, Settings
+from hdm_core.settings import DMSettings, HDMSettings
 from pipeline.classifiers import count_classes, load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample, list_samples
@@ -98,24 +99,29 @@ def make_plan(config: RunConfig) -> Plan:
     side = preprocess_of(classifier).crop
     image = torch.zeros(1, 3, side, side)
     _check_targets(config, classifier, samples)
-    passes = {method: config.ranks * _passes(method, settings, classifier, image) for method, settings in config.settings.items()}
+    passes = {method: config.ranks * count for method, count in _passes(config, classifier, image).items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
     return Plan(config, samples, shards, side, classifier.fingerprint(), passes)
 
 
-def _passes(method: str, settings: Settings, classifier: Classifier, image: Tensor) -> int:
-    """What an image like this one costs; also tries whether the method finds the layer that it looks at."""
-    entry = get_method(method)
-    try:
-        if entry.layer:
-            with classifier.frozen() as network:
-                entry.layer(network, settings, image)
-        return entry.cost(settings, classifier, image)
-    except (TypeError, ValueError) as error:
-        hint = "; choose smaller sizes or a larger classifier.crop" if isinstance(settings, DMSettings) else ""
-        where = f"{method}: " if entry.layer else ""
-        raise InputError(f"{where}{error}{hint}") from None
+def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:
+    """What a map of an image like this one costs by every method; also tries whether each finds the layer that it looks at."""
+    passes: dict[str, int] = {}
+    refusals: dict[str, list[str]] = defaultdict(list)
+    for method, settings in config.settings.items():
+        entry = get_method(method)
+        try:
+            if entry.layer:
+                with classifier.frozen() as network:
+                    entry.layer(network, settings, image)
+            passes[method] = entry.cost(settings, classifier, image)
+        except (TypeError, ValueError) as error:
+            hint = "; choose smaller sizes or a larger classifier.crop" if isinstance(settings, DMSettings) else ""
+            refusals[f"{error}{hint}"].append(method)
+    if refusals:
+        raise InputError("; ".join(f"{', '.join(methods)}: {error}" for error, methods in refusals.items()))
+    return passes
 
 
 def sample_row(row: int, sample: Sample) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pipeline.classifiers import load_classifier
 from pipeline.cli import main
 from pipeline.config import ClassifierConfig
 from pipeline.loading import load_section
+from pipeline.plan import make_plan
 from pipeline.single import explain_image
 from tests.pipeline.material import configuration, refused, save_picture
 
@@ -165,6 +166,13 @@ def test_a_classifier_that_cannot_be_had_is_refused_in_one_line(section: str, wo
 def test_a_network_that_does_not_fit_is_refused_in_one_line(section: str, words: str) -> None:
     loaded = load_section(section)
     assert words in refused(lambda: explain_image("photo.png", "map.png", loaded, method="gradient", preset=None, target=None))
+
+
+def test_methods_that_need_layers_are_refused_before_a_run_starts(place: Path) -> None:
+    section = {"source": "exported", "path": "model.pt2"}
+    dataset = {"kind": "folder", "root": str(place)}
+    config = configuration(dataset=dataset, classifier=section, methods=["gradient", "grad_cam", "hdm", "full_grad"])
+    assert refused(lambda: make_plan(config)).startswith("grad_cam, full_grad: an exported program has no layers")
 
 
 def test_what_an_imported_function_draws_comes_from_the_seed() -> None:
