@@ -175,7 +175,7 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"dataset.limit": 0}, ["dataset.limit", "greater than or equal to 1", "not 0"]),
         ({"dataset.per_class": "ten"}, ["dataset.per_class", "integer", "'ten'"]),
         ({"dataset.seed": -1}, ["dataset.seed", "greater than or equal to 0", "-1"]),
-        ({"classifier.source": "timm"}, ["classifier.source", "'torchvision'", "'timm'"]),
+        ({"classifier.source": "keras"}, ["classifier.source", "'torchvision'", "'keras'"]),
         ({"classifier.crop": 0}, ["classifier.crop", "greater than or equal to 1"]),
         ({"metrics.baseline": "white"}, ["metrics.baseline", "'mean', 'black' or 'blur'", "'white'"]),
         ({"metrics.protocol": "roar"}, ["metrics.protocol", "'paper' or 'rise'", "'roar'"]),
