@@ -60,12 +60,12 @@ class Answer:
     """What a network answered and what a layer put out on the way, with the graph between the two.
 
     Attributes:
-        layer: the submodule.
-        activations: (B, K, h, w).
+        layer: the submodule; None for the network's input.
+        activations: (B, K, h, w); without a layer the images.
         logits: (B, classes).
     """
 
-    layer: nn.Module
+    layer: nn.Module | None
     activations: Tensor
     logits: Tensor
 
@@ -83,13 +83,17 @@ class Answer:
         return gradients
 
 
-def answer_at(network: nn.Module, layer: nn.Module, images: Tensor) -> Answer:
-    """One forward pass, of which only what follows the layer is remembered.
+def answer_at(network: nn.Module, layer: nn.Module | None, images: Tensor) -> Answer:
+    """One forward pass, of which only what follows the layer is remembered, or all of it.
 
     Raises:
         TypeError: if the layer does not put out (B, K, h, w).
         ValueError: if the layer is not called.
     """
+    if layer is None:
+        images = images.detach().requires_grad_()
+        with torch.enable_grad():
+            return Answer(None, images, class_logits(network, images))
     with capture(layer) as captured, torch.enable_grad():
         logits = class_logits(network, images)
     return Answer(layer, _called(captured), logits)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
 
 _HOW = "export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
 
@@ -24,6 +25,7 @@ class Exported(nn.Module):
 
     def __init__(self, program: ExportedProgram) -> None:
         super().__init__()
+        self._exported = program
         self.program: nn.Module = program.module()
         self.side = _side(program)
         graph = hashlib.sha256(str(self.program.code).encode())
@@ -36,6 +38,12 @@ class Exported(nn.Module):
     def forward(self, images: Tensor) -> Any:
         """Whatever the program answers."""
         return self.program(images)
+
+    def to(self, device: torch.device | str) -> Exported:  # type: ignore[override]
+        """Moves the program: devices are written in its graph, and constants are no parameters."""
+        self._exported = move_to_device_pass(self._exported, torch.device(device))
+        self.program = self._exported.module()
+        return self
 
     def train(self, mode: bool = True) -> Exported:
         """Notes the mode: a program has only the one it was exported in."""
@@ -50,7 +58,7 @@ class Exported(nn.Module):
 def require_layers(network: nn.Module) -> None:
     """Raises a ValueError for a network whose layers cannot be looked at."""
     if isinstance(network, Exported):
-        raise ValueError("an exported program has no layers, which this method looks at: give the network it was exported from")
+        raise ValueError("an exported program has no layers, which this method looks at: give the network it was exported from")  # noqa: TRY004
 
 
 def load_exported(path: str | Path) -> Exported:
@@ -77,7 +85,7 @@ def _side(program: ExportedProgram) -> int | None:
         raise ValueError(f"the exported program must take images (B, C, H, W) and nothing else; it takes {len(inputs)} inputs")
     batch, _, height, width = inputs[0].shape
     if isinstance(batch, int):
-        raise ValueError(f"the exported program takes batches of {batch} only, an explanation needs any size: {_HOW}")
+        raise ValueError(f"the exported program takes batches of {batch} only, an explanation needs any size: {_HOW}")  # noqa: TRY004
     if not isinstance(height, int) or not isinstance(width, int):
         return None
     if height != width:

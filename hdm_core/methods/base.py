@@ -25,7 +25,7 @@ class Job:
     batch: int  # at most so many images go through the network at once
     passes: Passes
     precision: Precision = "float32"  # of the network while masks are trained or tried
-    answer: Answer | None = None  # of the pass that found the targets, for a method that looks at one layer, if one batch holds all images
+    answer: Answer | None = None  # of the pass that found the targets, at a layer or the input, if one batch holds all
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Method:
     passes: Callable[[Any, int, int], int]  # settings, height, width -> passes an image with every network
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None  # those that depend on it: see `cost`
     backward: bool = True  # whether a pass has a backward; without one it costs a third to a half
-    layer: Callable[[nn.Module, Any, Tensor], nn.Module] | None = None  # network, settings, images -> what `Job.answer` is of
+    layer: Callable[[nn.Module, Any, Tensor], nn.Module | None] | None = None  # network, settings, images -> the layer of `Job.answer`
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
         """Passes an image: those that the settings tell and those that the network adds, such as one for every channel of a layer.

@@ -81,7 +81,9 @@ def answer_of(part: Job, layer: nn.Module) -> Answer:
 
 def layer_of(job: Job, settings: CAMSettings) -> nn.Module:
     """The target layer, which need not be looked for again if a job has an answer."""
-    return job.answer.layer if job.answer else target_layer(job.classifier.module, settings, job.images)
+    if job.answer is not None and job.answer.layer is not None:
+        return job.answer.layer
+    return target_layer(job.classifier.module, settings, job.images)
 
 
 def target_layer(network: nn.Module, settings: CAMSettings, images: Tensor) -> nn.Module:

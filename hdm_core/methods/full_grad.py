@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hdm_core.classifier import Classifier
 from hdm_core.exported import require_layers
 from hdm_core.logits import class_logits
 from hdm_core.masks import normalise, upsample
@@ -116,6 +117,12 @@ def _run(job: Job, settings: FullGradSettings) -> RawMaps:
     return RawMaps(torch.cat(maps))
 
 
+def _no_more(settings: FullGradSettings, classifier: Classifier, image: Tensor) -> int:
+    """The network adds no passes, but it must have layers."""
+    require_layers(classifier.module)
+    return 0
+
+
 FULL_GRAD = Method(
     id="full_grad",
     title="FullGrad",
@@ -125,4 +132,5 @@ FULL_GRAD = Method(
     default="paper",
     run=_run,
     passes=lambda settings, height, width: 1,
+    network_passes=_no_more,
 )

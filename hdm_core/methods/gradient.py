@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hdm_core.attribution import input_gradient
+from hdm_core.capture import answer_at
 from hdm_core.masks import normalise
 from hdm_core.methods.base import Job, Method, RawMaps
 from hdm_core.settings import Settings
@@ -17,8 +17,8 @@ class GradientSettings(Settings):
 def _run(job: Job, settings: GradientSettings) -> RawMaps:
     maps = []
     for images, targets in zip(torch.split(job.images, job.batch), torch.split(job.targets, job.batch), strict=True):
-        gradient = input_gradient(job.classifier.module, images, targets)
-        maps.append(normalise(gradient.abs().amax(1)))  # Section 3.1: the largest over the channels
+        answer = job.answer or answer_at(job.classifier.module, None, images)
+        maps.append(normalise(answer.gradients(targets).abs().amax(1)))  # Section 3.1: the largest over the channels
         job.passes.add(len(images))
     return RawMaps(torch.cat(maps))
 
@@ -32,4 +32,5 @@ GRADIENT = Method(
     default="paper",
     run=_run,
     passes=lambda settings, height, width: 1,
+    layer=lambda network, settings, images: None,  # the input
 )

@@ -20,12 +20,19 @@ STAGES = "hdm_stages"
 _CODEC = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2)
 
 
-def layout(methods: tuple[str, ...], images: int, side: int, stages: int | None) -> dict[str, tuple[int, ...]]:
-    """The arrays of a run and their shapes."""
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(methods, (images, side, side))
+def layout(methods: tuple[str, ...], images: int, side: int, stages: int | None, ranks: int = 1) -> dict[str, tuple[int, ...]]:
+    """The arrays of a run and their shapes; the axis `rank` is there where several classes of an image are explained."""
+    several = (ranks,) if ranks > 1 else ()
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(methods, (images, *several, side, side))
     if stages is not None:
-        shapes[STAGES] = (images, stages, side, side)
+        shapes[STAGES] = (images, *several, stages, side, side)
     return shapes
+
+
+def axes(name: str, dimensions: int) -> tuple[str, ...]:
+    """The names of an array's axes."""
+    own = ("stage", "y", "x") if name == STAGES else ("y", "x")
+    return ("image", "rank", *own) if dimensions > len(own) + 1 else ("image", *own)
 
 
 def create_arrays(store: Store, shapes: Mapping[str, tuple[int, ...]], shard_size: int) -> None:
@@ -36,7 +43,6 @@ def create_arrays(store: Store, shapes: Mapping[str, tuple[int, ...]], shard_siz
     """
     group = zarr.open_group(store, mode="a", zarr_format=3)
     for name, shape in shapes.items():
-        axes = ("image", "y", "x") if len(shape) == 3 else ("image", "stage", "y", "x")
         try:
             group.create_array(
                 name,
@@ -46,7 +52,7 @@ def create_arrays(store: Store, shapes: Mapping[str, tuple[int, ...]], shard_siz
                 shards=(shard_size, *shape[1:]),
                 compressors=_CODEC,
                 fill_value=0,
-                dimension_names=axes,
+                dimension_names=axes(name, len(shape)),
             )
         except ContainsArrayError:
             there = group[name]
@@ -71,9 +77,10 @@ def write_shard(store: Store, index: int, start: int, arrays: Arrays) -> list[st
     return names
 
 
-def read_map(store: Store, method: str, row: int) -> NDArray[np.float32]:
-    """One image's map (H, W), or its stages (S, H, W)."""
+def read_map(store: Store, method: str, row: int, rank: int = 0) -> NDArray[np.float32]:
+    """One image's map (H, W), or its stages (S, H, W), for one of the classes that were explained."""
     array = zarr.open_group(store, mode="r", zarr_format=3)[method]
     if not isinstance(array, zarr.Array):
         raise TypeError(f"{method} is no array")
-    return np.asarray(array[row], dtype=np.float32)
+    place = (row, rank) if "rank" in axes(method, array.ndim) else row
+    return np.asarray(array[place], dtype=np.float32)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from pipeline.store import RunStore
-from pipeline.store.maps import create_arrays, read_map, write_shard
+from pipeline.store.maps import axes, create_arrays, layout, read_map, write_shard
 from pipeline.store.storage import Storage, to_json
 from tests.pipeline.material import configuration, plan_of, refused, results, write_all
 
@@ -127,6 +127,20 @@ def test_arrays_are_written_shard_by_shard(storage: Storage) -> None:
     for name, array in arrays.items():
         for row in range(3):
             np.testing.assert_array_equal(read_map(storage.zarr("maps.zarr"), name, row), array[row].astype(np.float32))
+
+
+def test_arrays_of_several_classes_have_an_axis_for_their_rank(storage: Storage) -> None:
+    shapes = layout(("hdm", "dm"), 3, 4, 2, ranks=3)
+    assert shapes == {"hdm": (3, 3, 4, 4), "dm": (3, 3, 4, 4), "hdm_stages": (3, 3, 2, 4, 4)}
+    arrays = {name: np.random.default_rng(0).random(shape).astype(np.float16) for name, shape in shapes.items()}
+    create_arrays(storage.zarr("maps.zarr"), shapes, 3)
+    write_shard(storage.zarr("maps.zarr"), 0, 0, arrays)
+    for name, array in arrays.items():
+        assert storage.read_json(f"maps.zarr/{name}/zarr.json")["dimension_names"] == list(axes(name, array.ndim))
+        for rank in range(3):
+            np.testing.assert_array_equal(read_map(storage.zarr("maps.zarr"), name, 1, rank), array[1, rank].astype(np.float32))
+    assert axes("hdm_stages", 5) == ("image", "rank", "stage", "y", "x")
+    assert axes("hdm_stages", 4) == ("image", "stage", "y", "x")
 
 
 # Runs
