@@ -73,14 +73,17 @@ class Preprocess:
 
         It reaches beyond the photograph where the crop is larger than the resized picture (torchvision pads with black).
         """
-        if width <= height:
-            resized_width, resized_height = self.resize, int(self.resize * height / width)
-        else:
-            resized_width, resized_height = int(self.resize * width / height), self.resize
+        resized_width, resized_height = self.resized(width, height)
         left = _crop_start(resized_width, self.crop)
         top = _crop_start(resized_height, self.crop)
         across, down = width / resized_width, height / resized_height
         return left * across, top * down, (left + self.crop) * across, (top + self.crop) * down
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of a photograph of this size after the resize, before the crop."""
+        if width <= height:
+            return self.resize, int(self.resize * height / width)
+        return int(self.resize * width / height), self.resize
 
     def black(self) -> Tensor:
         """(3, 1, 1): a black pixel after normalisation."""

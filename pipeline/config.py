@@ -17,6 +17,10 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+# What the kinds have masks of. IDRiD: microaneurysms, haemorrhages, hard and soft exudates, and the optic disc, which is no lesion.
+LESIONS = {"palm": ("Atrophy", "Detachment"), "idrid": ("MA", "HE", "EX", "SE", "OD")}
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, and an unknown key is an error."""
 
@@ -26,9 +30,12 @@ class Section(BaseModel):
 class DatasetConfig(Section):
     """Which images."""
 
-    kind: Literal["demo", "folder", "manifest"]
-    root: str | None = Field(None, description="a folder, or the manifest's file; local or a URL")
-    split: str | None = Field(None, description="only images of this split of a manifest")
+    kind: Literal["demo", "cub", "palm", "idrid", "folder", "manifest"]
+    root: str | None = Field(None, description="the dataset's folder, or the manifest's file; local or a URL")
+    split: str | None = Field(None, description="only images of this split, such as train or test")
+    part: Literal["grading", "segmentation"] | None = Field(None, description="of idrid")
+    referable: bool = Field(False, description="idrid's grading as two classes: whether the grade is 2 or more")
+    lesions: tuple[str, ...] | None = Field(None, min_length=1, description="of palm or idrid: the region is their union")
     per_class: Count | None = Field(None, description="so many images of every class, drawn with `seed`")
     limit: Count | None = Field(None, description="at most so many images, drawn with `seed`")
     seed: Seed = 0
@@ -36,8 +43,26 @@ class DatasetConfig(Section):
     @model_validator(mode="after")
     def _root_is_known(self) -> DatasetConfig:
         if self.kind != "demo" and not self.root:
-            what = "a CSV or Parquet file" if self.kind == "manifest" else "a folder of images"
+            what = {"manifest": "a CSV or Parquet file", "folder": "a folder of images"}.get(self.kind, "the dataset's folder")
             raise ValueError(f"dataset.root is missing: a dataset of kind {self.kind!r} needs {what}; set dataset.root")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_belong_to_the_kind(self) -> DatasetConfig:
+        if self.kind == "idrid" and self.part is None:
+            raise ValueError("dataset.part is missing: write grading or segmentation")
+        mine = {
+            "split": self.kind not in {"demo", "folder"},
+            "part": self.kind == "idrid",
+            "referable": self.part == "grading",
+            "lesions": self.kind == "palm" or self.part == "segmentation",
+        }
+        for key, belongs in mine.items():
+            if not belongs and getattr(self, key) not in {None, False}:
+                raise ValueError(f"dataset.{key} says nothing about a dataset of kind {self.kind!r}: remove it")
+        known = LESIONS.get(self.kind, ())
+        if wrong := [lesion for lesion in self.lesions or () if lesion not in known]:
+            raise ValueError(f"dataset.lesions: unknown lesion {wrong[0]!r}; known are {', '.join(known)}")
         return self
 
 

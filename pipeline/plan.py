@@ -69,7 +69,8 @@ class Plan:
 
     def listing(self) -> str:
         """sha256 of the samples in order: a dataset that changed has another."""
-        rows = [[sample.image_id, sample.path, sample.label, sample.split, sample.mask, sample.bbox] for sample in self.samples]
+        names = ("image_id", "path", "label", "split", "masks", "bbox")
+        rows = [[fields[name] for name in names] for fields in map(asdict, self.samples)]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def facts(self) -> dict[str, Any]:

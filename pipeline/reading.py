@@ -49,11 +49,11 @@ def read_batches(samples: Sequence[Sample], config: RunConfig, preprocess: Prepr
 
     def read(row: int) -> Seen | Unseen:
         try:
-            picture = read_picture(samples[row], config.storage)
+            picture = read_picture(samples[row], config.storage, preprocess)
             region, kind = read_region(samples[row], picture, preprocess, config.storage)
         except UnreadableError as error:
             return Unseen(row, one_line(error))
-        width, height = picture.image.size
+        width, height = picture.size
         facts = {"sha256": picture.sha256, "width": width, "height": height, "crop": preprocess.crop_box(width, height)}
         return Seen(row, picture, region, kind, facts)
 

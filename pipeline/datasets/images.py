@@ -12,12 +12,14 @@ from typing import Any
 import fsspec
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from hdm_core import Preprocess
 from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
+
+_OVERSAMPLING = 2  # a JPEG is never decoded to less than so many times the pixels that are kept, on each side
 
 
 class UnreadableError(Exception):
@@ -26,41 +28,80 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image: RGB, upright (EXIF orientation applied), with the checksum of its file."""
+    """A decoded image: RGB, upright (EXIF orientation applied), with the checksum of its file.
+
+    Attributes:
+        size: width and height of the upright photograph, which `image` may be a smaller copy of.
+    """
 
     image: Image.Image
     sha256: str
+    size: tuple[int, int]
 
 
-def read_picture(sample: Sample, storage: Mapping[str, Any]) -> Picture:
+def read_picture(sample: Sample, storage: Mapping[str, Any], preprocess: Preprocess | None = None) -> Picture:
     """Reads and decodes a sample's image.
+
+    Args:
+        preprocess: what the image is for: it comes at the size to which this resizes, from a large JPEG without decoding all of it.
 
     Raises:
         UnreadableError: if there is no such file, it is no image, it is larger than Pillow's limit against decompression
-            bombs, or its path leads out of the dataset's root.
+            bombs, also after the resize, or its path leads out of the dataset's root.
     """
     data = _read(sample.path, sample.root, storage)
-    image = _decode(data)
+    image, size = _decode(data, preprocess)
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette may hold transparency, which Pillow does not drop without a warning
-    return Picture(image.convert("RGB"), hashlib.sha256(data).hexdigest())
+    image = image.convert("RGB")
+    if preprocess is not None:
+        image = image.resize(_resized(preprocess, *size), Image.Resampling[preprocess.interpolation.name])
+    return Picture(image, hashlib.sha256(data).hexdigest(), size)
 
 
 def read_region(sample: Sample, picture: Picture, preprocess: Preprocess, storage: Mapping[str, Any]) -> tuple[Tensor, str]:
     """The ground truth as the network sees it, (crop, crop) bool, and what it is: segmentation, bbox or none.
 
+    Masks in which nothing is marked are none.
+
     Raises:
-        UnreadableError: if the mask cannot be read or has another size than the image.
+        UnreadableError: if a mask cannot be read or has another size than the image, or the box lies outside of it.
     """
-    if sample.mask is not None:
-        mask = _decode(_read(sample.mask, sample.root, storage))
-        if mask.size != picture.image.size:
-            sizes = [f"{width} x {height}" for width, height in (mask.size, picture.image.size)]
-            raise UnreadableError(f"the mask {sample.mask} is {sizes[0]}, the image {sizes[1]}")
-        return preprocess.region(mask), "segmentation"
+    if (mask := read_mask(sample, picture.size, storage)) is not None:
+        return preprocess.region(mask), "segmentation" if mask.getbbox() else "none"
     if sample.bbox is not None:
-        return preprocess.region_of_box(sample.bbox, *picture.image.size), "bbox"
+        left, top, right, bottom = sample.bbox
+        if right <= 0 or bottom <= 0 or left >= picture.size[0] or top >= picture.size[1]:
+            width, height = picture.size
+            raise UnreadableError(f"the box {left:g} {top:g} {right:g} {bottom:g} lies outside the image of {width} x {height}")
+        return preprocess.region_of_box(sample.bbox, *picture.size), "bbox"
     return torch.zeros(preprocess.crop, preprocess.crop, dtype=torch.bool), "none"
+
+
+def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any]) -> Image.Image | None:
+    """The union of a sample's masks, white on black; None where it has none.
+
+    Args:
+        size: width and height of the upright image.
+
+    Raises:
+        UnreadableError: if a mask cannot be read or has another size.
+    """
+    if sample.masks is None:
+        return None
+    inside = np.zeros(size[::-1], dtype=bool)
+    for path in sample.masks.paths:
+        mask, _ = _decode(_read(path, sample.masks.root, storage))
+        if mask.size != size:
+            raise UnreadableError(f"the mask {path} is {mask.width} x {mask.height}, the image {size[0]} x {size[1]}")
+        match sample.masks.ink:
+            case "light":
+                inside |= np.asarray(mask.convert("L")) >= 128
+            case "dark":
+                inside |= np.asarray(mask.convert("L")) < 128
+            case "any":
+                inside |= np.asarray(mask.convert("RGB")).any(axis=2)
+    return Image.fromarray(inside)
 
 
 def _read(path: str, root: str | None, storage: Mapping[str, Any]) -> bytes:
@@ -76,19 +117,47 @@ def _read(path: str, root: str | None, storage: Mapping[str, Any]) -> bytes:
     return data
 
 
-def _decode(data: bytes) -> Image.Image:
+def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """The upright image, perhaps smaller where a preprocessing is given, and the size that it has in full."""
     if not data:
         raise UnreadableError("the file is empty")
     try:
-        file = Image.open(io.BytesIO(data))
-        file.load()
-        image = ImageOps.exif_transpose(file)
+        file: Image.Image = Image.open(io.BytesIO(data))
+        size = file.size
+        image = file if preprocess is None else _draft(file, preprocess)
+        image.load()
+        turned = image.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
+        image = ImageOps.exif_transpose(image)
+    except UnreadableError:
+        raise
     except UnidentifiedImageError:  # its own text holds a memory address, which would differ from run to run
         raise UnreadableError("no image of a format that is known") from None
     except Exception as error:  # broken bytes make Pillow's decoders raise whatever comes
         raise UnreadableError(f"the image cannot be decoded: {one_line(error)}") from None
     if image.mode.startswith("I;16"):  # Pillow would clip at 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in {"I", "F"}:
         raise UnreadableError(f"pixels of Pillow's mode {image.mode} have no known range; save the image with 8 or 16 bits a channel")
-    return image
+    return image, size[::-1] if turned else size
+
+
+def _draft(file: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """A JPEG of at least four times the size that is needed, decoded at 1/2, 1/4 or 1/8 and resized; others as they are.
+
+    JPEG's own scaling averages blocks of pixels. It leaves twice the pixels that are needed on both sides, and the filter of the
+    resize does the rest.
+    """
+    size, (width, height) = file.size, _resized(preprocess, *file.size)
+    drafted = file.draft("", (_OVERSAMPLING * width, _OVERSAMPLING * height))
+    if drafted is None or file.size == size:
+        return file
+    return file.resize((width, height), Image.Resampling[preprocess.interpolation.name], box=drafted[1])
+
+
+def _resized(preprocess: Preprocess, width: int, height: int) -> tuple[int, int]:
+    across, down = preprocess.resized(width, height)
+    if Image.MAX_IMAGE_PIXELS is not None and across * down > Image.MAX_IMAGE_PIXELS:
+        raise UnreadableError(
+            f"an image of {width} x {height} is too narrow: with a short side of {preprocess.resize} it is {across} x {down}"
+        )
+    return across, down

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from pipeline.config import DatasetConfig
-from pipeline.datasets.sample import Sample, absolute, below, number_classes
+from pipeline.datasets.sample import Masks, Sample, absolute, below, number_classes
 from pipeline.errors import InputError, one_line
 
 _COLUMNS = ("path", "label", "class_name", "mask", "bbox", "split", "image_id")
@@ -62,16 +62,17 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
         raise ValueError("path is empty")
     label = row.get("label")
     named = isinstance(label, str) and label != ""
-    identity, split = row.get("image_id"), row.get("split")
+    identity, split, mask = row.get("image_id"), row.get("split"), row.get("mask")
+    root = None if "://" in folder else folder
     return Sample(
         image_id=str(path if identity is None or identity == "" else identity),
         path=_locate(str(path), folder),
         label=None if label is None or isinstance(label, str) else _number(label),
         class_name=str(label) if named else row.get("class_name") or None,
         split=None if split is None or split == "" else str(split),
-        mask=_locate(str(row["mask"]), folder) if row.get("mask") else None,
+        masks=Masks((_locate(str(mask), folder),), root=root) if mask else None,
         bbox=_box(row.get("bbox")),
-        root=None if "://" in folder else folder,
+        root=root,
     )
 
 

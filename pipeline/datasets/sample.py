@@ -7,12 +7,28 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Literal
 
 from fsspec.implementations.local import make_path_posix
 
 from pipeline.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Ground truth as files of the upright image's size; their union is the region.
+
+    Attributes:
+        paths: of the files, local or URLs.
+        ink: the pixels that are inside: `light` is grey from one half up, `dark` the rest, `any` all that is not black.
+        root: the folder that a local path must not leave.
+    """
+
+    paths: tuple[str, ...]
+    ink: Literal["light", "dark", "any"] = "light"
+    root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -23,8 +39,8 @@ class Sample:
         image_id: unique in the dataset; where it comes from a folder, the path below the root.
         path: where the image is, local or a URL.
         label: the class's number in the dataset.
-        mask: path of a ground-truth mask of the image's size.
-        bbox: ground truth as a box (left, top, right, bottom) in the image's pixels.
+        masks: ground truth as masks; counts before the box.
+        bbox: ground truth as a box (left, top, right, bottom) in pixels of the upright image.
         root: the folder that a local path must not leave.
     """
 
@@ -33,7 +49,7 @@ class Sample:
     label: int | None = None
     class_name: str | None = None
     split: str | None = None
-    mask: str | None = None
+    masks: Masks | None = None
     bbox: tuple[float, float, float, float] | None = None
     root: str | None = None
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from PIL import Image, ImageDraw
 
 from pipeline.datasets import Sample, list_samples
-from pipeline.datasets.images import UnreadableError, read_picture
+from pipeline.datasets.images import UnreadableError, read_mask
 from pipeline.errors import InputError
 from pipeline.loading import load_config
 from pipeline.report.gallery import Entry, Tile
@@ -51,13 +50,13 @@ def _truth(store: RunStore, entry: Entry, samples: Sequence[Sample], storage: Ma
     buffer = io.BytesIO()
     cut(region, image["crop"], entry.side).convert("L").point(lambda grey: 255 * (grey >= 128)).save(buffer, format="PNG")
     store.storage.write(f"report/{place}", buffer.getvalue())
-    return Tile("Ground truth", f"the annotated {'box' if samples[row].mask is None else 'segmentation'} of {name}", place)
+    return Tile("Ground truth", f"the annotated {'box' if samples[row].masks is None else 'segmentation'} of {name}", place)
 
 
 def _region(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any]) -> Image.Image:
     """The ground truth at the photograph's size, white on black."""
-    if sample.mask is not None:
-        return read_picture(replace(sample, path=sample.mask), storage).image
+    if (mask := read_mask(sample, size, storage)) is not None:
+        return mask.convert("RGB")
     region = Image.new("RGB", size)
     if sample.bbox is not None:
         ImageDraw.Draw(region).rectangle(sample.bbox, fill="white")

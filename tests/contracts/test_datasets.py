@@ -12,8 +12,9 @@ from PIL import Image
 
 from hdm_core import Preprocess
 from pipeline.config import DatasetConfig
-from pipeline.datasets import KINDS, Sample, list_samples
+from pipeline.datasets import KINDS, Masks, Sample, list_samples
 from pipeline.datasets.images import read_picture, read_region
+from tests.pipeline import layouts
 from tests.pipeline.material import refused, save_picture
 
 
@@ -35,6 +36,9 @@ def _manifest(root: Path) -> DatasetConfig:
 
 MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     "demo": lambda _: DatasetConfig(kind="demo"),
+    "cub": lambda root: DatasetConfig(kind="cub", root=str(layouts.cub(root / "CUB_200_2011", root / "segmentations"))),
+    "palm": lambda root: DatasetConfig(kind="palm", root=str(layouts.palm(root))),
+    "idrid": lambda root: DatasetConfig(kind="idrid", part="segmentation", root=str(layouts.idrid(root))),
     "folder": _folder,
     "manifest": _manifest,
 }
@@ -70,7 +74,7 @@ def test_every_sample_is_a_picture_with_its_ground_truth_in_it(samples: list[Sam
         picture = read_picture(sample, {})
         assert picture.image.mode == "RGB"
         region, what = read_region(sample, picture, Preprocess(resize=16, crop=16), {})
-        assert what == ("segmentation" if sample.mask else "bbox" if sample.bbox else "none")
+        assert what == ("segmentation" if sample.masks else "bbox" if sample.bbox else "none")
         assert bool(region.any()) == (what != "none")
         if sample.bbox is not None:
             left, top, right, bottom = sample.bbox
@@ -91,7 +95,8 @@ def test_labels_are_numbers_from_zero_or_none(samples: list[Sample]) -> None:
 def test_a_sample_travels_as_json_and_cannot_be_changed(samples: list[Sample]) -> None:
     for sample in samples:
         there = json.loads(json.dumps(asdict(sample)))
-        assert Sample(**{**there, "bbox": there["bbox"] and tuple(there["bbox"])}) == sample
+        masks = there["masks"] and Masks(**{**there["masks"], "paths": tuple(there["masks"]["paths"])})
+        assert Sample(**{**there, "masks": masks, "bbox": there["bbox"] and tuple(there["bbox"])}) == sample
         with pytest.raises(FrozenInstanceError):
             sample.path = "elsewhere"
 
@@ -125,6 +130,7 @@ def test_it_does_not_read_the_working_directory(config: DatasetConfig, samples: 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "demo"])
 def test_a_root_that_is_missing_is_refused_by_its_name(kind: str, tmp_path: Path) -> None:
     root = str(tmp_path / "nowhere")
-    message = refused(lambda: list_samples(DatasetConfig(kind=kind, root=root), {}))
+    config = DatasetConfig(kind=kind, root=root, part="grading" if kind == "idrid" else None)
+    message = refused(lambda: list_samples(config, {}))
     assert root in message
     assert "dataset.root" in message

@@ -17,10 +17,10 @@ from pipeline.config import RunConfig
 from pipeline.loading import load_config, parse_changes, presets
 from tests.pipeline.material import configuration, mapping, refused
 
-# The YAML of the contract, with the dataset's kind of today.
+# The YAML of the contract.
 CONTRACT = """
 name: cub-full                     # the run's folder under output
-dataset:    {kind: manifest, root: s3://data/CUB_200_2011, split: test, per_class: 10, limit: null, seed: 0}
+dataset:    {kind: cub, root: s3://data/CUB_200_2011, split: test, per_class: 10, limit: null, seed: 0}
 classifier: {source: torchvision, arch: resnet50, weights: IMAGENET1K_V2}
 methods:    [hdm, dm, grad_cam]    # or: all
 hdm:        {preset: paper-cub}    # and any setting of it; each method's section likewise
@@ -39,13 +39,11 @@ def test_the_yaml_of_the_contract_is_a_configuration(tmp_path: Path) -> None:
     file.write_text(CONTRACT)
     config = load_config(str(file))
     assert config == load_config(yaml.safe_load(CONTRACT))
-    assert config.dataset.model_dump() == {
-        "kind": "manifest",
+    assert config.dataset.model_dump(exclude_defaults=True) == {
+        "kind": "cub",
         "root": "s3://data/CUB_200_2011",
         "split": "test",
         "per_class": 10,
-        "limit": None,
-        "seed": 0,
     }
     assert (config.classifier.source, config.classifier.arch, config.classifier.weights) == ("torchvision", "resnet50", "IMAGENET1K_V2")
     assert config.settings["hdm"] == METHODS["hdm"].presets["paper-cub"]
@@ -53,8 +51,19 @@ def test_the_yaml_of_the_contract_is_a_configuration(tmp_path: Path) -> None:
     assert config.storage["client_kwargs"] == {"region_name": "eu-central-1"}
 
 
-@pytest.mark.parametrize("dataset", [{"kind": "demo"}, {"kind": "folder", "root": "x"}, {"kind": "manifest", "root": "x.csv"}])
-def test_every_kind_of_dataset_of_today_is_taken(dataset: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        {"kind": "demo"},
+        {"kind": "cub", "root": "x", "split": "test"},
+        {"kind": "palm", "root": "x", "lesions": ["Atrophy"]},
+        {"kind": "idrid", "root": "x", "part": "grading", "referable": True},
+        {"kind": "idrid", "root": "x", "part": "segmentation", "lesions": ["EX", "OD"]},
+        {"kind": "folder", "root": "x"},
+        {"kind": "manifest", "root": "x.csv"},
+    ],
+)
+def test_every_kind_of_dataset_is_taken(dataset: dict[str, str]) -> None:
     assert configuration(dataset=dataset).dataset.kind == dataset["kind"]
 
 
@@ -151,7 +160,13 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"hdm.steps": 0}, ["hdm.steps", "greater than or equal to 1", "not 0"]),
         ({"dm.sizes": [6, "x"]}, ["dm.sizes.1", "integer", "'x'"]),
         ({"hdm.ratios": []}, ["hdm.ratios", "empty"]),
-        ({"dataset.kind": "cub"}, ["dataset.kind", "'demo', 'folder' or 'manifest'", "not 'cub'"]),
+        ({"dataset.kind": "coco"}, ["dataset.kind", "'folder' or 'manifest'", "not 'coco'"]),
+        ({"dataset.split": "test"}, ["dataset.split says nothing about a dataset of kind 'folder': remove it"]),
+        ({"dataset.referable": True}, ["dataset.referable says nothing"]),
+        ({"dataset": {"kind": "idrid", "root": "x"}}, ["dataset.part is missing: write grading or segmentation"]),
+        ({"dataset": {"kind": "idrid", "root": "x", "part": "grading", "lesions": ["EX"]}}, ["dataset.lesions says nothing"]),
+        ({"dataset": {"kind": "palm", "root": "x", "lesions": ["EX"]}}, ["unknown lesion 'EX'", "Atrophy, Detachment"]),
+        ({"dataset": {"kind": "palm", "root": "x", "lesions": []}}, ["dataset.lesions"]),
         ({"dataset.root": None, "dataset": {"kind": "folder"}}, ["dataset.root is missing", "a folder of images"]),
         ({"dataset": {"kind": "manifest"}}, ["dataset.root is missing", "a CSV or Parquet file"]),
         ({"dataset": {"kind": "folder", "root": ""}}, ["dataset.root is missing"]),

@@ -22,7 +22,6 @@ from tests.pipeline.material import configuration, mapping
 OTHER: dict[str, Any] = {
     "dataset.kind": "manifest",
     "dataset.root": "elsewhere",
-    "dataset.split": "test",
     "dataset.per_class": 3,
     "dataset.limit": 3,
     "dataset.seed": 1,
@@ -71,7 +70,7 @@ INDIFFERENT: dict[str, Any] = {
 }
 
 # Fields that go together, and have a test of their own.
-TOGETHER = {"classifier.source", "classifier.path"}
+TOGETHER = {"classifier.source", "classifier.path", "dataset.split", "dataset.part", "dataset.referable", "dataset.lesions"}
 
 
 @pytest.mark.parametrize("key", OTHER)
@@ -101,6 +100,20 @@ def test_no_field_was_forgotten_here() -> None:
 def test_a_checkpoint_is_known_by_its_source_and_path() -> None:
     one, other = (configuration(classifier={"source": "checkpoint", "path": path}) for path in ("birds", "insects"))
     assert len({configuration().hash(), one.hash(), other.hash()}) == 3
+
+
+def test_a_dataset_is_known_by_the_keys_of_its_kind() -> None:
+    keys: list[dict[str, Any]] = [
+        {"kind": "cub"},
+        {"kind": "cub", "split": "test"},
+        {"kind": "palm"},
+        {"kind": "palm", "lesions": ["Atrophy"]},
+        {"kind": "idrid", "part": "grading"},
+        {"kind": "idrid", "part": "grading", "referable": True},
+        {"kind": "idrid", "part": "segmentation"},
+        {"kind": "idrid", "part": "segmentation", "lesions": ["EX", "SE"]},
+    ]
+    assert len({configuration(dataset={"root": "data", **each}).hash() for each in keys}) == len(keys)
 
 
 def test_all_hashes_differ_from_each_other() -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hdm_core import Preprocess
-from pipeline.datasets import Sample
+from pipeline.datasets import Masks, Sample
 from pipeline.datasets.images import Picture, UnreadableError, read_picture, read_region
 
 PIXELS: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -233,7 +233,7 @@ WIDE = Image.new("RGB", (20, 10))  # the crop of 10 x 10 sees its columns 5 to 1
 
 def region(folder: Path, picture: Image.Image = WIDE, **keys: Any) -> tuple[torch.Tensor, str]:
     sample = Sample("a", str(folder / "a.png"), root=str(folder), **keys)
-    return read_region(sample, Picture(picture, "0"), Preprocess(resize=10, crop=10), {})
+    return read_region(sample, Picture(picture, "0", picture.size), Preprocess(resize=10, crop=10), {})
 
 
 def test_without_ground_truth_nothing_is_inside(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_mask_is_seen_through_the_same_crop_and_counts_before_a_box(tmp_path: 
     mask = Image.new("L", (20, 10))
     mask.paste(255, (8, 2, 20, 5))
     mask.save(tmp_path / "mask.png")
-    inside, kind = region(tmp_path, mask=str(tmp_path / "mask.png"), bbox=(0.0, 0.0, 1.0, 1.0))
+    inside, kind = region(tmp_path, masks=Masks((str(tmp_path / "mask.png"),)), bbox=(0.0, 0.0, 1.0, 1.0))
     assert kind == "segmentation"
     assert torch.equal(inside, region(tmp_path, bbox=(8.0, 2.0, 20.0, 5.0))[0])
 
@@ -270,27 +270,27 @@ def test_a_mask_is_seen_through_the_same_crop_and_counts_before_a_box(tmp_path: 
 def test_grey_levels_from_one_half_up_are_inside(tmp_path: Path) -> None:
     mask = Image.fromarray(np.repeat(np.arange(20, dtype=np.uint8)[None] + 118, 10, axis=0))
     mask.save(tmp_path / "mask.png")
-    inside, _ = region(tmp_path, mask=str(tmp_path / "mask.png"))
+    inside, _ = region(tmp_path, masks=Masks((str(tmp_path / "mask.png"),)))
     assert inside[0].tolist() == [level + 118 + 5 >= 128 for level in range(10)]
 
 
 def test_a_mask_of_another_size_is_unreadable_with_both_sizes(tmp_path: Path) -> None:
     Image.new("L", (10, 20)).save(tmp_path / "mask.png")
     with pytest.raises(UnreadableError, match=r"mask\.png is 10 x 20, the image 20 x 10"):
-        region(tmp_path, mask=str(tmp_path / "mask.png"))
+        region(tmp_path, masks=Masks((str(tmp_path / "mask.png"),)))
 
 
 def test_a_mask_that_is_missing_or_leads_out_is_unreadable(tmp_path: Path) -> None:
     for mask, words in ((tmp_path / "nowhere.png", "cannot read"), (tmp_path.parent / "mask.png", "leads out")):
         with pytest.raises(UnreadableError, match=words):
-            region(tmp_path, mask=str(mask))
+            region(tmp_path, masks=Masks((str(mask),), root=str(tmp_path)))
 
 
 def test_a_mask_elsewhere_is_read_for_a_picture_that_is_here(tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/test_images/mask.png", encode(Image.new("L", (20, 10), 255)))
     try:
-        inside, kind = region(tmp_path, mask="memory://test_images/mask.png")
+        inside, kind = region(tmp_path, masks=Masks(("memory://test_images/mask.png",)))
         assert kind == "segmentation"
         assert inside.all()
     finally:

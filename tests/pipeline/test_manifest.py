@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from pipeline.config import DatasetConfig
-from pipeline.datasets import Sample, list_samples
+from pipeline.datasets import Masks, Sample, list_samples
 from pipeline.datasets.images import UnreadableError, read_picture
 from tests.pipeline.material import refused, save_picture
 
@@ -47,7 +47,7 @@ def read(file: Path | str, **keys: Any) -> list[Sample]:
 def test_every_column_is_read(tmp_path: Path, suffix: str) -> None:
     root = str(tmp_path)
     assert read(write(tmp_path, COLUMNS, suffix)) == [
-        Sample("007", f"{root}/a.png", 3, "cat", "test", f"{root}/masks/a.png", (1.0, 2.0, 3.5, 4.0), root),
+        Sample("007", f"{root}/a.png", 3, "cat", "test", Masks((f"{root}/masks/a.png",), root=root), (1.0, 2.0, 3.5, 4.0), root),
         Sample("B", f"{root}/deep/b c.png", 4, None, "train", None, None, root),
         Sample("c.png", f"{root}/c.png", 5, "dog", None, None, (0.0, 0.0, 5.0, 6.0), root),
     ]
@@ -97,8 +97,8 @@ def test_urls_stand_for_themselves_and_other_paths_lie_beside_the_manifest(tmp_p
     monkeypatch.chdir(tmp_path)
     for root in (str(file), "data/manifest.csv", f"file://{file}"):
         first, second = read(root)
-        assert (first.path, first.mask) == ("s3://bucket/a.png", f"{tmp_path}/data/masks/a.png")
-        assert (second.path, second.mask) == (f"{tmp_path}/data/b.png", "s3://bucket/b.png")
+        assert (first.path, first.masks) == ("s3://bucket/a.png", Masks((f"{tmp_path}/data/masks/a.png",), root=f"{tmp_path}/data"))
+        assert (second.path, second.masks) == (f"{tmp_path}/data/b.png", Masks(("s3://bucket/b.png",), root=f"{tmp_path}/data"))
         assert second.root == f"{tmp_path}/data"
 
 

@@ -12,6 +12,7 @@ import pytest
 from hdm_core import Classifier, Preprocess
 from pipeline.classifiers import load_classifier
 from pipeline.config import RunConfig
+from pipeline.datasets import Masks
 from pipeline.plan import Plan, make_plan
 from tests.models import smooth
 from tests.pipeline.material import configuration, plan_of, refused
@@ -94,7 +95,7 @@ def test_the_same_plan_is_made_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"image_id": "x"}, {"path": "x"}, {"label": 7}, {"split": "x"}, {"mask": "x"}, {"bbox": (0.0, 0.0, 1.0, 1)}]
+    "change", [{"image_id": "x"}, {"path": "x"}, {"label": 7}, {"split": "x"}, {"masks": Masks(("x",))}, {"bbox": (0.0, 0.0, 1.0, 1)}]
 )
 def test_the_listing_tells_a_dataset_that_changed(plan: Plan, change: dict[str, Any]) -> None:
     first, *rest = plan.samples

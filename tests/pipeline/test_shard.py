@@ -19,7 +19,7 @@ from hdm_core.masks import normalise
 from hdm_core.methods import Job, RawMaps
 from hdm_core.settings import Settings
 from pipeline.config import RunConfig
-from pipeline.datasets import Sample
+from pipeline.datasets import Masks, Sample
 from pipeline.datasets.images import read_picture
 from pipeline.plan import Plan, Shard
 from pipeline.shard import ShardResult, explain_shard
@@ -227,7 +227,7 @@ def test_every_image_is_measured_against_its_own_ground_truth(classifier: Classi
 
 def test_without_ground_truth_there_is_no_proportion(classifier: Classifier, tmp_path: Path) -> None:
     Image.new("L", (24, 20), 255).save(tmp_path / "mask.png")
-    without, mask = photograph(tmp_path, "0.png", 0), Sample("1", str(tmp_path / "0.png"), mask=str(tmp_path / "mask.png"))
+    without, mask = photograph(tmp_path, "0.png", 0), Sample("1", str(tmp_path / "0.png"), masks=Masks((str(tmp_path / "mask.png"),)))
     first, second = work(classifier, config_of(), [without, mask]).records
     assert (first["region"], first["proportion"]) == ("none", None)
     assert (second["region"], second["proportion"]) == ("segmentation", pytest.approx(1.0))
@@ -236,7 +236,7 @@ def test_without_ground_truth_there_is_no_proportion(classifier: Classifier, tmp
 def test_a_ground_truth_that_cannot_be_read_makes_the_image_unreadable(classifier: Classifier, tmp_path: Path) -> None:
     Image.new("L", (5, 5)).save(tmp_path / "mask.png")
     save_picture(tmp_path / "0.png")
-    (record,) = work(classifier, config_of(), [Sample("0", str(tmp_path / "0.png"), mask=str(tmp_path / "mask.png"))]).records
+    (record,) = work(classifier, config_of(), [Sample("0", str(tmp_path / "0.png"), masks=Masks((str(tmp_path / "mask.png"),)))]).records
     assert record["status"] == "unreadable"
     assert "5 x 5" in record["error"]
 

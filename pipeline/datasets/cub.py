@@ -1,0 +1,95 @@
+"""CUB-200-2011 in its official layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.config import DatasetConfig
+from pipeline.datasets.root import Root
+from pipeline.datasets.sample import Masks, Sample
+from pipeline.errors import InputError
+
+_SPLITS = {"0": "test", "1": "train"}
+_SEGMENTATIONS = "segmentations"
+
+
+def cub_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sample]:
+    """The birds in the order of images.txt; a class's label is its number less one.
+
+    The region is the segmentation where there is one, else the box. CUB ships its segmentations as an archive of their own,
+    unpacked into the dataset's folder or beside it; the grey levels of several annotators count from one half up.
+
+    Raises:
+        InputError: if a file of the layout is missing, or an image has no class, box or split.
+    """
+    root = Root.at(str(config.root), storage, "the folder CUB_200_2011, which holds images.txt")
+    images = _table(root, "images.txt")
+    names = _table(root, "classes.txt")
+    classes = _table(root, "image_class_labels.txt", images)
+    splits = _table(root, "train_test_split.txt", images)
+    boxes = _table(root, "bounding_boxes.txt", images)
+    masks = _segmentations(root)
+    samples = []
+    for image, relative in images.items():
+        number, split = classes[image], splits[image]
+        if number not in names or not number.isdecimal():
+            raise InputError(
+                f"{root.path('image_class_labels.txt')}: image {image} has the class {number!r}, which classes.txt does not have"
+            )
+        if split not in _SPLITS:
+            raise InputError(f"{root.path('train_test_split.txt')}: image {image} has {split!r}; write 1 for training, 0 for test")
+        samples.append(
+            Sample(
+                image_id=relative,
+                path=root.path(f"images/{relative}"),
+                label=int(number) - 1,
+                class_name=names[number],
+                split=_SPLITS[split],
+                masks=masks.get(relative.rpartition(".")[0]),
+                bbox=_box(root, image, boxes[image]),
+                root=root.local,
+            )
+        )
+    return [sample for sample in samples if config.split is None or sample.split == config.split]
+
+
+def _table(root: Root, name: str, images: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A file of CUB, number -> the rest of the line; where images are given, it has a line for each of them and no other."""
+    table: dict[str, str] = {}
+    for number, value in root.rows(name, 2):
+        if number in table:
+            raise InputError(f"{root.path(name)}: the number {number} has two lines; numbers must differ")
+        table[number] = value.strip()
+    if images is not None:
+        if missing := images.keys() - table.keys():
+            raise InputError(f"{root.path(name)}: no line for {_some(missing)} of images.txt; every image needs one")
+        if foreign := table.keys() - images.keys():
+            raise InputError(f"{root.path(name)}: a line for {_some(foreign)}, which images.txt does not have")
+    return table
+
+
+def _some(numbers: set[str]) -> str:
+    first = min(numbers, key=lambda number: (len(number), number))
+    return f"image {first}" if len(numbers) == 1 else f"image {first} and {len(numbers) - 1} more"
+
+
+def _box(root: Root, image: str, text: str) -> tuple[float, float, float, float]:
+    try:
+        left, top, width, height = (float(number) for number in text.split())
+    except ValueError:
+        left = top = width = height = math.nan
+    if not (math.isfinite(left + top + width + height) and width > 0 and height > 0):
+        raise InputError(f"{root.path('bounding_boxes.txt')}: image {image} has the box {text!r}; write left top width height")
+    return left, top, left + width, top + height
+
+
+def _segmentations(root: Root) -> dict[str, Masks]:
+    """Path of an image below `images`, without its suffix -> its segmentation: inside the dataset's folder, else beside it."""
+    for folder in (root, root.parent()):
+        found = [path for path in folder.find(_SEGMENTATIONS) if path.endswith(".png")] if folder else []
+        if folder and found:
+            within = None if folder.local is None else f"{folder.local}/{_SEGMENTATIONS}"
+            return {path[len(_SEGMENTATIONS) + 1 : -4]: Masks((folder.path(path),), root=within) for path in found}
+    return {}

@@ -1,0 +1,82 @@
+"""iChallenge-PM (PALM) in its official layout: fundus photographs, normal, highly myopic and pathologically myopic."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.config import LESIONS, DatasetConfig
+from pipeline.datasets.root import Root
+from pipeline.datasets.sample import Masks, Sample
+from pipeline.datasets.tables import read_columns
+from pipeline.errors import InputError
+
+_SPLITS = {"PALM-Training400": "train", "PALM-Validation400": "validation"}
+_CLASSES = ("no pathological myopia", "pathological myopia")
+_PHOTOGRAPH = re.compile(r"([PHNV])\d+\.jpe?g", re.IGNORECASE)
+_TABLE = re.compile(r"(PM_Label_and_Fovea_Location|labels)\.(xlsx|csv)")
+
+
+def palm_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sample]:
+    """The photographs of PALM-Training400 and PALM-Validation400, wherever below the root these lie, in the order of their names.
+
+    A training photograph's label is the first letter of its name: P is pathological myopia, H (high myopia) and N (normal) are not.
+    A validation photograph's is in the table of PALM-Validation-GT; without one it has none. The region is the union of
+    Lesion_Masks/Atrophy and Lesion_Masks/Detachment, whose ink is black on white; a photograph that is in neither has none.
+
+    Raises:
+        InputError: if neither folder of photographs is there, or the table cannot be read or does not know a photograph.
+    """
+    root = Root.at(str(config.root), storage, "the folder that holds PALM-Training400")
+    photographs: dict[str, tuple[str, str]] = {}
+    masks: dict[str, list[str]] = defaultdict(list)
+    tables = []
+    for relative in root.find():
+        path = PurePosixPath(root.base, relative)
+        if path.parent.name in _SPLITS and _PHOTOGRAPH.fullmatch(path.name):
+            if path.stem in photographs:
+                raise InputError(f"{root.path(relative)}: there is another {path.stem} in {photographs[path.stem][0]}; keep one")
+            photographs[path.stem] = relative, _SPLITS[path.parent.name]
+        elif path.parent.parent.name == "Lesion_Masks" and path.parent.name in (config.lesions or LESIONS["palm"]):
+            masks[path.stem].append(root.path(relative))
+        elif path.parent.name == "PALM-Validation-GT" and _TABLE.fullmatch(path.name):
+            tables.append(relative)
+    if not photographs:
+        raise InputError(f"{root.url}: no photographs in a folder {' or '.join(_SPLITS)}; set dataset.root to the folder that holds it")
+    labels = _labels(root, tables[0]) if tables else {}
+    samples = []
+    for name in sorted(photographs):
+        relative, split = photographs[name]
+        label = _label(name, labels, root.path(tables[0]) if tables else "")
+        samples.append(
+            Sample(
+                image_id=name,
+                path=root.path(relative),
+                label=label,
+                class_name=None if label is None else _CLASSES[label],
+                split=split,
+                masks=Masks(tuple(masks[name]), "dark", root.local) if name in masks else None,
+                root=root.local,
+            )
+        )
+    return [sample for sample in samples if config.split is None or sample.split == config.split]
+
+
+def _labels(root: Root, table: str) -> dict[str, int]:
+    labels = {}
+    for name, label in read_columns(root, table, ("imgName", "Label")):
+        if label not in {"0", "1"}:
+            raise InputError(f"{root.path(table)}: {name} has the label {label!r}; it must be 0 or 1")
+        labels[PurePosixPath(name).stem] = int(label)
+    return labels
+
+
+def _label(name: str, labels: Mapping[str, int], table: str) -> int | None:
+    if not name.upper().startswith("V"):
+        return int(name.upper().startswith("P"))
+    if table and name not in labels:
+        raise InputError(f"{table}: no row for {name}; every validation photograph needs one")
+    return labels.get(name)

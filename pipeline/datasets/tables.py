@@ -1,0 +1,46 @@
+"""Label tables that come with a dataset: CSV, or a workbook's first sheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterable, Sequence
+
+import openpyxl
+from openpyxl.utils.exceptions import InvalidFileException
+
+from pipeline.datasets.root import Root
+from pipeline.errors import InputError, one_line
+
+
+def read_columns(root: Root, relative: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """These columns of a table, as texts, a tuple a row; rows that have none of them are passed over.
+
+    Raises:
+        InputError: if the table cannot be read, or lacks a column or a value.
+    """
+    where = root.path(relative)
+    lines = iter(_lines(where, root.read(relative)))
+    header = [str(cell or "").strip() for cell in next(lines, ())]
+    if missing := [name for name in columns if name not in header]:
+        raise InputError(f"{where}: no column {missing[0]!r}; its columns are {', '.join(filter(None, header))}")
+    places = [header.index(name) for name in columns]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        cells = [str("" if place >= len(line) or line[place] is None else line[place]).strip() for place in places]
+        if any(cells) and not all(cells):
+            raise InputError(f"{where}, row {number}: {columns[cells.index('')]} is empty")
+        if any(cells):
+            rows.append(tuple(cells))
+    return rows
+
+
+def _lines(where: str, data: bytes) -> Iterable[Sequence[object]]:
+    try:
+        if where.endswith(".xlsx"):
+            sheet = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets[0]
+            return list(sheet.iter_rows(values_only=True))
+        return list(csv.reader(io.StringIO(data.decode("utf-8-sig"))))
+    except (InvalidFileException, zipfile.BadZipFile, KeyError, IndexError, ValueError, csv.Error) as error:
+        raise InputError(f"{where}: cannot be read as a table ({one_line(error)})") from None
