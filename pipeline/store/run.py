@@ -21,7 +21,7 @@ from pipeline.store.maps import Arrays, create_arrays, encode_shard, layout
 from pipeline.store.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, with_facts
 from pipeline.store.storage import Storage, to_json
 
-_AT_ONCE = 16  # objects that are read or written at the same time
+AT_ONCE = 16  # objects that are read or written at the same time
 
 
 class RunStore:
@@ -134,7 +134,7 @@ class RunStore:
         if lease is not None:
             commit["holder"] = lease.holder
             lease.renew()
-        with ThreadPoolExecutor(_AT_ONCE) as writers:
+        with ThreadPoolExecutor(AT_ONCE) as writers:
             list(writers.map(self.storage.write, objects, objects.values()))
         if lease is not None:
             lease.renew()
@@ -162,7 +162,7 @@ class RunStore:
 
     def _parts(self, folder: str) -> list[bytes]:
         names = [f"{folder}/part-{index:06d}.parquet" for index in sorted(self.done())]
-        with ThreadPoolExecutor(_AT_ONCE) as readers:
+        with ThreadPoolExecutor(AT_ONCE) as readers:
             return list(readers.map(self.storage.read, names))
 
     def _compare(self, plan: Plan) -> None:

@@ -156,7 +156,7 @@ class Storage:
         except FileNotFoundError:
             return []
         names = (path.rpartition("/")[2] for path in found)
-        return sorted(name for name in names if not name.startswith(".") and not name.endswith(".tmp"))
+        return sorted(name for name in names if name and not name.startswith(".") and not name.endswith(".tmp"))
 
     def zarr(self, name: str) -> Store:
         """The same place as a Zarr store."""

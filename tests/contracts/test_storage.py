@@ -1,7 +1,6 @@
-"""What Storage and the run on it promise, wherever they are: on a disk and in an object store.
+"""What Storage and the run on it promise, wherever they are: on a disk, on a real S3 server, and in fsspec's memory://.
 
-The object store here is fsspec's memory://. It honours create-only writes, but looks first and writes then: that of several
-writers exactly one wins is shown here for the disk only, and for S3 by a server in a later issue.
+The last has no versions to compare, and looks before it creates instead of doing both at once: of storage like this a run is told.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 import pickle
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,43 @@ import fsspec
 import numpy as np
 import pytest
 
+from pipeline.config import RunConfig
 from pipeline.store import RunStore
 from pipeline.store.maps import create_arrays, encode_shard, read_map
 from pipeline.store.storage import Storage, to_json
 from tests.pipeline.material import configuration, plan_of, refused, results, write_all
+from tests.seaweed import S3
 
 
-@pytest.fixture(params=["path", "file", "memory"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@dataclass(frozen=True)
+class Place:
+    """Where runs are kept, and the fsspec options of that place."""
+
+    url: str
+    options: dict[str, Any]
+
+    def configuration(self, **keys: Any) -> RunConfig:
+        return configuration(**({"output": self.url, "storage": self.options} | keys))
+
+
+@pytest.fixture(params=["path", "file", "memory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "memory":
         root = f"/{uuid.uuid4().hex}"
-        yield f"memory:/{root}/runs"
+        yield Place(f"memory:/{root}/runs", {})
         memory = fsspec.filesystem("memory")
         if memory.exists(root):
             memory.rm(root, recursive=True)
+    elif request.param == "s3":
+        s3: S3 = request.getfixturevalue("s3")
+        yield Place(f"{s3.url}/a folder/runs", s3.storage)
     else:
-        yield f"{'file://' if request.param == 'file' else ''}{tmp_path}/a folder/runs"
+        yield Place(f"{'file://' if request.param == 'file' else ''}{tmp_path}/a folder/runs", {})
 
 
 @pytest.fixture
-def storage(url: str) -> Storage:
-    return Storage(url)
+def storage(place: Place) -> Storage:
+    return Storage(place.url, place.options)
 
 
 # Objects
@@ -72,8 +88,8 @@ def test_create_writes_once_and_never_again(storage: Storage) -> None:
     assert storage.read("commits/2.json") == b"written"
 
 
-def test_create_sees_what_others_have_created(url: str) -> None:
-    one, other = Storage(url), Storage(url)
+def test_create_sees_what_others_have_created(place: Place) -> None:
+    one, other = Storage(place.url, place.options), Storage(place.url, place.options)
     assert not other.exists("a")
     assert one.create("a", b"one")
     assert other.exists("a")
@@ -108,7 +124,7 @@ def test_it_travels_to_another_process_and_its_url_leads_back(storage: Storage) 
     for again in (pickle.loads(pickle.dumps(storage)), Storage(storage.url(""), storage.options)):
         assert again.read("a") == b"1"
         assert again.url("a") == storage.url("a")
-    with fsspec.open(storage.url("a"), "rb") as file:
+    with fsspec.open(storage.url("a"), "rb", **storage.options) as file:
         assert file.read() == b"1"
 
 
@@ -132,8 +148,8 @@ def test_arrays_are_written_shard_by_shard(storage: Storage) -> None:
 # Runs
 
 
-def test_a_run_is_laid_out_written_and_found_again(url: str) -> None:
-    plan = plan_of(configuration(output=url))
+def test_a_run_is_laid_out_written_and_found_again(place: Place) -> None:
+    plan = plan_of(place.configuration())
     store = RunStore.at(plan.config)
     assert store.create(plan) is True
     assert store.create(plan) is False
@@ -141,7 +157,7 @@ def test_a_run_is_laid_out_written_and_found_again(url: str) -> None:
     write_all(store, plan)
     assert store.done() == {0, 1, 2}
 
-    again = RunStore.open(store.url)
+    again = RunStore.open(store.url, place.options)
     assert again.info()["config_hash"] == plan.config.hash()
     assert again.done() == {0, 1, 2}
     records = again.records().to_pylist()
@@ -152,8 +168,8 @@ def test_a_run_is_laid_out_written_and_found_again(url: str) -> None:
     assert again.images()["sha256"].to_pylist() == [f"{row:064d}" for row in range(5)]
 
 
-def test_only_one_of_two_commits_of_a_shard_counts(url: str) -> None:
-    plan = plan_of(configuration(output=url))
+def test_only_one_of_two_commits_of_a_shard_counts(place: Place) -> None:
+    plan = plan_of(place.configuration())
     store = RunStore.at(plan.config)
     store.create(plan)
     shard = plan.shards[1]
@@ -164,43 +180,85 @@ def test_only_one_of_two_commits_of_a_shard_counts(url: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["", "/"])
-def test_a_run_lies_below_its_output(url: str, end: str) -> None:
-    store = RunStore.at(configuration(output=url + end, name="a.b-c"))
-    assert store.url == Storage(url).url("a.b-c")
+def test_a_run_lies_below_its_output(place: Place, end: str) -> None:
+    store = RunStore.at(place.configuration(output=place.url + end, name="a.b-c"))
+    assert store.url == Storage(place.url, place.options).url("a.b-c")
 
 
-def test_where_there_is_no_run_it_says_so(url: str) -> None:
-    message = refused(lambda: RunStore.open(f"{url}/nowhere"))
+def test_where_there_is_no_run_it_says_so(place: Place) -> None:
+    message = refused(lambda: RunStore.open(f"{place.url}/nowhere", place.options))
     assert "nowhere: no run of hdm" in message
     assert message.endswith("give the folder that holds run.json")
 
 
 def test_a_run_file_that_is_no_json_is_no_run(storage: Storage) -> None:
     storage.write("run.json", b"{")
-    assert "no run of hdm" in refused(lambda: RunStore.open(storage.url("")))
+    assert "no run of hdm" in refused(lambda: RunStore.open(storage.url(""), storage.options))
+
+
+# Several writers
+
+
+@pytest.fixture
+def shared(place: Place) -> Storage:
+    if place.url.startswith("memory:"):
+        pytest.skip("memory:// has no conditional writes")
+    return Storage(place.url, place.options)
+
+
+def race(shared: Storage, write: Callable[[Storage, bytes], bool]) -> list[bytes]:
+    """Sixteen write at once, each its number; who says that they won."""
+    barrier, won = threading.Barrier(16), []
+
+    def one(number: int) -> None:
+        mine = Storage(shared.url(""), shared.options)
+        barrier.wait()
+        if write(mine, b"%d" % number):
+            won.append(b"%d" % number)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return won
+
+
+def test_of_sixteen_who_create_exactly_one_wins(shared: Storage) -> None:
+    for turn in range(10):
+        (winner,) = race(shared, lambda mine, data, name=f"commits/{turn}": mine.create(name, data))
+        assert shared.read(f"commits/{turn}") == winner
+    assert len(shared.names("commits")) == 10
+
+
+def test_of_sixteen_who_replace_one_version_exactly_one_wins(shared: Storage) -> None:
+    shared.create("leases/1", b"first")
+    for _ in range(10):
+        _, tag = shared.read_tagged("leases/1")
+        (winner,) = race(shared, lambda mine, data, tag=tag: mine.replace("leases/1", b"%s after %s" % (data, tag.encode()), tag))
+        assert shared.read("leases/1") == b"%s after %s" % (winner, tag.encode())
+    assert shared.names("leases") == ["1"]
+
+
+def test_what_is_gone_or_changed_is_not_replaced(shared: Storage) -> None:
+    shared.create("leases/1", b"first")
+    _, tag = shared.read_tagged("leases/1")
+    shared.write("leases/1", b"second")
+    assert not shared.replace("leases/1", b"third", tag)
+    assert shared.read("leases/1") == b"second"
+    _, tag = shared.read_tagged("leases/1")
+    shared.remove("leases/1")
+    shared.remove("leases/1")
+    assert not shared.replace("leases/1", b"third", tag)
+    assert not shared.exists("leases/1")
+
+
+def test_whether_conditions_are_kept_is_found_out_and_leaves_nothing(storage: Storage) -> None:
+    assert storage.is_conditional() is not storage.url("").startswith("memory:")
+    assert storage.names("leases") == []
 
 
 # On a disk alone
-
-
-def test_of_sixteen_writers_exactly_one_wins(tmp_path: Path) -> None:
-    for turn in range(25):
-        barrier, won = threading.Barrier(16), []
-
-        def write(number: int, name: str = f"commits/{turn}", barrier: threading.Barrier = barrier, won: list[Any] = won) -> None:
-            storage = Storage(str(tmp_path))
-            barrier.wait()
-            if storage.create(name, str(number).encode()):
-                won.append(number)
-
-        threads = [threading.Thread(target=write, args=(number,)) for number in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(won) == 1
-        assert (tmp_path / "commits" / str(turn)).read_text() == str(won[0])
-    assert len(list((tmp_path / "commits").iterdir())) == 25
 
 
 def test_a_reader_never_sees_half_an_object(tmp_path: Path) -> None:
