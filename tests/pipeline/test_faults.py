@@ -22,7 +22,7 @@ from pipeline.store import RunStore
 from pipeline.store.verify import verify
 from tests.pipeline.proxy import Fault, Proxy
 from tests.seaweed import S3
-from tests.small_run import config, photographs
+from tests.small_run import config, hdm, photographs
 
 pytestmark = pytest.mark.slow
 
@@ -148,3 +148,13 @@ def test_s3_that_is_away_for_a_while(folder: Path, undisturbed: dict[str, Any], 
         _, store = explained(settings(folder, "s3-away", output=s3.url, storage=storage), gone)
         assert gone.done
     assert contents(RunStore.open(store.url, s3.storage)) == undisturbed
+
+
+def test_what_was_damaged_is_repaired(folder: Path, undisturbed: dict[str, Any]) -> None:
+    _, store = explained(settings(folder, "damaged"))
+    (Path(store.url) / "maps.zarr/hdm/c/1/0/0").write_bytes(b"")
+    (Path(store.url) / "records/part-000003.parquet").unlink()
+    done = hdm("repair", store.url)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 4 committed shards are damaged" in done.stderr
+    assert contents(store) == undisturbed
