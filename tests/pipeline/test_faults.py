@@ -35,10 +35,13 @@ Interfere = Callable[[RunStore], None]
 
 
 @pytest.fixture(scope="module")
-def two_workers() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+def two_workers(s3_server: S3) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)  # workers have the environment in which their node was started
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
