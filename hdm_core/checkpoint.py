@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torchvision
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from hdm_core.preprocess import Preprocess
+from hdm_core.state import fit_state, read_state
 
 MODEL, CARD = "model.safetensors", "card.json"
 
@@ -52,13 +54,28 @@ def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
     except ValidationError as error:
         first: Any = error.errors()[0]
         raise ValueError(f"{folder / CARD}: {'.'.join(map(str, first['loc'])) or 'the card'}: {first['msg']}") from None
-    if card.arch not in torchvision.models.list_models(module=torchvision.models):
-        raise ValueError(f"{folder / CARD}: torchvision has no classification network {card.arch!r}")
-    module: nn.Module = torchvision.models.get_model(card.arch, weights=None, num_classes=len(card.classes))
     try:
-        module.load_state_dict(load_file(folder / MODEL))
-    except SafetensorError as error:
-        raise ValueError(f"{folder / MODEL} is damaged: {error}") from None
-    except RuntimeError:
-        raise ValueError(f"{folder / MODEL} does not hold the weights of {card.arch} with {len(card.classes)} classes") from None
+        module = build(card.arch, len(card.classes))
+    except ValueError as error:
+        raise ValueError(f"{folder / CARD}: {error}") from None
+    fit_state(module, read_state(folder / MODEL), folder / MODEL, f"{card.arch} with {len(card.classes)} classes")
     return module, card
+
+
+def check_arch(arch: str, networks: Sequence[str] | None = None, library: str = "torchvision") -> None:
+    """Raises a ValueError with the nearest names if a library has no such classification network."""
+    networks = torchvision.models.list_models(module=torchvision.models) if networks is None else networks
+    if arch not in networks:
+        close = difflib.get_close_matches(arch, networks, n=5, cutoff=0)
+        raise ValueError(f"{library} has no classification network {arch!r}: choose from {', '.join(close)} or another of its names")
+
+
+def build(arch: str, classes: int) -> nn.Module:
+    """A torchvision classification network with a head for so many classes.
+
+    Raises:
+        ValueError: if torchvision has no such network.
+    """
+    check_arch(arch)
+    module: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=classes)
+    return module

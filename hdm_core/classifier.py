@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from hdm_core.checkpoint import load_checkpoint
+from hdm_core.checkpoint import build, check_arch, load_checkpoint
+from hdm_core.exported import load_exported
 from hdm_core.folding import fold
 from hdm_core.preprocess import Preprocess
+from hdm_core.state import Classes, fit_state, read_classes, read_state
+from hdm_core.timm import build_timm
 from hdm_core.weights import load_state
 
 
@@ -64,10 +66,7 @@ class Classifier:
         Raises:
             ValueError: if there is no such network, or no such weights for it.
         """
-        networks = torchvision.models.list_models(module=torchvision.models)
-        if arch not in networks:
-            close = difflib.get_close_matches(arch, networks, n=5, cutoff=0)
-            raise ValueError(f"torchvision has no classification network {arch!r}: choose from {', '.join(close)} or another of its names")
+        check_arch(arch)
         if weights is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -82,15 +81,89 @@ class Classifier:
         return cls(module, preprocess or Preprocess.from_weights(entry.transforms()), entry.meta["categories"], f"{arch} {weights}")
 
     @classmethod
-    def from_checkpoint(cls, folder: str | Path) -> Classifier:
-        """A trained classifier from its folder, on the CPU: `model.safetensors` and `card.json`.
+    def from_checkpoint(
+        cls, path: str | Path, arch: str | None = None, classes: Classes | None = None, preprocess: Preprocess | None = None
+    ) -> Classifier:
+        """A trained classifier on the CPU, without running any code of its file: nothing is unpickled but tensors.
+
+        Args:
+            path: a folder with `model.safetensors` and `card.json`; or, with `arch` and `classes`, a state dict as .safetensors or
+                as `torch.save` wrote it, also in {"state_dict": ...} or {"model": ...} and with names that begin with `module.`.
+            arch: a torchvision classification network.
+            classes: their names or their number, or a text file with a name a line.
+            preprocess: instead of the card's; of a state dict the default is that of most ImageNet weights.
 
         Raises:
             OSError: if a file is missing or cannot be read.
-            ValueError: if a file is damaged, or the weights are not those of the card's network and classes.
+            ValueError: if a file is damaged, or the weights are not those of the network with these classes.
         """
-        module, card = load_checkpoint(folder)
-        return cls(module, card.preprocess, card.classes, f"{card.arch} {Path(folder).name}")
+        if (arch is None) != (classes is None):
+            raise ValueError("arch and classes belong together: a state dict needs both, a trained folder has both in its card")
+        if arch is None or classes is None:
+            if Path(path).is_file():
+                raise ValueError(f"{path} is a file of weights: say its arch and classes, too; or give the folder that holds card.json")
+            module, card = load_checkpoint(path)
+            return cls(module, preprocess or card.preprocess, card.classes, f"{card.arch} {Path(path).name}")
+        if Path(path).is_dir():
+            raise ValueError(f"{path} is a folder, whose card says arch and classes: leave them out, or give the file of weights")
+        known = read_classes(classes)
+        count = known if isinstance(known, int) else len(known)
+        module = build(arch, count)
+        fit_state(module, read_state(path), path, f"{arch} with {count} classes")
+        return cls(module, preprocess or Preprocess(), None if isinstance(known, int) else known, f"{arch} {Path(path).name}")
+
+    @classmethod
+    def from_exported(cls, path: str | Path, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None) -> Classifier:
+        """A program that `torch.export.save` wrote, on the CPU. Loading one can run code: take it only from those whose code you would run.
+
+        A program has operations and no layers: the CAM family and FullGrad refuse it, all other methods explain it.
+
+        Args:
+            path: a .pt2 file, exported in evaluation mode and for any number of images.
+            preprocess: by default that of most ImageNet weights, cut to the size that the program takes.
+
+        Raises:
+            OSError: if the file cannot be read.
+            ValueError: if it is no such file, or the program does not take any number of square images and nothing else.
+        """
+        module = load_exported(path)
+        if preprocess is None:
+            preprocess = Preprocess() if module.side is None else Preprocess.of_side(module.side)
+        return cls(module, preprocess, class_names, Path(path).name)
+
+    @classmethod
+    def from_timm(
+        cls,
+        arch: str,
+        weights: str | None = None,
+        path: str | Path | None = None,
+        classes: Classes | None = None,
+        preprocess: Preprocess | None = None,
+        seed: int = 0,
+    ) -> Classifier:
+        """A network of timm by name, on the CPU; timm comes with the extra `timm`.
+
+        Args:
+            arch: such as "vit_tiny_patch16_224".
+            weights: a tag of its pretrained weights such as "augreg_in21k_ft_in1k", or "DEFAULT", which timm downloads.
+            path: a state dict of your own instead, as in `from_checkpoint`; without both the weights are random, from `seed`.
+            classes: their names or their number, or a text file with a name a line; by default the network's own number.
+            preprocess: instead of the one of the network's configuration in timm.
+
+        Raises:
+            ImportError: if timm is not installed.
+            OSError: if the weights cannot be had.
+            ValueError: if there is no such network or tag, or the weights are not those of the network with these classes.
+        """
+        known = None if classes is None else read_classes(classes)
+        count = len(known) if isinstance(known, tuple) else known
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module, configured = build_timm(arch, weights, count)
+        if path is not None:
+            fit_state(module, read_state(path), path, arch if count is None else f"{arch} with {count} classes")
+        name = " ".join([arch, *([Path(path).name] if path else [weights] if weights else [])])
+        return cls(module, preprocess or configured, known if isinstance(known, tuple) else None, name)
 
     @property
     def device(self) -> torch.device:

@@ -42,6 +42,11 @@ class Preprocess:
             interpolation=transforms.interpolation,
         )
 
+    @classmethod
+    def of_side(cls, side: int) -> Preprocess:
+        """The default for a network that takes side x side pixels: the short side is an eighth or so longer, as for 224 of 256."""
+        return cls(resize=round(side * 256 / 224), crop=side)
+
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB photograph -> (3, crop, crop) float32, normalised."""
         tensor: Tensor = F.normalize(F.to_tensor(self.view(image)), list(self.mean), list(self.std))

@@ -167,15 +167,23 @@ def explain(
     method: Annotated[str, typer.Option(help="an id that `hdm methods` lists")] = "hdm",
     out: Annotated[str, typer.Option(help="where the heatmap goes, .png or .jpg")] = "heatmap.png",
     preset: Annotated[str | None, typer.Option(help="a preset of the method")] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|YAML", help="a trained folder, or the section of a configuration such as '{source: exported, path: model.pt2}'"
+        ),
+    ] = None,
     arch: Annotated[str, typer.Option(help="a torchvision classification network")] = "mobilenet_v2",
     weights: Annotated[str, typer.Option(help="its weights")] = "IMAGENET1K_V1",
     target: Annotated[int | None, typer.Option(help="the class to explain; the predicted one if not given")] = None,
     as_json: Json = False,
 ) -> None:
     """Explain one photograph."""
+    from pipeline.loading import load_section
     from pipeline.single import explain_image
 
-    facts = explain_image(image, out, method=method, preset=preset, arch=arch, weights=weights, target=target)
+    section = load_section(classifier if classifier is not None else {"arch": arch, "weights": weights})
+    facts = explain_image(image, out, section, method=method, preset=preset, target=target)
     _print_json(facts) if as_json else _facts(facts)
 
 

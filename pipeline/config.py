@@ -15,7 +15,8 @@ from hdm_core.settings import Settings
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 
 # What the kinds have masks of. IDRiD: microaneurysms, haemorrhages, hard and soft exudates, and the optic disc, which is no lesion.
 LESIONS = {"palm": ("Atrophy", "Detachment"), "idrid": ("MA", "HE", "EX", "SE", "OD")}
@@ -57,32 +58,61 @@ class DatasetConfig(Section):
             "referable": self.part == "grading",
             "lesions": self.kind == "palm" or self.part == "segmentation",
         }
+        what = f"kind {self.kind!r}" + (f" and part {self.part!r}" if self.kind == "idrid" else "")
         for key, belongs in mine.items():
             if not belongs and getattr(self, key) not in {None, False}:
-                raise ValueError(f"dataset.{key} says nothing about a dataset of kind {self.kind!r}: remove it")
+                raise ValueError(f"dataset.{key} says nothing about a dataset of {what}: remove it")
         known = LESIONS.get(self.kind, ())
         if wrong := [lesion for lesion in self.lesions or () if lesion not in known]:
             raise ValueError(f"dataset.lesions: unknown lesion {wrong[0]!r}; known are {', '.join(known)}")
         return self
 
 
+# What a classifier's source needs, and what it may have beside that.
+_SOURCES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "torchvision": (("arch",), ("weights",)),
+    "checkpoint": (("path",), ("arch",)),
+    "exported": (("path",), ()),
+    "import": (("factory",), ("arguments",)),
+    "timm": (("arch",), ("weights", "path")),
+}
+
+
 class ClassifierConfig(Section):
     """Which network, and what it is shown."""
 
-    source: Literal["torchvision", "checkpoint"] = "torchvision"
-    arch: str | None = Field(None, description="a torchvision classification network")
-    path: str | None = Field(None, description="a trained classifier's folder, the one that holds card.json")
-    weights: str | None = Field(None, description="a torchvision weights entry; without one the weights are random")
+    source: Literal["torchvision", "checkpoint", "exported", "import", "timm"] = "torchvision"
+    arch: str | None = Field(None, description="a classification network of torchvision or timm")
+    weights: str | None = Field(
+        None, description="an entry of torchvision's weights or a tag of timm's; without one the weights are random"
+    )
+    path: str | None = Field(None, description="a trained folder with card.json, a state dict, or an exported program")
+    factory: str | None = Field(
+        None, pattern=r"^[\w.]+:[\w.]+$", description="package.module:function that gives the network; it is run, so trust it"
+    )
+    arguments: dict[str, Any] | None = Field(None, description="the factory's keyword arguments")
+    classes: Count | tuple[str, ...] | str | None = Field(
+        None, description="their names, their number, or a text file with a name a line; instead of the classifier's own names"
+    )
     resize: Count | None = Field(None, description="short side before the crop, instead of the weights' own")
     crop: Count | None = Field(None, description="side of the network's input, instead of the weights' own")
+    mean: tuple[float, float, float] | None = Field(None, description="of red, green and blue in 0 to 1, instead of the weights' own")
+    std: tuple[Positive, Positive, Positive] | None = Field(None, description="likewise")
+    interpolation: Interpolation | None = Field(None, description="of the resize, instead of the weights' own")
 
     @model_validator(mode="after")
     def _source_is_named(self) -> ClassifierConfig:
-        needed, foreign = ("arch", ("path",)) if self.source == "torchvision" else ("path", ("arch", "weights"))
-        if not getattr(self, needed):
-            raise ValueError(f"classifier.{needed} is missing: a classifier from {self.source} needs it")
-        if wrong := [name for name in foreign if getattr(self, name) is not None]:
-            raise ValueError(f"classifier.{wrong[0]} says nothing about a classifier from {self.source}: remove it")
+        needed, allowed = _SOURCES[self.source]
+        for name in needed:
+            if not getattr(self, name):
+                raise ValueError(f"classifier.{name} is missing: a classifier from {self.source} needs it")
+        for name in ("arch", "weights", "path", "factory", "arguments"):
+            if name not in needed + allowed and getattr(self, name) is not None:
+                raise ValueError(f"classifier.{name} says nothing about a classifier from {self.source}: remove it")
+        if self.source == "checkpoint" and self.arch and not self.classes:
+            raise ValueError("classifier.classes is missing: a state dict needs its classes, names or a number, beside arch")
+        if self.path and self.weights:
+            raise ValueError("classifier.weights and classifier.path are two sources of weights: remove one")
         return self
 
 
@@ -120,6 +150,15 @@ class ComputeConfig(Section):
         return self
 
 
+class Top(Section):
+    """The likeliest classes of every image."""
+
+    top: Count = Field(description="how many; a map each")
+
+
+Target = Literal["predicted", "label"] | Annotated[int, Field(ge=0)] | Top
+
+
 class RunConfig(BaseModel):
     """A run, and all that determines its result.
 
@@ -134,7 +173,7 @@ class RunConfig(BaseModel):
     methods: tuple[str, ...] = Field(min_length=1)
     metrics: MetricSettings = MetricSettings()
     compute: ComputeConfig = ComputeConfig()
-    target: Literal["predicted"] | Annotated[int, Field(ge=0)] = Field("predicted", description="the class to explain")
+    target: Target = Field("predicted", description="the class to explain: predicted, label, a number, or {top: K} for the K likeliest")
     output: str = Field(min_length=1, description="where runs are kept: a folder or a URL")
     storage: dict[str, Any] = Field(default_factory=dict, description="fsspec options such as endpoint_url; never a secret")
     seed: Seed = 0
@@ -159,6 +198,11 @@ class RunConfig(BaseModel):
             raise ValueError(f"storage.{secret} is a secret: give it in the environment (AWS_ACCESS_KEY_ID, ...), not in a file")
         _ = self.settings
         return self
+
+    @property
+    def ranks(self) -> int:
+        """How many classes of an image are explained."""
+        return self.target.top if isinstance(self.target, Top) else 1
 
     @cached_property
     def settings(self) -> dict[str, Settings]:
@@ -186,7 +230,7 @@ class RunConfig(BaseModel):
             "classifier": self.classifier.model_dump(mode="json"),
             "methods": {method: settings.model_dump(mode="json") for method, settings in self.settings.items()},
             "metrics": self.metrics.model_dump(mode="json"),
-            "target": self.target,
+            "target": self.target.model_dump() if isinstance(self.target, Top) else self.target,
             "seed": self.seed,
             "shard_size": self.compute.shard_size,
             "batch": self.compute.batch,

@@ -75,8 +75,8 @@ def add_up(plan: Plan, measured: Sequence[Measured], start: float, flop: float) 
         sum(count for method, count in plan.passes_per_image.items() if get_method(method).backward == backward)
         for backward in (True, False)
     )
-    methods = len(plan.config.methods)
-    forwards = methods + metric_forwards(plan.side, plan.side, plan.config.metrics.protocol, methods)
+    methods, ranks = len(plan.config.methods), plan.config.ranks
+    forwards = ranks * (methods + metric_forwards(plan.side, plan.side, plan.config.metrics.protocol, methods))
     image = passes * a_pass + (alone + forwards) * a_forward + reading
     work = busiest([len(shard) for shard in plan.shards], len(measured)) * image
     count = len(plan.samples)

@@ -10,7 +10,7 @@ import fsspec
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import RunConfig
+from pipeline.config import ClassifierConfig, RunConfig
 from pipeline.errors import InputError, one_line
 from pipeline.mistakes import describe
 
@@ -40,6 +40,25 @@ def load_config(source: str | Mapping[str, Any], changes: Changes | None = None)
         return RunConfig.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{where}: {describe(error, RunConfig)}") from None
+
+
+def load_section(source: str | Mapping[str, Any]) -> ClassifierConfig:
+    """A classifier's section on its own.
+
+    Args:
+        source: the mapping, or its YAML; a path is a trained classifier's folder.
+
+    Raises:
+        InputError: if it is not valid.
+    """
+    try:
+        data = yaml.safe_load(source) if isinstance(source, str) else source
+    except yaml.YAMLError as error:
+        raise InputError(f"classifier: no valid YAML: {one_line(error)}") from None
+    try:
+        return ClassifierConfig.model_validate(data if isinstance(data, Mapping) else {"source": "checkpoint", "path": source})
+    except ValidationError as error:
+        raise InputError(f"classifier: {describe(error, ClassifierConfig)}") from None
 
 
 def parse_changes(assignments: Iterable[str]) -> dict[str, Any]:

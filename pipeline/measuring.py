@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hdm_core import Classifier, Explanation, MetricSettings, evaluate
+from pipeline.targets import Wanted
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,12 @@ class Explained:
 
     Attributes:
         method: its id.
-        places: of the images in the batch, as many as the explanation has maps.
-        seconds: an image.
+        wanted: what was asked for, as many as the explanation has maps.
+        seconds: a map.
     """
 
     method: str
-    places: list[int]
+    wanted: Sequence[Wanted]
     explanation: Explanation
     seconds: float
 
@@ -37,8 +38,8 @@ def measure(
     explained: Sequence[Explained],
     settings: MetricSettings,
     batch: int,
-) -> dict[tuple[int, str], dict[str, Any]]:
-    """(place, method) -> a record for every explained image.
+) -> dict[tuple[Wanted, str], dict[str, Any]]:
+    """(wanted, method) -> a record for every map.
 
     Where the status is ok it has the metrics and the curves `deletion` and `insertion`; all maps are measured together.
 
@@ -48,29 +49,29 @@ def measure(
         kinds: of the B regions.
         batch: how many images go through the network at once.
     """
-    records: dict[tuple[int, str], dict[str, Any]] = {}
-    maps: dict[tuple[int, str], Tensor] = {}
+    records: dict[tuple[Wanted, str], dict[str, Any]] = {}
+    maps: dict[tuple[Wanted, str], Tensor] = {}
     for item in explained:
         explanation, weights = item.explanation, item.explanation.stage_weights
         probability = explanation.logits.softmax(1)
-        for i, (place, target) in enumerate(zip(item.places, explanation.targets.tolist(), strict=True)):
-            records[place, item.method] = {
+        for i, (wanted, target) in enumerate(zip(item.wanted, explanation.targets.tolist(), strict=True)):
+            records[wanted, item.method] = {
                 "status": explanation.status[i],
                 "target": target,
                 "target_name": classifier.class_name(target),
                 "probability": float(probability[i, target]),
                 "logit": float(explanation.logits[i, target]),
-                "region": kinds[place],
+                "region": kinds[wanted.place],
                 "passes": explanation.passes,
                 "stage_weights": None if weights is None else weights[i].tolist(),
                 "seconds": item.seconds,
             }
             if explanation.status[i] == "ok":
-                maps[place, item.method] = explanation.maps[i]
+                maps[wanted, item.method] = explanation.maps[i]
     if maps:
         # Measured on what is stored, so that a reader of the store can repeat it.
         stored = torch.stack(list(maps.values())).half().float()
-        about = [(place, records[place, method]["target"]) for place, method in maps]
+        about = [(wanted.place, records[wanted, method]["target"]) for wanted, method in maps]
         asked = list(dict.fromkeys(about))
         places, targets = torch.tensor(asked).unbind(1)
         index = torch.tensor([asked.index(pair) for pair in about])

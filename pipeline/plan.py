@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,12 +13,12 @@ import torch
 from torch import Tensor
 
 from hdm_core import Classifier, get_method
-from hdm_core.logits import class_logits
-from hdm_core.settings import DMSettings, HDMSettings, Settings
-from pipeline.classifiers import load_classifier, preprocess_of
+from hdm_core.settings import DMSettings, HDMSettings
+from pipeline.classifiers import count_classes, load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample, list_samples
-from pipeline.errors import InputError, one_line
+from pipeline.errors import InputError
+from pipeline.targets import class_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Plan:
         samples: the images in row order.
         side: maps are side x side pixels.
         fingerprint: of the classifier's weights.
-        passes_per_image: method -> forward and backward passes.
+        passes_per_image: method -> forward and backward passes, for all classes of an image that are explained.
     """
 
     config: RunConfig
@@ -65,7 +66,7 @@ class Plan:
     def bytes(self) -> int:
         """The maps' size before compression."""
         maps = len(self.config.methods) + (self.stages or 0)
-        return len(self.samples) * maps * self.side**2 * 2
+        return len(self.samples) * self.config.ranks * maps * self.side**2 * 2
 
     def listing(self) -> str:
         """sha256 of the samples in order: a dataset that changed has another."""
@@ -98,20 +99,30 @@ def make_plan(config: RunConfig) -> Plan:
     classifier = load_classifier(config.classifier, config.seed)
     side = preprocess_of(classifier).crop
     image = torch.zeros(1, 3, side, side)
-    _check_network(config, classifier, image)
-    passes = {method: _passes(method, settings, classifier, image) for method, settings in config.settings.items()}
+    _check_targets(config, classifier, samples)
+    passes = {method: config.ranks * count for method, count in _passes(config, classifier, image).items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
     return Plan(config, samples, shards, side, classifier.fingerprint(), passes)
 
 
-def _passes(method: str, settings: Settings, classifier: Classifier, image: Tensor) -> int:
-    """What an image like this one costs."""
-    try:
-        return get_method(method).cost(settings, classifier, image)
-    except (TypeError, ValueError) as error:
-        hint = "; choose smaller sizes or a larger classifier.crop" if isinstance(settings, DMSettings) else ""
-        raise InputError(f"{error}{hint}") from None
+def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:
+    """What a map of an image like this one costs by every method; also tries whether each finds the layer that it looks at."""
+    passes: dict[str, int] = {}
+    refusals: dict[str, list[str]] = defaultdict(list)
+    for method, settings in config.settings.items():
+        entry = get_method(method)
+        try:
+            if entry.layer:
+                with classifier.frozen() as network:
+                    entry.layer(network, settings, image)
+            passes[method] = entry.cost(settings, classifier, image)
+        except (TypeError, ValueError) as error:
+            hint = "; choose smaller sizes or a larger classifier.crop" if isinstance(settings, DMSettings) else ""
+            refusals[f"{error}{hint}"].append(method)
+    if refusals:
+        raise InputError("; ".join(f"{', '.join(methods)}: {error}" for error, methods in refusals.items()))
+    return passes
 
 
 def sample_row(row: int, sample: Sample) -> dict[str, Any]:
@@ -120,13 +131,26 @@ def sample_row(row: int, sample: Sample) -> dict[str, Any]:
     return {"row": row, **{name: fields[name] for name in ("image_id", "path", "label", "class_name", "split")}}
 
 
-def _check_network(config: RunConfig, classifier: Classifier, image: Tensor) -> None:
-    """Shows the network one blank image: what fails on it would fail on every image of the run."""
-    try:
-        with classifier.frozen() as network, torch.no_grad():
-            classes = class_logits(network, image).shape[1]
-    except Exception as error:  # whatever the network's forward raises
-        height, width = image.shape[-2:]
-        raise InputError(f"classifier: {classifier.name} does not take images of {height} x {width} ({one_line(error)})") from None
-    if config.target != "predicted" and config.target >= classes:
-        raise InputError(f"target {config.target}: {classifier.name} has {classes} classes, numbered from 0")
+def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[Sample]) -> None:
+    """Refuses a class that the network does not have."""
+    classes = count_classes(config.classifier, classifier)
+    target = config.target
+    if isinstance(target, int) and target >= classes:
+        raise InputError(f"target {target}: {classifier.name} has {classes} classes, numbered from 0")
+    if config.ranks > classes:
+        raise InputError(f"target.top {config.ranks}: {classifier.name} has only {classes} classes")
+    if target == "label":
+        _check_labels(classifier, samples)
+
+
+def _check_labels(classifier: Classifier, samples: Sequence[Sample]) -> None:
+    """Refuses a dataset of which no label is a class of the network; one that lacks some is explained without those."""
+    error: ValueError | None = None
+    for sample in samples:
+        try:
+            class_of(sample, classifier)
+        except ValueError as failure:
+            error = error or failure
+        else:
+            return
+    raise InputError(f"target label: no image of the dataset can be explained; of the first, {error}; set classifier.classes or target")

@@ -24,6 +24,7 @@ from pipeline.measuring import Explained, measure
 from pipeline.plan import Shard
 from pipeline.reading import Seen, read_batches
 from pipeline.store.maps import STAGES, layout
+from pipeline.targets import Failed, Wanted, choose
 
 Progress = Callable[[int], None]
 
@@ -55,69 +56,84 @@ def explain_shard(
     preprocess = preprocess_of(classifier)
     batch = batch or config.compute.fixed_batch or default_batch(classifier.device)
     stages = next((s.stages for s in config.settings.values() if isinstance(s, HDMSettings)), None)
-    shapes = layout(config.methods, len(shard), preprocess.crop, stages)
+    ranks = config.ranks
+    shapes = layout(config.methods, len(shard), preprocess.crop, stages, ranks)
     arrays = {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
     facts: list[dict[str, Any]] = []
-    outcomes: dict[tuple[int, str], dict[str, Any]] = {}
+    outcomes: dict[tuple[int, str, int], dict[str, Any]] = {}
 
-    for items in read_batches(samples, config, preprocess, batch):
+    for items in read_batches(samples, config, preprocess, max(1, batch // ranks)):
         seen = [item for item in items if isinstance(item, Seen)]
         for item in items:
             facts.append({"row": shard.start + item.row} | (item.facts if isinstance(item, Seen) else {}))
             if not isinstance(item, Seen):
-                outcomes.update({(item.row, method): {"status": "unreadable", "error": item.error} for method in config.methods})
+                unseen = {"status": "unreadable", "error": item.error}
+                outcomes.update({(item.row, method, rank): unseen for method in config.methods for rank in range(ranks)})
         if not seen:
             continue
         images = classifier.prepare([item.picture.image for item in seen])
+        chosen = choose(config.target, classifier, [samples[item.row] for item in seen], images)
+        wanted = [item for item in chosen if isinstance(item, Wanted)]
         explained: list[Explained] = []
         for method in config.methods:
-            for found in _explain(classifier, config, images, method, batch, progress):
-                if isinstance(found, Failed):
-                    outcomes[seen[found.place].row, method] = {"status": "failed", "error": found.error}
+            found = [item for item in chosen if isinstance(item, Failed)]
+            for result in _explain(classifier, config, images, wanted, method, batch, progress):
+                if isinstance(result, Failed):
+                    found.append(result)
                     continue
-                explained.append(found)
-                rows, explanation = [seen[place].row for place in found.places], found.explanation
-                arrays[method][rows] = explanation.maps.half().cpu().numpy()
-                if explanation.stages is not None:
-                    arrays[STAGES][rows] = explanation.stages.nan_to_num(0).half().cpu().numpy()
+                explained.append(result)
+                rows = [seen[item.place].row for item in result.wanted]
+                where = (rows, [item.rank for item in result.wanted]) if ranks > 1 else (rows,)
+                arrays[method][where] = result.explanation.maps.half().cpu().numpy()
+                if result.explanation.stages is not None:
+                    arrays[STAGES][where] = result.explanation.stages.nan_to_num(0).half().cpu().numpy()
+            for failed in found:
+                outcomes[seen[failed.wanted.place].row, method, failed.wanted.rank] = {"status": "failed", "error": failed.error}
         regions, kinds = torch.stack([item.region for item in seen]), [item.kind for item in seen]
         measured = measure(classifier, images, regions, kinds, explained, config.metrics, batch)
-        outcomes.update({(seen[place].row, method): record for (place, method), record in measured.items()})
+        outcomes.update({(seen[item.place].row, method, item.rank): record for (item, method), record in measured.items()})
 
     common = {"run": config.name, "shard": shard.index, "seed": config.seed, "device": device_name(classifier.device)}
     common |= {"region": "none", "passes": 0}
     records = [
-        {**common, "row": shard.start + row, "image_id": sample.image_id, "method": method, "label": sample.label, **outcomes[row, method]}
+        {
+            **common,
+            "row": shard.start + row,
+            "image_id": sample.image_id,
+            "method": method,
+            "rank": rank,
+            "label": sample.label,
+            **outcomes[row, method, rank],
+        }
         for row, sample in enumerate(samples)
         for method in config.methods
+        for rank in range(ranks)
     ]
     return ShardResult(arrays, records, facts)
 
 
-@dataclass(frozen=True)
-class Failed:
-    """An image of a batch on which a method raised."""
-
-    place: int
-    error: str
-
-
 def _explain(
-    classifier: Classifier, config: RunConfig, images: Tensor, method: str, batch: int, progress: Progress | None
+    classifier: Classifier,
+    config: RunConfig,
+    images: Tensor,
+    wanted: Sequence[Wanted],
+    method: str,
+    batch: int,
+    progress: Progress | None,
 ) -> Iterator[Explained | Failed]:
-    """Images (B, C, H, W) explained by one method: some of them at a time.
+    """Maps of the images (B, C, H, W) by one method: some of them at a time.
 
-    Where the method fails on the batch it goes on image by image, so that one image costs no other its map.
+    Where the method fails on all together it goes on map by map, so that one image costs no other its map.
     """
-    targets = None if config.target == "predicted" else config.target
-    attempts = [list(range(len(images)))]
+    attempts = [list(wanted)] if wanted else []
     while attempts:
-        places = attempts.pop(0)
+        some = attempts.pop(0)
+        targets = [item.target for item in some if item.target is not None] or None  # all are given, or none is
         begin = time.perf_counter()
         try:
             explanation = explain_with(
                 classifier,
-                images[places],
+                images[[item.place for item in some]],
                 method,
                 config.settings[method],
                 targets,
@@ -126,9 +142,9 @@ def _explain(
                 progress=progress,
             )
         except Exception as error:  # whatever a user's network raises belongs to this image, not to the run
-            if len(places) > 1:
-                attempts = [[place] for place in places]
+            if len(some) > 1:
+                attempts = [[item] for item in some]
             else:
-                yield Failed(places[0], f"{type(error).__name__}: {one_line(error)}")
+                yield Failed(some[0], f"{type(error).__name__}: {one_line(error)}")
             continue
-        yield Explained(method, places, explanation, (time.perf_counter() - begin) / len(places))
+        yield Explained(method, some, explanation, (time.perf_counter() - begin) / len(some))

@@ -10,7 +10,7 @@ import fsspec
 from PIL import Image
 
 from hdm_core import explain, get_method
-from pipeline.classifiers import load_classifier, preprocess_of
+from pipeline.classifiers import count_classes, load_classifier, preprocess_of
 from pipeline.config import ClassifierConfig
 from pipeline.datasets import Sample
 from pipeline.datasets.images import UnreadableError, read_picture
@@ -18,7 +18,9 @@ from pipeline.errors import InputError, one_line
 from pipeline.report import overlay
 
 
-def explain_image(image: str, out: str, *, method: str, preset: str | None, arch: str, weights: str, target: int | None) -> dict[str, Any]:
+def explain_image(
+    image: str, out: str, classifier: ClassifierConfig, *, method: str, preset: str | None, target: int | None
+) -> dict[str, Any]:
     """Writes the heatmap of one photograph and returns what it shows.
 
     Raises:
@@ -30,16 +32,17 @@ def explain_image(image: str, out: str, *, method: str, preset: str | None, arch
         raise InputError(one_line(error)) from None
     if Path(out).suffix.lower() not in Image.registered_extensions():
         raise InputError(f"--out {out}: no image format has this suffix; use .png")
-    classifier = load_classifier(ClassifierConfig(arch=arch, weights=weights), seed=0)
+    loaded = load_classifier(classifier, seed=0)
+    count_classes(classifier, loaded)
     try:
         photograph = read_picture(Sample(image, image), {}).image
     except UnreadableError as error:
         raise InputError(f"{image}: {error}") from None
     try:
-        result = explain(classifier, classifier.prepare([photograph]), method, preset, target)
+        result = explain(loaded, loaded.prepare([photograph]), method, preset, target)
     except ValueError as error:  # a target that the network does not have
         raise InputError(one_line(error)) from None
-    picture = overlay(preprocess_of(classifier).view(photograph), result.maps[0].numpy())
+    picture = overlay(preprocess_of(loaded).view(photograph), result.maps[0].numpy())
     buffer = io.BytesIO()
     picture.save(buffer, format=Image.registered_extensions()[Path(out).suffix.lower()])
     try:
@@ -52,7 +55,7 @@ def explain_image(image: str, out: str, *, method: str, preset: str | None, arch
         "image": image,
         "method": method,
         "settings": settings.model_dump(mode="json"),
-        "class": classifier.class_name(explained),
+        "class": loaded.class_name(explained),
         "target": explained,
         "probability": round(float(result.logits.softmax(1)[0, explained]), 4),
         "status": result.status[0],

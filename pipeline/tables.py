@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from hdm_core import METHODS, METRICS
 from pipeline.store import RunStore
-from pipeline.store.records import SCHEMA_VERSION, from_parquet, to_parquet
+from pipeline.store.records import SCHEMA_VERSION, from_parquet, likeliest, to_parquet
 
 TABLES = pa.schema(
     [
@@ -40,9 +40,12 @@ TITLES = {
 
 
 def aggregate(store: RunStore) -> pa.Table:
-    """Writes tables.parquet and completes images.parquet from the committed shards; returns the table."""
-    columns = ["method", "status", *METRICS]
-    table = pa.Table.from_pylist(list(_rows(store.records().select(columns))), schema=TABLES)
+    """Writes tables.parquet and completes images.parquet from the committed shards; returns the table.
+
+    Of several classes an image only the likeliest counts.
+    """
+    records = likeliest(store.records()).select(["method", "status", *METRICS])
+    table = pa.Table.from_pylist(list(_rows(records)), schema=TABLES)
     store.storage.write("tables.parquet", to_parquet(table, TABLES))
     store.complete_images()
     return table

@@ -22,6 +22,7 @@ import s3fs
 
 KEY, SECRET = "hdm-tests", "hdm-tests-secret"  # of a server that only this machine reaches, and only while the tests run
 _BUCKET = "s3://hdm"
+_SERVICES = ("master", "volume", "filer", "s3")
 _START_S = 60.0
 
 
@@ -63,7 +64,7 @@ def serve() -> Iterator[S3]:
     with tempfile.TemporaryDirectory(prefix="weed") as folder:
         (Path(folder) / "s3.json").write_text(json.dumps(_identities()))
         ports = _free_ports(8)
-        command = [weed, "server", *_flags(folder, ports)]
+        command = [weed, "-logtostderr", "server", *_flags(folder, ports)]
         with (Path(folder) / "log").open("wb") as log, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
             try:
                 endpoint = f"http://127.0.0.1:{ports[6]}"
@@ -75,11 +76,13 @@ def serve() -> Iterator[S3]:
                 yield server
             finally:
                 process.kill()  # it takes its time after a SIGTERM, and its files are thrown away
+                process.wait()
+                for service, port in zip(_SERVICES, ports[1::2], strict=True):  # sockets whose place cannot be chosen
+                    Path(f"/tmp/seaweedfs-{service}-grpc-{port}.sock").unlink(missing_ok=True)
 
 
 def _flags(folder: str, ports: list[int]) -> list[str]:
-    services = ("master", "volume", "filer", "s3")
-    listen = [f"-{service}.port{kind}={ports[2 * i + j]}" for i, service in enumerate(services) for j, kind in enumerate(("", ".grpc"))]
+    listen = [f"-{service}.port{kind}={ports[2 * i + j]}" for i, service in enumerate(_SERVICES) for j, kind in enumerate(("", ".grpc"))]
     return [
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hdm_core.capture import Answer, answer_at, last_spatial_layer
 from hdm_core.classifier import Classifier
+from hdm_core.exported import require_layers
 from hdm_core.masks import normalise, upsample
 from hdm_core.methods.base import Job, Method, RawMaps
 from hdm_core.settings import Settings
@@ -89,8 +90,9 @@ def target_layer(network: nn.Module, settings: CAMSettings, images: Tensor) -> n
     """The submodule that the settings name, or the last convolutional stage.
 
     Raises:
-        ValueError: if the network has no such submodule, or no stage with maps and none is named.
+        ValueError: if the network has no such submodule, no stage with maps and none is named, or is an exported program.
     """
+    require_layers(network)
     if settings.layer is None:
         return last_spatial_layer(network, images)
     try:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hdm_core.classifier import Classifier
+from hdm_core.exported import require_layers
 from hdm_core.logits import class_logits
 from hdm_core.masks import normalise, upsample
 from hdm_core.methods.base import Job, Method, RawMaps
@@ -39,8 +41,9 @@ def full_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> FullGr
     """The full gradient of the targets' logits, each term in logits: images (B, C, H, W), targets (B,), network frozen.
 
     Raises:
-        ValueError: if a batch normalisation has no running statistics.
+        ValueError: if a batch normalisation has no running statistics, or the network is an exported program.
     """
+    require_layers(network)
     images = images.detach().requires_grad_()
     biases = {module: bias for module in network.modules() if (bias := effective_bias(module)) is not None}
     with _outputs(biases) as called:
@@ -114,6 +117,12 @@ def _run(job: Job, settings: FullGradSettings) -> RawMaps:
     return RawMaps(torch.cat(maps))
 
 
+def _no_more(settings: FullGradSettings, classifier: Classifier, image: Tensor) -> int:
+    """The network adds no passes, but it must have layers."""
+    require_layers(classifier.module)
+    return 0
+
+
 FULL_GRAD = Method(
     id="full_grad",
     title="FullGrad",
@@ -123,4 +132,5 @@ FULL_GRAD = Method(
     default="paper",
     run=_run,
     passes=lambda settings, height, width: 1,
+    network_passes=_no_more,
 )

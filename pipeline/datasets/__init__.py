@@ -59,4 +59,5 @@ def _check_classes(samples: list[Sample], per_class: int) -> None:
     label, count = min(counts.items(), key=lambda item: item[1])
     if count < per_class:
         name = next((sample.class_name for sample in samples if sample.label == label), None) or f"number {label}"
-        raise InputError(f"the class {name} has {count} images, fewer than dataset.per_class {per_class}; draw at most {count} a class")
+        what = "images without a label" if label is None else f"images of the class {name}"
+        raise InputError(f"dataset.per_class {per_class}: there are only {count} {what}; draw at most {count} of each")

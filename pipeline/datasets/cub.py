@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.config import DatasetConfig
 from pipeline.datasets.root import Root
-from pipeline.datasets.sample import Masks, Sample
+from pipeline.datasets.sample import Masks, Sample, below
 from pipeline.errors import InputError
 
 _SPLITS = {"0": "test", "1": "train"}
@@ -43,7 +43,7 @@ def cub_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sampl
         samples.append(
             Sample(
                 image_id=relative,
-                path=root.path(f"images/{relative}"),
+                path=below(root.path("images"), relative),
                 label=int(number) - 1,
                 class_name=names[number],
                 split=_SPLITS[split],

@@ -55,8 +55,9 @@ def idrid_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sam
     if not photographs:
         raise InputError(f"{root.url}: no photographs of the part {config.part}; set dataset.root to the folder of IDRiD")
     grades = _grades(root, tables) if config.part == "grading" else {}
-    if config.part == "grading" and (missing := photographs.keys() ^ grades.keys()):
-        raise InputError(f"{root.url}: {min(missing)} has a label and no photograph, or a photograph and no label; both are needed")
+    if config.part == "grading" and (odd := photographs.keys() ^ grades.keys()):
+        has = "a photograph and no label" if min(odd) in photographs else "a label and no photograph"
+        raise InputError(f"{root.url}: {min(odd)} has {has}; every photograph needs one label")
     samples = []
     for name in sorted(photographs):
         label, class_name = _label(grades.get(name), config.referable)
@@ -79,7 +80,10 @@ def _grades(root: Root, tables: list[tuple[str, str]]) -> dict[str, int]:
         for name, grade in read_columns(root, relative, columns):
             if grade not in {"0", "1", "2", "3", "4"}:
                 raise InputError(f"{root.path(relative)}: {name} has the grade {grade!r}; it must be 0 to 4")
-            grades[f"{split}/{name.removesuffix('.jpg')}"] = int(grade)
+            identity = f"{split}/{name.removesuffix('.jpg')}"
+            if identity in grades:
+                raise InputError(f"{root.path(relative)}: {name} has two rows; it needs one")
+            grades[identity] = int(grade)
     return grades
 
 

@@ -53,6 +53,7 @@ class Entry:
     photograph: Tile
     maps: Sequence[Tile]
     stages: Sequence[Tile]
+    others: Sequence[Tile] = ()  # maps of the next likeliest classes
 
 
 def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: int) -> list[Entry]:
@@ -87,8 +88,8 @@ def spread(rows: Sequence[int], limit: int) -> list[int]:
 def _draw(store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[str, Any]], storage: Mapping[str, Any]) -> Entry:
     maps = store.storage.zarr("maps.zarr")
     row, name = image["row"], image["image_id"]
-    values = {record["method"]: read_map(maps, record["method"], row) for record in records}
-    side = next(iter(values.values())).shape[-1]
+    values = [read_map(maps, record["method"], row, record["rank"]) for record in records]
+    side = values[0].shape[-1]
 
     def put(kind: str, picture: Image.Image) -> str:
         place = f"images/{row:06d}-{kind}.jpg"
@@ -102,20 +103,24 @@ def _draw(store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[s
         view = Image.new("RGB", (side, side), _EMPTY)
         photograph = Tile("Photograph", "", None, f"The photograph is not available any more: {error}")
 
-    tiles, stages = [], []
-    for record in records:
-        method = record["method"]
-        title = METHODS[method].title
+    tiles: list[Tile] = []
+    others: list[Tile] = []
+    stages: list[Tile] = []
+    for record, value in zip(records, values, strict=True):
+        method, rank = record["method"], record["rank"]
+        title = METHODS[method].title + (f", class {rank + 1}" if rank else "")
+        kind = method + (f"-{rank}" if rank else "")
+        shelf = others if rank else tiles
         if record["status"] != "ok":
-            tiles.append(Tile(title, "", None, record["error"] or NOTES[record["status"]], record))
+            shelf.append(Tile(title, "", None, record["error"] or NOTES[record["status"]], record))
             continue
         alt = f"{title} heatmap of {name} for the class {record['target_name']}"
-        tiles.append(Tile(title, alt, put(method, overlay(view, values[method])), None, record))
-        if method == "hdm":
+        shelf.append(Tile(title, alt, put(kind, overlay(view, value)), None, record))
+        if method == "hdm" and not rank:
             for number, (mask, weight) in enumerate(zip(read_map(maps, STAGES, row), record["stage_weights"], strict=True), start=1):
                 picture = put(f"stage-{number}", overlay(view, mask))
                 stages.append(Tile(f"Stage {number}", f"HDM's mask of stage {number} for {name}", picture, f"weight {weight:.3f}"))
-    return Entry(image, side, photograph, tiles, stages)
+    return Entry(image, side, photograph, tiles, stages, others)
 
 
 def _jpeg(picture: Image.Image) -> bytes:

@@ -10,6 +10,7 @@ from pipeline.report.gallery import draw_gallery
 from pipeline.report.heatmap import legend
 from pipeline.report.summary import body, facts, head, problems, settings
 from pipeline.store import RunStore
+from pipeline.store.records import likeliest
 from pipeline.tables import TITLES, aggregate
 
 
@@ -38,7 +39,7 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         done=pc.count_distinct(records["row"]).as_py(),
         total=info["images"],
         head=head(),
-        body=body(table, records, info["passes_per_image"]),
+        body=body(table, likeliest(records), info["passes_per_image"]),
         baseline=info["config"]["metrics"]["baseline"],
         titles=TITLES,
         problems=listed,

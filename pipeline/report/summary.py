@@ -32,16 +32,29 @@ def facts(info: Mapping[str, Any]) -> dict[str, str]:
     dataset, classifier = config["dataset"], config["classifier"]
     choice = {"split": "split {}", "per_class": "{} a class", "limit": "at most {}"}
     chosen = [text.format(dataset[key]) for key, text in choice.items() if dataset[key] is not None]
-    target = config["target"]
     return {
-        "Classifier": f"{classifier['arch']}, {classifier['weights'] or 'random weights'}",
+        "Classifier": _classifier(classifier),
         "Fingerprint of its weights": info["model_fingerprint"][:12],
         "Dataset": ", ".join([dataset["kind"], *([dataset["root"]] if dataset["root"] else []), *chosen]),
-        "Explained class": "the predicted one" if target == "predicted" else f"number {target}",
+        "Explained class": _target(config["target"]),
         "Configuration": info["config_hash"][:12],
         "Seed": str(info["seed"]),
         "Software": ", ".join(f"{name} {info['versions'][name]}" for name in ("hdm-pipeline", "torch")),
     }
+
+
+def _classifier(config: Mapping[str, Any]) -> str:
+    """Where the network came from, as far as its source says."""
+    given = [config.get(key) for key in ("arch", "path", "factory", "weights")]
+    parts = [str(part) for part in given if part is not None]
+    random = config["source"] in ("torchvision", "timm") and len(parts) == 1
+    return ", ".join([*parts, *(["random weights"] if random else [])])
+
+
+def _target(target: Any) -> str:
+    if isinstance(target, Mapping):
+        return f"the {target['top']} likeliest"
+    return {"predicted": "the predicted one", "label": "the label"}.get(target, f"number {target}")
 
 
 def settings(info: Mapping[str, Any]) -> str:
@@ -83,5 +96,6 @@ def problems(records: pa.Table) -> tuple[list[dict[str, Any]], int]:
         error = record["error"] or NOTES[record["status"]]
         key = (record["row"], record["status"], error)
         line = found.setdefault(key, {"image_id": record["image_id"], "status": record["status"], "error": error, "methods": []})
-        line["methods"].append(METHODS[record["method"]].title)
+        if (title := METHODS[record["method"]].title) not in line["methods"]:  # it may have failed on several classes
+            line["methods"].append(title)
     return list(found.values())[:_LISTED], len(found)

@@ -23,12 +23,19 @@ STAGES = "hdm_stages"
 _CODEC = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2)
 
 
-def layout(methods: tuple[str, ...], images: int, side: int, stages: int | None) -> dict[str, tuple[int, ...]]:
-    """The arrays of a run and their shapes."""
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(methods, (images, side, side))
+def layout(methods: tuple[str, ...], images: int, side: int, stages: int | None, ranks: int = 1) -> dict[str, tuple[int, ...]]:
+    """The arrays of a run and their shapes; the axis `rank` is there where several classes of an image are explained."""
+    several = (ranks,) if ranks > 1 else ()
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(methods, (images, *several, side, side))
     if stages is not None:
-        shapes[STAGES] = (images, stages, side, side)
+        shapes[STAGES] = (images, *several, stages, side, side)
     return shapes
+
+
+def axes(name: str, dimensions: int) -> tuple[str, ...]:
+    """The names of an array's axes."""
+    own = ("stage", "y", "x") if name == STAGES else ("y", "x")
+    return ("image", "rank", *own) if dimensions > len(own) + 1 else ("image", *own)
 
 
 def create_arrays(store: Store, shapes: Mapping[str, tuple[int, ...]], shard_size: int) -> None:
@@ -40,14 +47,14 @@ def create_arrays(store: Store, shapes: Mapping[str, tuple[int, ...]], shard_siz
     group = zarr.open_group(store, mode="a", zarr_format=3)
     for name, shape in shapes.items():
         try:
-            group.create_array(name, **_form(shape, shard_size))
+            group.create_array(name, **_form(name, shape, shard_size))
         except ContainsArrayError:
             there = group[name]
             if not isinstance(there, zarr.Array) or there.shape != shape or there.shards != (shard_size, *shape[1:]):
                 raise InputError(f"maps.zarr/{name} was left by another run; choose another name or remove the run's folder") from None
 
 
-def _form(shape: tuple[int, ...], shard_size: int) -> dict[str, Any]:
+def _form(name: str, shape: tuple[int, ...], shard_size: int) -> dict[str, Any]:
     """How an array of a run is stored."""
     return {
         "shape": shape,
@@ -56,7 +63,7 @@ def _form(shape: tuple[int, ...], shard_size: int) -> dict[str, Any]:
         "shards": (shard_size, *shape[1:]),
         "compressors": _CODEC,
         "fill_value": 0,
-        "dimension_names": ("image", "y", "x") if len(shape) == 3 else ("image", "stage", "y", "x"),
+        "dimension_names": axes(name, len(shape)),
     }
 
 
@@ -69,15 +76,16 @@ def encode_shard(index: int, start: int, shard_size: int, arrays: Arrays) -> dic
     memory: dict[str, Buffer] = {}
     with zarr.config.set({"array.write_empty_chunks": True}):
         for name, values in arrays.items():
-            array = zarr.create_array(MemoryStore(memory), name=name, **_form((start + len(values), *values.shape[1:]), shard_size))
+            array = zarr.create_array(MemoryStore(memory), name=name, **_form(name, (start + len(values), *values.shape[1:]), shard_size))
             array[start:] = values
     names = {name: "/".join([name, "c", str(index), *["0"] * (values.ndim - 1)]) for name, values in arrays.items()}
     return {key: memory[key].to_bytes() for key in names.values()}
 
 
-def read_map(store: Store, method: str, row: int) -> NDArray[np.float32]:
-    """One image's map (H, W), or its stages (S, H, W)."""
+def read_map(store: Store, method: str, row: int, rank: int = 0) -> NDArray[np.float32]:
+    """One image's map (H, W), or its stages (S, H, W), for one of the classes that were explained."""
     array = zarr.open_group(store, mode="r", zarr_format=3)[method]
     if not isinstance(array, zarr.Array):
         raise TypeError(f"{method} is no array")
-    return np.asarray(array[row], dtype=np.float32)
+    place = (row, rank) if "rank" in axes(method, array.ndim) else row
+    return np.asarray(array[place], dtype=np.float32)

@@ -26,6 +26,7 @@ RECORDS = pa.schema(
         ("row", pa.int64()),
         ("image_id", pa.string()),
         ("method", pa.string()),
+        ("rank", pa.int32()),  # 0 for the only or likeliest class, 1 for the next
         ("status", pa.string()),  # one of STATUSES
         ("error", pa.string()),
         ("target", pa.int32()),
@@ -49,6 +50,7 @@ CURVES = pa.schema(
     [
         ("row", pa.int64()),
         ("method", pa.string()),
+        ("rank", pa.int32()),
         ("deletion", pa.list_(pa.float32())),  # while pixels go
         ("insertion", pa.list_(pa.float32())),  # while they come
     ],
@@ -85,8 +87,21 @@ def to_parquet(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) 
 
 def from_parquet(parts: Sequence[bytes], schema: pa.Schema) -> pa.Table:
     """The rows of several files of one schema, in the order of the files."""
-    tables = [pq.read_table(io.BytesIO(part)) for part in parts]
+    tables = [_with_rank(pq.read_table(io.BytesIO(part)), schema) for part in parts]
     return pa.concat_tables([table.cast(schema) for table in tables]) if tables else schema.empty_table()
+
+
+def _with_rank(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with its column `rank`, which files of an earlier version lack: they explained one class an image."""
+    place = schema.get_field_index("rank")
+    if place < 0 or "rank" in table.column_names:
+        return table
+    return table.add_column(place, schema.field(place), pa.repeat(pa.scalar(0, pa.int32()), len(table)))
+
+
+def likeliest(rows: pa.Table) -> pa.Table:
+    """The records or curves of rank 0: those that tables and figures are made of."""
+    return rows.filter(pc.equal(rows["rank"], 0))
 
 
 def worst_statuses(records: pa.Table) -> dict[str, int]:

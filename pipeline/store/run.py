@@ -77,7 +77,7 @@ class RunStore:
                 raise InputError(f"{self.url} holds the shards of a run that has no run.json; choose another name or remove the folder")
             rows = (sample_row(row, sample) for row, sample in enumerate(plan.samples))
             self.storage.write("images.parquet", to_parquet(rows, IMAGES))
-            shapes = layout(plan.config.methods, len(plan.samples), plan.side, plan.stages)
+            shapes = layout(plan.config.methods, len(plan.samples), plan.side, plan.stages, plan.config.ranks)
             create_arrays(self.storage.zarr("maps.zarr"), shapes, plan.config.compute.shard_size)
             if not self.storage.create("run.json", to_json(_run_json(plan))):
                 self._compare(plan)  # another driver was faster

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import METHODS, Classifier, Explanation, Method, explain, get_method
+from hdm_core.exported import Exported
 from hdm_core.logits import resolve_targets
 from hdm_core.preprocess import Preprocess
 from hdm_core.settings import Settings
@@ -292,6 +293,23 @@ def test_a_vision_transformer_is_explained_or_refused(method: str) -> None:
         assert found.maps.shape == (2, 32, 32)
         assert set(found.status) <= {"ok", "flat"}
     assert_unchanged(network, before)
+
+
+@pytest.fixture(scope="module")
+def program() -> Exported:
+    return Exported(torch.export.export(smooth(), (pictures(2),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)))
+
+
+def test_an_exported_program_is_explained_or_refused(method: str, program: Exported) -> None:
+    images, before = pictures(2), snapshot(program)
+    if METHODS[method].layer or method == "full_grad":
+        with pytest.raises(ValueError, match="an exported program has no layers"):
+            run(program, images, method)
+    else:
+        expected, found = run(smooth(), images, method), run(program, images, method)
+        assert found.status == expected.status
+        torch.testing.assert_close(found.maps, expected.maps, rtol=0, atol=1e-2)  # as where a network is folded
+    assert_unchanged(program, before)
 
 
 # The work

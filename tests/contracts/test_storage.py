@@ -19,7 +19,7 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.store import RunStore
-from pipeline.store.maps import create_arrays, encode_shard, read_map
+from pipeline.store.maps import axes, create_arrays, encode_shard, layout, read_map
 from pipeline.store.storage import Storage, to_json
 from tests.pipeline.material import configuration, plan_of, refused, results, write_all
 from tests.seaweed import S3
@@ -131,6 +131,11 @@ def test_it_travels_to_another_process_and_its_url_leads_back(storage: Storage) 
 # Arrays
 
 
+def put(storage: Storage, objects: dict[str, bytes]) -> None:
+    for name, data in objects.items():
+        storage.write(f"maps.zarr/{name}", data)
+
+
 def test_arrays_are_written_shard_by_shard(storage: Storage) -> None:
     shapes = {"hdm": (3, 4, 4), "hdm_stages": (3, 2, 4, 4)}
     arrays = {name: np.random.default_rng(0).random(shape).astype(np.float16) for name, shape in shapes.items()}
@@ -138,11 +143,24 @@ def test_arrays_are_written_shard_by_shard(storage: Storage) -> None:
     for index, start in enumerate((0, 2)):
         objects = encode_shard(index, start, 2, {name: part[start : start + 2] for name, part in arrays.items()})
         assert list(objects) == [f"hdm/c/{index}/0/0", f"hdm_stages/c/{index}/0/0/0"]
-        for name, data in objects.items():
-            storage.write(f"maps.zarr/{name}", data)
+        put(storage, objects)
     for name, array in arrays.items():
         for row in range(3):
             np.testing.assert_array_equal(read_map(storage.zarr("maps.zarr"), name, row), array[row].astype(np.float32))
+
+
+def test_arrays_of_several_classes_have_an_axis_for_their_rank(storage: Storage) -> None:
+    shapes = layout(("hdm", "dm"), 3, 4, 2, ranks=3)
+    assert shapes == {"hdm": (3, 3, 4, 4), "dm": (3, 3, 4, 4), "hdm_stages": (3, 3, 2, 4, 4)}
+    arrays = {name: np.random.default_rng(0).random(shape).astype(np.float16) for name, shape in shapes.items()}
+    create_arrays(storage.zarr("maps.zarr"), shapes, 3)
+    put(storage, encode_shard(0, 0, 3, arrays))
+    for name, array in arrays.items():
+        assert storage.read_json(f"maps.zarr/{name}/zarr.json")["dimension_names"] == list(axes(name, array.ndim))
+        for rank in range(3):
+            np.testing.assert_array_equal(read_map(storage.zarr("maps.zarr"), name, 1, rank), array[1, rank].astype(np.float32))
+    assert axes("hdm_stages", 5) == ("image", "rank", "stage", "y", "x")
+    assert axes("hdm_stages", 4) == ("image", "stage", "y", "x")
 
 
 # Runs

@@ -66,6 +66,13 @@ def test_the_crop_is_centred_and_square_up_to_rounding(width: int, height: int) 
     assert right - left == pytest.approx(min(width, height) * 224 / 256, rel=0.02, abs=pixel)
 
 
+@pytest.mark.parametrize(("width", "height"), [(500, 333), (333, 500), (256, 256), (4288, 2848), (2056, 2124), (7, 300), (100, 99)])
+def test_the_resized_picture_is_the_one_of_torchvision(width: int, height: int) -> None:
+    resized = torchvision.transforms.functional.resize(Image.new("L", (width, height)), [64])
+    assert Preprocess(resize=64, crop=56).resized(width, height) == resized.size
+    assert Preprocess(resize=64, crop=56).resized(*resized.size) == resized.size
+
+
 def test_the_crop_box_by_hand() -> None:
     assert Preprocess(resize=4, crop=2).crop_box(8, 4) == (3, 1, 5, 3)
     assert Preprocess(resize=4, crop=2).crop_box(8, 16) == (2, 6, 6, 10)

@@ -102,6 +102,7 @@ def record(plan: Plan, shard: Shard, row: int, method: str, **changes: Any) -> d
         "row": row,
         "image_id": plan.samples[row].image_id,
         "method": method,
+        "rank": 0,
         "status": "ok",
         "target": 1,
         "target_name": "b",

@@ -53,13 +53,20 @@ def test_the_configuration_may_choose_another_size_and_nothing_else_changes(fold
         ({"source": "checkpoint", "path": ""}, "classifier.path is missing: a classifier from checkpoint needs it"),
         (
             {"source": "checkpoint", "path": "x", "arch": "resnet18"},
-            "classifier.arch says nothing about a classifier from checkpoint: remove it",
+            "classifier.classes is missing: a state dict needs its classes, names or a number, beside arch",
         ),
         (
             {"source": "checkpoint", "path": "x", "weights": "DEFAULT"},
             "classifier.weights says nothing about a classifier from checkpoint: remove it",
         ),
         ({"arch": "resnet18", "path": "x"}, "classifier.path says nothing about a classifier from torchvision: remove it"),
+        ({"source": "exported"}, "classifier.path is missing: a classifier from exported needs it"),
+        ({"source": "import", "path": "x"}, "classifier.factory is missing: a classifier from import needs it"),
+        ({"source": "timm", "arch": "x", "factory": "a:b"}, "classifier.factory says nothing about a classifier from timm: remove it"),
+        (
+            {"source": "timm", "arch": "x", "path": "y", "weights": "z"},
+            "classifier.weights and classifier.path are two sources of weights: remove one",
+        ),
         ({"source": "torchvision"}, "classifier.arch is missing: a classifier from torchvision needs it"),
     ],
     ids=str,
@@ -77,7 +84,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_file_instead_of_its_folder(folder: Path) -> None:
     config = configuration(classifier=checkpoint(folder / MODEL)).classifier
-    assert f"{folder / MODEL} cannot be had" in refused(lambda: load_classifier(config, 0))
+    assert f"{folder / MODEL} is a file of weights: say its arch and classes" in refused(lambda: load_classifier(config, 0))
 
 
 def test_weights_that_are_damaged(folder: Path) -> None:
@@ -90,5 +97,6 @@ def test_a_card_of_another_number_of_classes(folder: Path) -> None:
     card = json.loads((folder / CARD).read_text())
     (folder / CARD).write_text(json.dumps({**card, "classes": ["ant", "bee"]}))
     config = configuration(classifier=checkpoint(folder)).classifier
-    message = f"classifier: {folder / MODEL} does not hold the weights of squeezenet1_1 with 2 classes"
+    message = f"classifier: {folder / MODEL} does not hold the weights of squeezenet1_1 with 2 classes: "
+    message += "classifier.1.weight is (3, 512, 1, 1) and should be (2, 512, 1, 1), classifier.1.bias is (3,) and should be (2,)"
     assert refused(lambda: load_classifier(config, 0)) == message

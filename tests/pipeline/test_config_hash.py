@@ -29,6 +29,10 @@ OTHER: dict[str, Any] = {
     "classifier.weights": "DEFAULT",
     "classifier.resize": 40,
     "classifier.crop": 24,
+    "classifier.classes": 9,
+    "classifier.mean": [0.5, 0.5, 0.5],
+    "classifier.std": [0.5, 0.5, 0.5],
+    "classifier.interpolation": "bicubic",
     "methods": ["hdm"],
     "hdm.sizes": [2, 4],
     "hdm.ratios": [3],
@@ -70,7 +74,10 @@ INDIFFERENT: dict[str, Any] = {
 }
 
 # Fields that go together, and have a test of their own.
-TOGETHER = {"classifier.source", "classifier.path", "dataset.split", "dataset.part", "dataset.referable", "dataset.lesions"}
+TOGETHER = {
+    *("classifier.source", "classifier.path", "classifier.factory", "classifier.arguments"),
+    *("dataset.split", "dataset.part", "dataset.referable", "dataset.lesions"),
+}
 
 
 @pytest.mark.parametrize("key", OTHER)
@@ -114,6 +121,17 @@ def test_a_dataset_is_known_by_the_keys_of_its_kind() -> None:
         {"kind": "idrid", "part": "segmentation", "lesions": ["EX", "SE"]},
     ]
     assert len({configuration(dataset={"root": "data", **each}).hash() for each in keys}) == len(keys)
+
+
+def test_a_factory_is_known_by_its_name_and_arguments() -> None:
+    source = {"source": "import", "factory": "models:make"}
+    several = [source, {**source, "factory": "models:other"}, {**source, "arguments": {"depth": 2}}, {**source, "arguments": {"depth": 3}}]
+    assert len({configuration(classifier=classifier).hash() for classifier in several}) == 4
+
+
+@pytest.mark.parametrize("target", ["label", {"top": 2}, {"top": 3}, 2])
+def test_every_target_is_another_run(target: Any) -> None:
+    assert len({configuration(target=target).hash(), configuration(target=3).hash(), configuration().hash()}) == 3
 
 
 def test_all_hashes_differ_from_each_other() -> None:

@@ -175,6 +175,15 @@ def test_a_folder_that_may_not_be_listed_is_refused(tmp_path: Path, monkeypatch:
     assert "Permission denied" in message
 
 
+@pytest.mark.parametrize(("parent", "what"), [("", "images without a label"), ("cat/", "images of the class cat")])
+def test_a_class_with_fewer_images_than_are_to_be_drawn_is_refused(tmp_path: Path, parent: str, what: str) -> None:
+    for i in range(9):
+        save_picture(tmp_path / f"{parent}{i}.png")
+    assert len(folder(tmp_path, per_class=9)) == 9
+    message = refused(lambda: folder(tmp_path, per_class=10))
+    assert message == f"dataset.per_class 10: there are only 9 {what}; draw at most 9 of each"
+
+
 # The demo
 
 

@@ -121,7 +121,7 @@ def test_a_target_is_checked_against_the_names_of_the_classes(tmp_path: Path, mo
 
 def test_masks_that_are_larger_than_the_picture(tmp_path: Path) -> None:
     message = refused(lambda: make_plan(config_of(tmp_path, changes={"hdm.sizes": [2, 33]})))
-    assert message == "mask size 33 is not between 1 and the image's side 32; choose smaller sizes or a larger classifier.crop"
+    assert message == "hdm: mask size 33 is not between 1 and the image's side 32; choose smaller sizes or a larger classifier.crop"
 
 
 @pytest.mark.parametrize(("layer", "words"), [("layer4", "no layer 'layer4'; its parts are features, classifier"), ("", "does not")])

@@ -24,6 +24,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "row": "int64",
         "image_id": "string",
         "method": "string",
+        "rank": "int32",
         "status": "string",
         "error": "string",
         "target": "int32",
@@ -48,6 +49,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
     "curves/part-000000.parquet": {
         "row": "int64",
         "method": "string",
+        "rank": "int32",
         "deletion": "list<element: float>",
         "insertion": "list<element: float>",
     },
@@ -136,7 +138,17 @@ def test_curves_are_those_of_the_images_that_were_measured(plan: Plan, store: Ru
     store.write_shard(plan.shards[1], arrays, records, facts, plan.config)
     (part,) = store.curves()
     ends = {"deletion": [1.0, 0.5, 0.25], "insertion": [0.25, 0.5, 1.0]}
-    assert part.to_pylist() == [{"row": 2, "method": "hdm", **ends}, {"row": 3, "method": "grad_cam", **ends}]
+    assert part.to_pylist() == [{"row": 2, "method": "hdm", "rank": 0, **ends}, {"row": 3, "method": "grad_cam", "rank": 0, **ends}]
+
+
+@pytest.mark.parametrize("folder", ["records", "curves"])
+def test_parts_of_an_earlier_version_are_of_rank_0(run: Path, folder: str) -> None:
+    for path in (run / folder).iterdir():
+        pq.write_table(pq.read_table(path).drop_columns("rank"), path)
+    store = RunStore.open(str(run))
+    tables = [store.records()] if folder == "records" else list(store.curves())
+    assert {rank for table in tables for rank in table["rank"].to_pylist()} == {0}
+    assert {row["n"] for row in aggregate(store).to_pylist()} == {5}
 
 
 def test_only_curves_of_committed_shards_count_and_an_old_run_has_fewer(run: Path) -> None:

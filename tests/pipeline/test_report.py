@@ -97,7 +97,7 @@ def _record(row: int, sample: Sample, method: str, stages: int | None, changes: 
         "insertion": [0.0, 0.5, 0.5],
     }
     bad = changes.get("status", "ok") != "ok"
-    return {"row": row, "image_id": sample.image_id, "method": method, **({} if bad else ok), **changes}
+    return {"row": row, "image_id": sample.image_id, "method": method, "rank": 0, **({} if bad else ok), **changes}
 
 
 def _page(store: RunStore, limit: int = 24) -> str:

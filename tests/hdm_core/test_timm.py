@@ -1,0 +1,72 @@
+"""timm's networks: built by name, prepared as timm prepares them, explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torchvision.transforms import InterpolationMode
+
+from hdm_core import METHODS, Classifier, Preprocess, explain
+
+timm = pytest.importorskip("timm", reason="the extra timm is not installed")
+
+VIT, RESNET = "vit_tiny_patch16_224", "resnet10t"
+CHEAP: dict[str, dict[str, Any]] = {
+    "hdm": {"sizes": (4,), "steps": 1, "stages": 1},
+    "dm": {"sizes": (4,), "steps": 1},
+    "integrated_gradients": {"steps": 2},
+    "rise": {"masks": 8},
+    "mask": {"steps": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def vit() -> Classifier:
+    return Classifier.from_timm(VIT, classes=4)
+
+
+def test_a_network_comes_with_timms_preprocessing(vit: Classifier) -> None:
+    half = (0.5, 0.5, 0.5)
+    assert vit.preprocess == Preprocess(248, 224, half, half, InterpolationMode.BICUBIC)
+    assert (vit.name, vit.class_names) == (VIT, None)
+    assert Classifier.from_timm(VIT, classes=4).fingerprint() == vit.fingerprint()
+    assert Classifier.from_timm(VIT, classes=4, seed=1).fingerprint() != vit.fingerprint()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_vision_transformer_is_explained_by_every_method_that_can(vit: Classifier, method: str) -> None:
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    if METHODS[method].layer:
+        with pytest.raises(ValueError, match="tokens"):
+            explain(vit, images, method)
+    else:
+        result = explain(vit, images, method, **CHEAP.get(method, {}))
+        assert result.status == ["ok"]
+        assert result.maps.shape == (1, 224, 224)
+
+
+def test_a_state_dict_of_ones_own(tmp_path: Path) -> None:
+    network = timm.create_model(RESNET, num_classes=3)
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "mine.pth")
+    classifier = Classifier.from_timm(RESNET, path=tmp_path / "mine.pth", classes=["ant", "bee", "cat"])
+    assert classifier.fingerprint() == Classifier.from_module(network).fingerprint()
+    assert (classifier.name, classifier.class_names) == (f"{RESNET} mine.pth", ("ant", "bee", "cat"))
+    with pytest.raises(ValueError, match=rf"does not hold the weights of {RESNET} with 4 classes: fc.weight is \(3, 512\)"):
+        Classifier.from_timm(RESNET, path=tmp_path / "mine.pth", classes=4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"arch": "vit_tinyy_patch16_224"}, "timm has no classification network 'vit_tinyy_patch16_224': choose from vit_tiny_patch16_224"),
+        ({"arch": VIT, "weights": "nobodys"}, "Invalid pretrained tag"),
+    ],
+    ids=str,
+)
+def test_what_timm_does_not_have(arguments: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        Classifier.from_timm(**arguments)
+    assert "\n" not in str(caught.value)
