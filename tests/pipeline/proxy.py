@@ -82,7 +82,7 @@ class Proxy:
             if hit and self._fault is Fault.RESET:
                 return _reset(client)
             if hit and self._fault is Fault.STALL:
-                time.sleep(20)
+                time.sleep(10)
                 return _reset(client)
             with socket.create_connection(self._server) as server:
                 server.sendall(_closing(request))

@@ -134,10 +134,11 @@ def test_a_run_on_s3_has_the_bytes_of_one_on_a_disk(folder: Path, undisturbed: d
 
 @pytest.mark.parametrize("fault", list(Fault))
 def test_s3_that_fails_now_and_then(folder: Path, undisturbed: dict[str, Any], s3: S3, fault: Fault) -> None:
-    with Proxy(s3.storage["endpoint_url"], fault, every=5) as proxy:
-        storage = {**s3.storage, "endpoint_url": proxy.url}
+    every = 40 if fault is Fault.STALL else 5  # each costs as long as a client waits
+    with Proxy(s3.storage["endpoint_url"], fault, every) as proxy:
+        storage = {**s3.storage, "endpoint_url": proxy.url, "config_kwargs": {"read_timeout": 4}}
         _, store = explained(settings(folder, f"s3-{fault.name}", output=s3.url, storage=storage))
-        assert proxy.injected >= 5
+        assert proxy.injected >= (2 if fault is Fault.STALL else 10)
     there = RunStore.open(store.url, s3.storage)
     assert contents(there) == undisturbed
     assert not verify(there).damaged
