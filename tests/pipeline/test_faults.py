@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import ray
 
 from pipeline.config import RunConfig
+from pipeline.errors import RunError
 from pipeline.loading import load_config
 from pipeline.progress import State
 from pipeline.run import Outcome, explain_run, plan_run
@@ -162,3 +165,25 @@ def test_what_was_damaged_is_repaired(folder: Path, undisturbed: dict[str, Any])
     assert done.returncode == 0, done.stderr
     assert "2 of 4 committed shards are damaged" in done.stderr
     assert contents(store) == undisturbed
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_the_next_goes_on(folder: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        configuration = settings(folder, "full", output=str(disk))
+        ballast = disk / "ballast"
+        plan_run(configuration)
+        room = shutil.disk_usage(disk).free
+        ballast.write_bytes(bytes(room - 12_000))
+        with pytest.raises(RunError, match="the storage is full"):
+            explained(configuration)
+        ballast.unlink()
+        outcome, store = explained(configuration)
+        assert outcome.statuses == {"ok": IMAGES}
+        assert contents(store) == undisturbed
+        assert not list(disk.rglob("*.tmp")), "what was half written is gone"
+    finally:
+        subprocess.run(["umount", disk], check=True)
