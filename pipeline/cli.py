@@ -32,6 +32,8 @@ app = typer.Typer(
 app.add_typer(bench, name="bench")
 app.command()(train)
 
+_log = logging.getLogger("pipeline")
+
 _out = Console(width=None if sys.stdout.isatty() else 200)
 _err = Console(stderr=True, width=None if sys.stderr.isatty() else 200)
 
@@ -48,42 +50,10 @@ Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object on 
 @app.command()
 def run(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
     """Explain a dataset; running it again goes on where it was."""
-    from pipeline.progress import clock, on_console
-    from pipeline.report import write_report
-    from pipeline.run import explain_run, plan_run
-    from pipeline.tables import aggregate
+    from pipeline.run import plan_run
 
     plan, store = plan_run(_config(config, output, root, limit, set_))
-    logging.getLogger("pipeline").info(
-        "%s: %d images in %d shards, %d passes; %s", plan.config.name, len(plan.samples), len(plan.shards), plan.passes, store.url
-    )
-    with on_console(_err) as show:
-        outcome = explain_run(plan, store, show)
-    table = aggregate(store)
-    page = write_report(store)
-    for item in outcome.set_aside:
-        _err.print(f"shard {item.shard.index} (rows {item.shard.start}-{item.shard.stop - 1}) was set aside: {item.error}", markup=False)
-    if as_json:
-        _print_json(
-            {
-                "run": store.url,
-                "report": page,
-                "images": outcome.images,
-                "shards": outcome.shards,
-                "resumed": outcome.resumed,
-                "passes": outcome.passes,
-                "seconds": round(outcome.seconds, 3),
-                "statuses": outcome.statuses,
-                "set_aside": [item.shard.index for item in outcome.set_aside],
-                "tables": table.to_pylist(),
-            }
-        )
-    else:
-        _print_tables(table)
-        _facts({"images": outcome.images, "passes": f"{outcome.passes:,} in {clock(outcome.seconds)}", "run": store.url, "report": page})
-    if outcome.unexplained:
-        _err.print(f"{outcome.unexplained} images could not be explained: see the records' status and error", markup=False)
-        raise typer.Exit(UNEXPLAINED)
+    _explain(plan, store, as_json)
 
 
 @app.command()
@@ -128,6 +98,39 @@ def status(run: Run, as_json: Json = False) -> None:
     state = "done" if len(done) == info["shards"] else "not done; run it again to go on"
     records = ", ".join(f"{count} {name}" for name, count in sorted(statuses.items())) or "none"
     _facts({"run": store.url, "images": info["images"], "shards": f"{len(done)} of {info['shards']} ({state})", "records": records})
+
+
+@app.command()
+def verify(run: Run, as_json: Json = False) -> None:
+    """Read all of a run and compare its checksums; says which shards are damaged."""
+    from pipeline.store.verify import verify as compare
+
+    store = _open(run)
+    verdict = compare(store)
+    if as_json:
+        _print_json({"run": store.url, **asdict(verdict)})
+    else:
+        _facts({"run": store.url, "shards": verdict.shards, "objects": verdict.objects, "damaged shards": len(verdict.damaged)})
+        for index, wrongs in verdict.damaged.items():
+            _err.print(f"shard {index}: {'; '.join(wrongs)}", markup=False)
+    if verdict.damaged:
+        if not as_json:
+            _err.print(f"hdm repair {run} does them again", markup=False)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def repair(run: Run, as_json: Json = False) -> None:
+    """Do a run's damaged and missing shards again."""
+    from pipeline.store.verify import forget
+    from pipeline.store.verify import verify as compare
+
+    store = _open(run)
+    verdict = compare(store)
+    plan, store = _replan(store)
+    forget(store, verdict)
+    _log.info("%d of %d committed shards are damaged", len(verdict.damaged), verdict.shards)
+    _explain(plan, store, as_json)
 
 
 @app.command()
@@ -217,17 +220,62 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _config(source: str, output: str | None, root: str | None, limit: int | None, assignments: list[str] | None) -> Any:
+def _config(source: str | dict[str, Any], output: str | None, root: str | None, limit: int | None, assignments: list[str] | None) -> Any:
     from pipeline.loading import load_config, parse_changes
 
     given = {"output": output, "dataset.root": root, "dataset.limit": limit}
     return load_config(source, {**parse_changes(assignments or []), **{key: value for key, value in given.items() if value is not None}})
 
 
+def _explain(plan: Any, store: Any, as_json: bool) -> None:
+    """Runs what is planned, aggregates, and prints what came of it."""
+    from pipeline.progress import clock, on_console
+    from pipeline.report import write_report
+    from pipeline.run import explain_run
+    from pipeline.tables import aggregate
+
+    _log.info("%s: %d images in %d shards, %d passes; %s", plan.config.name, len(plan.samples), len(plan.shards), plan.passes, store.url)
+    with on_console(_err) as show:
+        outcome = explain_run(plan, store, show)
+    table = aggregate(store)
+    page = write_report(store)
+    for item in outcome.set_aside:
+        _err.print(f"shard {item.shard.index} (rows {item.shard.start}-{item.shard.stop - 1}) was set aside: {item.error}", markup=False)
+    if as_json:
+        _print_json(
+            {
+                "run": store.url,
+                "report": page,
+                "images": outcome.images,
+                "shards": outcome.shards,
+                "resumed": outcome.resumed,
+                "passes": outcome.passes,
+                "seconds": round(outcome.seconds, 3),
+                "statuses": outcome.statuses,
+                "set_aside": [item.shard.index for item in outcome.set_aside],
+                "tables": table.to_pylist(),
+            }
+        )
+    else:
+        _print_tables(table)
+        _facts({"images": outcome.images, "passes": f"{outcome.passes:,} in {clock(outcome.seconds)}", "run": store.url, "report": page})
+    if outcome.unexplained:
+        _err.print(f"{outcome.unexplained} images could not be explained: see the records' status and error", markup=False)
+        raise typer.Exit(UNEXPLAINED)
+
+
 def _open(run: str) -> Any:
     from pipeline.store import RunStore
 
     return RunStore.open(run)
+
+
+def _replan(store: Any) -> tuple[Any, Any]:
+    """The plan of a run that is there, from its own configuration, wherever the run now lies."""
+    from pipeline.run import plan_run
+
+    config = {**store.info()["config"], "output": store.url.rpartition("/")[0]}
+    return plan_run(_config(config, None, None, None, None))
 
 
 def _print_json(facts: dict[str, Any]) -> None:

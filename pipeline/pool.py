@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 # The workers' concurrency group that answers while a shard is in work.
 PROGRESS = "progress"
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 _TICK = 0.5  # seconds between two looks at the workers' progress
 
@@ -47,8 +51,10 @@ class Pool:
         submit: gives a worker a shard.
         workers: how many to keep asked for while there is work.
         attempts: how often a shard is tried.
-        on_done: called with every finished shard's report.
+        on_done: called with every report; one that says that the shard is held is no end of it.
         on_tick: called twice a second with the passes that all workers have done so far.
+        stall: seconds without a pass after which a worker is taken for hung.
+        pause: seconds after which a shard that another driver's worker holds is asked for again.
     """
 
     spawn: Spawn
@@ -57,7 +63,11 @@ class Pool:
     attempts: int
     on_done: Callable[[ShardReport], None]
     on_tick: Callable[[int], None]
+    stall: float = 3600.0
+    pause: float = 15.0
     _queue: deque[Shard] = field(default_factory=deque)
+    _held: list[tuple[float, Shard]] = field(default_factory=list)
+    _moved: dict[ActorHandle[Any], float] = field(default_factory=dict)
     _starting: dict[ray.ObjectRef[Any], ActorHandle[Any]] = field(default_factory=dict)
     _busy: dict[ray.ObjectRef[Any], tuple[ActorHandle[Any], Shard]] = field(default_factory=dict)
     _idle: list[ActorHandle[Any]] = field(default_factory=list)
@@ -71,29 +81,39 @@ class Pool:
         """Works until every shard is done or set aside; returns the latter.
 
         Raises:
-            RunError: if workers fail to start `attempts` times and none is at work.
+            RunError: if workers fail to start `attempts` times and none is at work, or the storage is full.
         """
         self._queue.extend(shards)
         try:
-            while self._queue or self._busy:
+            while self._queue or self._busy or self._held:
+                self._recall()
                 self._staff()
                 pending = [*self._starting, *self._busy]
-                ready, _ = ray.wait(pending, num_returns=1, timeout=_TICK)
+                if not pending:  # all that is left is in others' hands
+                    time.sleep(_TICK)
+                ready, _ = ray.wait(pending, num_returns=1, timeout=_TICK) if pending else ([], [])
                 for ref in ready:
                     if ref in self._starting:
                         self._started(ref)
                     else:
                         self._finished(ref)
                 self._listen()
+                self._give_up_the_hung()
         finally:
             for actor in [*self._starting.values(), *self._idle, *(actor for actor, _ in self._busy.values())]:
                 ray.kill(actor)
         return self._set_aside
 
+    def _recall(self) -> None:
+        now = time.monotonic()
+        self._queue.extend(shard for due, shard in self._held if due <= now)
+        self._held = [(due, shard) for due, shard in self._held if due > now]
+
     def _staff(self) -> None:
         while self._idle and self._queue:
             actor, shard = self._idle.pop(), self._queue.popleft()
             self._busy[self.submit(actor, shard)] = actor, shard
+            self._moved[actor] = time.monotonic()
         wanted = min(self.workers, len(self._queue) + len(self._busy))
         for _ in range(wanted - len(self._starting) - len(self._busy) - len(self._idle)):
             actor = self.spawn()
@@ -121,11 +141,15 @@ class Pool:
             ray.kill(actor)  # it may only be out of reach: it must not come back and hold its resources
             self._again(shard, error)
         except RayError as error:  # the worker is well, the shard is not
+            if isinstance(cause := getattr(error, "cause", None), OSError) and cause.errno in _FULL:
+                raise RunError(f"the storage is full: {one_line(cause)}; make room") from None
             _log.warning("shard %d: %s", shard.index, _cause(error))
             self._idle.append(actor)
             self._again(shard, error)
         else:
             self._idle.append(actor)
+            if report.held is not None:
+                self._held.append((time.monotonic() + self.pause, shard))
             self.on_done(report)
 
     def _again(self, shard: Shard, error: RayError) -> None:
@@ -145,10 +169,19 @@ class Pool:
         for ref in answered:
             actor = self._asked.pop(ref)
             try:
-                self._passes[actor] = ray.get(ref)
+                passes = ray.get(ref)
             except RayError:
                 continue  # lost; its shard's own reference tells
+            if passes != self._passes.get(actor):
+                self._passes[actor], self._moved[actor] = passes, time.monotonic()
         self.on_tick(sum(self._passes.values()))
+
+    def _give_up_the_hung(self) -> None:
+        for actor, shard in self._busy.values():
+            if time.monotonic() - self._moved[actor] > self.stall:
+                _log.warning("shard %d: its worker has done no pass for %g seconds and is replaced", shard.index, self.stall)
+                self._moved[actor] = float("inf")  # killed once; its reference tells when it is gone
+                ray.kill(actor)
 
 
 def _cause(error: BaseException) -> str:

@@ -11,12 +11,15 @@ from ray.actor import ActorHandle
 
 from pipeline.cluster import Staffing, cluster, staff
 from pipeline.config import RunConfig
+from pipeline.errors import InputError
 from pipeline.hiring import hire
 from pipeline.plan import Plan, Shard, make_plan
 from pipeline.pool import Pool, SetAside
 from pipeline.progress import Show, Stopwatch
 from pipeline.store import RunStore
+from pipeline.store.leases import Silences
 from pipeline.store.records import worst_statuses
+from pipeline.store.storage import PATIENCE
 from pipeline.worker import ShardReport, Worker
 
 _log = logging.getLogger(__name__)
@@ -58,6 +61,12 @@ def plan_run(config: RunConfig) -> tuple[Plan, RunStore]:
     plan = make_plan(config)
     store = RunStore.at(config)
     store.create(plan)
+    if not config.compute.sole_driver and not store.storage.is_conditional():
+        raise InputError(
+            f"{store.url}: this storage ignores the conditions of writes, so that two drivers could not share the run; "
+            "promise with compute.sole_driver=true that no second one is started, or use other storage"
+        )
+    store.storage.patience = PATIENCE
     return plan, store
 
 
@@ -90,18 +99,35 @@ def _work(plan: Plan, todo: list[Shard], staffing: Staffing, outcome: Outcome, s
     images, open_images = len(plan.samples), sum(len(shard) for shard in todo)
     watch = Stopwatch(images - open_images, images, open_images * sum(plan.passes_per_image.values()))
 
+    compute = plan.config.compute
+    silences = Silences(compute.lease)
+
     def submit(worker: ActorHandle[Worker], shard: Shard) -> ray.ObjectRef[ShardReport]:
-        ref: ray.ObjectRef[ShardReport] = worker.run.remote(shard, plan.samples[shard.start : shard.stop])
+        samples = plan.samples[shard.start : shard.stop]
+        ref: ray.ObjectRef[ShardReport] = worker.run.remote(shard, samples, silences.silent(shard.index))
         return ref
 
     def on_done(report: ShardReport) -> None:
-        watch.finished(report.images)
+        if report.held is None:
+            watch.finished(report.images)
+        else:
+            silences.note(report.shard, report.held)
+            _log.info("shard %d is in the hands of %s; asking again", report.shard, report.held.holder)
 
     def on_tick(passes: int) -> None:
         outcome.passes = passes
         show(watch.state(passes))
 
     started = time.monotonic()
-    pool = Pool(hire(plan.config, staffing), submit, staffing.workers, plan.config.compute.attempts, on_done, on_tick)
+    pool = Pool(
+        hire(plan.config, staffing),
+        submit,
+        staffing.workers,
+        compute.attempts,
+        on_done,
+        on_tick,
+        stall=compute.stall,
+        pause=compute.lease / 4,
+    )
     outcome.set_aside = pool.run(todo)
     outcome.seconds = time.monotonic() - started

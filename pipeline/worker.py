@@ -17,16 +17,23 @@ from pipeline.plan import Shard
 from pipeline.reading import read_batches
 from pipeline.shard import explain_shard
 from pipeline.store import RunStore
+from pipeline.store.leases import Held, Lease, LeaseLostError
+from pipeline.store.storage import PATIENCE
 
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What a worker says of a shard that is committed."""
+    """What a worker says of a shard.
+
+    Attributes:
+        held: the lease of another driver's worker, who is at it; None if the shard is committed.
+    """
 
     shard: int
     images: int
     seconds: float
     device: str
+    held: Held | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Worker:
         self._device = pick_device(config.compute.gpus_per_worker)
         self._classifier = load_classifier(config.classifier, config.seed).to(self._device)
         self._store = RunStore.at(config)
+        self._store.storage.patience = PATIENCE
         self._batch = config.compute.fixed_batch or fastest_batch(
             self._classifier, preprocess_of(self._classifier).crop, config.compute.fixed_precision
         )
@@ -71,12 +79,31 @@ class Worker:
         found = probe(self._classifier, preprocess.crop, [self._batch], self._config.compute.fixed_precision)
         return Measured(found.pass_seconds, found.forward_seconds, reading, self.ready())
 
-    def run(self, shard: Shard, samples: Sequence[Sample]) -> ShardReport:
-        """Explains a shard and commits it."""
+    def run(self, shard: Shard, samples: Sequence[Sample], silent: str | None = None) -> ShardReport:
+        """Explains a shard and commits it, unless another driver's worker has its lease.
+
+        Args:
+            silent: the tag of a lease whose holder is silent, and which may be taken over.
+        """
         begin = time.perf_counter()
+        held = None
+        if self._config.compute.sole_driver:
+            self._explain(shard, samples, None)
+        else:
+            lease = Lease(self._store.storage, shard.index, self._config.compute.lease)
+            held = lease.take(silent)
+            if held is None:
+                try:
+                    with lease.kept():
+                        if not self._store.is_done(shard.index):
+                            self._explain(shard, samples, lease)
+                except LeaseLostError:
+                    held = Held("another worker", "")
+        return ShardReport(shard.index, len(shard), time.perf_counter() - begin, self.ready(), held)
+
+    def _explain(self, shard: Shard, samples: Sequence[Sample], lease: Lease | None) -> None:
         result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch)
-        self._store.write_shard(shard, result.arrays, result.records, result.facts, self._config.hash())
-        return ShardReport(shard.index, len(shard), time.perf_counter() - begin, self.ready())
+        self._store.write_shard(shard, result.arrays, result.records, result.facts, self._config, lease)
 
     def _count(self, passes: int) -> None:
         self._passes += passes

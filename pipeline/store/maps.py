@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer
 from zarr.errors import ContainsArrayError
+from zarr.storage import MemoryStore
 
 from pipeline.errors import InputError
 
@@ -44,37 +47,39 @@ def create_arrays(store: Store, shapes: Mapping[str, tuple[int, ...]], shard_siz
     group = zarr.open_group(store, mode="a", zarr_format=3)
     for name, shape in shapes.items():
         try:
-            group.create_array(
-                name,
-                shape=shape,
-                dtype="float16",
-                chunks=(1, *shape[1:]),
-                shards=(shard_size, *shape[1:]),
-                compressors=_CODEC,
-                fill_value=0,
-                dimension_names=axes(name, len(shape)),
-            )
+            group.create_array(name, **_form(name, shape, shard_size))
         except ContainsArrayError:
             there = group[name]
             if not isinstance(there, zarr.Array) or there.shape != shape or there.shards != (shard_size, *shape[1:]):
                 raise InputError(f"maps.zarr/{name} was left by another run; choose another name or remove the run's folder") from None
 
 
-def write_shard(store: Store, index: int, start: int, arrays: Arrays) -> list[str]:
-    """Writes whole shards, one object an array, and returns the objects' names below the store.
+def _form(name: str, shape: tuple[int, ...], shard_size: int) -> dict[str, Any]:
+    """How an array of a run is stored."""
+    return {
+        "shape": shape,
+        "dtype": "float16",
+        "chunks": (1, *shape[1:]),
+        "shards": (shard_size, *shape[1:]),
+        "compressors": _CODEC,
+        "fill_value": 0,
+        "dimension_names": axes(name, len(shape)),
+    }
 
-    A shard that holds only zeros is written, too: that an object is missing must never mean anything.
+
+def encode_shard(index: int, start: int, shard_size: int, arrays: Arrays) -> dict[str, bytes]:
+    """A shard's objects, one an array: their names below the store of `create_arrays`, and their bytes.
+
+    Encoded in memory, so that their checksums are those of what was meant, and storage sees whole objects only. A shard that holds only
+    zeros is an object, too: that one is missing must never mean anything.
     """
-    names = []
+    memory: dict[str, Buffer] = {}
     with zarr.config.set({"array.write_empty_chunks": True}):
-        group = zarr.open_group(store, mode="r+", zarr_format=3)
         for name, values in arrays.items():
-            array = group[name]
-            if not isinstance(array, zarr.Array):
-                raise TypeError(f"{name} is no array")
-            array[start : start + len(values)] = values
-            names.append("/".join([name, "c", str(index), *["0"] * (array.ndim - 1)]))
-    return names
+            array = zarr.create_array(MemoryStore(memory), name=name, **_form(name, (start + len(values), *values.shape[1:]), shard_size))
+            array[start:] = values
+    names = {name: "/".join([name, "c", str(index), *["0"] * (values.ndim - 1)]) for name, values in arrays.items()}
+    return {key: memory[key].to_bytes() for key in names.values()}
 
 
 def read_map(store: Store, method: str, row: int, rank: int = 0) -> NDArray[np.float32]:

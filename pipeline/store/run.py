@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from pipeline.config import RunConfig
 from pipeline.errors import InputError, one_line
 from pipeline.plan import Plan, Shard, sample_row
-from pipeline.store.maps import Arrays, create_arrays, layout, write_shard
+from pipeline.store.leases import Lease
+from pipeline.store.maps import Arrays, create_arrays, encode_shard, layout
 from pipeline.store.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, with_facts
 from pipeline.store.storage import Storage, to_json
 
-_READERS = 16  # parts that are fetched at once
+AT_ONCE = 16  # objects that are read or written at the same time
 
 
 class RunStore:
@@ -91,32 +92,53 @@ class RunStore:
         """run.json."""
         return self.storage.read_json("run.json")
 
+    def is_done(self, shard: int) -> bool:
+        """Whether a shard is committed."""
+        return self.storage.exists(commit_name(shard))
+
     def done(self) -> set[int]:
         """The shards that are committed: one listing."""
         stems = (name.removesuffix(".json") for name in self.storage.names("commits") if name.endswith(".json"))
         return {int(stem) for stem in stems if stem.isdecimal()}
 
     def write_shard(
-        self, shard: Shard, arrays: Arrays, records: Sequence[dict[str, Any]], facts: Sequence[dict[str, Any]], config_hash: str
+        self,
+        shard: Shard,
+        arrays: Arrays,
+        records: Sequence[dict[str, Any]],
+        facts: Sequence[dict[str, Any]],
+        config: RunConfig,
+        lease: Lease | None = None,
     ) -> bool:
-        """Writes a shard's objects, reads them back for their checksums, and commits. False if it was committed meanwhile.
+        """Writes a shard's objects and commits them with their checksums. False if it was committed meanwhile.
 
         Args:
             records: rows of RECORDS; those that were measured also have the curves of CURVES.
+            lease: renewed before anything is written and again before the commit, as the fence.
+
+        Raises:
+            LeaseLostError: if the lease was lost; there is no commit then.
         """
-        maps = write_shard(self.storage.zarr("maps.zarr"), shard.index, shard.start, arrays)
-        names = [f"maps.zarr/{name}" for name in maps]
+        objects = {
+            f"maps.zarr/{name}": data for name, data in encode_shard(shard.index, shard.start, config.compute.shard_size, arrays).items()
+        }
         curves = [record for record in records if record.get("deletion") is not None]
         for folder, rows, schema in (("records", records, RECORDS), ("curves", curves, CURVES), ("images", facts, FACTS)):
-            names.append(f"{folder}/part-{shard.index:06d}.parquet")
-            self.storage.write(names[-1], to_parquet(rows, schema))
+            objects[f"{folder}/part-{shard.index:06d}.parquet"] = to_parquet(rows, schema)
         commit = {
             "shard": shard.index,
             "rows": [shard.start, shard.stop],
-            "config_hash": config_hash,
-            "sha256": {name: hashlib.sha256(self.storage.read(name)).hexdigest() for name in names},
+            "config_hash": config.hash(),
+            "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in objects.items()},
         }
-        return self.storage.create(f"commits/{shard.index:06d}.json", to_json(commit))
+        if lease is not None:
+            commit["holder"] = lease.holder
+            lease.renew()
+        with ThreadPoolExecutor(AT_ONCE) as writers:
+            list(writers.map(self.storage.write, objects, objects.values()))
+        if lease is not None:
+            lease.renew()
+        return self.storage.create(commit_name(shard.index), to_json(commit))
 
     def records(self) -> pa.Table:
         """The records of all committed shards, in row order."""
@@ -140,7 +162,7 @@ class RunStore:
 
     def _parts(self, folder: str) -> list[bytes]:
         names = [f"{folder}/part-{index:06d}.parquet" for index in sorted(self.done())]
-        with ThreadPoolExecutor(_READERS) as readers:
+        with ThreadPoolExecutor(AT_ONCE) as readers:
             return list(readers.map(self.storage.read, names))
 
     def _compare(self, plan: Plan) -> None:
@@ -156,6 +178,11 @@ class RunStore:
                 raise InputError(
                     f"{self.url} was started with another {what} ({there.get(key)}, now {here[key]}); choose another name for this run"
                 )
+
+
+def commit_name(shard: int) -> str:
+    """A commit's object below the run."""
+    return f"commits/{shard:06d}.json"
 
 
 def _run_json(plan: Plan) -> dict[str, Any]:

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
+import logging
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
+from aiohttp import ClientError
+from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
+from s3fs.core import S3_RETRYABLE_ERRORS
+from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_random_exponential
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+PATIENCE = 600.0  # seconds: a run that is under way waits so long for its storage to come back
+
+# What s3fs makes of an answer that the request itself earned: another try gets the same.
+_LASTING = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+_LASTING_NUMBERS = {errno.EINVAL, errno.EPERM, errno.ENOSYS}
 
 
 class Storage:
@@ -21,19 +39,21 @@ class Storage:
     Args:
         url: a local path, file:// or another fsspec URL such as s3://bucket/prefix.
         options: fsspec options of that file system.
+        patience: for so many seconds a request is tried again where a server is away, busy or broken.
 
     Raises:
         ValueError, ImportError: if fsspec does not know the protocol.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None, patience: float = 10.0) -> None:
+        self.patience = patience
         self.options = dict(options or {})
         self.fs, root = fsspec.core.url_to_fs(url, **(self.options if "://" in url else {}))
         self.root = root.rstrip("/")
         self.local = isinstance(self.fs, LocalFileSystem)
 
-    def __reduce__(self) -> tuple[type[Storage], tuple[str, dict[str, Any]]]:
-        return Storage, (self.url(""), self.options)  # a file system's connections do not travel
+    def __reduce__(self) -> tuple[type[Storage], tuple[str, dict[str, Any], float]]:
+        return Storage, (self.url(""), self.options, self.patience)  # a file system's connections do not travel
 
     def path(self, name: str) -> str:
         """An object's path in the file system's own terms."""
@@ -49,7 +69,7 @@ class Storage:
         Raises:
             FileNotFoundError: if there is none.
         """
-        data: bytes = self.fs.cat_file(self.path(name))
+        data: bytes = self._patiently(lambda: self.fs.cat_file(self.path(name)))
         return data
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -57,16 +77,32 @@ class Storage:
         value: dict[str, Any] = json.loads(self.read(name))
         return value
 
+    def read_tagged(self, name: str) -> tuple[bytes, str]:
+        """An object's bytes and the tag of this version or an earlier one, for `replace`.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            NotImplementedError: if the storage has no tags.
+        """
+        if self.local:
+            data = self.read(name)
+            return data, _sha256(data)
+        # The tag first: where the object changes in between, `replace` refuses the old tag.
+        tag = self._patiently(lambda: self.fs.info(self.path(name), refresh=True)).get("ETag")
+        if tag is None:
+            raise NotImplementedError(f"{self.url('')} has no tags to compare and swap by")
+        return self.read(name), str(tag)
+
     def write(self, name: str, data: bytes) -> None:
         """Writes an object whole: a reader sees the old bytes or the new ones, never half of them."""
         if self.local:
             temporary = self._temporary(name, data)
             temporary.replace(self.path(name))
         else:
-            self.fs.pipe_file(self.path(name), data)
+            self._patiently(lambda: self.fs.pipe_file(self.path(name), data))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Writes an object unless there is one already; of several writers exactly one gets True."""
+        """Writes an object unless there is one already; of several writers exactly one gets True, if their data differ."""
         if self.local:
             temporary = self._temporary(name, data)
             try:
@@ -76,27 +112,51 @@ class Storage:
             finally:
                 temporary.unlink()
             return True
-        try:
-            self.fs.pipe_file(self.path(name), data, mode="create")
-        except OSError as error:  # object stores answer a lost race with errors of several kinds
-            if isinstance(error, FileExistsError) or self.exists(name):
+        return self._conditionally(name, data, mode="create")
+
+    def replace(self, name: str, data: bytes, tag: str) -> bool:
+        """Writes an object if its tag is still this one: of several writers exactly one gets True, if their data differ."""
+        if not self.local:
+            return self._conditionally(name, data, IfMatch=tag)
+        # Files know no condition: those who replace a folder's files take turns.
+        with FileLock(self.path(f"{name.rpartition('/')[0]}/.lock"), timeout=self.patience):
+            if not self.exists(name) or _sha256(self.read(name)) != tag:
                 return False
-            raise
+            self.write(name, data)
         return True
+
+    def remove(self, name: str) -> None:
+        """Removes an object, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._patiently(lambda: self.fs.rm_file(self.path(name)))
+
+    def is_conditional(self) -> bool:
+        """Whether the storage keeps its word on `create` and `replace`; some servers ignore the condition and let everybody win."""
+        name = f"leases/.try-{uuid.uuid4().hex}"
+        try:
+            if not self.create(name, b"first") or self.create(name, b"second"):
+                return False
+            _, tag = self.read_tagged(name)
+            return self.replace(name, b"third", tag) and not self.replace(name, b"fourth", tag)
+        except NotImplementedError:
+            return False
+        finally:
+            self.remove(name)
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object, asked anew."""
         self.fs.invalidate_cache()
-        return bool(self.fs.exists(self.path(name)))
+        return bool(self._patiently(lambda: self.fs.exists(self.path(name))))
 
     def names(self, folder: str) -> list[str]:
         """The names of a folder's objects, sorted: one listing; empty if there is no folder."""
         self.fs.invalidate_cache()
         try:
-            found = self.fs.ls(self.path(folder), detail=False)
+            found = self._patiently(lambda: self.fs.ls(self.path(folder), detail=False))
         except FileNotFoundError:
             return []
-        return sorted(path.rpartition("/")[2] for path in found if not path.endswith(".tmp"))
+        names = (path.rpartition("/")[2] for path in found)
+        return sorted(name for name in names if name and not name.startswith(".") and not name.endswith(".tmp"))
 
     def zarr(self, name: str) -> Store:
         """The same place as a Zarr store."""
@@ -104,14 +164,54 @@ class Storage:
             return LocalStore(self.path(name))
         return FsspecStore.from_url(self.url(name), storage_options={**self.options, "asynchronous": True})
 
+    def _conditionally(self, name: str, data: bytes, **condition: str) -> bool:
+        try:
+            self._patiently(lambda: self.fs.pipe_file(self.path(name), data, **condition))
+        except OSError as error:
+            if not isinstance(error, (FileExistsError, FileNotFoundError)) and error.errno != errno.EINVAL:
+                raise  # not what object stores answer to a condition that does not hold
+            # The answer to a first try may have been lost on the way, and the second failed on what the first had written.
+            try:
+                return self.read(name) == data
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Tries again, for as long as `patience` says, what fails because a server is away, busy or broken."""
+        if self.local:
+            return work()
+        return Retrying(
+            retry=retry_if_exception(_may_pass),
+            wait=wait_random_exponential(multiplier=0.2, max=10),
+            stop=stop_after_delay(self.patience),
+            before_sleep=before_sleep_log(_log, logging.WARNING),
+            reraise=True,
+        )(work)
+
     def _temporary(self, name: str, data: bytes) -> Path:
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
-        temporary.write_bytes(data)
+        try:
+            temporary.write_bytes(data)
+        except OSError:  # a disk that is full
+            temporary.unlink(missing_ok=True)
+            raise
         return temporary
 
 
 def to_json(value: Any) -> bytes:
     """JSON as people read it, the same bytes for the same value."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether what raised this may work a little later."""
+    if isinstance(error, OSError):
+        return not isinstance(error, _LASTING) and error.errno not in _LASTING_NUMBERS
+    return isinstance(error, (*S3_RETRYABLE_ERRORS, ClientError))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -70,6 +70,9 @@ INDIFFERENT: dict[str, Any] = {
     "compute.workers": 7,
     "compute.gpus_per_worker": 0.25,
     "compute.attempts": 9,
+    "compute.stall": 9,
+    "compute.lease": 9,
+    "compute.sole_driver": True,
     "compute.ray_address": "ray://head:10001",
     "dm.steps": 9,  # of a method that is not run
 }

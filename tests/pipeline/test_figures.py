@@ -55,7 +55,7 @@ def explained(
         same = {"region": region, "stage_weights": [1 / stages] * stages}
         made = [record(plan, shard, row, method, **same | (changes or {}).get((row, method), {})) for method in METHODS]
         facts["sha256"] = hashlib.sha256(Path(samples[row].path).read_bytes()).hexdigest()
-        store.write_shard(shard, arrays, made, [facts], config.hash())
+        store.write_shard(shard, arrays, made, [facts], config)
     return store
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from ray.cluster_utils import Cluster
 from pipeline.errors import RunError
 from pipeline.plan import Shard
 from pipeline.pool import PROGRESS, Pool, SetAside
+from pipeline.store.leases import Held
 from pipeline.worker import ShardReport
 
 pytestmark = pytest.mark.slow
@@ -47,7 +49,13 @@ class Clerk:
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "raise":
-                raise OSError("the disk is full")
+                raise OSError("the disk is broken")
+            case "full":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            case "hang":
+                time.sleep(600)
+            case "held":
+                return ShardReport(shard.index, len(shard), 0.0, "cpu", Held("somebody", "1"))
         return ShardReport(shard.index, len(shard), 0.0, "cpu")
 
 
@@ -111,9 +119,27 @@ class TestOnOneNode:
         assert item.shard.index == 1
         assert "\n" not in item.error
         if fault == "raise":
-            assert item.error == "OSError: the disk is full"
+            assert item.error == "OSError: the disk is broken"
         assert sorted(report.shard for report in done) == [0, 2, 3]
         assert len(list(tmp_path.glob("1-*"))) == 3
+
+    def test_storage_that_is_full_ends_the_run_and_blames_no_shard(self, tmp_path: Path) -> None:
+        pool, _ = pool_of(tmp_path, faults={(2, 1): "full"})
+        with pytest.raises(RunError, match=r"the storage is full: .*No space left on device; make room"):
+            pool.run(shards(4))
+
+    def test_a_worker_that_hangs_is_replaced(self, tmp_path: Path) -> None:
+        pool, done = pool_of(tmp_path, faults={(1, 1): "hang"})
+        pool.stall = 3.0
+        assert pool.run(shards(4)) == []
+        assert sorted(report.shard for report in done) == [0, 1, 2, 3]
+
+    def test_a_shard_in_others_hands_is_asked_for_until_it_is_done(self, tmp_path: Path) -> None:
+        pool, done = pool_of(tmp_path, faults={(1, 1): "held", (1, 2): "held"})
+        pool.pause = 0.5
+        assert pool.run(shards(3)) == []
+        assert [report.shard for report in done if report.held is None].count(1) == 1
+        assert len([report for report in done if report.held is not None]) == 2
 
     def test_workers_that_cannot_start_end_the_run_with_their_reason(self, tmp_path: Path) -> None:
         pool, done = pool_of(tmp_path, faults={(0, 0): "start"})

@@ -135,7 +135,7 @@ def test_curves_are_those_of_the_images_that_were_measured(plan: Plan, store: Ru
     arrays, records, facts = results(plan, plan.shards[1])
     for record in records[1:3]:
         del record["deletion"], record["insertion"]
-    store.write_shard(plan.shards[1], arrays, records, facts, plan.config.hash())
+    store.write_shard(plan.shards[1], arrays, records, facts, plan.config)
     (part,) = store.curves()
     ends = {"deletion": [1.0, 0.5, 0.25], "insertion": [0.25, 0.5, 1.0]}
     assert part.to_pylist() == [{"row": 2, "method": "hdm", "rank": 0, **ends}, {"row": 3, "method": "grad_cam", "rank": 0, **ends}]
@@ -183,7 +183,7 @@ def test_images_are_completed_as_shards_come_in(plan: Plan, store: RunStore) -> 
     assert store.images()["width"].to_pylist() == [None] * 5
     for done, shard in enumerate((plan.shards[2], plan.shards[0])):
         arrays, records, facts = results(plan, shard)
-        store.write_shard(shard, arrays, records, [{"row": facts[0]["row"]}, *facts[1:]], plan.config.hash())
+        store.write_shard(shard, arrays, records, [{"row": facts[0]["row"]}, *facts[1:]], plan.config)
         store.complete_images()
         assert store.images()["width"].to_pylist() == [None, 24 if done else None, None, None, None]
     assert store.images()["image_id"].to_pylist() == [f"{i}.png" for i in range(5)]

@@ -80,7 +80,7 @@ def _run(
         arrays = {name: draw.random(shape).astype(np.float16) for name, shape in shapes.items()}
         records = [_record(row, samples[row], method, plan.stages, (changes or {}).get((row, method), {})) for method in methods]
         facts = {"row": row, "sha256": sha256, "width": 48, "height": 30, "crop": PREPROCESS.crop_box(48, 30)}
-        store.write_shard(shard, arrays, records, [facts], config.hash())
+        store.write_shard(shard, arrays, records, [facts], config)
     return store
 
 

@@ -310,7 +310,7 @@ def test_the_same_shard_twice_has_the_same_bytes(samples: list[Sample], tmp_path
         store = RunStore.at(plan.config)
         store.create(plan)
         records = [{**record, "seconds": 0.0} for record in result.records]
-        store.write_shard(plan.shards[0], result.arrays, records, result.facts, config.hash())
+        store.write_shard(plan.shards[0], result.arrays, records, result.facts, config)
         contents.append((Path(store.url) / "commits/000000.json").read_bytes())
     assert contents[0] == contents[1]  # a commit holds the checksums of all that was written
 

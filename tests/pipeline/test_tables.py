@@ -24,7 +24,7 @@ def tabulate(store: RunStore, plan: Plan, changes: dict[tuple[int, str], dict[st
         arrays, _, facts = results(plan, shard)
         rows = range(shard.start, shard.stop)
         records = [record(plan, shard, row, method, **changes.get((row, method), {})) for row in rows for method in plan.config.methods]
-        store.write_shard(shard, arrays, records, facts, plan.config.hash())
+        store.write_shard(shard, arrays, records, facts, plan.config)
     return {(cell["method"], cell["metric"]): cell for cell in aggregate(store).to_pylist()}
 
 
