@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 from prefect.variables import Variable
 from slugify import slugify
 
-from flows.artifacts import ProgressArtifact, summary_artifact, table_artifact
+from flows.artifacts import ProgressArtifact, TrainingArtifact, summary_artifact, table_artifact
 from pipeline.errors import InputError
 from pipeline.loading import load_config
 from pipeline.plan import Plan
@@ -21,6 +21,8 @@ from pipeline.report import write_report
 from pipeline.run import Outcome, explain_run, plan_run
 from pipeline.store import RunStore
 from pipeline.tables import aggregate as aggregate_run
+from pipeline.training.first import training_before
+from pipeline.training.run import train as train_classifier
 
 
 def _run_name() -> str:
@@ -29,9 +31,12 @@ def _run_name() -> str:
 
 @task(name="plan", cache_policy=NO_CACHE)
 def plan(config: str, changes: dict[str, Any]) -> tuple[Plan, RunStore] | State[Any]:
-    """Reads the configuration, lists the dataset, loads the classifier, and lays the run out on storage."""
+    """Reads the configuration, lists the dataset, loads the classifier, which may have to be trained first, and lays the run out."""
     try:
-        planned, store = plan_run(load_config(config, changes))
+        configuration = load_config(config, changes)
+        if (training := training_before(configuration)) is not None:
+            train_classifier(training, TrainingArtifact(slugify(f"{training.name} training")))
+        planned, store = plan_run(configuration)
     except InputError as error:  # somebody's mistake: one line in the interface, no traceback
         return Failed(message=str(error))
     get_run_logger().info("%d images in %d shards, %d passes; %s", len(planned.samples), len(planned.shards), planned.passes, store.url)

@@ -51,8 +51,16 @@ Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object on 
 def run(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
     """Explain a dataset; running it again goes on where it was."""
     from pipeline.run import plan_run
+    from pipeline.training.first import training_before
+    from pipeline.training.progress import on_console
+    from pipeline.training.run import train as train_classifier
 
-    plan, store = plan_run(_config(config, output, root, limit, set_))
+    configuration = _config(config, output, root, limit, set_)
+    if (training := training_before(configuration)) is not None:
+        _log.info("%s is not trained yet: %s comes first", configuration.classifier.path, configuration.classifier.train)
+        with on_console(_err) as show:
+            train_classifier(training, show)
+    plan, store = plan_run(configuration)
     _explain(plan, store, as_json)
 
 

@@ -72,7 +72,7 @@ class DatasetConfig(Section):
 # What a classifier's source needs, and what it may have beside that.
 _SOURCES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "torchvision": (("arch",), ("weights",)),
-    "checkpoint": (("path",), ("arch",)),
+    "checkpoint": (("path",), ("arch", "train")),
     "exported": (("path",), ()),
     "import": (("factory",), ("arguments",)),
     "timm": (("arch",), ("weights", "path")),
@@ -88,6 +88,7 @@ class ClassifierConfig(Section):
         None, description="an entry of torchvision's weights or a tag of timm's; without one the weights are random"
     )
     path: str | None = Field(None, description="a trained folder with card.json, a state dict, or an exported program")
+    train: str | None = Field(None, description="a training, preset or file, that makes the folder `path` where there is none yet")
     factory: str | None = Field(
         None, pattern=r"^[\w.]+:[\w.]+$", description="package.module:function that gives the network; it is run, so trust it"
     )
@@ -107,11 +108,13 @@ class ClassifierConfig(Section):
         for name in needed:
             if not getattr(self, name):
                 raise ValueError(f"classifier.{name} is missing: a classifier from {self.source} needs it")
-        for name in ("arch", "weights", "path", "factory", "arguments"):
+        for name in ("arch", "weights", "path", "train", "factory", "arguments"):
             if name not in needed + allowed and getattr(self, name) is not None:
                 raise ValueError(f"classifier.{name} says nothing about a classifier from {self.source}: remove it")
         if self.source == "checkpoint" and self.arch and not self.classes:
             raise ValueError("classifier.classes is missing: a state dict needs its classes, names or a number, beside arch")
+        if self.arch and self.train:
+            raise ValueError("classifier.train makes a trained folder, and classifier.arch is of a state dict: remove one")
         if self.path and self.weights:
             raise ValueError("classifier.weights and classifier.path are two sources of weights: remove one")
         return self

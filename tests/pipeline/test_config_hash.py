@@ -79,7 +79,7 @@ INDIFFERENT: dict[str, Any] = {
 
 # Fields that go together, and have a test of their own.
 TOGETHER = {
-    *("classifier.source", "classifier.path", "classifier.factory", "classifier.arguments"),
+    *("classifier.source", "classifier.path", "classifier.train", "classifier.factory", "classifier.arguments"),
     *("dataset.split", "dataset.part", "dataset.referable", "dataset.lesions"),
 }
 

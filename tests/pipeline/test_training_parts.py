@@ -13,7 +13,9 @@ from hdm_core import Preprocess
 from hdm_core.checkpoint import build
 from pipeline.datasets import Sample
 from pipeline.datasets.images import read_picture
+from pipeline.loading import load_config
 from pipeline.training.config import Augmentation, NetworkConfig, Recipe, Stage
+from pipeline.training.first import training_before
 from pipeline.training.loop import _up_and_down
 from pipeline.training.network import head_of, make_network, parameter_groups, train_mode, unfreeze
 from pipeline.training.pictures import Pictures, Seen
@@ -188,3 +190,24 @@ def test_scores_by_hand() -> None:
     # Scores of class 1: -2 and 1 of class 0, 0.5 and 1 of class 1. Of four pairs two are won, one is lost, one is a tie.
     assert found["auc"] == 0.625
     assert "auc" not in scores(torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+# The training before a run
+
+
+def test_a_run_trains_its_classifier_where_there_is_none(tmp_path: Path) -> None:
+    there = tmp_path / "classifiers" / "mine"
+    changes = {"dataset.root": "CUB_200_2011", "classifier.train": "cub-mobilenet", "classifier.path": str(there)}
+    training = training_before(load_config("cub-full", changes))
+    assert training is not None
+    assert (training.output, training.name) == (str(there.parent), "mine")
+    assert (training.dataset.root, training.dataset.kind, training.classifier.arch) == ("CUB_200_2011", "cub", "mobilenet_v2")
+    there.mkdir(parents=True)
+    (there / "card.json").write_text("{}")
+    assert training_before(load_config("cub-full", changes)) is None, "it is trained"
+    assert training_before(load_config("demo")) is None
+
+
+def test_a_training_that_is_not_there_is_a_mistake() -> None:
+    message = refused(lambda: training_before(load_config("cub-full", {"dataset.root": "CUB_200_2011", "classifier.train": "bird"})))
+    assert message.startswith("bird: neither a preset (cub, cub-mobilenet")
