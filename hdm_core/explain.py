@@ -103,8 +103,8 @@ def explain_with(
     passes, entry = Passes(progress), get_method(method)
     with classifier.frozen() as network, torch.enable_grad():
         answer = None
-        if entry.layer and len(images) <= batch:
-            answer = answer_at(network, entry.layer(network, settings, images), images)
+        if (entry.layer or entry.from_input) and len(images) <= batch:
+            answer = answer_at(network, entry.layer(network, settings, images) if entry.layer else None, images)
             logits = answer.logits.detach()
         else:
             with torch.no_grad():

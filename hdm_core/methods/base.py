@@ -51,7 +51,8 @@ class Method:
     passes: Callable[[Any, int, int], int]  # settings, height, width -> passes an image with every network
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None  # those that depend on it: see `cost`
     backward: bool = True  # whether a pass has a backward; without one it costs a third to a half
-    layer: Callable[[nn.Module, Any, Tensor], nn.Module | None] | None = None  # network, settings, images -> the layer of `Job.answer`
+    layer: Callable[[nn.Module, Any, Tensor], nn.Module] | None = None  # network, settings, images -> the layer that `Job.answer` is of
+    from_input: bool = False  # whether `Job.answer` is of the input
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
         """Passes an image: those that the settings tell and those that the network adds, such as one for every channel of a layer.

@@ -32,5 +32,5 @@ GRADIENT = Method(
     default="paper",
     run=_run,
     passes=lambda settings, height, width: 1,
-    layer=lambda network, settings, images: None,  # the input
+    from_input=True,
 )

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from hdm_core import Classifier, explain, get_method
 from hdm_core.capture import last_spatial_layer
-from hdm_core.methods.cam import CAMSettings
 from pipeline.bench.bare import now, quartiles
 from pipeline.bench.libraries import PROGRAMS
 from pipeline.device import device_name
@@ -79,7 +78,7 @@ def bench_method(classifier: Classifier, images: Tensor, method: str, pairs: int
     images = images[:1] if method in REDUCED else images
     theirs = copy.deepcopy(classifier.module).eval()  # libraries leave hooks and gradients behind
     layer = theirs.get_submodule(changes["layer"]) if "layer" in changes else last_spatial_layer(theirs, images)
-    if issubclass(get_method(method).settings, CAMSettings):  # libraries are told the layer, and so are we
+    if get_method(method).layer is not None:  # libraries are told the layer, and so are we
         changes = {"layer": next(name for name, module in theirs.named_modules() if module is layer)}
     settings = get_method(method).configure(**changes)
 
