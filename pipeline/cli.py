@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -10,16 +9,15 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
+from rich.progress import Progress
 from rich.table import Table
-from rich.text import Text
 
 from pipeline.bench.cli import bench
+from pipeline.driving import BAD_INPUT, FAILED, drive
 from pipeline.errors import InputError, RunError, one_line
+from pipeline.printing import err, out, print_facts, print_json
 from pipeline.training.command import train
-
-DONE, FAILED, BAD_INPUT, UNEXPLAINED = 0, 1, 2, 3
 
 app = typer.Typer(
     help="Explains every image of a dataset.",
@@ -33,9 +31,6 @@ app.add_typer(bench, name="bench")
 app.command()(train)
 
 _log = logging.getLogger("pipeline")
-
-_out = Console(width=None if sys.stdout.isatty() else 200)
-_err = Console(stderr=True, width=None if sys.stderr.isatty() else 200)
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="a YAML file, or the name of a preset such as demo")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="the run's folder or URL, the one that holds run.json")]
@@ -58,10 +53,10 @@ def run(config: Config, output: Output = None, root: Root = None, limit: Limit =
     configuration = _config(config, output, root, limit, set_)
     if (training := training_before(configuration)) is not None:
         _log.info("%s is not trained yet: %s comes first", configuration.classifier.path, configuration.classifier.train)
-        with on_console(_err) as show:
+        with on_console(err) as show:
             train_classifier(training, show)
     plan, store = plan_run(configuration)
-    _explain(plan, store, as_json)
+    drive(plan, store, as_json)
 
 
 @app.command()
@@ -74,11 +69,11 @@ def plan(config: Config, output: Output = None, root: Root = None, limit: Limit 
     planned = make_plan(_config(config, output, root, limit, set_))
     cost = measure_cost(planned)
     if as_json:
-        _print_json({**planned.facts(), **asdict(cost)})
+        print_json({**planned.facts(), **asdict(cost)})
         return
     each = ", ".join(f"{method} {n:,}" for method, n in planned.passes_per_image.items())
     rates = f"{cost.seconds_per_pass * 1e3:.3g} ms a pass, {cost.seconds_per_forward * 1e3:.3g} ms a forward pass"
-    _facts(
+    print_facts(
         {
             "run": f"{planned.config.output}/{planned.config.name}",
             "images": f"{len(planned.samples):,} in {len(planned.shards):,} shards of {planned.config.compute.shard_size}",
@@ -101,29 +96,27 @@ def status(run: Run, as_json: Json = False) -> None:
     statuses = Counter(store.records()["status"].to_pylist())
     facts = {"run": store.url, "images": info["images"], "shards": info["shards"], "shards_done": len(done), "records": dict(statuses)}
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     state = "done" if len(done) == info["shards"] else "not done; run it again to go on"
     records = ", ".join(f"{count} {name}" for name, count in sorted(statuses.items())) or "none"
-    _facts({"run": store.url, "images": info["images"], "shards": f"{len(done)} of {info['shards']} ({state})", "records": records})
+    print_facts({"run": store.url, "images": info["images"], "shards": f"{len(done)} of {info['shards']} ({state})", "records": records})
 
 
 @app.command()
 def verify(run: Run, as_json: Json = False) -> None:
     """Read all of a run and compare its checksums; says which shards are damaged."""
-    from pipeline.store.verify import verify as compare
-
     store = _open(run)
-    verdict = compare(store)
+    verdict = _verify(store)
     if as_json:
-        _print_json({"run": store.url, **asdict(verdict)})
+        print_json({"run": store.url, **asdict(verdict)})
     else:
-        _facts({"run": store.url, "shards": verdict.shards, "objects": verdict.objects, "damaged shards": len(verdict.damaged)})
+        print_facts({"run": store.url, "shards": verdict.shards, "objects": verdict.objects, "damaged shards": len(verdict.damaged)})
         for index, wrongs in verdict.damaged.items():
-            _err.print(f"shard {index}: {'; '.join(wrongs)}", markup=False)
+            err.print(f"shard {index}: {'; '.join(wrongs)}", markup=False)
     if verdict.damaged:
         if not as_json:
-            _err.print(f"hdm repair {run} does them again", markup=False)
+            err.print(f"hdm repair {run} does them again", markup=False)
         raise typer.Exit(FAILED)
 
 
@@ -131,14 +124,13 @@ def verify(run: Run, as_json: Json = False) -> None:
 def repair(run: Run, as_json: Json = False) -> None:
     """Do a run's damaged and missing shards again."""
     from pipeline.store.verify import forget
-    from pipeline.store.verify import verify as compare
 
     store = _open(run)
-    verdict = compare(store)
+    verdict = _verify(store)
     plan, store = _replan(store)
     forget(store, verdict)
     _log.info("%d of %d committed shards are damaged", len(verdict.damaged), verdict.shards)
-    _explain(plan, store, as_json)
+    drive(plan, store, as_json)
 
 
 @app.command()
@@ -154,10 +146,10 @@ def tables(
     store = _open(run)
     table = aggregate(store)
     if as_json:
-        _print_json({"run": run, "tables": table.to_pylist()})
+        print_json({"run": run, "tables": table.to_pylist()})
         return
     laid_out = paper_tables(table, store.info()["name"])
-    _out.print(to_rich(laid_out)) if format_ == "text" else sys.stdout.write(FORMATS[format_](laid_out))
+    out.print(to_rich(laid_out)) if format_ == "text" else sys.stdout.write(FORMATS[format_](laid_out))
 
 
 @app.command()
@@ -168,7 +160,7 @@ def report(
     from pipeline.report import write_report
 
     page = write_report(_open(run), limit)
-    _print_json({"report": page}) if as_json else _out.print(page, markup=False, soft_wrap=True)
+    print_json({"report": page}) if as_json else out.print(page, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -194,7 +186,7 @@ def explain(
 
     section = load_section(classifier if classifier is not None else {"arch": arch, "weights": weights})
     facts = explain_image(image, out, section, method=method, preset=preset, target=target)
-    _print_json(facts) if as_json else _facts(facts)
+    print_json(facts) if as_json else print_facts(facts)
 
 
 @app.command()
@@ -206,17 +198,17 @@ def methods(as_json: Json = False) -> None:
         {"id": m.id, "title": m.title, "presets": list(m.presets), "default": m.default, "source": m.source} for m in METHODS.values()
     ]
     if as_json:
-        _print_json({"methods": entries})
+        print_json({"methods": entries})
         return
     table = Table("id", "presets", "source", box=None)
     for method in METHODS.values():
         table.add_row(method.id, ", ".join(method.presets), method.source)
-    _out.print(table)
+    out.print(table)
 
 
 def main() -> None:
     """Runs the command; a user's mistake becomes one line and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=_err, show_path=False, show_time=False)])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False, show_time=False)])
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:
         app()
@@ -235,77 +227,28 @@ def _config(source: str | dict[str, Any], output: str | None, root: str | None, 
     return load_config(source, {**parse_changes(assignments or []), **{key: value for key, value in given.items() if value is not None}})
 
 
-def _explain(plan: Any, store: Any, as_json: bool) -> None:
-    """Runs what is planned, aggregates, and prints what came of it."""
-    from pipeline.progress import clock, on_console
-    from pipeline.report import write_report
-    from pipeline.run import explain_run
-    from pipeline.tables import aggregate
-
-    _log.info("%s: %d images in %d shards, %d passes; %s", plan.config.name, len(plan.samples), len(plan.shards), plan.passes, store.url)
-    with on_console(_err) as show:
-        outcome = explain_run(plan, store, show)
-    table = aggregate(store)
-    page = write_report(store)
-    for item in outcome.set_aside:
-        _err.print(f"shard {item.shard.index} (rows {item.shard.start}-{item.shard.stop - 1}) was set aside: {item.error}", markup=False)
-    if as_json:
-        _print_json(
-            {
-                "run": store.url,
-                "report": page,
-                "images": outcome.images,
-                "shards": outcome.shards,
-                "resumed": outcome.resumed,
-                "passes": outcome.passes,
-                "seconds": round(outcome.seconds, 3),
-                "statuses": outcome.statuses,
-                "set_aside": [item.shard.index for item in outcome.set_aside],
-                "tables": table.to_pylist(),
-            }
-        )
-    else:
-        _print_tables(table)
-        _facts({"images": outcome.images, "passes": f"{outcome.passes:,} in {clock(outcome.seconds)}", "run": store.url, "report": page})
-    if outcome.unexplained:
-        _err.print(f"{outcome.unexplained} images could not be explained: see the records' status and error", markup=False)
-        raise typer.Exit(UNEXPLAINED)
-
-
 def _open(run: str) -> Any:
     from pipeline.store import RunStore
 
     return RunStore.open(run)
 
 
+def _verify(store: Any) -> Any:
+    """Compares a run's checksums, with a bar on a terminal."""
+    from pipeline.store.verify import verify as compare
+
+    with Progress(console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("shards", total=None)
+        return compare(store, lambda done, shards: bar.update(task, completed=done, total=shards))
+
+
 def _replan(store: Any) -> tuple[Any, Any]:
-    """The plan of a run that is there, from its own configuration, wherever the run now lies."""
+    """The plan of a run that is there, from its own configuration, wherever the run now lies and whatever its folder is called."""
     from pipeline.run import plan_run
 
-    config = {**store.info()["config"], "output": store.url.rpartition("/")[0]}
+    output, _, name = store.url.rpartition("/")
+    config = {**store.info()["config"], "output": output, "name": name}
     return plan_run(_config(config, None, None, None, None))
-
-
-def _print_json(facts: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
-
-
-def _facts(facts: dict[str, Any]) -> None:
-    table = Table(box=None, show_header=False)
-    for name, value in facts.items():
-        table.add_row(name, Text(str(value), overflow="fold"))
-    _out.print(table)
-
-
-def _print_tables(table: Any) -> None:
-    from pipeline.tables import layout_table
-
-    head, rows = layout_table(table)
-    shown = Table(*head, box=None)
-    for row in rows:
-        shown.add_row(*row)
-    _out.print(shown)
-    _out.print("mean ± half of the 95% interval; * the best; ↓ less is better, ↑ more is better", markup=False)
 
 
 def _fail(message: str, code: int) -> None:

@@ -130,7 +130,9 @@ class ComputeConfig(Section):
     batch: Count | Literal["auto"] = Field("auto", description="images through the network at once")
     precision: Precision | Literal["auto"] = Field("auto", description="of the network while masks are trained; auto is bfloat16 on GPUs")
     attempts: Count = Field(3, description="how often a shard is tried before it is set aside")
-    stall: float = Field(3600, gt=0, description="seconds without a pass after which a worker is taken for hung, and replaced")
+    stall: float = Field(
+        21600, gt=0, description="seconds without a pass after which a worker is taken for hung; longer than measuring a batch takes"
+    )
     lease: float = Field(60, gt=0, description="seconds after which another driver takes over a shard whose worker is silent")
     sole_driver: bool = Field(False, description="work without leases: promises that no second driver is started on the run")
     ray_address: str | None = Field(None, description="a Ray cluster to join; without one Ray is started here")

@@ -63,7 +63,7 @@ class Pool:
     attempts: int
     on_done: Callable[[ShardReport], None]
     on_tick: Callable[[int], None]
-    stall: float = 3600.0
+    stall: float = 21600.0
     pause: float = 15.0
     _queue: deque[Shard] = field(default_factory=deque)
     _held: list[tuple[float, Shard]] = field(default_factory=list)

@@ -66,8 +66,7 @@ def plan_run(config: RunConfig) -> tuple[Plan, RunStore]:
             f"{store.url}: this storage ignores the conditions of writes, so that two drivers could not share the run; "
             "promise with compute.sole_driver=true that no second one is started, or use other storage"
         )
-    store.storage.patience = PATIENCE
-    return plan, store
+    return plan, RunStore.at(config, PATIENCE)
 
 
 def explain_run(plan: Plan, store: RunStore, show: Show) -> Outcome:

@@ -54,8 +54,7 @@ class Worker:
         self._config = config
         self._device = pick_device(config.compute.gpus_per_worker)
         self._classifier = load_classifier(config.classifier, config.seed).to(self._device)
-        self._store = RunStore.at(config)
-        self._store.storage.patience = PATIENCE
+        self._store = RunStore.at(config, PATIENCE)
         self._batch = config.compute.fixed_batch or fastest_batch(
             self._classifier, preprocess_of(self._classifier).crop, config.compute.fixed_precision
         )

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from pipeline.printing import err, out
 
 if TYPE_CHECKING:  # Ray takes seconds to import: only the command that needs it pays
     from torch import Tensor
@@ -19,9 +20,6 @@ if TYPE_CHECKING:  # Ray takes seconds to import: only the command that needs it
     from pipeline.bench.pareto import Point
 
 bench = typer.Typer(help="Measure this project against the limit and against its own baselines.", no_args_is_help=True)
-
-_out = Console(width=None if sys.stdout.isatty() else 200)
-_err = Console(stderr=True)
 
 Arch = Annotated[list[str] | None, typer.Option(help="torchvision networks; MobileNetV2 if none is named")]
 Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random ones if not given")]
@@ -52,7 +50,7 @@ def engine(
     shown = _pictures(images, crop, threads)
     results = []
     for name in arch or ["mobilenet_v2", "resnet50"]:
-        _err.print(f"{name}: {pairs} pairs ...", markup=False)
+        err.print(f"{name}: {pairs} pairs ...", markup=False)
         results.append(bench_engine(_classifier(name, weights), shown, settings, pairs).facts())
     _show("engine", results, as_json)
 
@@ -80,7 +78,7 @@ def metrics(
     for name in arch or ["mobilenet_v2"]:
         classifier = _classifier(name, weights)
         for protocol in ("paper", "rise"):
-            _err.print(f"{name}, {protocol}: {pairs} pairs ...", markup=False)
+            err.print(f"{name}, {protocol}: {pairs} pairs ...", markup=False)
             results.append(bench_metrics(classifier, shown, maps, MetricSettings(protocol=protocol), pairs).facts())
     _show("metrics", results, as_json)
 
@@ -105,7 +103,7 @@ def methods(
     shown, classifier = _pictures(images, crop, threads), _classifier("mobilenet_v2", weights)
     results = []
     for name in chosen:
-        _err.print(f"{name}: {pairs} pairs ...", markup=False)
+        err.print(f"{name}: {pairs} pairs ...", markup=False)
         results.append(bench_method(classifier, shown, name, pairs))
     if as_json:
         sys.stdout.write(json.dumps({"methods": [result.facts() for result in results]}) + "\n")
@@ -115,7 +113,7 @@ def methods(
         changed = ", ".join(f"{key} {value}" for key, value in result.settings.items())
         cells = [result.method, result.library, str(result.images), changed, f"{result.ours_ms:.1f}", f"{result.library_ms:.1f}"]
         table.add_row(*cells, f"{result.ratio:.2f} ({_text(result.ratio_range)})")
-    _out.print(table)
+    out.print(table)
 
 
 @bench.command()
@@ -146,7 +144,7 @@ def pareto(
     chosen = candidates(None if only is None else only.split(","))
 
     def show(name: str) -> Show:
-        return every(30, lambda state: _err.print(f"{name}: {state.line()}", markup=False, highlight=False))
+        return every(30, lambda state: err.print(f"{name}: {state.line()}", markup=False, highlight=False))
 
     points, pictures = [], {}
     for config in configs:
@@ -162,8 +160,8 @@ def pareto(
         facts = {"split": split, "points": [asdict(point) for point in points], "pictures": [str(folder / name) for name in pictures]}
         sys.stdout.write(json.dumps(facts) + "\n")
     else:
-        _out.print(_points_table(points))
-        _out.print(*(str(folder / name) for name in pictures), sep="\n", markup=False, soft_wrap=True)
+        out.print(_points_table(points))
+        out.print(*(str(folder / name) for name in pictures), sep="\n", markup=False, soft_wrap=True)
 
 
 @bench.command()
@@ -183,15 +181,15 @@ def truth(
 
     if figure is not None and Path(figure).suffix not in SUFFIXES:
         raise InputError(f"--figure {figure}: choose a name that ends with {' or '.join(SUFFIXES)}")
-    result, made, maps = bench_truth(images, seed, only and only.split(","), lambda line: _err.print(line, markup=False))
+    result, made, maps = bench_truth(images, seed, only and only.split(","), lambda line: err.print(line, markup=False))
     if figure is not None:
         Path(figure).parent.mkdir(parents=True, exist_ok=True)
         Path(figure).write_bytes(truth_figure(made, maps, Path(figure).suffix))
     if as_json:
         sys.stdout.write(json.dumps({"truth": result.facts()}) + "\n")
     else:
-        _out.print(truth_table(result))
-        _out.print(*truth_lines(result), sep="\n", markup=False, highlight=False)
+        out.print(truth_table(result))
+        out.print(*truth_lines(result), sep="\n", markup=False, highlight=False)
 
 
 def _points_table(points: Sequence[Point]) -> Table:
@@ -232,7 +230,7 @@ def _show(what: str, results: list[dict[str, Any]], as_json: bool) -> None:
     table = Table("", *(str(result["network"]) for result in results), box=None)
     for key in list(results[0])[1:]:
         table.add_row(key, *(_text(result[key]) for result in results))
-    _out.print(table)
+    out.print(table)
 
 
 def _text(value: object) -> str:

@@ -31,16 +31,13 @@ class RunStore:
         self.storage = storage
 
     @classmethod
-    def at(cls, config: RunConfig) -> RunStore:
-        """The place of a configuration's run.
+    def at(cls, config: RunConfig, patience: float = 10.0) -> RunStore:
+        """The place of a configuration's run, with the patience of `Storage`.
 
         Raises:
             InputError: if the output's protocol is unknown.
         """
-        try:
-            return cls(Storage(f"{config.output.removesuffix('/')}/{config.name}", config.storage))
-        except (ValueError, ImportError) as error:
-            raise InputError(f"output {config.output}: {one_line(error)}") from None
+        return cls(Storage.of(config.output, config.name, config.storage, patience))
 
     @classmethod
     def open(cls, url: str, options: dict[str, Any] | None = None) -> RunStore:

@@ -22,6 +22,8 @@ from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
+from pipeline.errors import InputError, one_line
+
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
@@ -51,6 +53,18 @@ class Storage:
         self.fs, root = fsspec.core.url_to_fs(url, **(self.options if "://" in url else {}))
         self.root = root.rstrip("/")
         self.local = isinstance(self.fs, LocalFileSystem)
+
+    @classmethod
+    def of(cls, output: str, name: str, options: Mapping[str, Any], patience: float = 10.0) -> Storage:
+        """The folder `name` below an output.
+
+        Raises:
+            InputError: if the output's protocol is unknown.
+        """
+        try:
+            return cls(f"{output.removesuffix('/')}/{name}", options, patience)
+        except (ValueError, ImportError) as error:
+            raise InputError(f"output {output}: {one_line(error)}") from None
 
     def __reduce__(self) -> tuple[type[Storage], tuple[str, dict[str, Any], float]]:
         return Storage, (self.url(""), self.options, self.patience)  # a file system's connections do not travel
@@ -117,7 +131,10 @@ class Storage:
     def replace(self, name: str, data: bytes, tag: str) -> bool:
         """Writes an object if its tag is still this one: of several writers exactly one gets True, if their data differ."""
         if not self.local:
-            return self._conditionally(name, data, IfMatch=tag)
+            try:
+                return self._conditionally(name, data, IfMatch=tag)
+            except FileNotFoundError:  # some servers say so of an object that is gone
+                return False
         # Files know no condition: those who replace a folder's files take turns.
         with FileLock(self.path(f"{name.rpartition('/')[0]}/.lock"), timeout=self.patience):
             if not self.exists(name) or _sha256(self.read(name)) != tag:
@@ -168,8 +185,8 @@ class Storage:
         try:
             self._patiently(lambda: self.fs.pipe_file(self.path(name), data, **condition))
         except OSError as error:
-            if not isinstance(error, (FileExistsError, FileNotFoundError)) and error.errno != errno.EINVAL:
-                raise  # not what object stores answer to a condition that does not hold
+            if not _is_refusal(error):
+                raise
             # The answer to a first try may have been lost on the way, and the second failed on what the first had written.
             try:
                 return self.read(name) == data
@@ -211,6 +228,12 @@ def _may_pass(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return not isinstance(error, _LASTING) and error.errno not in _LASTING_NUMBERS
     return isinstance(error, (*S3_RETRYABLE_ERRORS, ClientError))
+
+
+def _is_refusal(error: OSError) -> bool:
+    """Whether an object store wrote nothing because the condition does not hold."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    return isinstance(error, FileExistsError) or answer.get("Error", {}).get("Code") in {"PreconditionFailed", "412"}
 
 
 def _sha256(data: bytes) -> str:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-_err = Console(stderr=True, width=None if sys.stderr.isatty() else 200)
+from pipeline.printing import err, print_facts, print_json
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="a YAML file, or the name of a preset such as cub-mobilenet")]
 Output = Annotated[str | None, typer.Option(help="where classifiers are kept: a folder or a URL")]
@@ -33,14 +29,10 @@ def train(config: Config, output: Output = None, root: Root = None, set_: Set = 
 
     given = {"output": output, "dataset.root": root}
     changes = {**parse_changes(set_ or []), **{key: value for key, value in given.items() if value is not None}}
-    with on_console(_err) as show:
+    with on_console(err) as show:
         trained = train_classifier(load(config, changes, TrainConfig, train_presets()), show)
     if as_json:
-        sys.stdout.write(json.dumps(trained.facts(), ensure_ascii=False) + "\n")
+        print_json(trained.facts())
         return
-    table = Table(box=None, show_header=False)
-    table.add_row("classifier", trained.url)
-    for name, value in trained.card.metrics.items():
-        table.add_row(name.replace("_", " "), f"{value:.4g}")
-    table.add_row("time", clock(trained.seconds))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    metrics = {name.replace("_", " "): f"{value:.4g}" for name, value in trained.card.metrics.items()}
+    print_facts({"classifier": trained.url, **metrics, "time": clock(trained.seconds)})

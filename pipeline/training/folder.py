@@ -41,10 +41,7 @@ class Folder:
         Raises:
             InputError: if the output's protocol is unknown.
         """
-        try:
-            return cls(Storage(f"{config.output.removesuffix('/')}/{config.name}", config.storage))
-        except (ValueError, ImportError) as error:
-            raise InputError(f"output {config.output}: {one_line(error)}") from None
+        return cls(Storage.of(config.output, config.name, config.storage))
 
     @property
     def url(self) -> str:
@@ -123,4 +120,4 @@ class Folder:
             save_checkpoint(network, card, place)
             for name in (MODEL, CARD):
                 self.storage.write(name, Path(place, name).read_bytes())
-        self.storage.fs.rm_file(self.storage.path(STATE))
+        self.storage.remove(STATE)

@@ -77,11 +77,10 @@ class Pictures:
 
     def _read(self, item: Item) -> tuple[Tensor | None, str, str]:
         try:
-            picture = read_picture(item.sample, self._storage)
+            picture = read_picture(item.sample, self._storage, self.preprocess)
         except UnreadableError as error:
             return None, "", one_line(error)
-        small = F.resize(picture.image, [self.preprocess.resize], interpolation=self.preprocess.interpolation, antialias=True)
-        return F.pil_to_tensor(small), picture.sha256, ""
+        return F.pil_to_tensor(picture.image), picture.sha256, ""
 
 
 class Seen(Dataset[tuple[Tensor, int]]):

@@ -5,6 +5,7 @@ The last has no versions to compare, and looks before it creates instead of doin
 
 from __future__ import annotations
 
+import errno
 import pickle
 import threading
 import uuid
@@ -274,6 +275,19 @@ def test_what_is_gone_or_changed_is_not_replaced(shared: Storage) -> None:
 def test_whether_conditions_are_kept_is_found_out_and_leaves_nothing(storage: Storage) -> None:
     assert storage.is_conditional() is not storage.url("").startswith("memory:")
     assert storage.names("leases") == []
+
+
+def test_a_write_that_fails_for_another_reason_is_no_lost_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made up: the server of these tests refuses nothing as invalid."""
+    storage = Storage(f"memory://{uuid.uuid4().hex}")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EINVAL, "the bucket wants another kind of encryption")
+
+    monkeypatch.setattr(storage.fs, "pipe_file", refuse)
+    for write in (lambda: storage.create("a", b"1"), lambda: storage.replace("a", b"1", "tag")):
+        with pytest.raises(OSError, match="encryption"):
+            write()
 
 
 # On a disk alone

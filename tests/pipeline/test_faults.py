@@ -159,12 +159,15 @@ def test_s3_that_is_away_for_a_while(folder: Path, undisturbed: dict[str, Any], 
 
 def test_what_was_damaged_is_repaired(folder: Path, undisturbed: dict[str, Any]) -> None:
     _, store = explained(settings(folder, "damaged"))
-    (Path(store.url) / "maps.zarr/hdm/c/1/0/0").write_bytes(b"")
-    (Path(store.url) / "records/part-000003.parquet").unlink()
-    done = hdm("repair", store.url)
+    moved = Path(store.url).with_name("elsewhere")
+    Path(store.url).rename(moved)
+    (moved / "maps.zarr/hdm/c/1/0/0").write_bytes(b"")
+    (moved / "records/part-000003.parquet").unlink()
+    done = hdm("repair", moved)
     assert done.returncode == 0, done.stderr
     assert "2 of 4 committed shards are damaged" in done.stderr
-    assert contents(store) == undisturbed
+    assert contents(RunStore.open(str(moved))) == undisturbed
+    assert not Path(store.url).exists(), "the run is where it was moved to"
 
 
 def test_a_disk_that_fills_up_ends_the_run_and_the_next_goes_on(folder: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:

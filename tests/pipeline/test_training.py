@@ -143,6 +143,28 @@ def test_two_workers_train_together(images: Path, tmp_path: Path) -> None:
     Classifier.from_checkpoint(tmp_path / "two")
 
 
+@pytest.mark.slow
+def test_a_run_trains_its_classifier_first(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "training.yaml").write_text(yaml.safe_dump(training(images)))
+    classifier = {"source": "checkpoint", "path": str(tmp_path / "classifiers" / "first"), "train": str(tmp_path / "training.yaml")}
+    run = {
+        "name": "run",
+        "dataset": {"kind": "folder", "root": str(images), "limit": 4},
+        "classifier": classifier,
+        "methods": ["grad_cam"],
+        "compute": {"workers": 1, "shard_size": 4},
+        "output": str(tmp_path / "runs"),
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    done = hdm("run", tmp_path / "run.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["statuses"] == {"ok": 4}
+    assert "is not trained yet" in done.stderr
+    assert "epoch 4 of 4" in done.stderr
+    info = json.loads((tmp_path / "runs" / "run" / "run.json").read_text())
+    assert info["model_fingerprint"] == Classifier.from_checkpoint(classifier["path"]).fingerprint()
+
+
 def test_the_test_images_have_no_say(images: Path, folder: Path, tmp_path: Path) -> None:
     """With other pictures in the place of the test images the weights are the same, byte for byte."""
     other = colours(tmp_path / "images")
