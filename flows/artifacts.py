@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from uuid import UUID
 
 import pyarrow as pa
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
 
+from pipeline.drift import Drift
+from pipeline.drift.statistics import Estimate
+from pipeline.drift.summary import QUANTITIES
 from pipeline.progress import State, clock, every
+from pipeline.reexplain import Again
 from pipeline.run import Outcome
 from pipeline.store import RunStore
 from pipeline.tables import layout_table
@@ -73,6 +78,35 @@ def table_artifact(key: str, table: pa.Table) -> None:
     )
 
 
+def changes_artifact(key: str, again: Again) -> None:
+    """What is new, changed, gone and reused since the last run, and why."""
+    counts = Counter((change.state, change.why) for change in again.changes)
+    create_table_artifact(
+        table=[{"images": count, "": state, "why": why} for (state, why), count in counts.most_common()],
+        key=key,
+        description=again.line(),
+    )
+
+
+def drift_artifact(key: str, drift: Drift, exceeded: list[str], page: str) -> None:
+    """What changed between two runs: the means over all images, a row a method."""
+    found = {(s.method, s.quantity): s.estimate for s in drift.statistics if s.class_name is None}
+    quantities = [quantity for quantity in QUANTITIES if any(found[method, quantity].mean is not None for method in drift.methods)]
+    verdict = f"limits exceeded: {'; '.join(exceeded)}" if exceeded else "no limit is exceeded"
+    create_table_artifact(
+        table=[{"method": method, **{q: _text(found[method, q]) for q in quantities}} for method in drift.methods],
+        key=key,
+        description=f"{drift.images.line()}; {verdict}; the page: `{page}`",
+    )
+
+
+def _text(estimate: Estimate) -> str:
+    if estimate.mean is None:
+        return "-"
+    interval = "" if estimate.low is None or estimate.high is None else f" ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate.mean:.3f}{interval}"
+
+
 def summary_artifact(key: str, store: RunStore, outcome: Outcome, page: str) -> None:
     """What was done, at which cost, and where the results are."""
     statuses = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items())) or "no image"
@@ -83,7 +117,10 @@ def summary_artifact(key: str, store: RunStore, outcome: Outcome, page: str) -> 
         f"- report: `{page}`",
         f"- images: {statuses}",
         f"- shards: {outcome.shards}, of which {outcome.resumed} were done before",
-        f"- this time: {outcome.passes:,} passes in {clock(outcome.seconds)}",
+        f"- this time: {outcome.passes:,} passes in {clock(outcome.seconds)}; {outcome.worker_seconds / 3600:.2f} worker-hours, "
+        f"{outcome.gpu_hours:.2f} GPU-hours",
     ]
+    if pictures := [name for name in store.storage.names("report/images") if name.endswith(".jpg")]:
+        lines.append(f"- {len(pictures)} pictures, such as `{store.storage.url(f'report/images/{pictures[0]}')}`")
     lines += [f"- shard {item.shard.index} was set aside: `{item.error}`" for item in outcome.set_aside]
     create_markdown_artifact(markdown="\n".join(lines), key=key)

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from typing import Any, cast
 
-from prefect import flow, get_run_logger, runtime, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
-from prefect.variables import Variable
-from slugify import slugify
+from prefect.states import Failed
 
-from flows.artifacts import ProgressArtifact, TrainingArtifact, summary_artifact, table_artifact
+from flows.explaining import finish, train_first
+from flows.parameters import Changes, Config, Limit, Output, Root, changes_of, hint, run_name
 from pipeline.errors import InputError
 from pipeline.loading import load_config
 from pipeline.plan import Plan
-from pipeline.report import write_report
-from pipeline.run import Outcome, explain_run, plan_run
+from pipeline.run import plan_run
 from pipeline.store import RunStore
-from pipeline.tables import aggregate as aggregate_run
-from pipeline.training.first import training_before
-from pipeline.training.run import train as train_classifier
-
-
-def _run_name() -> str:
-    return f"{runtime.flow_run.parameters['config']} {datetime.now(UTC):%Y-%m-%d %H:%M}"
 
 
 @task(name="plan", cache_policy=NO_CACHE)
@@ -34,8 +24,7 @@ def plan(config: str, changes: dict[str, Any]) -> tuple[Plan, RunStore] | State[
     """Reads the configuration, lists the dataset, loads the classifier, which may have to be trained first, and lays the run out."""
     try:
         configuration = load_config(config, changes)
-        if (training := training_before(configuration)) is not None:
-            train_classifier(training, TrainingArtifact(slugify(f"{training.name} training")))
+        train_first(configuration)
         planned, store = plan_run(configuration)
     except InputError as error:  # somebody's mistake: one line in the interface, no traceback
         return Failed(message=str(error))
@@ -43,59 +32,19 @@ def plan(config: str, changes: dict[str, Any]) -> tuple[Plan, RunStore] | State[
     return planned, store
 
 
-@task(name="explain", cache_policy=NO_CACHE)
-def explain(planned: Plan, store: RunStore) -> Outcome | State[Any]:
-    """Explains every shard that is not committed, on Ray; running the flow again goes on where it was."""
-    try:
-        return explain_run(planned, store, ProgressArtifact(slugify(f"{planned.config.name} progress")))
-    except InputError as error:
-        return Failed(message=str(error))
-
-
-@task(name="aggregate", cache_policy=NO_CACHE)
-def aggregate(store: RunStore, name: str) -> None:
-    """Records become tables.parquet and a table artifact."""
-    table_artifact(slugify(f"{name} metrics"), aggregate_run(store))
-
-
-@task(name="report", cache_policy=NO_CACHE)
-def report(store: RunStore, outcome: Outcome, name: str) -> str:
-    """Writes the page of pictures, and a summary artifact that leads to it."""
-    page: str = write_report(store)
-    summary_artifact(slugify(f"{name} summary"), store, outcome, page)
-    return page
-
-
-@flow(name="hdm", flow_run_name=_run_name)
-def hdm(
-    config: str = "demo",
-    root: str | None = None,
-    output: str | None = None,
-    limit: int | None = None,
-    changes: dict[str, Any] | None = None,
-) -> State[Any]:
+@flow(name="hdm", flow_run_name=run_name)
+def hdm(config: Config = "demo", root: Root = None, output: Output = None, limit: Limit = None, changes: Changes = None) -> State[Any]:
     """Explains every image of a dataset.
 
     Args:
         config: a preset such as demo, cub-full or pm-full, or the path or URL of a YAML file.
         root: the dataset's root. Where it is not given, the Prefect variable named after the preset is taken, such as cub_full_root.
-        output: where runs are kept, a folder or a URL.
+        output: where runs are kept, a folder or a URL. Where it is not given, the Prefect variable hdm_output is taken.
         limit: at most so many images.
         changes: other keys of the configuration, such as {"compute.workers": 2}.
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
-    variable = f"{slugify(config, separator='_')}_root"
-    given = {"dataset.root": root or Variable.get(variable, default=None), "output": output, "dataset.limit": limit}
-    planning = plan(config, {key: value for key, value in given.items() if value is not None} | (changes or {}), return_state=True)
+    planning = plan(config, changes_of(config, root, output, limit, changes), return_state=True)
     if planning.is_failed():
-        hint = f", the flow's parameter root or the Prefect variable {variable}" if "root is missing" in str(planning.message) else ""
-        return Failed(message=f"{planning.message}{hint}")
-    planned, store = cast("tuple[Plan, RunStore]", planning.result())
-    explaining = explain(planned, store, return_state=True)
-    if explaining.is_failed():
-        return Failed(message=explaining.message)
-    outcome = cast("Outcome", explaining.result())
-    aggregate(store, planned.config.name)
-    page = report(store, outcome, planned.config.name)
-    left_out = f"; {outcome.unexplained} images could not be explained, see their status" if outcome.unexplained else ""
-    return Completed(message=f"{outcome.images} images; maps and records: {store.url}; report: {page}{left_out}")
+        return Failed(message=hint(str(planning.message), config))
+    return finish(*cast("tuple[Plan, RunStore]", planning.result()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pkgutil
 from dataclasses import replace
 from typing import Any
@@ -70,6 +72,20 @@ def preprocess_of(classifier: Classifier) -> Preprocess:
     if classifier.preprocess is None:
         raise ValueError(f"{classifier.name} has no preprocess")
     return classifier.preprocess
+
+
+def interface_of(classifier: Classifier) -> dict[str, Any]:
+    """What beside its weights says what a classifier answers: how images are prepared for it, and a checksum of its classes' names."""
+    view = preprocess_of(classifier)
+    names = json.dumps(classifier.class_names).encode()
+    return {
+        "resize": view.resize,
+        "crop": view.crop,
+        "mean": list(view.mean),
+        "std": list(view.std),
+        "interpolation": view.interpolation.value,
+        "classes_sha256": hashlib.sha256(names).hexdigest(),
+    }
 
 
 def _load(config: ClassifierConfig, classes: int | tuple[str, ...] | None, seed: int) -> Classifier:

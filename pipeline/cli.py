@@ -16,7 +16,9 @@ from rich.table import Table
 from pipeline.bench.cli import bench
 from pipeline.driving import BAD_INPUT, FAILED, drive
 from pipeline.errors import InputError, RunError, one_line
+from pipeline.options import Config, Json, Limit, Output, Root, Run, Set, configuration, train_first
 from pipeline.printing import err, out, print_facts, print_json
+from pipeline.reexplain.command import reexplain
 from pipeline.training.command import train
 
 app = typer.Typer(
@@ -29,33 +31,19 @@ app = typer.Typer(
 
 app.add_typer(bench, name="bench")
 app.command()(train)
+app.command()(reexplain)
 
 _log = logging.getLogger("pipeline")
-
-Config = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="a YAML file, or the name of a preset such as demo")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="the run's folder or URL, the one that holds run.json")]
-Output = Annotated[str | None, typer.Option(help="where runs are kept: a folder or a URL")]
-Root = Annotated[str | None, typer.Option(help="the dataset's root, for presets that have none")]
-Limit = Annotated[int | None, typer.Option(min=1, help="at most so many images")]
-Shown = Annotated[int, typer.Option("--limit", min=1, help="at most so many images on the page")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a key, such as compute.workers=2")]
-Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object on standard output")]
 
 
 @app.command()
 def run(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
     """Explain a dataset; running it again goes on where it was."""
     from pipeline.run import plan_run
-    from pipeline.training.first import training_before
-    from pipeline.training.progress import on_console
-    from pipeline.training.run import train as train_classifier
 
-    configuration = _config(config, output, root, limit, set_)
-    if (training := training_before(configuration)) is not None:
-        _log.info("%s is not trained yet: %s comes first", configuration.classifier.path, configuration.classifier.train)
-        with on_console(err) as show:
-            train_classifier(training, show)
-    plan, store = plan_run(configuration)
+    chosen = configuration(config, output, root, limit, set_)
+    train_first(chosen)
+    plan, store = plan_run(chosen)
     drive(plan, store, as_json)
 
 
@@ -66,7 +54,7 @@ def plan(config: Config, output: Output = None, root: Root = None, limit: Limit 
     from pipeline.plan import make_plan
     from pipeline.progress import clock
 
-    planned = make_plan(_config(config, output, root, limit, set_))
+    planned = make_plan(configuration(config, output, root, limit, set_))
     cost = measure_cost(planned)
     if as_json:
         print_json({**planned.facts(), **asdict(cost)})
@@ -220,13 +208,6 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _config(source: str | dict[str, Any], output: str | None, root: str | None, limit: int | None, assignments: list[str] | None) -> Any:
-    from pipeline.loading import load_config, parse_changes
-
-    given = {"output": output, "dataset.root": root, "dataset.limit": limit}
-    return load_config(source, {**parse_changes(assignments or []), **{key: value for key, value in given.items() if value is not None}})
-
-
 def _open(run: str) -> Any:
     from pipeline.store import RunStore
 
@@ -248,7 +229,7 @@ def _replan(store: Any) -> tuple[Any, Any]:
 
     output, _, name = store.url.rpartition("/")
     config = {**store.info()["config"], "output": output, "name": name}
-    return plan_run(_config(config, None, None, None, None))
+    return plan_run(configuration(config, None, None, None, None))
 
 
 def _fail(message: str, code: int) -> None:

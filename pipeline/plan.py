@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hdm_core import Classifier, get_method
 from hdm_core.settings import DMSettings, HDMSettings
-from pipeline.classifiers import count_classes, load_classifier, preprocess_of
+from pipeline.classifiers import count_classes, interface_of, load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample, list_samples
 from pipeline.errors import InputError
@@ -42,6 +42,7 @@ class Plan:
         side: maps are side x side pixels.
         fingerprint: of the classifier's weights.
         passes_per_image: method -> forward and backward passes, for all classes of an image that are explained.
+        interface: what beside its weights says what the classifier answers, of `interface_of`.
     """
 
     config: RunConfig
@@ -50,6 +51,7 @@ class Plan:
     side: int
     fingerprint: str
     passes_per_image: dict[str, int]
+    interface: dict[str, Any] = field(default_factory=dict)
 
     @property
     def passes(self) -> int:
@@ -103,7 +105,7 @@ def make_plan(config: RunConfig) -> Plan:
     passes = {method: config.ranks * count for method, count in _passes(config, classifier, image).items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
-    return Plan(config, samples, shards, side, classifier.fingerprint(), passes)
+    return Plan(config, samples, shards, side, classifier.fingerprint(), passes, interface_of(classifier))
 
 
 def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:

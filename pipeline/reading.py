@@ -12,6 +12,7 @@ from torch import Tensor
 from hdm_core import Preprocess
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample
+from pipeline.datasets.contents import truth_sha256
 from pipeline.datasets.images import Picture, UnreadableError, read_picture, read_region
 from pipeline.errors import one_line
 
@@ -38,25 +39,40 @@ class Seen:
 
 @dataclass(frozen=True)
 class Unseen:
-    """A sample whose image could not be read, and why."""
+    """A sample whose image could not be read, and why.
+
+    Attributes:
+        facts: for images.parquet: the checksum of a file that is there and no image.
+    """
 
     row: int
     error: str
+    facts: dict[str, Any]
 
 
-def read_batches(samples: Sequence[Sample], config: RunConfig, preprocess: Preprocess, batch: int) -> Iterator[list[Seen | Unseen]]:
-    """The samples in order, `batch` at a time: no more than that many pictures are held at once."""
+def read_batches(
+    samples: Sequence[Sample], config: RunConfig, preprocess: Preprocess, batch: int, rows: Sequence[int] | None = None
+) -> Iterator[list[Seen | Unseen]]:
+    """The samples in order, or those of some rows, `batch` at a time: no more than that many pictures are held at once."""
+    wanted = range(len(samples)) if rows is None else rows
 
     def read(row: int) -> Seen | Unseen:
         try:
             picture = read_picture(samples[row], config.storage, preprocess)
             region, kind = read_region(samples[row], picture, preprocess, config.storage)
+            truth = truth_sha256(samples[row], config.storage)
         except UnreadableError as error:
-            return Unseen(row, one_line(error))
+            return Unseen(row, one_line(error), {"sha256": error.sha256})
         width, height = picture.size
-        facts = {"sha256": picture.sha256, "width": width, "height": height, "crop": preprocess.crop_box(width, height)}
+        facts = {
+            "sha256": picture.sha256,
+            "truth_sha256": truth,
+            "width": width,
+            "height": height,
+            "crop": preprocess.crop_box(width, height),
+        }
         return Seen(row, picture, region, kind, facts)
 
     with ThreadPoolExecutor(_READERS) as readers:
-        for start in range(0, len(samples), batch):
-            yield list(readers.map(read, range(start, min(start + batch, len(samples)))))
+        for start in range(0, len(wanted), batch):
+            yield list(readers.map(read, wanted[start : start + batch]))

@@ -19,6 +19,7 @@ from pipeline.progress import Show, Stopwatch
 from pipeline.store import RunStore
 from pipeline.store.leases import Silences
 from pipeline.store.records import worst_statuses
+from pipeline.store.reuse import Reuse
 from pipeline.store.storage import PATIENCE
 from pipeline.worker import ShardReport, Worker
 
@@ -34,6 +35,7 @@ class Outcome:
         statuses: how many images ended how in all committed shards, under the worst of their methods' statuses.
         set_aside: shards that failed as often as they may.
         passes, seconds: of this driver.
+        worker_seconds: that its workers spent on shards, and gpu_hours of them.
     """
 
     url: str
@@ -42,6 +44,8 @@ class Outcome:
     resumed: int
     passes: int = 0
     seconds: float = 0.0
+    worker_seconds: float = 0.0
+    gpu_hours: float = 0.0
     statuses: dict[str, int] = field(default_factory=dict)
     set_aside: list[SetAside] = field(default_factory=list)
 
@@ -58,9 +62,21 @@ def plan_run(config: RunConfig) -> tuple[Plan, RunStore]:
     Raises:
         InputError: if anything about it cannot work; nothing was started.
     """
-    plan = make_plan(config)
+    return lay_out(make_plan(config))
+
+
+def lay_out(plan: Plan, reuse: Reuse | None = None) -> tuple[Plan, RunStore]:
+    """Lays a planned run out on storage, or finds it there.
+
+    Args:
+        reuse: what a new run takes from earlier ones.
+
+    Raises:
+        InputError: if it is there of another plan, or the storage cannot be used.
+    """
+    config = plan.config
     store = RunStore.at(config)
-    store.create(plan)
+    store.create(plan, reuse)
     if not config.compute.sole_driver and not store.storage.is_conditional():
         raise InputError(
             f"{store.url}: this storage ignores the conditions of writes, so that two drivers could not share the run; "
@@ -89,26 +105,31 @@ def explain_run(plan: Plan, store: RunStore, show: Show) -> Outcome:
             resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
             staffing = staff(plan.config.compute, resources, len(todo))
             _log.info("%s", staffing.note)
-            _work(plan, todo, staffing, outcome, show)
+            _work(plan, store, todo, staffing, outcome, show)
     outcome.statuses = worst_statuses(store.records())
     return outcome
 
 
-def _work(plan: Plan, todo: list[Shard], staffing: Staffing, outcome: Outcome, show: Show) -> None:
-    images, open_images = len(plan.samples), sum(len(shard) for shard in todo)
-    watch = Stopwatch(images - open_images, images, open_images * sum(plan.passes_per_image.values()))
+def _work(plan: Plan, store: RunStore, todo: list[Shard], staffing: Staffing, outcome: Outcome, show: Show) -> None:
+    images, open_images, reuse = len(plan.samples), sum(len(shard) for shard in todo), store.reuse()
+    kept = {} if reuse is None else reuse.count(plan.config.methods, [(shard.start, shard.stop) for shard in todo])
+    passes = sum((open_images - kept.get(method, 0)) * each for method, each in plan.passes_per_image.items())
+    watch = Stopwatch(images - open_images, images, passes)
 
     compute = plan.config.compute
     silences = Silences(compute.lease)
 
     def submit(worker: ActorHandle[Worker], shard: Shard) -> ray.ObjectRef[ShardReport]:
         samples = plan.samples[shard.start : shard.stop]
-        ref: ray.ObjectRef[ShardReport] = worker.run.remote(shard, samples, silences.silent(shard.index))
+        taken = None if reuse is None else reuse.rows(shard.start, shard.stop)
+        ref: ray.ObjectRef[ShardReport] = worker.run.remote(shard, samples, silences.silent(shard.index), taken)
         return ref
 
     def on_done(report: ShardReport) -> None:
         if report.held is None:
             watch.finished(report.images)
+            outcome.worker_seconds += report.seconds
+            outcome.gpu_hours += report.seconds * staffing.gpus / 3600
         else:
             silences.note(report.shard, report.held)
             _log.info("shard %d is in the hands of %s; asking again", report.shard, report.held.holder)

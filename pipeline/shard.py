@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from pipeline.config import RunConfig
 from pipeline.datasets import Sample
 from pipeline.device import device_name
 from pipeline.errors import one_line
+from pipeline.kept import Kept
 from pipeline.measuring import Explained, measure
 from pipeline.plan import Shard
 from pipeline.reading import Seen, read_batches
@@ -45,6 +47,7 @@ def explain_shard(
     samples: Sequence[Sample],
     progress: Progress | None = None,
     batch: int | None = None,
+    kept: Kept | None = None,
 ) -> ShardResult:
     """Explains the samples of a shard with every method of the configuration.
 
@@ -52,23 +55,28 @@ def explain_shard(
 
     Args:
         batch: how many images go through the network at once; None takes the configuration's, or the device's.
+        kept: what an earlier run holds already.
     """
+    kept = kept or Kept()
     preprocess = preprocess_of(classifier)
     batch = batch or config.compute.fixed_batch or default_batch(classifier.device)
     stages = next((s.stages for s in config.settings.values() if isinstance(s, HDMSettings)), None)
     ranks = config.ranks
     shapes = layout(config.methods, len(shard), preprocess.crop, stages, ranks)
     arrays = {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
-    facts: list[dict[str, Any]] = []
-    outcomes: dict[tuple[int, str, int], dict[str, Any]] = {}
+    for name, rows_of in kept.maps.items():
+        arrays[name][list(rows_of)] = list(rows_of.values())
+    rows_left = [row for row in range(len(samples)) if not all(kept.has(row, method) for method in config.methods)]
+    facts = [{"row": shard.start + row, **kept.facts[row]} for row in sorted({*range(len(samples))} - {*rows_left})]
+    outcomes = dict(kept.outcomes)
 
-    for items in read_batches(samples, config, preprocess, max(1, batch // ranks)):
+    for items in read_batches(samples, config, preprocess, max(1, batch // ranks), rows_left):
         seen = [item for item in items if isinstance(item, Seen)]
         for item in items:
-            facts.append({"row": shard.start + item.row} | (item.facts if isinstance(item, Seen) else {}))
+            facts.append({"row": shard.start + item.row} | item.facts)
             if not isinstance(item, Seen):
                 unseen = {"status": "unreadable", "error": item.error}
-                outcomes.update({(item.row, method, rank): unseen for method in config.methods for rank in range(ranks)})
+                outcomes |= {(item.row, m, rank): unseen for m in config.methods if not kept.has(item.row, m) for rank in range(ranks)}
         if not seen:
             continue
         images = classifier.prepare([item.picture.image for item in seen])
@@ -76,8 +84,9 @@ def explain_shard(
         wanted = [item for item in chosen if isinstance(item, Wanted)]
         explained: list[Explained] = []
         for method in config.methods:
-            found = [item for item in chosen if isinstance(item, Failed)]
-            for result in _explain(classifier, config, images, wanted, method, batch, progress):
+            found = [item for item in chosen if isinstance(item, Failed) and not kept.has(seen[item.wanted.place].row, method)]
+            todo = [item for item in wanted if not kept.has(seen[item.place].row, method)]
+            for result in _explain(classifier, config, images, todo, method, batch, progress):
                 if isinstance(result, Failed):
                     found.append(result)
                     continue
@@ -109,7 +118,7 @@ def explain_shard(
         for method in config.methods
         for rank in range(ranks)
     ]
-    return ShardResult(arrays, records, facts)
+    return ShardResult(arrays, records, sorted(facts, key=itemgetter("row")))
 
 
 def _explain(

@@ -13,11 +13,13 @@ from pipeline.classifiers import load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample
 from pipeline.device import device_name, pick_device
+from pipeline.kept import read_kept
 from pipeline.plan import Shard
 from pipeline.reading import read_batches
 from pipeline.shard import explain_shard
 from pipeline.store import RunStore
 from pipeline.store.leases import Held, Lease, LeaseLostError
+from pipeline.store.reuse import Reuse
 from pipeline.store.storage import PATIENCE
 
 
@@ -78,16 +80,17 @@ class Worker:
         found = probe(self._classifier, preprocess.crop, [self._batch], self._config.compute.fixed_precision)
         return Measured(found.pass_seconds, found.forward_seconds, reading, self.ready())
 
-    def run(self, shard: Shard, samples: Sequence[Sample], silent: str | None = None) -> ShardReport:
+    def run(self, shard: Shard, samples: Sequence[Sample], silent: str | None = None, reuse: Reuse | None = None) -> ShardReport:
         """Explains a shard and commits it, unless another driver's worker has its lease.
 
         Args:
             silent: the tag of a lease whose holder is silent, and which may be taken over.
+            reuse: which of the shard's explanations earlier runs hold already.
         """
         begin = time.perf_counter()
         held = None
         if self._config.compute.sole_driver:
-            self._explain(shard, samples, None)
+            self._explain(shard, samples, None, reuse)
         else:
             lease = Lease(self._store.storage, shard.index, self._config.compute.lease)
             held = lease.take(silent)
@@ -95,13 +98,14 @@ class Worker:
                 try:
                     with lease.kept():
                         if not self._store.is_done(shard.index):
-                            self._explain(shard, samples, lease)
+                            self._explain(shard, samples, lease, reuse)
                 except LeaseLostError:
                     held = Held("another worker", "")
         return ShardReport(shard.index, len(shard), time.perf_counter() - begin, self.ready(), held)
 
-    def _explain(self, shard: Shard, samples: Sequence[Sample], lease: Lease | None) -> None:
-        result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch)
+    def _explain(self, shard: Shard, samples: Sequence[Sample], lease: Lease | None, reuse: Reuse | None) -> None:
+        kept = None if reuse is None else read_kept(reuse, self._config.storage)
+        result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, kept)
         self._store.write_shard(shard, result.arrays, result.records, result.facts, self._config, lease)
 
     def _count(self, passes: int) -> None:

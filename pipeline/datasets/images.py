@@ -23,7 +23,13 @@ _OVERSAMPLING = 2  # a JPEG is never decoded to less than so many times the pixe
 
 
 class UnreadableError(Exception):
-    """The image cannot be had or is no image; its row gets the status `unreadable` with this text."""
+    """The image cannot be had or is no image; its row gets the status `unreadable` with this text.
+
+    Attributes:
+        sha256: of the image's file, where it could be read and not decoded.
+    """
+
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,8 @@ class Picture:
     """
 
     image: Image.Image
-    sha256: str
     size: tuple[int, int]
+    sha256: str
 
 
 def read_picture(sample: Sample, storage: Mapping[str, Any], preprocess: Preprocess | None = None) -> Picture:
@@ -49,14 +55,23 @@ def read_picture(sample: Sample, storage: Mapping[str, Any], preprocess: Preproc
         UnreadableError: if there is no such file, it is no image, it is larger than Pillow's limit against decompression
             bombs, also after the resize, or its path leads out of the dataset's root.
     """
-    data = _read(sample.path, sample.root, storage)
+    data = read_file(sample.path, sample.root, storage)
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        return Picture(*_picture(data, preprocess), sha256)
+    except UnreadableError as error:
+        error.sha256 = sha256
+        raise
+
+
+def _picture(data: bytes, preprocess: Preprocess | None) -> tuple[Image.Image, tuple[int, int]]:
     image, size = _decode(data, preprocess)
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette may hold transparency, which Pillow does not drop without a warning
     image = image.convert("RGB")
     if preprocess is not None:
         image = image.resize(_resized(preprocess, *size), Image.Resampling[preprocess.interpolation.name])
-    return Picture(image, hashlib.sha256(data).hexdigest(), size)
+    return image, size
 
 
 def read_region(sample: Sample, picture: Picture, preprocess: Preprocess, storage: Mapping[str, Any]) -> tuple[Tensor, str]:
@@ -91,7 +106,7 @@ def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any])
         return None
     inside = np.zeros(size[::-1], dtype=bool)
     for path in sample.masks.paths:
-        mask, _ = _decode(_read(path, sample.masks.root, storage))
+        mask, _ = _decode(read_file(path, sample.masks.root, storage))
         if mask.size != size:
             raise UnreadableError(f"the mask {path} is {mask.width} x {mask.height}, the image {size[0]} x {size[1]}")
         match sample.masks.ink:
@@ -104,7 +119,12 @@ def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any])
     return Image.fromarray(inside)
 
 
-def _read(path: str, root: str | None, storage: Mapping[str, Any]) -> bytes:
+def read_file(path: str, root: str | None, storage: Mapping[str, Any]) -> bytes:
+    """A file's bytes, local or at a URL.
+
+    Raises:
+        UnreadableError: if it cannot be read, or a local path leads out of the root.
+    """
     try:
         if "://" not in path:
             if root is not None and not Path(path).resolve().is_relative_to(Path(root).resolve()):

@@ -82,6 +82,16 @@ def encode_shard(index: int, start: int, shard_size: int, arrays: Arrays) -> dic
     return {key: memory[key].to_bytes() for key in names.values()}
 
 
+def read_maps(store: Store, name: str, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+    """Several images' part of an array as it is stored, whatever its other axes.
+
+    Raises:
+        FileNotFoundError: if there is no such array.
+    """
+    array = zarr.open_array(store, path=name, mode="r", zarr_format=3)
+    return np.asarray(array.oindex[rows])
+
+
 def read_map(store: Store, method: str, row: int, rank: int = 0) -> NDArray[np.float32]:
     """One image's map (H, W), or its stages (S, H, W), for one of the classes that were explained."""
     array = zarr.open_group(store, mode="r", zarr_format=3)[method]

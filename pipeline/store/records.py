@@ -17,6 +17,9 @@ SCHEMA_VERSION = 1
 
 _METADATA = {"hdm.schema_version": str(SCHEMA_VERSION)}
 
+# Columns that came after the first files of this schema version, and what those files mean by having none.
+_LATER = {"rank": 0, "truth_sha256": None, "reused_from": None}
+
 STATUSES = ("ok", "flat", "nan", "unreadable", "failed")  # from best to worst
 
 RECORDS = pa.schema(
@@ -41,6 +44,7 @@ RECORDS = pa.schema(
         ("stage_weights", pa.list_(pa.float32())),
         ("seed", pa.int64()),
         ("device", pa.string()),
+        ("reused_from", pa.string()),  # the run whose map and numbers these are; null if they were computed here
     ],
     metadata=_METADATA,
 )
@@ -63,6 +67,7 @@ IMAGES = pa.schema(
         ("image_id", pa.string()),
         ("path", pa.string()),
         ("sha256", pa.string()),
+        ("truth_sha256", pa.string()),  # of the ground truth, a box or the files of masks; null where there is none
         ("label", pa.int32()),
         ("class_name", pa.string()),
         ("split", pa.string()),
@@ -74,7 +79,7 @@ IMAGES = pa.schema(
 )
 
 # What only reading an image tells; a shard's part brings it, images.parquet gets it when the run is aggregated.
-FACTS = pa.schema([IMAGES.field(name) for name in ("row", "sha256", "width", "height", "crop")], metadata=_METADATA)
+FACTS = pa.schema([IMAGES.field(name) for name in ("row", "sha256", "truth_sha256", "width", "height", "crop")], metadata=_METADATA)
 
 
 def to_parquet(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> bytes:
@@ -87,16 +92,16 @@ def to_parquet(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) 
 
 def from_parquet(parts: Sequence[bytes], schema: pa.Schema) -> pa.Table:
     """The rows of several files of one schema, in the order of the files."""
-    tables = [_with_rank(pq.read_table(io.BytesIO(part)), schema) for part in parts]
+    tables = [_complete(pq.read_table(io.BytesIO(part)), schema) for part in parts]
     return pa.concat_tables([table.cast(schema) for table in tables]) if tables else schema.empty_table()
 
 
-def _with_rank(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with its column `rank`, which files of an earlier version lack: they explained one class an image."""
-    place = schema.get_field_index("rank")
-    if place < 0 or "rank" in table.column_names:
-        return table
-    return table.add_column(place, schema.field(place), pa.repeat(pa.scalar(0, pa.int32()), len(table)))
+def _complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the columns that files of an earlier version lack: they explained one class an image, and reused none."""
+    for place, field in enumerate(schema):
+        if field.name in _LATER and field.name not in table.column_names:
+            table = table.add_column(place, field, pa.repeat(pa.scalar(_LATER[field.name], field.type), len(table)))
+    return table
 
 
 def likeliest(rows: pa.Table) -> pa.Table:

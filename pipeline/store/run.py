@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.config import RunConfig
 from pipeline.errors import InputError, one_line
@@ -19,6 +17,8 @@ from pipeline.plan import Plan, Shard, sample_row
 from pipeline.store.leases import Lease
 from pipeline.store.maps import Arrays, create_arrays, encode_shard, layout
 from pipeline.store.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, with_facts
+from pipeline.store.reuse import NAME as REUSE_NAME
+from pipeline.store.reuse import Reuse, from_bytes, to_bytes
 from pipeline.store.storage import Storage, to_json
 
 AT_ONCE = 16  # objects that are read or written at the same time
@@ -58,10 +58,13 @@ class RunStore:
         """Where the run is."""
         return self.storage.url("")
 
-    def create(self, plan: Plan) -> bool:
+    def create(self, plan: Plan, reuse: Reuse | None = None) -> bool:
         """Lays the run out, or finds it laid out by the same plan. True if it is new.
 
         run.json comes last: without it there is no run, whatever else lies there.
+
+        Args:
+            reuse: what a new run takes from earlier ones.
 
         Raises:
             InputError: if the place holds a run of another plan, or cannot be written.
@@ -75,8 +78,10 @@ class RunStore:
             rows = (sample_row(row, sample) for row, sample in enumerate(plan.samples))
             self.storage.write("images.parquet", to_parquet(rows, IMAGES))
             shapes = layout(plan.config.methods, len(plan.samples), plan.side, plan.stages, plan.config.ranks)
+            if reuse is not None:
+                self.storage.write(REUSE_NAME, to_bytes(reuse))
             create_arrays(self.storage.zarr("maps.zarr"), shapes, plan.config.compute.shard_size)
-            if not self.storage.create("run.json", to_json(_run_json(plan))):
+            if not self.storage.create("run.json", to_json(run_json(plan))):
                 self._compare(plan)  # another driver was faster
                 return False
         except json.JSONDecodeError as error:
@@ -137,33 +142,44 @@ class RunStore:
             lease.renew()
         return self.storage.create(commit_name(shard.index), to_json(commit))
 
-    def records(self) -> pa.Table:
-        """The records of all committed shards, in row order."""
-        return from_parquet(self._parts("records"), RECORDS)
+    def reuse(self) -> Reuse | None:
+        """What the run takes from earlier ones; None if nothing."""
+        try:
+            return from_bytes(self.storage.read(REUSE_NAME), self.info()["images"])
+        except FileNotFoundError:
+            return None
 
-    def curves(self) -> Iterator[pa.Table]:
-        """The curves of the committed shards, a part at a time; a run that an earlier version began may lack some or all."""
+    def records(self, shards: Iterable[int] | None = None) -> pa.Table:
+        """The records of all committed shards, or of some, in row order."""
+        return from_parquet(self._parts("records", shards), RECORDS)
+
+    def facts(self, shards: Iterable[int] | None = None) -> pa.Table:
+        """What reading the images of all committed shards, or of some, told."""
+        return from_parquet(self._parts("images", shards), FACTS)
+
+    def curves(self, shards: Iterable[int] | None = None) -> Iterator[pa.Table]:
+        """The curves of the committed shards, or of some, a part at a time; a run that an earlier version began may lack them."""
         names = set(self.storage.names("curves"))
-        for index in sorted(self.done()):
+        for index in sorted(self.done() if shards is None else shards):
             if (name := f"part-{index:06d}.parquet") in names:
                 yield from_parquet([self.storage.read(f"curves/{name}")], CURVES)
 
     def images(self) -> pa.Table:
         """images.parquet."""
-        return pq.read_table(io.BytesIO(self.storage.read("images.parquet")))
+        return from_parquet([self.storage.read("images.parquet")], IMAGES)
 
     def complete_images(self) -> None:
         """Puts what reading the images told into images.parquet."""
-        images = with_facts(self.images(), from_parquet(self._parts("images"), FACTS))
+        images = with_facts(self.images(), self.facts())
         self.storage.write("images.parquet", to_parquet(images, IMAGES))
 
-    def _parts(self, folder: str) -> list[bytes]:
-        names = [f"{folder}/part-{index:06d}.parquet" for index in sorted(self.done())]
+    def _parts(self, folder: str, shards: Iterable[int] | None) -> list[bytes]:
+        names = [f"{folder}/part-{index:06d}.parquet" for index in sorted(self.done() if shards is None else shards)]
         with ThreadPoolExecutor(AT_ONCE) as readers:
             return list(readers.map(self.storage.read, names))
 
     def _compare(self, plan: Plan) -> None:
-        there, here = self.info(), _run_json(plan)
+        there, here = self.info(), run_json(plan)
         if there.get("schema_version") == SCHEMA_VERSION and there["config_hash"] != here["config_hash"]:
             differing = ", ".join(differences(there["identity"], here["identity"]))
             raise InputError(
@@ -182,7 +198,8 @@ def commit_name(shard: int) -> str:
     return f"commits/{shard:06d}.json"
 
 
-def _run_json(plan: Plan) -> dict[str, Any]:
+def run_json(plan: Plan) -> dict[str, Any]:
+    """What run.json says of a run."""
     return {
         "schema_version": SCHEMA_VERSION,
         "name": plan.config.name,
@@ -190,6 +207,7 @@ def _run_json(plan: Plan) -> dict[str, Any]:
         "identity": plan.config.identity(),
         "config_hash": plan.config.hash(),
         "model_fingerprint": plan.fingerprint,
+        "interface": plan.interface,
         "dataset_listing": plan.listing(),
         "images": len(plan.samples),
         "shards": len(plan.shards),

@@ -233,7 +233,7 @@ WIDE = Image.new("RGB", (20, 10))  # the crop of 10 x 10 sees its columns 5 to 1
 
 def region(folder: Path, picture: Image.Image = WIDE, **keys: Any) -> tuple[torch.Tensor, str]:
     sample = Sample("a", str(folder / "a.png"), root=str(folder), **keys)
-    return read_region(sample, Picture(picture, "0", picture.size), Preprocess(resize=10, crop=10), {})
+    return read_region(sample, Picture(picture, picture.size, "0"), Preprocess(resize=10, crop=10), {})
 
 
 def test_without_ground_truth_nothing_is_inside(tmp_path: Path) -> None:

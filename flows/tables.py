@@ -1,0 +1,56 @@
+"""The flow `hdm-tables`: the last step of every run, and one to call on its own: records become tables, and a page."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow, runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from slugify import slugify
+
+from flows.artifacts import table_artifact
+from flows.parameters import Run
+from pipeline.errors import InputError
+from pipeline.report import write_report
+from pipeline.store import RunStore
+from pipeline.tables import aggregate as aggregate_run
+
+
+def _name() -> str:
+    run = str(runtime.flow_run.parameters["run"]).rstrip("/").rpartition("/")[2]
+    return f"{run} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+
+
+@task(name="aggregate", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60])
+def aggregate(store: RunStore) -> None:
+    """Records become tables.parquet and a table artifact."""
+    table_artifact(slugify(f"{store.info()['name']} metrics"), aggregate_run(store))
+
+
+@task(name="report", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60])
+def report(store: RunStore) -> str:
+    """Writes the page of pictures; returns its URL."""
+    page: str = write_report(store)
+    return page
+
+
+@flow(name="hdm-tables", flow_run_name=_name)
+def hdm_tables(run: Run, storage: dict[str, Any] | None = None) -> State[Any]:
+    """Aggregates a run: tables.parquet, the page of pictures, and the metrics as an artifact.
+
+    Args:
+        run: the run's folder or URL, the one that holds run.json.
+        storage: fsspec options of its place, such as {"endpoint_url": "..."}; never a secret.
+    """
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    try:
+        store = RunStore.open(run, storage)
+    except InputError as error:  # somebody's mistake: one line in the interface, no traceback
+        return Failed(message=str(error))
+    aggregate(store)
+    page = report(store)
+    return Completed(message=f"tables: {store.storage.url('tables.parquet')}; report: {page}", data=page)

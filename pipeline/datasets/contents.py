@@ -1,0 +1,58 @@
+"""What an image and its ground truth are by their bytes: the same contents have the same checksums, whatever they are called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.datasets.images import UnreadableError, read_file
+from pipeline.datasets.sample import Sample
+
+_READERS = 16  # images that are read at once
+_AT_ONCE = 4096  # images that wait to be read
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Checksums of a sample.
+
+    Attributes:
+        sha256: of the image's file.
+        truth_sha256: of its masks or box; None where it has neither.
+    """
+
+    sha256: str
+    truth_sha256: str | None
+
+
+def truth_sha256(sample: Sample, storage: Mapping[str, Any]) -> str | None:
+    """The checksum of a sample's ground truth; None where it has none.
+
+    Raises:
+        UnreadableError: if a mask cannot be read.
+    """
+    if sample.masks is not None:
+        files = [hashlib.sha256(read_file(path, sample.masks.root, storage)).hexdigest() for path in sample.masks.paths]
+        return hashlib.sha256(json.dumps([sample.masks.ink, files]).encode()).hexdigest()
+    if sample.bbox is not None:
+        return hashlib.sha256(json.dumps(sample.bbox).encode()).hexdigest()
+    return None
+
+
+def contents(samples: Sequence[Sample], storage: Mapping[str, Any]) -> Iterator[Contents | None]:
+    """The checksums of samples, in order; None for one that cannot be read. Every file is read once, none is decoded."""
+
+    def read(sample: Sample) -> Contents | None:
+        try:
+            image = hashlib.sha256(read_file(sample.path, sample.root, storage)).hexdigest()
+            return Contents(image, truth_sha256(sample, storage))
+        except UnreadableError:
+            return None
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        for start in range(0, len(samples), _AT_ONCE):
+            yield from readers.map(read, samples[start : start + _AT_ONCE])
