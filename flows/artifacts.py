@@ -7,12 +7,12 @@ from collections import Counter
 from uuid import UUID
 
 import pyarrow as pa
-from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
-
 from pipeline.drift import Drift
 from pipeline.drift.statistics import Estimate
 from pipeline.drift.summary import QUANTITIES
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+
 from pipeline.progress import State, clock, every
 from pipeline.reexplain import Again
 from pipeline.run import Outcome
@@ -117,8 +117,8 @@ def summary_artifact(key: str, store: RunStore, outcome: Outcome, page: str) -> 
         f"- report: `{page}`",
         f"- images: {statuses}",
         f"- shards: {outcome.shards}, of which {outcome.resumed} were done before",
-        f"- this time: {outcome.passes:,} passes in {clock(outcome.seconds)}; {outcome.worker_seconds / 3600:.2f} worker-hours, "
-        f"{outcome.gpu_hours:.2f} GPU-hours",
+        f"- this time: {outcome.passes:,} passes in {clock(outcome.seconds)}",
+        f"- cost: {outcome.worker_seconds / 3600:.2f} worker-hours, {outcome.gpu_hours:.2f} GPU-hours",
     ]
     if pictures := [name for name in store.storage.names("report/images") if name.endswith(".jpg")]:
         lines.append(f"- {len(pictures)} pictures, such as `{store.storage.url(f'report/images/{pictures[0]}')}`")
