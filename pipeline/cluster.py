@@ -11,7 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import ray
+# A Ray that is started here listens on the loopback interface only. Ray does so of itself on other systems, reads this once, when it is
+# imported, and leaves `ray start` and what joins a cluster alone.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+import ray  # noqa: E402 - reads the environment
 
 from pipeline.config import ComputeConfig
 from pipeline.errors import InputError, one_line
