@@ -20,6 +20,8 @@ from hdm_core import Preprocess
 from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
 
+# Pillow knows many more, rare and old, and hands one of them, EPS, to an interpreter of programs.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _MOST_BYTES = 1 << 30  # of a file: more than the largest picture that is decoded takes uncompressed
 _OVERSAMPLING = 2  # a JPEG is never decoded to less than so many times the pixels that are kept, on each side
 
@@ -113,7 +115,7 @@ def _read(path: str, root: str | None, storage: Mapping[str, Any]) -> bytes:
                 raise UnreadableError(f"{path} leads out of the dataset's root {root}")
             facts = Path(path).stat()
             if not stat.S_ISREG(facts.st_mode):  # a FIFO would keep its reader waiting for ever
-                raise UnreadableError(f"{path} is no file")
+                raise UnreadableError(f"cannot read {path}: it is no file")
             _check_bytes(facts.st_size)
             return Path(path).read_bytes()
         with fsspec.open(path, "rb", **storage) as file:
@@ -135,7 +137,7 @@ def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Im
     if not data:
         raise UnreadableError("the file is empty")
     try:
-        file: Image.Image = Image.open(io.BytesIO(data))
+        file: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
         size = file.size
         image = file if preprocess is None else _draft(file, preprocess)
         image.load()
