@@ -35,6 +35,15 @@ def listening(processes: dict[int, str]) -> set[str]:
     return {sockets[target] for process in processes for target in _open(process) if target in sockets}
 
 
+def variable(process: int, name: str) -> str:
+    """A variable of the environment in which a process was started; empty where it has none."""
+    try:
+        lines = (PROC / str(process) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        lines = []
+    return next((line.partition(b"=")[2].decode() for line in lines if line.startswith(f"{name}=".encode())), "")
+
+
 def _address(text: str) -> str:
     """An address as the kernel prints it: words of 32 bits, in the order of its own bytes."""
     words = [int(text[place : place + 8], 16) for place in range(0, len(text), 8)]
