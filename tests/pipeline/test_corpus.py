@@ -28,7 +28,7 @@ from tests.pipeline.browser import chromium
 from tests.pipeline.processes import below, listening, variable
 from tests.small_run import command, config, hdm
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 METHODS = ("hdm", "grad_cam")
@@ -104,14 +104,14 @@ def ran(folder: Path) -> Iterator[Ran]:
             patch.setenv(name, value)
         with (folder / "out.txt").open("w") as out, (folder / "err.txt").open("w") as err:
             driver = subprocess.Popen(command("run", source, "--json"), stdout=out, stderr=err)
-            end = time.monotonic() + 150
+            end = time.monotonic() + 400
             try:
                 while driver.poll() is None and time.monotonic() < end:
                     family = below(driver.pid)
                     addresses |= listening(family)
                     arguments |= set(family.values())
                     modes |= {variable(process, "RAY_AUTH_MODE") for process, line in family.items() if "gcs_server" in line.split(" ")[0]}
-                    time.sleep(0.5)
+                    time.sleep(1)
             finally:
                 driver.kill()
                 driver.wait()
