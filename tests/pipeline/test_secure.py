@@ -255,3 +255,24 @@ def test_prefect_listens_on_loopback_and_nothing_here_opens_a_door() -> None:
     for path in [*texts, ROOT / "Makefile", ROOT / "prefect.yaml"]:
         text = path.read_text()
         assert "AUTH_MODE" not in text or "disabled" not in text, path
+
+
+# Dependencies
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        ('[{"name": "a", "version": "1", "vulns": []}]', 0, "1 of 1 packages audited, 0 vulnerable"),
+        ('[{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}]', 1, "a 1 has CVE-1; mended in 2"),
+        ('[{"name": "a", "skip_reason": "not found"}]', 0, "the dependencies were not audited"),
+        ("", 0, "the dependencies were not audited"),
+    ],
+    ids=["well", "vulnerable", "unknown", "away"],
+)
+def test_the_audit_fails_for_a_vulnerability_and_for_nothing_else(tmp_path: Path, answer: str, code: int, words: str) -> None:
+    """pip-audit is made up here: its service cannot be reached from where these tests run."""
+    (tmp_path / "pip_audit.py").write_text(f"print('{{\"dependencies\": {answer}}}')")
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run([sys.executable, ROOT / ".ci/audit"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, words in ended.stdout) == (code, True), ended.stdout + ended.stderr
