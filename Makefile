@@ -19,11 +19,12 @@ demo: .venv/ready ## explain six photographs through Prefect, Ray, Zarr and Parq
 test: .venv/ready ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: .venv/ready ## style, types and the direction of imports
+lint: .venv/ready ## style, types, the direction of imports, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/audit
 
 bench: .venv/ready ## the mask optimiser against the bare network and against one mask after another
 	$(BIN)/hdm bench engine

@@ -31,7 +31,7 @@ def load_state(weights: WeightsEnum) -> dict[str, Tensor]:
     packaged = _packaged_file(Path(urlparse(weights.url).path).name)
     if packaged is not None:
         return torch.load(packaged, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
-    return dict(weights.get_state_dict(progress=False, check_hash=True))
+    return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
 
 
 def _packaged_file(name: str) -> Path | None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hdm_core import METHODS, MetricSettings, get_method
 from hdm_core.device import Precision
 from hdm_core.settings import Settings
+from pipeline.confidential import refuse_secrets
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -200,8 +201,7 @@ class RunConfig(BaseModel):
             get_method(method)
         if len(set(self.methods)) != len(self.methods):
             raise ValueError(f"methods: one of them is named twice: {', '.join(self.methods)}")
-        if secret := secret_option(self.storage):
-            raise ValueError(f"storage.{secret} is a secret: give it in the environment (AWS_ACCESS_KEY_ID, ...), not in a file")
+        refuse_secrets(self.model_dump())
         _ = self.settings
         return self
 
@@ -247,14 +247,3 @@ class RunConfig(BaseModel):
     def hash(self) -> str:
         """sha256 of the identity as canonical JSON."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def secret_option(options: dict[str, Any]) -> str | None:
-    """The dotted name of the first option that is a secret, also in options within options."""
-    for name, value in options.items():
-        lower = str(name).lower()
-        if lower.endswith("key") or any(word in lower for word in ("secret", "token", "password", "access_key", "connection_string")):
-            return str(name)
-        if isinstance(value, dict) and (inner := secret_option(value)):
-            return f"{name}.{inner}"
-    return None

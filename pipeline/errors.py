@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from pipeline.confidential import redact
 
-class InputError(Exception):
+
+class _SaidError(Exception):
+    """What is shown in many places: the secrets in its URLs are in none."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(redact(text))
+
+
+class InputError(_SaidError):
     """The run cannot start as it was asked for; nothing was changed. Exit code 2."""
 
 
-class RunError(Exception):
+class RunError(_SaidError):
     """The run started and could not go on; running it again resumes it. Exit code 1."""
 
 
 def one_line(error: BaseException, limit: int = 500) -> str:
-    """An exception as one line for a record or a terminal."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """An exception as one line for a record or a terminal: without the secrets in its URLs, and without what a terminal obeys."""
+    text = " ".join(redact(str(error)).split()) or type(error).__name__
+    text = printable(text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def printable(text: str) -> str:
+    """A text in which what cannot be printed or encoded, such as an escape or half a character, stands as Python would write it."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -60,7 +60,7 @@ def load_section(source: str | Mapping[str, Any]) -> ClassifierConfig:
     try:
         data = yaml.safe_load(source) if isinstance(source, str) else source
     except yaml.YAMLError as error:
-        raise InputError(f"classifier: no valid YAML: {one_line(error)}") from None
+        raise InputError(f"classifier: no valid YAML: {_place(error)}") from None
     try:
         return ClassifierConfig.model_validate(data if isinstance(data, Mapping) else {"source": "checkpoint", "path": source})
     except ValidationError as error:
@@ -81,7 +81,7 @@ def parse_changes(assignments: Iterable[str]) -> dict[str, Any]:
         try:
             changes[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise InputError(f"--set {text}: the value is no YAML: {one_line(error)}") from None
+            raise InputError(f"--set {key}: the value is no YAML: {_place(error)}") from None
     return changes
 
 
@@ -100,7 +100,7 @@ def _read(source: str | Mapping[str, Any], model: type[BaseModel], packaged: Map
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"{source}: no valid YAML: {one_line(error)}") from None
+        raise InputError(f"{source}: no valid YAML: {_place(error)}") from None
     if not isinstance(data, dict):
         raise InputError(f"{source}: a configuration is a mapping with the keys {', '.join(model.model_fields)}")
     return source, data
@@ -113,3 +113,10 @@ def _assign(data: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(data, dict):
             raise InputError(f"--set {key}: {parent} is no section")
     data[last] = value
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the text that is there: it may hold a secret."""
+    mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+    return f"{getattr(error, 'problem', None) or 'it cannot be read'}{where}"

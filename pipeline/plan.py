@@ -17,6 +17,7 @@ from hdm_core.settings import DMSettings, HDMSettings
 from pipeline.classifiers import count_classes, interface_of, load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample, list_samples
+from pipeline.datasets.sample import as_text
 from pipeline.errors import InputError
 from pipeline.targets import class_of
 
@@ -129,7 +130,7 @@ def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[st
 
 def sample_row(row: int, sample: Sample) -> dict[str, Any]:
     """A sample as a row of images.parquet, without what only reading the image tells."""
-    fields = asdict(sample)
+    fields = asdict(sample) | {"path": as_text(sample.path)}
     return {"row": row, **{name: fields[name] for name in ("image_id", "path", "label", "class_name", "split")}}
 
 

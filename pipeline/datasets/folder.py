@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.config import DatasetConfig
 from pipeline.datasets.root import Root
-from pipeline.datasets.sample import Sample, is_image, number_classes
+from pipeline.datasets.sample import Sample, as_text, is_image, number_classes
 
 
 def folder_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sample]:
@@ -22,5 +22,5 @@ def folder_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sa
     for relative in filter(is_image, root.find()):
         parent = PurePosixPath(relative).parent
         name = parent.parts[0] if parent.parts else None
-        samples.append(Sample(relative, root.path(relative), class_name=name, root=root.local))
+        samples.append(Sample(as_text(relative), root.path(relative), class_name=name and as_text(name), root=root.local))
     return number_classes(samples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from hdm_core import Preprocess
 from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
 
+# Pillow knows many more, rare and old, and hands one of them, EPS, to an interpreter of programs.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_MOST_BYTES = 1 << 30  # of a file: more than the largest picture that is decoded takes uncompressed
 _OVERSAMPLING = 2  # a JPEG is never decoded to less than so many times the pixels that are kept, on each side
 
 
@@ -129,12 +133,23 @@ def read_file(path: str, root: str | None, storage: Mapping[str, Any]) -> bytes:
         if "://" not in path:
             if root is not None and not Path(path).resolve().is_relative_to(Path(root).resolve()):
                 raise UnreadableError(f"{path} leads out of the dataset's root {root}")
+            facts = Path(path).stat()
+            if not stat.S_ISREG(facts.st_mode):  # a FIFO would keep its reader waiting for ever
+                raise UnreadableError(f"cannot read {path}: it is no file")
+            _check_bytes(facts.st_size)
             return Path(path).read_bytes()
         with fsspec.open(path, "rb", **storage) as file:
-            data: bytes = file.read()
+            _check_bytes(getattr(file, "size", None) or 0)  # a server may not say
+            data: bytes = file.read(_MOST_BYTES + 1)
+            _check_bytes(len(data))
     except (OSError, ValueError, ImportError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
         raise UnreadableError(f"cannot read {path}: {one_line(error)}") from None
     return data
+
+
+def _check_bytes(count: int) -> None:
+    if count > _MOST_BYTES:
+        raise UnreadableError(f"the file has more than {_MOST_BYTES / 2**30:g} GiB, which no image that is read has")
 
 
 def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Image, tuple[int, int]]:
@@ -142,7 +157,7 @@ def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Im
     if not data:
         raise UnreadableError("the file is empty")
     try:
-        file: Image.Image = Image.open(io.BytesIO(data))
+        file: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
         size = file.size
         image = file if preprocess is None else _draft(file, preprocess)
         image.load()

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from pipeline.confidential import redact
 from pipeline.config import DatasetConfig
 from pipeline.datasets.sample import Masks, Sample, absolute, below, number_classes
 from pipeline.errors import InputError, one_line
 
+_REMOTE = ("s3", "gs", "az", "abfs", "https", "http")  # none of these reads this machine's own files
 _COLUMNS = ("path", "label", "class_name", "mask", "bbox", "split", "image_id")
 _TEXTS = {name: pa.string() for name in _COLUMNS if name != "label"}  # 007 is an id and no number
 
@@ -77,7 +79,20 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
 
 
 def _locate(path: str, folder: str) -> str:
-    return path if "://" in path else below(folder, path)
+    """Where a manifest's path is: below its folder, or in an object store or on a web server; no other file of this machine.
+
+    Raises:
+        InputError: if it would leave the folder.
+        ValueError: if it is another kind of URL, or one with a secret in it.
+    """
+    if "://" not in path:
+        return below(folder, path)
+    if redact(path) != path:
+        raise ValueError(f"{redact(path)} has a secret in it: give it in the environment (AWS_ACCESS_KEY_ID, ...), not in a URL")
+    protocol = path.partition("://")[0]
+    if "::" in path or protocol not in {*_REMOTE, folder.partition("://")[0]}:
+        raise ValueError(f"{path}: a URL may begin with {', '.join(_REMOTE)}, and a path must stay below the manifest's folder")
+    return path
 
 
 def _number(label: Any) -> int:

@@ -60,6 +60,11 @@ def is_image(path: str) -> bool:
     return parts.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in parts.parts)
 
 
+def as_text(name: str) -> str:
+    """A file's name as it can be written down: a disk's names are bytes, and those that are no UTF-8 become escapes."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def absolute(root: str) -> str:
     """A local root, also as file://, as an absolute path; another URL as it is."""
     local = root.removeprefix("file://")

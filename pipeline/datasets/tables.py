@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
 from collections.abc import Iterable, Sequence
 
 import openpyxl
 
 from pipeline.datasets.root import Root
 from pipeline.errors import InputError, one_line
+
+_MOST_BYTES = 256 << 20  # of a workbook that is unpacked
 
 
 def read_columns(root: Root, relative: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
@@ -37,8 +40,19 @@ def read_columns(root: Root, relative: str, columns: Sequence[str]) -> list[tupl
 def _lines(where: str, data: bytes) -> Iterable[Sequence[object]]:
     try:
         if where.endswith(".xlsx"):
+            _check_unpacked(where, data)
             sheet = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets[0]
             return list(sheet.iter_rows(values_only=True))
         return list(csv.reader(io.StringIO(data.decode("utf-8-sig"))))
+    except InputError:
+        raise
     except Exception as error:  # a broken workbook makes its reader raise whatever comes
         raise InputError(f"{where}: cannot be read as a table ({one_line(error)})") from None
+
+
+def _check_unpacked(where: str, data: bytes) -> None:
+    """Refuses a workbook that would fill the memory; no more of a part is unpacked than its archive declares."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+    if size > _MOST_BYTES:
+        raise InputError(f"{where}: unpacks to {size / 2**20:,.0f} MiB; a table of labels has less than {_MOST_BYTES >> 20}")

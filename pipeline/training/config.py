@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from hdm_core.device import Precision
-from pipeline.config import Count, DatasetConfig, Section, Seed, secret_option
+from pipeline.confidential import refuse_secrets
+from pipeline.config import Count, DatasetConfig, Section, Seed
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -106,8 +107,7 @@ class TrainConfig(Section):
     def _can_be(self) -> TrainConfig:
         if self.test == self.validation and isinstance(self.test, str):
             raise ValueError(f"test and validation are both the split {self.test!r}: what an epoch was chosen by is no test")
-        if secret := secret_option(self.storage):
-            raise ValueError(f"storage.{secret} is a secret: give it in the environment (AWS_ACCESS_KEY_ID, ...), not in a file")
+        refuse_secrets(self.model_dump())
         return self
 
     def identity(self) -> dict[str, Any]:

@@ -277,7 +277,7 @@ def test_a_change_that_is_no_assignment_is_refused(text: str) -> None:
 
 
 def test_a_change_whose_value_is_no_yaml_is_refused() -> None:
-    assert refused(lambda: parse_changes(["methods=[hdm"])).startswith("--set methods=[hdm: the value is no YAML")
+    assert refused(lambda: parse_changes(["methods=[hdm"])).startswith("--set methods: the value is no YAML")
 
 
 def test_changes_reach_sections_that_the_file_does_not_have() -> None:

@@ -6,8 +6,6 @@ import hashlib
 import html
 import itertools
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +26,7 @@ from pipeline.report.summary import DEFINITIONS
 from pipeline.report.view import cut
 from pipeline.store import RunStore
 from pipeline.store.maps import layout
+from tests.pipeline.browser import chromium
 
 SIDE = 16
 PREPROCESS = Preprocess(resize=20, crop=SIDE)
@@ -340,23 +339,12 @@ def test_the_code_on_the_page_runs(tmp_path: Path, capsys: pytest.CaptureFixture
     assert sorted(line.split()[0] for line in capsys.readouterr().out.splitlines()) == ["bird-0", "bird-1", "bird-2"]
 
 
-def _chromium(profile: Path, *arguments: str) -> str:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not on PATH: no browser to look at the page with")
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking")
-    done = subprocess.run(
-        [program, *flags, f"--user-data-dir={profile}", *arguments], capture_output=True, text=True, timeout=120, check=True
-    )
-    return done.stdout
-
-
 def test_a_browser_shows_every_picture(tmp_path: Path) -> None:
     page = Path(write_report(_run(tmp_path, changes=_unreadable(1))))
     counting = "document.title = [...document.images].map(i => i.complete && i.naturalWidth).join()"
     probe = page.with_name("probe.html")
     probe.write_text(page.read_text() + f"<script>onload = () => {{ {counting} }}</script>")
-    found = re.search(r"<title>(.*?)</title>", _chromium(tmp_path / "profile", "--dump-dom", probe.as_uri()))
+    found = re.search(r"<title>(.*?)</title>", chromium(tmp_path / "profile", "--dump-dom", probe.as_uri()))
     assert found
     assert set(found[1].split(",")) == {str(SIDE), "1600"}, "maps, and the curves"
     assert len(found[1].split(",")) == page.read_text().count("<img ")
@@ -365,6 +353,6 @@ def test_a_browser_shows_every_picture(tmp_path: Path) -> None:
 def test_a_browser_draws_the_page(tmp_path: Path) -> None:
     page = Path(write_report(_run(tmp_path)))
     shot = tmp_path / "shot.png"
-    _chromium(tmp_path / "profile", "--window-size=1280,1600", f"--screenshot={shot}", page.as_uri())
+    chromium(tmp_path / "profile", "--window-size=1280,1600", f"--screenshot={shot}", page.as_uri())
     with Image.open(shot) as image:
         assert len(image.convert("RGB").getcolors(2**24) or []) > 500  # heatmaps, not a blank sheet
