@@ -84,6 +84,7 @@ class Pool:
             RunError: if workers fail to start `attempts` times and none is at work, or the storage is full.
         """
         self._queue.extend(shards)
+        listened = float("-inf")
         try:
             while self._queue or self._busy or self._held:
                 self._recall()
@@ -97,8 +98,11 @@ class Pool:
                         self._started(ref)
                     else:
                         self._finished(ref)
-                self._listen()
-                self._give_up_the_hung()
+                if time.monotonic() - listened >= _TICK:  # not at every shard's end: every question costs every worker
+                    listened = time.monotonic()
+                    self._listen()
+                    self._give_up_the_hung()
+            self._listen()
         finally:
             for actor in [*self._starting.values(), *self._idle, *(actor for actor, _ in self._busy.values())]:
                 ray.kill(actor)

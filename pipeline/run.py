@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 import ray
@@ -106,7 +107,7 @@ def explain_run(plan: Plan, store: RunStore, show: Show) -> Outcome:
             staffing = staff(plan.config.compute, resources, len(todo))
             _log.info("%s", staffing.note)
             _work(plan, store, todo, staffing, outcome, show)
-    outcome.statuses = worst_statuses(store.records())
+    outcome.statuses = dict(sum((Counter(worst_statuses(part)) for part in store.record_parts(["row", "status"])), Counter()))
     return outcome
 
 

@@ -82,6 +82,13 @@ IMAGES = pa.schema(
 FACTS = pa.schema([IMAGES.field(name) for name in ("row", "sha256", "truth_sha256", "width", "height", "crop")], metadata=_METADATA)
 
 
+def to_table(columns: Mapping[str, Sequence[Any]], schema: pa.Schema) -> pa.Table:
+    """Columns of one length as a table; those that are missing are null."""
+    length = len(next(iter(columns.values())))
+    arrays = [pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(length, field.type) for field in schema]
+    return pa.table(arrays, schema=schema)
+
+
 def to_parquet(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> bytes:
     """Rows as a Parquet file; a field that a row lacks is null."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
@@ -94,6 +101,11 @@ def from_parquet(parts: Sequence[bytes], schema: pa.Schema) -> pa.Table:
     """The rows of several files of one schema, in the order of the files."""
     tables = [_complete(pq.read_table(io.BytesIO(part)), schema) for part in parts]
     return pa.concat_tables([table.cast(schema) for table in tables]) if tables else schema.empty_table()
+
+
+def read_columns(part: bytes, columns: Sequence[str]) -> pa.Table:
+    """Some columns of one file, of those that every version has."""
+    return pq.read_table(io.BytesIO(part), columns=list(columns))
 
 
 def _complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -111,10 +123,9 @@ def likeliest(rows: pa.Table) -> pa.Table:
 
 def worst_statuses(records: pa.Table) -> dict[str, int]:
     """How many images ended how, each counted under the worst of its methods' statuses."""
-    worst: dict[int, str] = {}
-    for row, status in zip(records["row"].to_pylist(), records["status"].to_pylist(), strict=True):
-        worst[row] = max(worst.get(row, "ok"), status, key=STATUSES.index)
-    return dict(Counter(worst.values()))
+    places = pa.table({"row": records["row"], "place": pc.index_in(records["status"], pa.array(STATUSES))})
+    worst = places.group_by("row").aggregate([("place", "max")])["place_max"]
+    return {STATUSES[place]: count for place, count in Counter(worst.to_pylist()).items()}
 
 
 def with_facts(images: pa.Table, facts: pa.Table) -> pa.Table:

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from pipeline.config import RunConfig
 from pipeline.errors import InputError, one_line
-from pipeline.plan import Plan, Shard, sample_row
+from pipeline.plan import Plan, Shard, image_columns
 from pipeline.store.leases import Lease
 from pipeline.store.maps import Arrays, create_arrays, encode_shard, layout
-from pipeline.store.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, with_facts
+from pipeline.store.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, read_columns, to_parquet, to_table, with_facts
 from pipeline.store.reuse import NAME as REUSE_NAME
 from pipeline.store.reuse import Reuse, from_bytes, to_bytes
 from pipeline.store.storage import Storage, to_json
@@ -75,8 +75,8 @@ class RunStore:
                 return False
             if self.done() and not self.storage.exists("run.json"):
                 raise InputError(f"{self.url} holds the shards of a run that has no run.json; choose another name or remove the folder")
-            rows = (sample_row(row, sample) for row, sample in enumerate(plan.samples))
-            self.storage.write("images.parquet", to_parquet(rows, IMAGES))
+            images = to_table(image_columns(plan.samples), IMAGES)
+            self.storage.write("images.parquet", to_parquet(images, IMAGES))
             shapes = layout(plan.config.methods, len(plan.samples), plan.side, plan.stages, plan.config.ranks)
             if reuse is not None:
                 self.storage.write(REUSE_NAME, to_bytes(reuse))
@@ -153,6 +153,11 @@ class RunStore:
         """The records of all committed shards, or of some, in row order."""
         return from_parquet(self._parts("records", shards), RECORDS)
 
+    def record_parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some columns of the records, a committed shard at a time, in row order."""
+        with ThreadPoolExecutor(AT_ONCE) as readers:
+            yield from readers.map(lambda name: read_columns(self.storage.read(name), columns), self._names("records", self.done()))
+
     def facts(self, shards: Iterable[int] | None = None) -> pa.Table:
         """What reading the images of all committed shards, or of some, told."""
         return from_parquet(self._parts("images", shards), FACTS)
@@ -174,9 +179,11 @@ class RunStore:
         self.storage.write("images.parquet", to_parquet(images, IMAGES))
 
     def _parts(self, folder: str, shards: Iterable[int] | None) -> list[bytes]:
-        names = [f"{folder}/part-{index:06d}.parquet" for index in sorted(self.done() if shards is None else shards)]
         with ThreadPoolExecutor(AT_ONCE) as readers:
-            return list(readers.map(self.storage.read, names))
+            return list(readers.map(self.storage.read, self._names(folder, self.done() if shards is None else shards)))
+
+    def _names(self, folder: str, shards: Iterable[int]) -> list[str]:
+        return [f"{folder}/part-{index:06d}.parquet" for index in sorted(shards)]
 
     def _compare(self, plan: Plan) -> None:
         there, here = self.info(), run_json(plan)
