@@ -44,7 +44,7 @@ def _columns(records: pa.Table, images: int, methods: list[str]) -> dict[str, tu
     ranks = 1 + max(records["rank"].to_pylist(), default=0)
     place = np.array([methods.index(method) for method in records["method"].to_pylist()], dtype=int)
     where = records["row"].to_numpy(), place, records["rank"].to_numpy()
-    arrays = {}
+    arrays: dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]] = {}
     for name in (name for name in records.column_names if name not in _KEYS):
         numbers = pa.types.is_floating(records[name].type) or pa.types.is_integer(records[name].type)
         values = np.full((images, len(methods), ranks), np.nan if numbers else None, float if numbers else object)
