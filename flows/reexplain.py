@@ -49,9 +49,8 @@ def drift(before: RunStore, after: RunStore, limits: DriftLimits) -> list[str] |
     name = after.info()["name"]
     drift_artifact(slugify(f"{name} drift"), found, lines, page)
     if lines:
-        emit_event(
-            DRIFTED, {"prefect.resource.id": f"hdm.run.{name}", "prefect.resource.name": name}, payload={"limits": lines, "page": page}
-        )
+        resource = {"prefect.resource.id": f"hdm.run.{name}", "prefect.resource.name": name}
+        emit_event(DRIFTED, resource, payload={"limits": "; ".join(lines), "page": page})
     return lines
 
 

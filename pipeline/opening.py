@@ -36,7 +36,8 @@ def open_run(url: str, storage: Mapping[str, Any] | None = None) -> xr.Dataset:
     about = {name: ("image", images[name].to_numpy()) for name in ("row", "path", "label", "class_name", "split")}
     pixels = {axis: np.arange(maps.sizes[axis]) for axis in ("y", "x")}
     methods = list(store.info()["identity"]["methods"])
-    return maps.assign(_columns(records, len(ids), methods)).assign_coords(image=ids, method_id=methods, **about, **pixels)
+    run: xr.Dataset = maps.assign(_columns(records, len(ids), methods)).assign_coords(image=ids, method_id=methods, **about, **pixels)
+    return run
 
 
 def _columns(records: pa.Table, images: int, methods: list[str]) -> dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]]:
