@@ -82,10 +82,27 @@ def encode_shard(index: int, start: int, shard_size: int, arrays: Arrays) -> dic
     return {key: memory[key].to_bytes() for key in names.values()}
 
 
-def read_map(store: Store, method: str, row: int, rank: int = 0) -> NDArray[np.float32]:
-    """One image's map (H, W), or its stages (S, H, W), for one of the classes that were explained."""
+def open_array(store: Store, method: str) -> zarr.Array[Any]:
+    """A method's array, to read from."""
     array = zarr.open_group(store, mode="r", zarr_format=3)[method]
     if not isinstance(array, zarr.Array):
         raise TypeError(f"{method} is no array")
+    return array
+
+
+def read_map(store: Store, method: str, row: int, rank: int = 0) -> NDArray[np.float32]:
+    """One image's map (H, W), or its stages (S, H, W), for one of the classes that were explained."""
+    array = open_array(store, method)
     place = (row, rank) if "rank" in axes(method, array.ndim) else row
     return np.asarray(array[place], dtype=np.float32)
+
+
+def read_maps(array: zarr.Array[Any], rows: NDArray[np.int64]) -> NDArray[np.float16]:
+    """The maps of several images (N, H, W), of the only or likeliest class; whole shards are read where the rows are."""
+    close = bool((np.diff(rows) == 1).all())
+    several = array.ndim > 3  # with an axis `rank`
+    if close:
+        found = array[rows[0] : rows[-1] + 1, 0] if several else array[rows[0] : rows[-1] + 1]
+    else:
+        found = array.oindex[rows, 0] if several else array.oindex[rows]
+    return np.asarray(found, dtype=np.float16)

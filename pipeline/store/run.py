@@ -152,10 +152,17 @@ class RunStore:
         """images.parquet."""
         return pq.read_table(io.BytesIO(self.storage.read("images.parquet")))
 
+    def facts(self) -> pa.Table:
+        """What reading the images of all committed shards told, in row order."""
+        return from_parquet(self._parts("images"), FACTS)
+
+    def seen_images(self) -> pa.Table:
+        """images.parquet with what reading the images has told so far."""
+        return with_facts(self.images(), self.facts())
+
     def complete_images(self) -> None:
         """Puts what reading the images told into images.parquet."""
-        images = with_facts(self.images(), from_parquet(self._parts("images"), FACTS))
-        self.storage.write("images.parquet", to_parquet(images, IMAGES))
+        self.storage.write("images.parquet", to_parquet(self.seen_images(), IMAGES))
 
     def _parts(self, folder: str) -> list[bytes]:
         names = [f"{folder}/part-{index:06d}.parquet" for index in sorted(self.done())]
