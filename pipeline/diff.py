@@ -15,7 +15,9 @@ from pipeline.printing import counting, err, out, print_facts, print_json
 Before = Annotated[str, typer.Argument(metavar="RUN_A", help="the run before: its folder or URL, the one that holds run.json")]
 After = Annotated[str, typer.Argument(metavar="RUN_B", help="the run after")]
 Out = Annotated[str | None, typer.Option(help="a folder or URL for drift.parquet and the page, instead of RUN_B")]
-Limits = Annotated[list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="fail beyond it, such as flips=0.02 or spearman=0.7")]
+Limits = Annotated[
+    list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="fail beyond it, such as flips=0.02 or spearman=0.7")
+]
 Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object on standard output")]
 
 _CLASSES = 5  # that are printed
@@ -41,7 +43,9 @@ def diff(before: Before, after: After, limit: Limits = None, out_: Out = None, a
     try:
         page = write_drift(second, drift, limits, place)
     except OSError as error:
-        raise InputError(f"{(place or second.storage).url('')} cannot be written: {one_line(error)}; choose another place with --out") from None
+        raise InputError(
+            f"{(place or second.storage).url('')} cannot be written: {one_line(error)}; choose another place with --out"
+        ) from None
     broken = exceeded(drift, limits) if limits else []
     if as_json:
         print_json(
@@ -90,7 +94,9 @@ def _print(drift: Any) -> None:
             cells = [_cell(row[quantity]) for quantity in quantities]
             table.add_row(method if name is None else "", "all" if name is None else Text(name), str(row["flips"].n), *cells)
     out.print(table)
-    out.print(f"means with their 95% intervals below; Δ is after minus before; at most {_CLASSES} classes, those that drifted most", markup=False)
+    out.print(
+        f"means with their 95% intervals below; Δ is after minus before; at most {_CLASSES} classes, those that drifted most", markup=False
+    )
 
 
 def _cell(found: Any) -> str:

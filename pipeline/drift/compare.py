@@ -68,7 +68,9 @@ def compare(before: RunStore, after: RunStore, show: Show = lambda done, images:
     infos = before.info(), after.info()
     for store, info in zip((before, after), infos, strict=True):
         if (there := info.get("schema_version")) != SCHEMA_VERSION:
-            raise InputError(f"{store.url} has schema version {there}, and this hdm reads {SCHEMA_VERSION}: compare with the hdm that made it")
+            raise InputError(
+                f"{store.url} has schema version {there}, and this hdm reads {SCHEMA_VERSION}: compare with the hdm that made it"
+            )
     methods = _methods(before, after, infos)
     _same_question(before, after, infos)
     try:
@@ -113,9 +115,7 @@ def _differences(infos: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[st
 
 def _table(before: RunStore, after: RunStore, images: pa.Table, methods: list[str], same_metrics: bool) -> pa.Table:
     """All of DRIFT that the records know."""
-    old, new = (
-        _records(store, images[f"row_{when}"].to_numpy(), methods) for store, when in ((before, "before"), (after, "after"))
-    )
+    old, new = (_records(store, images[f"row_{when}"].to_numpy(), methods) for store, when in ((before, "before"), (after, "after")))
     image = images.take(pa.array(np.repeat(np.arange(len(images)), len(methods))))
     columns: dict[str, Any] = {name: image[name] for name in ("row_before", "row_after", "image_id", "sha256")}
     labels = pc.coalesce(image["class_name"], pc.cast(image["label"], pa.string()), old["target_name"])
@@ -125,15 +125,11 @@ def _table(before: RunStore, after: RunStore, images: pa.Table, methods: list[st
     # By name: a classifier that has learnt more classes may number them anew.
     columns["flipped"] = pc.not_equal(old["target_name"], new["target_name"])
     columns["probability_change"] = pc.subtract(new["probability"], old["probability"])
-    region = pc.equal(old["region"], new["region"])
-    nothing = pa.scalar(None, pa.float32())
     for metric in METRICS:
-        change = pc.subtract(new[metric], old[metric])
-        if metric == "proportion":
-            change = pc.if_else(region, change, nothing)  # a box and a segmentation are two questions
-        elif not same_metrics:
-            change = pc.if_else(True, nothing, change)  # noqa: FBT003
-        columns[f"{metric}_change"] = change
+        if same_metrics or metric == "proportion":  # which asks no network, so that its settings do not matter
+            columns[f"{metric}_change"] = pc.subtract(new[metric], old[metric])
+    # A box and a segmentation are two questions.
+    columns["proportion_change"] = pc.if_else(pc.equal(old["region"], new["region"]), columns["proportion_change"], None)
     empty = pa.nulls(len(image), pa.float32())
     return pa.table({name: columns.get(name, empty) for name in DRIFT.names}, schema=DRIFT)
 

@@ -64,7 +64,9 @@ def parse_limits(assignments: Iterable[str]) -> DriftLimits:
 
 def exceeded(drift: Drift, limits: DriftLimits) -> list[str]:
     """One line for every limit that is exceeded: what, its value with the interval, and the limit."""
-    return [line for statistic in drift.statistics if statistic.class_name is None or limits.by_class for line in _beyond(statistic, limits)]
+    return [
+        line for statistic in drift.statistics if statistic.class_name is None or limits.by_class for line in _beyond(statistic, limits)
+    ]
 
 
 def _beyond(statistic: Statistic, limits: DriftLimits) -> Iterator[str]:

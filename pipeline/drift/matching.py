@@ -49,7 +49,7 @@ def match(before: RunStore, after: RunStore) -> tuple[pa.Table, Counts]:
     others = first.take(place.drop_null())
     both_done = pc.and_(found["done"], others["done"])
     # An image that could not be read has no checksum: whether it is another one is not known, and its status says the rest.
-    differs = pc.fill_null(pc.not_equal(found["sha256"], others["sha256"]), False)  # noqa: FBT003
+    differs = pc.fill_null(pc.not_equal(found["sha256"], others["sha256"]), False)
     same = pc.and_(both_done, pc.invert(differs))
     counts = Counts(
         same=_count(same),

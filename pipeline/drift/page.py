@@ -22,11 +22,11 @@ _CLASSES = 20  # of a method, that the page lists
 # What the tables show beside the metrics: title, definition.
 HEADS = {
     "flips": ("flips", "share of the images that are answered with another class"),
-    "probability": ("probability", "change of the explained class’s probability, after minus before"),
-    "drift": ("drift", "how far the map moved, from 0, the same, to 1: the mean of 1 − overlap and (1 − Spearman) / 2"),
+    "probability": ("probability", "change of the explained class's probability, after minus before"),
+    "drift": ("drift", "how far the map moved, from 0, the same, to 1: the mean of 1 - overlap and (1 - Spearman) / 2"),
     "spearman": ("Spearman", "correlation of the ranks of all pixels of both maps; 1: the same order"),
     "ssim": ("SSIM", "structural similarity of both maps (Wang et al. 2004); 1: the same"),
-    "overlap": ("overlap", "of the most salient 20% of the pixels, those in both maps over those in either; two maps drawn at random have 0.11"),
+    "overlap": ("overlap", "of the most salient 20% of the pixels, those in both maps over those in either; chance alone gives 0.11"),
 }
 
 
@@ -89,7 +89,9 @@ def _statuses(drift: Drift, method: str) -> dict[str, int]:
 def _classes(drift: Drift, method: str, statistics: Mapping[Any, Statistic]) -> dict[str, Any]:
     """The classes' rows, those that drifted most first, and the end of the scale on which their drift is drawn."""
     names = list(_named(found.class_name for found in drift.statistics if found.method == method))
-    rows = [{"name": name, **{quantity: statistics[method, name, quantity].estimate for quantity in (*HEADS, *METRICS)}} for name in names]
+    rows: list[dict[str, Any]] = [
+        {"name": name, **{quantity: statistics[method, name, quantity].estimate for quantity in (*HEADS, *METRICS)}} for name in names
+    ]
     ends = [row["drift"].high for row in rows if row["drift"].high is not None]
     return {"classes": rows[:_CLASSES], "class_count": len(rows), "scale": max([*ends, 0.01])}
 
@@ -108,7 +110,7 @@ def _glance(drift: Drift, statistics: Mapping[Any, Statistic]) -> list[str]:
         if every.mean is None:
             sentences.append(f"No map of {METHODS[method].title} could be compared.")
             continue
-        text = f"{METHODS[method].title}’s maps drifted by {every.mean:.2f}"
+        text = f"{METHODS[method].title}'s maps drifted by {every.mean:.2f}"
         if len(names) > 1 and (top := statistics[method, names[0], "drift"].estimate).mean is not None:
             text += f", those of the class {names[0]} most, by {top.mean:.2f}"
         sentences.append(f"{text}.")

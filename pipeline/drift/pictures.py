@@ -77,7 +77,10 @@ def _draw(drift: Drift, rows: Sequence[Mapping[str, Any]], image: Mapping[str, A
         place.write(f"report/{name}", jpeg(picture))
         return name
 
-    def tile(store: RunStore, row: Mapping[str, Any], when: str, view: Image.Image) -> Tile:
+    side = read_map(drift.after.storage.zarr("maps.zarr"), first["method"], first["row_after"]).shape[-1]
+    view, photograph = draw_photograph(image, side, storage, put)
+
+    def tile(row: Mapping[str, Any], when: str, store: RunStore) -> Tile:
         method, title = row["method"], when.capitalize()
         if row["status"] != "ok":
             note = NOTES.get(row["status"], "This image could not be explained.")
@@ -86,8 +89,8 @@ def _draw(drift: Drift, rows: Sequence[Mapping[str, Any]], image: Mapping[str, A
         alt = f"{METHODS[method].title} heatmap of {row['image_id']} {when}, for the class {row[f'target_name_{when}']}"
         return Tile(title, alt, put(f"{method}-{when}", heat))
 
-    side = read_map(drift.after.storage.zarr("maps.zarr"), first["method"], first["row_after"]).shape[-1]
-    view, photograph = draw_photograph(image, side, storage, put)
-    changes = [Change(METHODS[row["method"]].title, tile(drift.before, row, "before", view), tile(drift.after, row, "after", view), row) for row in rows]
+    changes = [
+        Change(METHODS[row["method"]].title, tile(row, "before", drift.before), tile(row, "after", drift.after), row) for row in rows
+    ]
     moved = pc.mean(pa.array([row["drift"] for row in rows], pa.float64())).as_py()
     return Moved(first, moved, photograph, changes)

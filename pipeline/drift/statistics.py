@@ -45,7 +45,7 @@ def estimates(values: Numbers) -> list[Estimate]:
     draw = np.random.default_rng(_SEED)
     if len(values) > GROUPS:
         group = draw.permutation(len(values)) % GROUPS
-        sums, counts = (np.stack([np.bincount(group, column, GROUPS) for column in array.T], axis=1) for array in (sums, counts))
+        sums, counts = _grouped(sums, group), _grouped(counts, group)
     means = np.concatenate([_divide(times @ sums, times @ counts) for times in _resamples(draw, len(sums))])
     low, high = (np.full(values.shape[1], np.nan) for _ in range(2))
     some = there.any(0)
@@ -56,6 +56,13 @@ def estimates(values: Numbers) -> list[Estimate]:
     p = (as_far + 1.0) / (RESAMPLES + 1)
     found = zip(there.sum(0), _divide(sums.sum(0), counts.sum(0)), low, high, p, strict=True)
     return [Estimate(int(n), *(map(float, numbers) if n else ())) for n, *numbers in found]
+
+
+def _grouped(values: Numbers, group: NDArray[np.int64]) -> Numbers:
+    """The sums of each group's rows."""
+    sums = np.zeros((GROUPS, values.shape[1]))
+    np.add.at(sums, group, values)
+    return sums
 
 
 def _resamples(draw: np.random.Generator, size: int) -> Iterator[Numbers]:
@@ -69,7 +76,7 @@ def _resamples(draw: np.random.Generator, size: int) -> Iterator[Numbers]:
 def _signs(draw: np.random.Generator, size: int) -> Iterator[Numbers]:
     """-1 or 1 for each of so many, (some resamples, size)."""
     for _ in range(RESAMPLES // _AT_ONCE):
-        yield draw.integers(2, size=(_AT_ONCE, size)) * 2.0 - 1
+        yield (draw.integers(2, size=(_AT_ONCE, size)) * 2 - 1).astype(np.float64)
 
 
 def _divide(sums: Numbers, counts: Numbers) -> Numbers:

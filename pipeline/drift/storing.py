@@ -21,9 +21,7 @@ NAME, PAGE = "drift.parquet", "report/drift.html"
 _FLIPPED = 6  # images that the page shows because they are answered with another class
 
 
-def write_drift(
-    after: RunStore, drift: Drift, limits: DriftLimits | None = None, out: Storage | None = None, shown: int = 12
-) -> str:
+def write_drift(after: RunStore, drift: Drift, limits: DriftLimits | None = None, out: Storage | None = None, shown: int = 12) -> str:
     """Writes drift.parquet and report/drift.html into the run after, and returns the page's URL.
 
     They take the place of an earlier comparison's. Nothing else of the run is touched but the link on its page, if it has one: what is

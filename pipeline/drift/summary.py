@@ -58,7 +58,7 @@ def summarise(table: pa.Table) -> Iterator[Statistic]:
 
 
 def worst(table: pa.Table) -> list[int]:
-    """The places, among the images of the table, of those whose maps could be compared, by the mean drift of their methods, the largest first.
+    """The places, among the table's images, of those whose maps could be compared: the largest drift first, in the mean of the methods.
 
     Of images that drifted alike a flipped one comes first, then the one whose probability changed most, then that of the earlier row.
     """
