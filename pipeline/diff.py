@@ -14,7 +14,7 @@ from pipeline.printing import counting, err, out, print_facts, print_json
 
 Before = Annotated[str, typer.Argument(metavar="RUN_A", help="the run before: its folder or URL, the one that holds run.json")]
 After = Annotated[str, typer.Argument(metavar="RUN_B", help="the run after")]
-Out = Annotated[str | None, typer.Option(help="a folder or URL for drift.parquet and the page, instead of RUN_B")]
+Out = Annotated[str | None, typer.Option("--out", help="a folder or URL for drift.parquet and the page, instead of RUN_B")]
 Limits = Annotated[
     list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="fail beyond it, such as flips=0.02 or spearman=0.7")
 ]

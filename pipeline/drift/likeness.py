@@ -27,7 +27,7 @@ def spearman(before: Maps, after: Maps) -> Numbers:
         before, after: (N, H, W) float16 in [0, 1].
     """
     one, other = (np.stack([_ranks(pixels) for pixels in _bits(maps)]) for maps in (before, after))
-    scale = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    scale = np.sqrt((one * one).sum(1) * (other * other).sum(1))
     with np.errstate(invalid="ignore"):
         found: Numbers = np.clip((one * other).sum(1) / scale, -1, 1)
     return found

@@ -47,14 +47,15 @@ def estimates(values: Numbers) -> list[Estimate]:
         group = draw.permutation(len(values)) % GROUPS
         sums, counts = _grouped(sums, group), _grouped(counts, group)
     means = np.concatenate([_divide(times @ sums, times @ counts) for times in _resamples(draw, len(sums))])
-    low, high = (np.full(values.shape[1], np.nan) for _ in range(2))
     some = there.any(0)
-    low[some], high[some] = np.nanpercentile(means[:, some], [2.5, 97.5], axis=0)
+    ends = np.full((2, len(some)), np.nan)
+    if some.any():
+        ends[:, some] = np.nanpercentile(means[:, some], [2.5, 97.5], axis=0)
     observed = np.abs(sums.sum(0))
     # Sums that are equal but for rounding are equal.
     as_far = sum((np.abs(signs @ sums) >= observed * (1 - 1e-9)).sum(0) for signs in _signs(draw, len(sums)))
     p = (as_far + 1.0) / (RESAMPLES + 1)
-    found = zip(there.sum(0), _divide(sums.sum(0), counts.sum(0)), low, high, p, strict=True)
+    found = zip(there.sum(0), _divide(sums.sum(0), counts.sum(0)), *ends, p, strict=True)
     return [Estimate(int(n), *(map(float, numbers) if n else ())) for n, *numbers in found]
 
 

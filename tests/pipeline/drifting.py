@@ -1,0 +1,61 @@
+"""Pairs of small runs that are laid on storage by hand, the second with changes: no network, no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.plan import Plan, Shard
+from pipeline.store import RunStore
+from tests.pipeline.material import configuration, plan_of, results
+
+IMAGES, SIDE = 6, 12
+
+Arrays = dict[str, np.ndarray]
+Rows = list[dict[str, Any]]
+Change = Callable[[Shard, Arrays, Rows, Rows], None]
+
+
+def laid(
+    output: Path | str,
+    name: str,
+    change: Change | None = None,
+    images: int = IMAGES,
+    side: int = SIDE,
+    first: int = 0,
+    committed: int | None = None,
+    changes: dict[str, Any] | None = None,
+    **keys: Any,
+) -> RunStore:
+    """A run with made-up maps and records in shards of two.
+
+    Args:
+        change: is given each shard's arrays, records and facts, to change.
+        first: the number of its first image, so that runs may hold other images.
+        committed: how many of its shards are done.
+    """
+    plan = moved(plan_of(configuration(changes, name=name, output=str(output), **keys), images, side), first)
+    store = RunStore.at(plan.config)
+    store.create(plan)
+    for shard in plan.shards[:committed]:
+        arrays, records, facts = results(plan, shard)
+        for row, fact in enumerate(facts, shard.start):
+            fact["sha256"] = f"{row + first:064d}"
+        for array in arrays.values():  # an image has the same map wherever it stands
+            for row in range(len(shard)):
+                noise = np.random.default_rng(shard.start + row + first)
+                array[row] = noise.random(array[row].shape)
+        if change:
+            change(shard, arrays, records, facts)
+        store.write_shard(shard, arrays, records, facts, plan.config)
+    return store
+
+
+def moved(plan: Plan, first: int) -> Plan:
+    """The plan with its images numbered from `first`."""
+    samples = [replace(sample, image_id=f"{row}.png", path=f"photographs/{row}.png") for row, sample in enumerate(plan.samples, first)]
+    return replace(plan, samples=samples)
