@@ -55,6 +55,18 @@ def laid(
     return store
 
 
+def altered(rows: dict[int, dict[str, Any]], facts: dict[int, dict[str, Any]] | None = None) -> Change:
+    """Changes the records, and what reading told, of some rows."""
+
+    def change(shard: Shard, arrays: Arrays, records: Rows, seen: Rows) -> None:
+        for record in records:
+            record |= rows.get(record["row"], {})
+        for fact in seen:
+            fact |= (facts or {}).get(fact["row"], {})
+
+    return change
+
+
 def moved(plan: Plan, first: int) -> Plan:
     """The plan with its images numbered from `first`."""
     samples = [replace(sample, image_id=f"{row}.png", path=f"photographs/{row}.png") for row, sample in enumerate(plan.samples, first)]

@@ -25,21 +25,9 @@ from pipeline.plan import Shard
 from pipeline.store import RunStore
 from pipeline.store.maps import open_array
 from pipeline.store.verify import verify
-from tests.pipeline.drifting import IMAGES, Arrays, Rows, laid
+from tests.pipeline.drifting import IMAGES, Arrays, Rows, altered, laid
 from tests.pipeline.material import files_below, refused
 from tests.seaweed import S3
-
-
-def altered(rows: dict[int, dict[str, Any]], facts: dict[int, dict[str, Any]] | None = None) -> Callable[..., None]:
-    """Changes the records, and what reading told, of some rows."""
-
-    def change(shard: Shard, arrays: Arrays, records: Rows, seen: Rows) -> None:
-        for record in records:
-            record |= rows.get(record["row"], {})
-        for fact in seen:
-            fact |= (facts or {}).get(fact["row"], {})
-
-    return change
 
 
 def inverted(shard: Shard, arrays: Arrays, records: Rows, facts: Rows) -> None:
