@@ -1,4 +1,4 @@
-"""Pairs of small runs that are laid on storage by hand, the second with changes: no network, no cluster."""
+"""Runs to compare: laid on storage by hand, with changes, or explained by a network in this process; no cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from hdm_core import Classifier
+from pipeline.classifiers import preprocess_of
+from pipeline.config import RunConfig
+from pipeline.datasets import list_samples
 from pipeline.plan import Plan, Shard
+from pipeline.shard import explain_shard
 from pipeline.store import RunStore
 from tests.pipeline.material import configuration, plan_of, results
 
@@ -71,3 +76,17 @@ def moved(plan: Plan, first: int) -> Plan:
     """The plan with its images numbered from `first`."""
     samples = [replace(sample, image_id=f"{row}.png", path=f"photographs/{row}.png") for row, sample in enumerate(plan.samples, first)]
     return replace(plan, samples=samples)
+
+
+def run_of(classifier: Classifier, config: RunConfig) -> RunStore:
+    """A run as a worker does it."""
+    samples = list_samples(config.dataset, config.storage)
+    size = config.compute.shard_size
+    shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
+    store = RunStore.at(config)
+    side = preprocess_of(classifier).crop
+    store.create(Plan(config, samples, shards, side, classifier.fingerprint(), dict.fromkeys(config.methods, 1)))
+    for shard in shards:
+        result = explain_shard(classifier, config, shard, samples[shard.start : shard.stop])
+        store.write_shard(shard, result.arrays, result.records, result.facts, config)
+    return store

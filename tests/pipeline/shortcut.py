@@ -14,11 +14,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from hdm_core import Classifier, Preprocess
-from pipeline.datasets import list_samples
 from pipeline.loading import load_config
-from pipeline.plan import Plan, Shard
-from pipeline.shard import explain_shard
 from pipeline.store import RunStore
+from tests.pipeline.drifting import run_of
 
 SIDE, MARK = 64, 10
 SHAPES = ("circle", "cross", "square", "triangle")
@@ -116,24 +114,11 @@ def photographs(folder: Path, each: int) -> Path:
 
 
 def explained(name: str, network: Classifier, manifest: Path, output: Path, **keys: Any) -> RunStore:
-    """A run over the pictures, as a worker does it, but in this process."""
-    config = load_config(
-        {
-            "name": name,
-            "dataset": {"kind": "manifest", "root": str(manifest)},
-            "classifier": {"arch": "small", "resize": SIDE, "crop": SIDE},
-            "methods": ["grad_cam"],
-            "compute": {"shard_size": 16},
-            "output": str(output),
-            **keys,
-        }
-    )
-    samples = list_samples(config.dataset, config.storage)
-    size = config.compute.shard_size
-    shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
-    store = RunStore.at(config)
-    store.create(Plan(config, samples, shards, SIDE, network.fingerprint(), dict.fromkeys(config.methods, 1)))
-    for shard in shards:
-        result = explain_shard(network, config, shard, samples[shard.start : shard.stop])
-        store.write_shard(shard, result.arrays, result.records, result.facts, config)
-    return store
+    """A run over the pictures."""
+    config = {
+        "name": name,
+        "dataset": {"kind": "manifest", "root": str(manifest)},
+        "classifier": {"arch": "small", "resize": SIDE, "crop": SIDE},
+        "output": str(output),
+    }
+    return run_of(network, load_config({**config, **keys}))

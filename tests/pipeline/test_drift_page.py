@@ -1,4 +1,4 @@
-"""A classifier that has learnt a mark in a corner instead of a shape: the comparison must bring its class to the top, and the page show it."""
+"""A classifier that has learnt a mark in a corner instead of a shape: the comparison brings its class to the top, and the page shows it."""
 
 from __future__ import annotations
 
