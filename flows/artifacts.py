@@ -7,14 +7,14 @@ from collections import Counter
 from uuid import UUID
 
 import pyarrow as pa
-from pipeline.drift import Drift
-from pipeline.drift.statistics import Estimate
-from pipeline.drift.summary import QUANTITIES
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
 
+from pipeline.drift import Drift
+from pipeline.drift.statistics import Estimate
+from pipeline.drift.summary import QUANTITIES
 from pipeline.progress import State, clock, every
-from pipeline.reexplain import Again
+from pipeline.reexplain.again import Again
 from pipeline.run import Outcome
 from pipeline.store import RunStore
 from pipeline.tables import layout_table

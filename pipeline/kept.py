@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.store.maps import STAGES, read_maps
+from pipeline.store.maps import STAGES, open_array, read_maps
 from pipeline.store.records import CURVES, FACTS
 from pipeline.store.reuse import Reuse
 from pipeline.store.run import RunStore
@@ -58,7 +58,7 @@ def read_kept(reuse: Reuse, storage: Mapping[str, Any]) -> Kept:
             continue
         try:
             _read(kept, RunStore(Storage(url, storage, PATIENCE)), wanted, reuse.places)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, KeyError) as error:  # a KeyError: Zarr's of an array that is not there
             _log.warning("%s was to be reused and is gone: its explanations are computed anew (%s)", url, error)
     return kept
 
@@ -70,12 +70,12 @@ def _read(kept: Kept, store: RunStore, wanted: Mapping[str, NDArray[np.int64]], 
     parts = sorted({int(row) // size for rows in there.values() for row in rows})
     records, facts = store.records(parts), store.facts(parts)
     curves = pa.concat_tables([CURVES.empty_table(), *store.curves(parts)])
-    zarr = store.storage.zarr("maps.zarr")
+    maps_of_run = store.storage.zarr("maps.zarr")
     found = Kept()
     told = {row["row"]: row for row in facts.to_pylist()}
     for method, rows in wanted.items():
         for name in (method, STAGES) if method == "hdm" else (method,):
-            maps = read_maps(zarr, name, there[method])
+            maps = read_maps(open_array(maps_of_run, name), there[method], every_rank=True)
             found.maps[name] = dict(zip(rows.tolist(), maps, strict=True))
         of_row = _by_row(records, method)
         drawn = _by_row(curves, method)

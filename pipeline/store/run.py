@@ -168,10 +168,13 @@ class RunStore:
         """images.parquet."""
         return from_parquet([self.storage.read("images.parquet")], IMAGES)
 
+    def seen_images(self) -> pa.Table:
+        """images.parquet with what reading the images has told so far."""
+        return with_facts(self.images(), self.facts())
+
     def complete_images(self) -> None:
         """Puts what reading the images told into images.parquet."""
-        images = with_facts(self.images(), self.facts())
-        self.storage.write("images.parquet", to_parquet(images, IMAGES))
+        self.storage.write("images.parquet", to_parquet(self.seen_images(), IMAGES))
 
     def _parts(self, folder: str, shards: Iterable[int] | None) -> list[bytes]:
         names = [f"{folder}/part-{index:06d}.parquet" for index in sorted(self.done() if shards is None else shards)]
