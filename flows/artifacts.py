@@ -96,7 +96,7 @@ def drift_artifact(key: str, drift: Drift, exceeded: list[str], page: str) -> No
     create_table_artifact(
         table=[{"method": method, **{q: _text(found[method, q]) for q in quantities}} for method in drift.methods],
         key=key,
-        description=f"{drift.images.line()}; {verdict}; the page: `{page}`",
+        description=f"{drift.images.same} images compared; {verdict}; the page: `{page}`",
     )
 
 

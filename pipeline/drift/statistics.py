@@ -47,7 +47,7 @@ def estimates(values: Numbers) -> list[Estimate]:
         group = draw.permutation(len(values)) % GROUPS
         sums, counts = _grouped(sums, group), _grouped(counts, group)
     means = np.concatenate([_divide(times @ sums, times @ counts) for times in _resamples(draw, len(sums))])
-    some = there.any(0)
+    some = np.atleast_1d(there.any(0))
     ends = np.full((2, len(some)), np.nan)
     if some.any():
         ends[:, some] = np.nanpercentile(means[:, some], [2.5, 97.5], axis=0)
