@@ -64,10 +64,10 @@ def diff(before: Before, after: After, limit: Limits = None, out_: Out = None, a
         )
     else:
         _print(drift)
-        print_facts({"page": page})
+        out.print(page, markup=False, soft_wrap=True)
     if broken:
         for line in broken:
-            err.print(f"limit exceeded: {line}", markup=False, highlight=False)
+            err.print(f"limit exceeded: {line}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(FAILED)
 
 

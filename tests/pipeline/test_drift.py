@@ -154,6 +154,15 @@ def test_only_methods_of_both_are_compared(tmp_path: Path) -> None:
     assert len(drift.table) == IMAGES
 
 
+def test_maps_that_are_missing_are_not_compared(tmp_path: Path) -> None:
+    after = laid(tmp_path, "b")
+    (Path(after.url) / "maps.zarr/hdm/c/1/0/0").unlink()
+    drift = compare(laid(tmp_path, "a"), after)
+    assert {name: one(drift, name).n for name in ("drift", "spearman", "ssim", "overlap")} == dict.fromkeys(
+        ("drift", "spearman", "ssim", "overlap"), IMAGES - 2
+    )
+
+
 def test_progress_is_told(tmp_path: Path) -> None:
     store, told = laid(tmp_path, "a"), []
     compare(store, store, lambda done, maps: told.append((done, maps)))
