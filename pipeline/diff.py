@@ -64,16 +64,18 @@ def diff(before: Before, after: After, limit: Limits = None, out_: Out = None, a
         )
     else:
         _print(drift)
-        print_facts({"page": page})
+        out.print(page, markup=False, soft_wrap=True)
     if broken:
         for line in broken:
-            err.print(f"limit exceeded: {line}", markup=False, highlight=False)
+            err.print(f"limit exceeded: {line}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(FAILED)
 
 
 def _print(drift: Any) -> None:
     """The counts, and the means: of all images, and of the classes that drifted most."""
+    from hdm_core import METRICS
     from pipeline.drift.summary import QUANTITIES
+    from pipeline.tables import TITLES
 
     counts = drift.images
     print_facts(
@@ -86,16 +88,22 @@ def _print(drift: Any) -> None:
     rows: dict[tuple[str, str | None], dict[str, Any]] = {}
     for found in drift.statistics:
         rows.setdefault((found.method, found.class_name), {})[found.quantity] = found.estimate
-    quantities = [quantity for quantity in QUANTITIES if any(row[quantity].n for row in rows.values())]
-    table = Table("method", "class", "n", *(f"Δ {name}" if QUANTITIES[name].endswith("_change") else name for name in quantities), box=None)
+    alike = [name for name in QUANTITIES if name not in METRICS]
+    table = Table("method", "class", *alike, "images", box=None)
     for method in drift.methods:
         own = [(name, row) for (of, name), row in rows.items() if of == method]
         for name, row in own[: 1 + _CLASSES]:
-            cells = [_cell(row[quantity]) for quantity in quantities]
-            table.add_row(method if name is None else "", "all" if name is None else Text(name), str(row["flips"].n), *cells)
+            label = ("", Text(name)) if name is not None else (method, "all")
+            table.add_row(*label, *(_cell(row[quantity]) for quantity in alike), str(row["flips"].n))
     out.print(table)
+    measured = [metric for metric in METRICS if any(row[metric].n for row in rows.values())]
+    if measured:
+        changes = Table("change of", *(f"{TITLES[metric]} {'↓' if METRICS[metric] else '↑'}" for metric in measured), box=None)
+        for method in drift.methods:
+            changes.add_row(method, *(_cell(rows[method, None][metric]) for metric in measured))
+        out.print(changes)
     out.print(
-        f"means with their 95% intervals below; Δ is after minus before; at most {_CLASSES} classes, those that drifted most", markup=False
+        f"means, and their 95% intervals below; after minus before; at most {_CLASSES} classes, those that drifted most", markup=False
     )
 
 

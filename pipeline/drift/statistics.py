@@ -47,9 +47,9 @@ def estimates(values: Numbers) -> list[Estimate]:
         group = draw.permutation(len(values)) % GROUPS
         sums, counts = _grouped(sums, group), _grouped(counts, group)
     means = np.concatenate([_divide(times @ sums, times @ counts) for times in _resamples(draw, len(sums))])
-    some = np.atleast_1d(there.any(0))
-    ends = np.full((2, len(some)), np.nan)
-    if some.any():
+    some = there.any(0)
+    ends = np.full((2, values.shape[1]), np.nan)
+    if there.any():
         ends[:, some] = np.nanpercentile(means[:, some], [2.5, 97.5], axis=0)
     observed = np.abs(sums.sum(0))
     # Sums that are equal but for rounding are equal.

@@ -140,16 +140,27 @@ def test_of_several_classes_an_image_the_likeliest_is_compared(tmp_path: Path) -
     def change(shard: Shard, arrays: Arrays, records: Rows, facts: Rows) -> None:
         for name, array in arrays.items():
             arrays[name] = np.stack([array, 1 - array], axis=1)
+        altered({1: {"status": "flat"}})(shard, arrays, records, facts)
         records += [{**record, "rank": 1, "target": 0, "target_name": "a"} for record in records]
 
-    drift = compare(laid(tmp_path, "a"), laid(tmp_path, "b", change, target={"top": 2}))
-    assert (one(drift, "spearman").mean, one(drift, "flips").mean, one(drift, "drift").n) == (1, 0, IMAGES)
+    whole = {"compute": {"shard_size": IMAGES}}  # its maps are read around the flat one
+    drift = compare(laid(tmp_path, "a", **whole), laid(tmp_path, "b", change, target={"top": 2}, **whole))
+    assert (one(drift, "spearman").mean, one(drift, "flips").mean, one(drift, "drift").n) == (1, 0, IMAGES - 1)
 
 
 def test_only_methods_of_both_are_compared(tmp_path: Path) -> None:
     drift = compare(laid(tmp_path, "a"), laid(tmp_path, "b", methods=["grad_cam", "gradient"]))
     assert drift.methods == ["grad_cam"]
     assert len(drift.table) == IMAGES
+
+
+def test_maps_that_are_missing_are_not_compared(tmp_path: Path) -> None:
+    after = laid(tmp_path, "b")
+    (Path(after.url) / "maps.zarr/hdm/c/1/0/0").unlink()
+    drift = compare(laid(tmp_path, "a"), after)
+    assert {name: one(drift, name).n for name in ("drift", "spearman", "ssim", "overlap")} == dict.fromkeys(
+        ("drift", "spearman", "ssim", "overlap"), IMAGES - 2
+    )
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
