@@ -127,6 +127,7 @@ def _work(plan: Plan, todo: list[Shard], staffing: Staffing, outcome: Outcome, s
         on_tick,
         stall=compute.stall,
         pause=compute.lease / 4,
+        name=plan.config.name,
     )
     outcome.set_aside = pool.run(todo)
     outcome.seconds = time.monotonic() - started

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import telemetry
 from pipeline.config import RunConfig
 from pipeline.errors import InputError, one_line
 from pipeline.plan import Plan, Shard, sample_row
@@ -133,6 +134,7 @@ class RunStore:
             lease.renew()
         with ThreadPoolExecutor(AT_ONCE) as writers:
             list(writers.map(self.storage.write, objects, objects.values()))
+        telemetry.count("hdm_bytes_written", sum(map(len, objects.values())), run=config.name)
         if lease is not None:
             lease.renew()
         return self.storage.create(commit_name(shard.index), to_json(commit))
