@@ -52,7 +52,7 @@ def test_the_metrics_say_what_the_records_say(measured_ray: str, tmp_path: Path)
     plan, store = plan_run(load_config(str(config(tmp_path, images)), {"methods": ["dm"], "dm.steps": 1}))
     dead = {"holder": "another-host 1 0", "beat": 0, "until": "2020-01-01T00:00:00+00:00"}
     store.storage.write(lease_name(1), to_json(dead))
-    outcome = explain_run(plan, store, lambda state: None)
+    explain_run(plan, store, lambda state: None)
     attempts = iter([OSError("away"), OSError("still away")])
 
     def flaky() -> None:
@@ -67,7 +67,7 @@ def test_the_metrics_say_what_the_records_say(measured_ray: str, tmp_path: Path)
         ours = scrape(measured_ray)
     assert ours["ray_hdm_images_total"] == {("small", status): count for status, count in worst_statuses(store.records()).items()}
     assert ours["ray_hdm_images_total"] == {("small", "ok"): 5, ("small", "unreadable"): 1}
-    assert ours["ray_hdm_passes_total"] == {("small",): sum(store.records()["passes"].to_pylist())} == {("small",): outcome.passes}
+    assert ours["ray_hdm_passes_total"] == {("small",): sum(store.records()["passes"].to_pylist())}
     parts = [path for folder in ("records", "curves", "images") for path in (tmp_path / "out/small" / folder).iterdir()]
     chunks = [path for path in (tmp_path / "out/small/maps.zarr").rglob("*") if path.is_file() and path.name != "zarr.json"]
     assert ours["ray_hdm_bytes_written_total"] == {("small",): sum(path.stat().st_size for path in parts + chunks)}
