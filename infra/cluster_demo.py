@@ -1,7 +1,6 @@
 """`make cluster-demo`: the cluster of infra/compose.yaml as processes on loopback, the deployment `hdm/demo` on it, all of it down again.
 
-Ray's nodes have addresses of their own, 127.0.0.2 to 127.0.0.4: it would take 127.0.0.1 for the machine's outer address. Passwords and
-tokens are made for this one run.
+Ray's nodes have 127.0.0.2 to 127.0.0.4: it would take 127.0.0.1 for the machine's outer address. Secrets are made for the one run.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -20,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
@@ -33,40 +32,43 @@ from tests.seaweed import free_ports, serve
 
 ROOT = Path(__file__).parents[1]
 BEGIN = time.monotonic()
-HEAD, NODES = "127.0.0.2", ("127.0.0.3", "127.0.0.4")
+HEAD, *NODES = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 SECONDS = 120.0  # a part that does not answer for so long does not start
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory=200000000", "--disable-usage-stats"]
 
 
+@dataclass
 class Demo:
-    """Starts processes whose logs lie in one folder, and ends them in reverse order."""
+    """Starts processes whose logs lie in one folder; the stack ends them in reverse order."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
-        self._stack, self._folder = stack, folder
+    stack: ExitStack
+    folder: Path
 
-    def start(self, name: str, command: list[str], ready: str | Callable[[], object], user: str | None = None) -> None:
+    def start(self, name: str, command: list[str], ready: str | Callable[[], object] | None = None, user: str | None = None) -> None:
         """Starts a process in a session of its own, so that only this one answers Ctrl-C, and waits until it is ready.
 
         Args:
-            ready: what its log says then, or a call that raises OSError or httpx's TransportError until then.
+            ready: what its log says then, or a call that raises OSError or httpx's TransportError until then; None waits for its end.
         """
-        log = self._folder / f"{name}.log"
+        log = self.folder / f"{name}.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True, user=user)
-        self._stack.callback(_end, process)
+            home = "/" if user else ROOT  # another user may not see this folder
+            process = subprocess.Popen(command, cwd=home, stdout=output, stderr=output, start_new_session=True, user=user)
+        self.stack.callback(_end, process)
 
         def look() -> None:
-            if process.poll() is not None:
-                raise SystemExit(f"{name} ended with {process.returncode}:\n{tail(log)}")
+            ended = process.poll()
+            if ended or (ended == 0 and ready is not None):
+                raise SystemExit(f"{name} ended with {ended}:\n{tail(log)}")
             if callable(ready):
                 ready()
-            elif ready not in log.read_text(errors="replace"):
-                raise OSError(f"{name} does not start:\n{tail(log)}")
+            elif ready not in log.read_text(errors="replace") if ready else ended is None:
+                raise OSError(f"{name} takes too long:\n{tail(log)}")
 
         waiting = retry_if_exception_type((OSError, httpx.TransportError))
         Retrying(retry=waiting, wait=wait_fixed(0.3), stop=stop_after_delay(SECONDS), reraise=True)(look)
-        say(f"{name} is up")
+        say(f"{name}: ready")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -98,13 +100,11 @@ def postgres(demo: Demo, folder: Path, port: int) -> str:
         raise SystemExit("there is no Postgres: install Debian's package postgresql, or put initdb and postgres on the PATH")
     binaries, data, password = Path(found[-1]).resolve().parent, folder / "data", secrets.token_urlsafe()
     (folder / "password").write_text(password)
-    user = None
-    if os.geteuid() == 0:  # Postgres does not run as root
-        user = "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
-        for path in (folder, folder / "password"):
-            shutil.chown(path, user)
+    user = "nobody" if os.geteuid() == 0 else None  # Postgres does not run as root
+    for path in [folder, folder / "password"] if user else []:
+        shutil.chown(path, user)
     initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "prefect", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}"]
-    subprocess.run([*initdb, "-N"], check=True, cwd=folder, stdout=subprocess.DEVNULL, user=user)
+    demo.start("initdb", [*initdb, "-N"], user=user)
     server = [str(binaries / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(folder)]
     demo.start("postgres", server, lambda: socket.create_connection(("127.0.0.1", port), 1).close(), user)
     return f"postgresql://prefect:{password}@127.0.0.1:{port}/postgres"
@@ -134,7 +134,7 @@ def run(stack: ExitStack) -> int:
 
     database = postgres(demo, data, postgres_port)
     storage = stack.enter_context(serve())
-    say("seaweedfs is up")
+    say("seaweedfs: ready")
     os.environ.update(storage.environment)
     os.environ.update(
         AWS_ENDPOINT_URL=storage.storage["endpoint_url"],
@@ -155,22 +155,22 @@ def run(stack: ExitStack) -> int:
         node = [*RAY, f"--node-ip-address={address}", f"--metrics-export-port={ports[address]}", *flags]
         demo.start(f"ray {address}", node, "Ray runtime started")
 
-    server = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(api), "--no-ui"]
-    demo.start("prefect server", server, lambda: httpx.get(f"{os.environ['PREFECT_API_URL']}/health", timeout=5))
-    for command in (["work-pool", "create", "hdm", "--type", "process"], ["deploy", "--all"]):
-        subprocess.run([*PREFECT, *command], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    server = ["server", "start", "--host", "127.0.0.1", "--port", str(api), "--no-ui"]
+    demo.start("prefect server", [*PREFECT, *server], lambda: httpx.get(f"{os.environ['PREFECT_API_URL']}/health", timeout=5))
+    demo.start("work pool", [*PREFECT, "work-pool", "create", "hdm", "--type", "process"])
+    demo.start("deployments", [*PREFECT, "deploy", "--all"])
     demo.start("prefect worker", [*PREFECT, "worker", "start", "--pool", "hdm"], "started")
 
     output = f"{storage.url}/cluster-demo"
-    changes = {"compute.ray_address": f"{HEAD}:{ray}", "hdm.steps": 1, "hdm.mix_steps": 1}
-    parameters = {"output": output, "limit": 4, "changes": changes}
+    few = {"compute.ray_address": f"{HEAD}:{ray}", "hdm.steps": 1, "hdm.mix_steps": 1}
+    parameters = {"output": output, "limit": 4, "changes": few}
     given = [part for name, value in parameters.items() for part in ("--param", f"{name}={json.dumps(value)}")]
     say(f"prefect deployment run hdm/demo: four photographs, to {output}")
     code = subprocess.run([*PREFECT, "deployment", "run", "hdm/demo", "--watch", *given], cwd=ROOT, check=False).returncode
     if code:
         say(f"the deployment failed:\n{tail(logs / 'prefect worker.log')}")
         return code
-    subprocess.run([str(Path(sys.executable).with_name("hdm")), "tables", f"{output}/demo"], check=True, cwd=ROOT)
+    subprocess.run([Path(sys.executable).with_name("hdm"), "tables", f"{output}/demo"], check=True, cwd=ROOT)
     say(f"flow runs in Postgres: {asyncio.run(flow_runs(database))}")
     say("images by node: " + ", ".join(f"{address} {images}" for address, images in images_by_node(ports).items()))
     return 0
@@ -186,7 +186,7 @@ def main() -> None:
             try:
                 code = run(stack)
             finally:
-                for interrupt in interrupts:  # taking down is not interrupted
+                for interrupt in interrupts:
                     signal.signal(interrupt, signal.SIG_IGN)
                 say("taking everything down")
     except KeyboardInterrupt:

@@ -69,7 +69,7 @@ def test_ctrl_c_takes_everything_down(mark: str) -> None:
     with subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
-            if "ray 127.0.0.2 is up" in line:
+            if "ray 127.0.0.2: ready" in line:
                 break
         assert any("postgres" in command for command in left_over(mark))
         assert any("raylet" in command for command in left_over(mark))
