@@ -14,6 +14,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
+from pipeline import telemetry
 from pipeline.errors import RunError, one_line
 from pipeline.plan import Shard
 from pipeline.worker import ShardReport
@@ -55,6 +56,7 @@ class Pool:
         on_tick: called twice a second with the passes that all workers have done so far.
         stall: seconds without a pass after which a worker is taken for hung.
         pause: seconds after which a shard that another driver's worker holds is asked for again.
+        name: of the run, for its metrics.
     """
 
     spawn: Spawn
@@ -65,6 +67,7 @@ class Pool:
     on_tick: Callable[[int], None]
     stall: float = 21600.0
     pause: float = 15.0
+    name: str = ""
     _queue: deque[Shard] = field(default_factory=deque)
     _held: list[tuple[float, Shard]] = field(default_factory=list)
     _moved: dict[ActorHandle[Any], float] = field(default_factory=dict)
@@ -99,6 +102,7 @@ class Pool:
                         self._finished(ref)
                 self._listen()
                 self._give_up_the_hung()
+                self._tell()
         finally:
             for actor in [*self._starting.values(), *self._idle, *(actor for actor, _ in self._busy.values())]:
                 ray.kill(actor)
@@ -138,6 +142,7 @@ class Pool:
             report = ray.get(ref)
         except RayActorError as error:  # the worker is gone, with its process or its node
             _log.warning("shard %d: its worker was lost", shard.index)
+            telemetry.count("hdm_workers_lost", run=self.name)
             ray.kill(actor)  # it may only be out of reach: it must not come back and hold its resources
             self._again(shard, error)
         except RayError as error:  # the worker is well, the shard is not
@@ -150,13 +155,17 @@ class Pool:
             self._idle.append(actor)
             if report.held is not None:
                 self._held.append((time.monotonic() + self.pause, shard))
+            else:
+                telemetry.count("hdm_shards", run=self.name, outcome="done")
             self.on_done(report)
 
     def _again(self, shard: Shard, error: RayError) -> None:
         self._failures[shard.index] = self._failures.get(shard.index, 0) + 1
         if self._failures[shard.index] < self.attempts:
+            telemetry.count("hdm_shards", run=self.name, outcome="failed")
             self._queue.append(shard)
         else:
+            telemetry.count("hdm_shards", run=self.name, outcome="set_aside")
             self._set_aside.append(SetAside(shard, _cause(error)))
 
     def _listen(self) -> None:
@@ -175,6 +184,11 @@ class Pool:
             if passes != self._passes.get(actor):
                 self._passes[actor], self._moved[actor] = passes, time.monotonic()
         self.on_tick(sum(self._passes.values()))
+
+    def _tell(self) -> None:
+        telemetry.show("hdm_shards_left", len(self._queue) + len(self._busy) + len(self._held), run=self.name)
+        for state, workers in (("at_work", self._busy), ("idle", self._idle), ("starting", self._starting)):
+            telemetry.show("hdm_workers", len(workers), run=self.name, state=state)
 
     def _give_up_the_hung(self) -> None:
         for actor, shard in self._busy.values():

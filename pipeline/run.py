@@ -148,6 +148,7 @@ def _work(plan: Plan, store: RunStore, todo: list[Shard], staffing: Staffing, ou
         on_tick,
         stall=compute.stall,
         pause=compute.lease / 4,
+        name=plan.config.name,
     )
     outcome.set_aside = pool.run(todo)
     outcome.seconds = time.monotonic() - started

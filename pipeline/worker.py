@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 import torch
 
 from hdm_core.probe import fastest_batch, probe
+from pipeline import telemetry
 from pipeline.classifiers import load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample
@@ -19,6 +21,7 @@ from pipeline.reading import read_batches
 from pipeline.shard import explain_shard
 from pipeline.store import RunStore
 from pipeline.store.leases import Held, Lease, LeaseLostError
+from pipeline.store.records import worst_statuses
 from pipeline.store.reuse import Reuse
 from pipeline.store.storage import PATIENCE
 
@@ -104,9 +107,15 @@ class Worker:
         return ShardReport(shard.index, len(shard), time.perf_counter() - begin, self.ready(), held)
 
     def _explain(self, shard: Shard, samples: Sequence[Sample], lease: Lease | None, reuse: Reuse | None) -> None:
+        begin, name = time.perf_counter(), self._config.name
         kept = None if reuse is None else read_kept(reuse, self._config.storage)
         result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, kept)
-        self._store.write_shard(shard, result.arrays, result.records, result.facts, self._config, lease)
+        if self._store.write_shard(shard, result.arrays, result.records, result.facts, self._config, lease):
+            statuses = worst_statuses(pa.table({key: [record[key] for record in result.records] for key in ("row", "status")}))
+            for status, images in statuses.items():
+                telemetry.count("hdm_images", images, run=name, status=status)
+            telemetry.observe("hdm_shard_seconds", time.perf_counter() - begin, run=name)
 
     def _count(self, passes: int) -> None:
         self._passes += passes
+        telemetry.count("hdm_passes", passes, run=self._config.name)

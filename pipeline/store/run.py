@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import telemetry
 from pipeline.config import RunConfig
 from pipeline.errors import InputError, one_line
 from pipeline.plan import Plan, Shard, sample_row
@@ -138,6 +139,7 @@ class RunStore:
             lease.renew()
         with ThreadPoolExecutor(AT_ONCE) as writers:
             list(writers.map(self.storage.write, objects, objects.values()))
+        telemetry.count("hdm_bytes_written", sum(map(len, objects.values())), run=config.name)
         if lease is not None:
             lease.renew()
         return self.storage.create(commit_name(shard.index), to_json(commit))

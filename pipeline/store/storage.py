@@ -18,10 +18,11 @@ from aiohttp import ClientError
 from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
 from s3fs.core import S3_RETRYABLE_ERRORS
-from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_random_exponential
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
+from pipeline import telemetry
 from pipeline.errors import InputError, one_line
 
 T = TypeVar("T")
@@ -202,7 +203,7 @@ class Storage:
             retry=retry_if_exception(_may_pass),
             wait=wait_random_exponential(multiplier=0.2, max=10),
             stop=stop_after_delay(self.patience),
-            before_sleep=before_sleep_log(_log, logging.WARNING),
+            before_sleep=_note_retry,
             reraise=True,
         )(work)
 
@@ -221,6 +222,11 @@ class Storage:
 def to_json(value: Any) -> bytes:
     """JSON as people read it, the same bytes for the same value."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _note_retry(state: RetryCallState) -> None:
+    telemetry.count("hdm_storage_retries")
+    before_sleep_log(_log, logging.WARNING)(state)
 
 
 def _may_pass(error: BaseException) -> bool:
