@@ -11,28 +11,30 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import fsspec
 from aiohttp import ClientError
 from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
 from s3fs.core import S3_RETRYABLE_ERRORS
-from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_random_exponential
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
-from pipeline.errors import InputError, one_line
+from pipeline.errors import InputError, RunError, one_line
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-PATIENCE = 600.0  # seconds: a run that is under way waits so long for its storage to come back
-
 # What s3fs makes of an answer that the request itself earned: another try gets the same.
 _LASTING = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 _LASTING_NUMBERS = {errno.EINVAL, errno.EPERM, errno.ENOSYS}
+
+
+class AwayError(RunError, OSError):
+    """A storage did not come back for as long as it was waited for."""
 
 
 class Storage:
@@ -203,8 +205,13 @@ class Storage:
             wait=wait_random_exponential(multiplier=0.2, max=10),
             stop=stop_after_delay(self.patience),
             before_sleep=before_sleep_log(_log, logging.WARNING),
-            reraise=True,
+            retry_error_callback=self._give_up,
         )(work)
+
+    def _give_up(self, state: RetryCallState) -> NoReturn:
+        error = state.outcome.exception() if state.outcome is not None else None
+        why = "" if error is None else f" ({one_line(error)})"
+        raise AwayError(f"{self.url('')} has not answered for {self.patience:g} seconds{why}") from error
 
     def _temporary(self, name: str, data: bytes) -> Path:
         target = Path(self.path(name))

@@ -62,8 +62,12 @@ def undisturbed(folder: Path, two_workers: None) -> dict[str, Any]:
 
 
 def settings(folder: Path, name: str, **changes: Any) -> RunConfig:
-    compute = {"workers": 2, "shard_size": IMAGES // SHARDS, "lease": 4.0, **changes.pop("compute", {})}
-    return load_config(str(config(folder, folder / "photographs", name=name, compute=compute, **changes)))
+    return load_config(str(written(folder, name, **changes)))
+
+
+def written(folder: Path, name: str, **changes: Any) -> Path:
+    compute = {"workers": 2, "shard_size": IMAGES // SHARDS, "batch": IMAGES // SHARDS, "lease": 4.0, **changes.pop("compute", {})}
+    return config(folder, folder / "photographs", name=name, **{"methods": ["hdm", "grad_cam"], "compute": compute, **changes})
 
 
 def explained(configuration: RunConfig, interfere: Interfere = lambda store: None) -> tuple[Outcome, RunStore]:
