@@ -23,7 +23,7 @@ from pipeline.errors import InputError, one_line
 # again page by page, which costs a quarter of the time; with these a worker keeps what it has.
 CPU_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 
-_TOKEN = "; one with a token needs RAY_AUTH_MODE=token and its ~/.ray/auth_token here, too"
+_HINT = "; one with a token needs RAY_AUTH_MODE=token and its ~/.ray/auth_token here, too"
 
 
 def run_as_a_worker() -> None:
@@ -64,7 +64,7 @@ def cluster(address: str | None) -> Iterator[None]:
             code = {"py_modules": [str(Path(package.__path__[0])) for package in (hdm_core, pipeline)], "excludes": ["__pycache__"]}
             ray.init(address=address, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"compute.ray_address {address}: no Ray cluster answers ({one_line(error)}){_TOKEN}") from None
+        raise InputError(f"compute.ray_address {address}: no Ray cluster answers ({one_line(error)}){_HINT}") from None
     try:
         yield
     finally:

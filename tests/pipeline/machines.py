@@ -88,7 +88,7 @@ class Machines:
 
 
 @contextmanager
-def machines(environment: Mapping[str, str], dashboard: bool = False) -> Iterator[Machines]:
+def machines(environment: Mapping[str, str]) -> Iterator[Machines]:
     """Starts a head; ends it with all nodes that are left.
 
     Args:
@@ -106,7 +106,7 @@ def machines(environment: Mapping[str, str], dashboard: bool = False) -> Iterato
             kept | environment | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)},
             [],
         )
-        flags = [f"--port={gcs}", f"--temp-dir={folder}/ray", "--num-cpus=0", f"--include-dashboard={dashboard}", f"--dashboard-port={page}"]
+        flags = [f"--port={gcs}", f"--temp-dir={folder}/ray", "--num-cpus=0", "--include-dashboard=true", f"--dashboard-port={page}"]
         try:
             _wait(cluster._start("head", ["--head", *flags]), Path(folder) / "head.log")
             yield cluster
