@@ -49,8 +49,8 @@ def read_batches(samples: Sequence[Sample], config: RunConfig, preprocess: Prepr
 
     def read(row: int) -> Seen | Unseen:
         try:
-            picture = read_picture(samples[row], config.storage, preprocess)
-            region, kind = read_region(samples[row], picture, preprocess, config.storage)
+            picture = read_picture(samples[row], config.storage, preprocess, config.compute.patience)
+            region, kind = read_region(samples[row], picture, preprocess, config.storage, config.compute.patience)
         except UnreadableError as error:
             return Unseen(row, one_line(error))
         width, height = picture.size

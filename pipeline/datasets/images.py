@@ -12,12 +12,14 @@ from typing import Any
 import fsspec
 import numpy as np
 import torch
+from aiohttp import ClientError
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from hdm_core import Preprocess
 from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
+from pipeline.patience import AwayError, patiently
 
 _OVERSAMPLING = 2  # a JPEG is never decoded to less than so many times the pixels that are kept, on each side
 
@@ -39,17 +41,19 @@ class Picture:
     size: tuple[int, int]
 
 
-def read_picture(sample: Sample, storage: Mapping[str, Any], preprocess: Preprocess | None = None) -> Picture:
+def read_picture(sample: Sample, storage: Mapping[str, Any], preprocess: Preprocess | None = None, patience: float = 10.0) -> Picture:
     """Reads and decodes a sample's image.
 
     Args:
         preprocess: what the image is for: it comes at the size to which this resizes, from a large JPEG without decoding all of it.
+        patience: for so many seconds an object store is waited for.
 
     Raises:
+        AwayError: if the object store does not come back: nothing can be said of the image then.
         UnreadableError: if there is no such file, it is no image, it is larger than Pillow's limit against decompression
             bombs, also after the resize, or its path leads out of the dataset's root.
     """
-    data = _read(sample.path, sample.root, storage)
+    data = _read(sample.path, sample.root, storage, patience)
     image, size = _decode(data, preprocess)
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette may hold transparency, which Pillow does not drop without a warning
@@ -59,7 +63,9 @@ def read_picture(sample: Sample, storage: Mapping[str, Any], preprocess: Preproc
     return Picture(image, hashlib.sha256(data).hexdigest(), size)
 
 
-def read_region(sample: Sample, picture: Picture, preprocess: Preprocess, storage: Mapping[str, Any]) -> tuple[Tensor, str]:
+def read_region(
+    sample: Sample, picture: Picture, preprocess: Preprocess, storage: Mapping[str, Any], patience: float = 10.0
+) -> tuple[Tensor, str]:
     """The ground truth as the network sees it, (crop, crop) bool, and what it is: segmentation, bbox or none.
 
     Masks in which nothing is marked are none.
@@ -67,7 +73,7 @@ def read_region(sample: Sample, picture: Picture, preprocess: Preprocess, storag
     Raises:
         UnreadableError: if a mask cannot be read or has another size than the image, or the box lies outside of it.
     """
-    if (mask := read_mask(sample, picture.size, storage)) is not None:
+    if (mask := read_mask(sample, picture.size, storage, patience)) is not None:
         return preprocess.region(mask), "segmentation" if mask.getbbox() else "none"
     if sample.bbox is not None:
         left, top, right, bottom = sample.bbox
@@ -78,7 +84,7 @@ def read_region(sample: Sample, picture: Picture, preprocess: Preprocess, storag
     return torch.zeros(preprocess.crop, preprocess.crop, dtype=torch.bool), "none"
 
 
-def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any]) -> Image.Image | None:
+def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any], patience: float = 10.0) -> Image.Image | None:
     """The union of a sample's masks, white on black; None where it has none.
 
     Args:
@@ -91,7 +97,7 @@ def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any])
         return None
     inside = np.zeros(size[::-1], dtype=bool)
     for path in sample.masks.paths:
-        mask, _ = _decode(_read(path, sample.masks.root, storage))
+        mask, _ = _decode(_read(path, sample.masks.root, storage, patience))
         if mask.size != size:
             raise UnreadableError(f"the mask {path} is {mask.width} x {mask.height}, the image {size[0]} x {size[1]}")
         match sample.masks.ink:
@@ -104,17 +110,25 @@ def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any])
     return Image.fromarray(inside)
 
 
-def _read(path: str, root: str | None, storage: Mapping[str, Any]) -> bytes:
+def _read(path: str, root: str | None, storage: Mapping[str, Any], patience: float) -> bytes:
+    def fetch() -> bytes:
+        with fsspec.open(path, "rb", **storage) as file:
+            data: bytes = file.read()
+        return data
+
+    stored = not path.startswith(("http://", "https://"))  # any host may be gone for good, an object store comes back
     try:
         if "://" not in path:
             if root is not None and not Path(path).resolve().is_relative_to(Path(root).resolve()):
                 raise UnreadableError(f"{path} leads out of the dataset's root {root}")
             return Path(path).read_bytes()
-        with fsspec.open(path, "rb", **storage) as file:
-            data: bytes = file.read()
-    except (OSError, ValueError, ImportError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+        return patiently(fetch, patience if stored else min(patience, 10.0), path)
+    except AwayError as error:
+        if stored:
+            raise
+        raise UnreadableError(one_line(error)) from None
+    except (OSError, ValueError, ImportError, RuntimeError, ClientError) as error:  # RuntimeError: a link that leads to itself
         raise UnreadableError(f"cannot read {path}: {one_line(error)}") from None
-    return data
 
 
 def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Image, tuple[int, int]]:

@@ -177,7 +177,9 @@ def test_s3_whose_server_is_killed_and_comes_back(folder: Path, undisturbed: dic
 
     outage = threading.Thread(target=crash)
     killed = Once(lambda process: outage.start())
-    outcome, store = explained(settings(folder, "s3-killed", output=own_s3.url, storage=own_s3.storage), killed)
+    own_s3.upload(folder / "photographs")
+    places = {"dataset": {"kind": "folder", "root": own_s3.url}, "output": own_s3.folder().url, "storage": own_s3.storage}
+    outcome, store = explained(settings(folder, "s3-killed", **places), killed)
     assert killed.done
     outage.join()
     assert not outcome.set_aside
