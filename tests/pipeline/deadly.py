@@ -11,16 +11,19 @@ from PIL import Image
 from torch import Tensor
 
 from hdm_core import Classifier
+from pipeline.datasets.images import read_picture
+from pipeline.datasets.sample import Sample
 
 
 class Deadly(Classifier):
-    """Attributes: `victim`, the picture; `armed`, a file without which it is harmless."""
+    """Attributes: `victim`, the picture's path; `armed`, a file without which it is harmless."""
 
-    victim: Image.Image
+    victim: str
     armed: Path
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:
-        if self.armed.exists() and any(image.tobytes() == self.victim.tobytes() for image in images):
+        victim = read_picture(Sample("victim", self.victim), {}, self.preprocess).image
+        if self.armed.exists() and any(image.tobytes() == victim.tobytes() for image in images):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().prepare(images)
 
@@ -29,7 +32,5 @@ def network(picture: str, armed: str) -> Classifier:
     """MobileNetV2 with its ImageNet weights."""
     known = Classifier.from_torchvision("mobilenet_v2", "IMAGENET1K_V1")
     made = Deadly(known.module, known.preprocess, known.class_names, known.name)
-    made.armed = Path(armed)
-    with Image.open(picture) as image:
-        made.victim = image.convert("RGB")
+    made.victim, made.armed = picture, Path(armed)
     return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -31,8 +30,7 @@ from tests.small_run import hdm
 
 pytestmark = pytest.mark.slow
 
-# A library that shifts the clock of the processes into which it is loaded.
-LIBFAKETIME = Path(str(importlib.util.find_spec("libfaketime").origin)).parent / "vendor/libfaketime/src/libfaketime.so.1"
+FAST_CLOCK = Path(__file__).with_name("fast_clock")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,7 +93,7 @@ def test_a_clock_two_minutes_off(folder: Path, undisturbed: dict[str, Any]) -> N
             if holder := store.storage.read_json(f"leases/{name}")["holder"]:
                 first_holders.setdefault(name, holder)
 
-    with driver(file, FAKETIME="+120", FAKETIME_DONT_FAKE_MONOTONIC="1", LD_PRELOAD=str(LIBFAKETIME)) as fast:
+    with driver(file, PYTHONPATH=os.pathsep.join([str(FAST_CLOCK), *sys.path])) as fast:
         store = RunStore.at(configuration)
         until(lambda: at_work(store))
         untils = [store.storage.read_json(f"leases/{name}")["until"] for name in store.storage.names("leases")]
