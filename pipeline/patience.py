@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from aiohttp import ClientError, ClientResponseError
+from botocore.exceptions import ConnectionError as RefusedError
+from botocore.exceptions import HTTPClientError
 from s3fs.core import S3_RETRYABLE_ERRORS
 from tenacity import RetryCallState, Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_random_exponential
 
@@ -16,6 +18,9 @@ from pipeline.errors import RunError, one_line
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+# Nobody answers, or not to the end: none of them is an OSError.
+UNREACHABLE = (RefusedError, HTTPClientError, ClientError)
 
 # What s3fs makes of an answer that the request itself earned: another try gets the same.
 _LASTING = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -58,4 +63,4 @@ def _may_pass(error: BaseException) -> bool:
         return not isinstance(error, _LASTING) and error.errno not in _LASTING_NUMBERS
     if isinstance(error, ClientResponseError) and 400 <= error.status < 500:
         return error.status in _BUSY
-    return isinstance(error, (*S3_RETRYABLE_ERRORS, ClientError))
+    return isinstance(error, (*S3_RETRYABLE_ERRORS, *UNREACHABLE))

@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import torch
-from aiohttp import ClientError
+from aiohttp import ClientResponseError
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -127,7 +127,7 @@ def _read(path: str, root: str | None, storage: Mapping[str, Any], patience: flo
         if stored:
             raise
         raise UnreadableError(one_line(error)) from None
-    except (OSError, ValueError, ImportError, RuntimeError, ClientError) as error:  # RuntimeError: a link that leads to itself
+    except (OSError, ValueError, ImportError, RuntimeError, ClientResponseError) as error:  # RuntimeError: a link that leads to itself
         raise UnreadableError(f"cannot read {path}: {one_line(error)}") from None
 
 
