@@ -17,7 +17,7 @@ from pipeline.store.maps import STAGES, open_array, read_maps
 from pipeline.store.records import CURVES, FACTS
 from pipeline.store.reuse import Reuse
 from pipeline.store.run import RunStore
-from pipeline.store.storage import PATIENCE, Storage
+from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
 
@@ -44,12 +44,13 @@ class Kept:
         return (row, method, 0) in self.outcomes
 
 
-def read_kept(reuse: Reuse, storage: Mapping[str, Any]) -> Kept:
+def read_kept(reuse: Reuse, storage: Mapping[str, Any], patience: float) -> Kept:
     """Reads what a shard takes from earlier runs; a run that is gone by now leaves its part to be computed.
 
     Args:
         reuse: for the shard's rows.
         storage: fsspec options of the earlier runs' place.
+        patience: for so many seconds it is waited for.
     """
     kept = Kept()
     for number, url in enumerate(reuse.runs):
@@ -57,7 +58,7 @@ def read_kept(reuse: Reuse, storage: Mapping[str, Any]) -> Kept:
         if not wanted:
             continue
         try:
-            _read(kept, RunStore(Storage(url, storage, PATIENCE)), wanted, reuse.places)
+            _read(kept, RunStore(Storage(url, storage, patience)), wanted, reuse.places)
         except (FileNotFoundError, KeyError) as error:  # a KeyError: Zarr's of an array that is not there
             _log.warning("%s was to be reused and is gone: its explanations are computed anew (%s)", url, error)
     return kept

@@ -84,7 +84,7 @@ class Pool:
         """Works until every shard is done or set aside; returns the latter.
 
         Raises:
-            RunError: if workers fail to start `attempts` times and none is at work, or the storage is full.
+            RunError: if workers fail to start `attempts` times and none is at work, or the storage is full or does not come back.
         """
         self._queue.extend(shards)
         try:
@@ -144,10 +144,15 @@ class Pool:
             _log.warning("shard %d: its worker was lost", shard.index)
             telemetry.count("hdm_workers_lost", run=self.name)
             ray.kill(actor)  # it may only be out of reach: it must not come back and hold its resources
-            self._again(shard, error)
+            if error.preempted:  # its node was taken away, for which the shard cannot be blamed
+                self._queue.append(shard)
+            else:
+                self._again(shard, error)
         except RayError as error:  # the worker is well, the shard is not
             if isinstance(cause := getattr(error, "cause", None), OSError) and cause.errno in _FULL:
                 raise RunError(f"the storage is full: {one_line(cause)}; make room") from None
+            if isinstance(cause, RunError):
+                raise RunError(one_line(cause)) from None
             _log.warning("shard %d: %s", shard.index, _cause(error))
             self._idle.append(actor)
             self._again(shard, error)
@@ -171,7 +176,7 @@ class Pool:
     def _listen(self) -> None:
         """Asks busy workers for their passes, and takes the answers that have come in."""
         asked = set(self._asked.values())
-        for actor, _ in self._busy.values():
+        for actor in [*self._idle, *(actor for actor, _ in self._busy.values())]:
             if actor not in asked:
                 self._asked[actor.passes.options(concurrency_group=PROGRESS).remote()] = actor
         answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
@@ -181,7 +186,9 @@ class Pool:
                 passes = ray.get(ref)
             except RayError:
                 continue  # lost; its shard's own reference tells
-            if passes != self._passes.get(actor):
+            if passes is None:
+                self._let_go(actor)
+            elif passes != self._passes.get(actor):
                 self._passes[actor], self._moved[actor] = passes, time.monotonic()
         self.on_tick(sum(self._passes.values()))
 
@@ -189,6 +196,15 @@ class Pool:
         telemetry.show("hdm_shards_left", len(self._queue) + len(self._busy) + len(self._held), run=self.name)
         for state, workers in (("at_work", self._busy), ("idle", self._idle), ("starting", self._starting)):
             telemetry.show("hdm_workers", len(workers), run=self.name, state=state)
+
+    def _let_go(self, actor: ActorHandle[Any]) -> None:
+        """Takes a worker's shard back that was asked to go with its machine; the shard has not failed."""
+        self._idle = [other for other in self._idle if other != actor]
+        for ref, (_, shard) in [item for item in self._busy.items() if item[1][0] == actor]:
+            _log.warning("shard %d: its worker was asked to go", shard.index)
+            del self._busy[ref]
+            self._queue.append(shard)
+        ray.kill(actor)
 
     def _give_up_the_hung(self) -> None:
         for actor, shard in self._busy.values():
