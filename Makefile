@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock
+.PHONY: help demo cluster-demo test lint bench lock
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -9,12 +9,15 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: export PREFECT_LOGGING_EXTRA_LOGGERS := pipeline # what pipeline logs is the flow's log
 demo: .venv/ready ## explain six photographs through Prefect, Ray, Zarr and Parquet: runs/demo
 	$(BIN)/python -m flows demo
 	@echo "The page: $(CURDIR)/runs/demo/report/index.html"
+
+cluster-demo: .venv/ready ## the same on a cluster of processes: Postgres, Prefect, three Ray nodes, S3 (infra/README.md)
+	$(BIN)/python -m infra.cluster_demo
 
 test: .venv/ready ## all tests
 	$(BIN)/python -m pytest $(ARGS)

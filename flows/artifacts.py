@@ -7,14 +7,14 @@ from collections import Counter
 from uuid import UUID
 
 import pyarrow as pa
-from pipeline.drift import Drift
-from pipeline.drift.statistics import Estimate
-from pipeline.drift.summary import QUANTITIES
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
 
+from pipeline.drift import Drift
+from pipeline.drift.statistics import Estimate
+from pipeline.drift.summary import QUANTITIES
 from pipeline.progress import State, clock, every
-from pipeline.reexplain import Again
+from pipeline.reexplain.again import Again
 from pipeline.run import Outcome
 from pipeline.store import RunStore
 from pipeline.tables import layout_table
@@ -96,7 +96,7 @@ def drift_artifact(key: str, drift: Drift, exceeded: list[str], page: str) -> No
     create_table_artifact(
         table=[{"method": method, **{q: _text(found[method, q]) for q in quantities}} for method in drift.methods],
         key=key,
-        description=f"{drift.images.line()}; {verdict}; the page: `{page}`",
+        description=f"{drift.images.same} images compared; {verdict}; the page: `{page}`",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -43,7 +43,7 @@ def finish(planned: Plan, store: RunStore) -> State[Any]:
     explaining = explain(planned, store, return_state=True)
     if explaining.is_failed():
         return Failed(message=_line(explaining))
-    outcome = cast("Outcome", explaining.result())
+    outcome = explaining.result()
     aggregating = hdm_tables(store.url, planned.config.storage or None, return_state=True)
     if aggregating.is_failed():
         return Failed(message=aggregating.message)

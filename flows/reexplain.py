@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any, cast
 
-from pipeline.drift import DriftLimits, compare, exceeded, write_drift
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -16,9 +15,10 @@ from slugify import slugify
 from flows.artifacts import changes_artifact, drift_artifact
 from flows.explaining import finish, train_first
 from flows.parameters import Changes, Config, Limit, Output, Root, changes_of, hint, run_name
+from pipeline.drift import DriftLimits, compare, exceeded, write_drift
 from pipeline.errors import InputError
 from pipeline.loading import load_config
-from pipeline.reexplain import Again, plan_again, start_again
+from pipeline.reexplain.again import Again, plan_again, start_again
 from pipeline.store import RunStore
 
 DRIFTED = "hdm.drift.exceeded"
@@ -49,9 +49,8 @@ def drift(before: RunStore, after: RunStore, limits: DriftLimits) -> list[str] |
     name = after.info()["name"]
     drift_artifact(slugify(f"{name} drift"), found, lines, page)
     if lines:
-        emit_event(
-            DRIFTED, {"prefect.resource.id": f"hdm.run.{name}", "prefect.resource.name": name}, payload={"limits": lines, "page": page}
-        )
+        resource = {"prefect.resource.id": f"hdm.run.{name}", "prefect.resource.name": name}
+        emit_event(DRIFTED, resource, payload={"limits": "; ".join(lines), "page": page})
     return lines
 
 

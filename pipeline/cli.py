@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.logging import RichHandler
-from rich.progress import Progress
 from rich.table import Table
 
 from pipeline.bench.cli import bench
+from pipeline.diff import diff
 from pipeline.driving import BAD_INPUT, FAILED, drive
 from pipeline.errors import InputError, RunError, one_line
 from pipeline.options import Config, Json, Limit, Output, Root, Run, Set, configuration, train_first
-from pipeline.printing import err, out, print_facts, print_json
+from pipeline.printing import counting, err, out, print_facts, print_json
 from pipeline.reexplain.command import reexplain
 from pipeline.training.command import train
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.add_typer(bench, name="bench")
 app.command()(train)
 app.command()(reexplain)
+app.command()(diff)
 
 _log = logging.getLogger("pipeline")
 
@@ -218,9 +219,8 @@ def _verify(store: Any) -> Any:
     """Compares a run's checksums, with a bar on a terminal."""
     from pipeline.store.verify import verify as compare
 
-    with Progress(console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("shards", total=None)
-        return compare(store, lambda done, shards: bar.update(task, completed=done, total=shards))
+    with counting("shards") as show:
+        return compare(store, show)
 
 
 def _replan(store: Any) -> tuple[Any, Any]:

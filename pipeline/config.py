@@ -135,6 +135,7 @@ class ComputeConfig(Section):
         21600, gt=0, description="seconds without a pass after which a worker is taken for hung; longer than measuring a batch takes"
     )
     lease: float = Field(60, gt=0, description="seconds after which another driver takes over a shard whose worker is silent")
+    patience: float = Field(600, gt=0, description="seconds that a run which is under way waits for its storage to come back")
     sole_driver: bool = Field(False, description="work without leases: promises that no second driver is started on the run")
     ray_address: str | None = Field(None, description="a Ray cluster to join; without one Ray is started here")
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.store.maps import STAGES, read_maps
+from pipeline.store.maps import STAGES, open_array, read_maps
 from pipeline.store.records import CURVES, FACTS
 from pipeline.store.reuse import Reuse
 from pipeline.store.run import RunStore
-from pipeline.store.storage import PATIENCE, Storage
+from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
 
@@ -44,12 +44,13 @@ class Kept:
         return (row, method, 0) in self.outcomes
 
 
-def read_kept(reuse: Reuse, storage: Mapping[str, Any]) -> Kept:
+def read_kept(reuse: Reuse, storage: Mapping[str, Any], patience: float) -> Kept:
     """Reads what a shard takes from earlier runs; a run that is gone by now leaves its part to be computed.
 
     Args:
         reuse: for the shard's rows.
         storage: fsspec options of the earlier runs' place.
+        patience: for so many seconds it is waited for.
     """
     kept = Kept()
     for number, url in enumerate(reuse.runs):
@@ -57,8 +58,8 @@ def read_kept(reuse: Reuse, storage: Mapping[str, Any]) -> Kept:
         if not wanted:
             continue
         try:
-            _read(kept, RunStore(Storage(url, storage, PATIENCE)), wanted, reuse.places)
-        except FileNotFoundError as error:
+            _read(kept, RunStore(Storage(url, storage, patience)), wanted, reuse.places)
+        except (FileNotFoundError, KeyError) as error:  # a KeyError: Zarr's of an array that is not there
             _log.warning("%s was to be reused and is gone: its explanations are computed anew (%s)", url, error)
     return kept
 
@@ -70,12 +71,12 @@ def _read(kept: Kept, store: RunStore, wanted: Mapping[str, NDArray[np.int64]], 
     parts = sorted({int(row) // size for rows in there.values() for row in rows})
     records, facts = store.records(parts), store.facts(parts)
     curves = pa.concat_tables([CURVES.empty_table(), *store.curves(parts)])
-    zarr = store.storage.zarr("maps.zarr")
+    maps_of_run = store.storage.zarr("maps.zarr")
     found = Kept()
     told = {row["row"]: row for row in facts.to_pylist()}
     for method, rows in wanted.items():
         for name in (method, STAGES) if method == "hdm" else (method,):
-            maps = read_maps(zarr, name, there[method])
+            maps = read_maps(open_array(maps_of_run, name), there[method], every_rank=True)
             found.maps[name] = dict(zip(rows.tolist(), maps, strict=True))
         of_row = _by_row(records, method)
         drawn = _by_row(curves, method)

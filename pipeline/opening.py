@@ -36,7 +36,8 @@ def open_run(url: str, storage: Mapping[str, Any] | None = None) -> xr.Dataset:
     about = {name: ("image", images[name].to_numpy()) for name in ("row", "path", "label", "class_name", "split")}
     pixels = {axis: np.arange(maps.sizes[axis]) for axis in ("y", "x")}
     methods = list(store.info()["identity"]["methods"])
-    return maps.assign(_columns(records, len(ids), methods)).assign_coords(image=ids, method_id=methods, **about, **pixels)
+    run: xr.Dataset = maps.assign(_columns(records, len(ids), methods)).assign_coords(image=ids, method_id=methods, **about, **pixels)
+    return run
 
 
 def _columns(records: pa.Table, images: int, methods: list[str]) -> dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]]:
@@ -44,7 +45,7 @@ def _columns(records: pa.Table, images: int, methods: list[str]) -> dict[str, tu
     ranks = 1 + max(records["rank"].to_pylist(), default=0)
     place = np.array([methods.index(method) for method in records["method"].to_pylist()], dtype=int)
     where = records["row"].to_numpy(), place, records["rank"].to_numpy()
-    arrays = {}
+    arrays: dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]] = {}
     for name in (name for name in records.column_names if name not in _KEYS):
         numbers = pa.types.is_floating(records[name].type) or pa.types.is_integer(records[name].type)
         values = np.full((images, len(methods), ranks), np.nan if numbers else None, float if numbers else object)

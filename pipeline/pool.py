@@ -14,6 +14,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
+from pipeline import telemetry
 from pipeline.errors import RunError, one_line
 from pipeline.plan import Shard
 from pipeline.worker import ShardReport
@@ -55,6 +56,7 @@ class Pool:
         on_tick: called twice a second with the passes that all workers have done so far.
         stall: seconds without a pass after which a worker is taken for hung.
         pause: seconds after which a shard that another driver's worker holds is asked for again.
+        name: of the run, for its metrics.
     """
 
     spawn: Spawn
@@ -65,6 +67,7 @@ class Pool:
     on_tick: Callable[[int], None]
     stall: float = 21600.0
     pause: float = 15.0
+    name: str = ""
     _queue: deque[Shard] = field(default_factory=deque)
     _held: list[tuple[float, Shard]] = field(default_factory=list)
     _moved: dict[ActorHandle[Any], float] = field(default_factory=dict)
@@ -81,10 +84,10 @@ class Pool:
         """Works until every shard is done or set aside; returns the latter.
 
         Raises:
-            RunError: if workers fail to start `attempts` times and none is at work, or the storage is full.
+            RunError: if workers fail to start `attempts` times and none is at work, or the storage is full or does not come back.
         """
         self._queue.extend(shards)
-        listened = float("-inf")
+        looked = float("-inf")
         try:
             while self._queue or self._busy or self._held:
                 self._recall()
@@ -98,11 +101,10 @@ class Pool:
                         self._started(ref)
                     else:
                         self._finished(ref)
-                if time.monotonic() - listened >= _TICK:  # not at every shard's end: every question costs every worker
-                    listened = time.monotonic()
-                    self._listen()
-                    self._give_up_the_hung()
-            self._listen()
+                if time.monotonic() - looked >= _TICK:  # not after every shard: each look asks every worker
+                    looked = time.monotonic()
+                    self._look()
+            self._look()
         finally:
             for actor in [*self._starting.values(), *self._idle, *(actor for actor, _ in self._busy.values())]:
                 ray.kill(actor)
@@ -142,11 +144,17 @@ class Pool:
             report = ray.get(ref)
         except RayActorError as error:  # the worker is gone, with its process or its node
             _log.warning("shard %d: its worker was lost", shard.index)
+            telemetry.count("hdm_workers_lost", run=self.name)
             ray.kill(actor)  # it may only be out of reach: it must not come back and hold its resources
-            self._again(shard, error)
+            if error.preempted:  # its node was taken away, for which the shard cannot be blamed
+                self._queue.append(shard)
+            else:
+                self._again(shard, error)
         except RayError as error:  # the worker is well, the shard is not
             if isinstance(cause := getattr(error, "cause", None), OSError) and cause.errno in _FULL:
                 raise RunError(f"the storage is full: {one_line(cause)}; make room") from None
+            if isinstance(cause, RunError):
+                raise RunError(one_line(cause)) from None
             _log.warning("shard %d: %s", shard.index, _cause(error))
             self._idle.append(actor)
             self._again(shard, error)
@@ -154,19 +162,28 @@ class Pool:
             self._idle.append(actor)
             if report.held is not None:
                 self._held.append((time.monotonic() + self.pause, shard))
+            else:
+                telemetry.count("hdm_shards", run=self.name, outcome="done")
             self.on_done(report)
 
     def _again(self, shard: Shard, error: RayError) -> None:
         self._failures[shard.index] = self._failures.get(shard.index, 0) + 1
         if self._failures[shard.index] < self.attempts:
+            telemetry.count("hdm_shards", run=self.name, outcome="failed")
             self._queue.append(shard)
         else:
+            telemetry.count("hdm_shards", run=self.name, outcome="set_aside")
             self._set_aside.append(SetAside(shard, _cause(error)))
+
+    def _look(self) -> None:
+        self._listen()
+        self._give_up_the_hung()
+        self._tell()
 
     def _listen(self) -> None:
         """Asks busy workers for their passes, and takes the answers that have come in."""
         asked = set(self._asked.values())
-        for actor, _ in self._busy.values():
+        for actor in [*self._idle, *(actor for actor, _ in self._busy.values())]:
             if actor not in asked:
                 self._asked[actor.passes.options(concurrency_group=PROGRESS).remote()] = actor
         answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
@@ -176,9 +193,25 @@ class Pool:
                 passes = ray.get(ref)
             except RayError:
                 continue  # lost; its shard's own reference tells
-            if passes != self._passes.get(actor):
+            if passes is None:
+                self._let_go(actor)
+            elif passes != self._passes.get(actor):
                 self._passes[actor], self._moved[actor] = passes, time.monotonic()
         self.on_tick(sum(self._passes.values()))
+
+    def _tell(self) -> None:
+        telemetry.show("hdm_shards_left", len(self._queue) + len(self._busy) + len(self._held), run=self.name)
+        for state, workers in (("at_work", self._busy), ("idle", self._idle), ("starting", self._starting)):
+            telemetry.show("hdm_workers", len(workers), run=self.name, state=state)
+
+    def _let_go(self, actor: ActorHandle[Any]) -> None:
+        """Takes a worker's shard back that was asked to go with its machine; the shard has not failed."""
+        self._idle = [other for other in self._idle if other != actor]
+        for ref, (_, shard) in [item for item in self._busy.items() if item[1][0] == actor]:
+            _log.warning("shard %d: its worker was asked to go", shard.index)
+            del self._busy[ref]
+            self._queue.append(shard)
+        ray.kill(actor)
 
     def _give_up_the_hung(self) -> None:
         for actor, shard in self._busy.values():

@@ -58,9 +58,9 @@ def read_batches(
 
     def read(row: int) -> Seen | Unseen:
         try:
-            picture = read_picture(samples[row], config.storage, preprocess)
-            region, kind = read_region(samples[row], picture, preprocess, config.storage)
-            truth = truth_sha256(samples[row], config.storage)
+            picture = read_picture(samples[row], config.storage, preprocess, config.compute.patience)
+            region, kind = read_region(samples[row], picture, preprocess, config.storage, config.compute.patience)
+            truth = truth_sha256(samples[row], config.storage, config.compute.patience)
         except UnreadableError as error:
             return Unseen(row, one_line(error), {"sha256": error.sha256})
         width, height = picture.size

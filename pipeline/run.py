@@ -21,7 +21,6 @@ from pipeline.store import RunStore
 from pipeline.store.leases import Silences
 from pipeline.store.records import worst_statuses
 from pipeline.store.reuse import Reuse
-from pipeline.store.storage import PATIENCE
 from pipeline.worker import ShardReport, Worker
 
 _log = logging.getLogger(__name__)
@@ -83,7 +82,7 @@ def lay_out(plan: Plan, reuse: Reuse | None = None) -> tuple[Plan, RunStore]:
             f"{store.url}: this storage ignores the conditions of writes, so that two drivers could not share the run; "
             "promise with compute.sole_driver=true that no second one is started, or use other storage"
         )
-    return plan, RunStore.at(config, PATIENCE)
+    return plan, RunStore.at(config, config.compute.patience)
 
 
 def explain_run(plan: Plan, store: RunStore, show: Show) -> Outcome:
@@ -149,6 +148,7 @@ def _work(plan: Plan, store: RunStore, todo: list[Shard], staffing: Staffing, ou
         on_tick,
         stall=compute.stall,
         pause=compute.lease / 4,
+        name=plan.config.name,
     )
     outcome.set_aside = pool.run(todo)
     outcome.seconds = time.monotonic() - started

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 import torch
 
 from hdm_core.probe import fastest_batch, probe
+from pipeline import telemetry
 from pipeline.classifiers import load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample
@@ -19,8 +23,8 @@ from pipeline.reading import read_batches
 from pipeline.shard import explain_shard
 from pipeline.store import RunStore
 from pipeline.store.leases import Held, Lease, LeaseLostError
+from pipeline.store.records import worst_statuses
 from pipeline.store.reuse import Reuse
-from pipeline.store.storage import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,22 @@ class Worker:
         self._config = config
         self._device = pick_device(config.compute.gpus_per_worker)
         self._classifier = load_classifier(config.classifier, config.seed).to(self._device)
-        self._store = RunStore.at(config, PATIENCE)
+        self._store = RunStore.at(config, config.compute.patience)
         self._batch = config.compute.fixed_batch or fastest_batch(
             self._classifier, preprocess_of(self._classifier).crop, config.compute.fixed_precision
         )
         self._passes = 0
+        self._leaving = False
+        self._lease: Lease | None = None
+        signal.signal(signal.SIGTERM, lambda number, frame: self._leave())
 
     def ready(self) -> str:
         """The name of the device, once the model is loaded."""
         return device_name(self._device)
 
-    def passes(self) -> int:
-        """Passes done since the worker started; answered while a shard is in work."""
-        return self._passes
+    def passes(self) -> int | None:
+        """Passes done since the worker started; answered while a shard is in work. None once the worker was asked to go."""
+        return None if self._leaving else self._passes
 
     def measure(self, samples: Sequence[Sample]) -> Measured:
         """What a pass, a forward pass and reading an image cost this worker: seconds an image."""
@@ -92,8 +99,8 @@ class Worker:
         if self._config.compute.sole_driver:
             self._explain(shard, samples, None, reuse)
         else:
-            lease = Lease(self._store.storage, shard.index, self._config.compute.lease)
-            held = lease.take(silent)
+            self._lease = lease = Lease(self._store.storage, shard.index, self._config.compute.lease)
+            held = Held("nobody", "") if self._leaving else lease.take(silent)
             if held is None:
                 try:
                     with lease.kept():
@@ -104,9 +111,25 @@ class Worker:
         return ShardReport(shard.index, len(shard), time.perf_counter() - begin, self.ready(), held)
 
     def _explain(self, shard: Shard, samples: Sequence[Sample], lease: Lease | None, reuse: Reuse | None) -> None:
-        kept = None if reuse is None else read_kept(reuse, self._config.storage)
+        begin, name = time.perf_counter(), self._config.name
+        kept = None if reuse is None else read_kept(reuse, self._config.storage, self._config.compute.patience)
         result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, kept)
-        self._store.write_shard(shard, result.arrays, result.records, result.facts, self._config, lease)
+        if self._store.write_shard(shard, result.arrays, result.records, result.facts, self._config, lease):
+            statuses = worst_statuses(pa.table({key: [record[key] for record in result.records] for key in ("row", "status")}))
+            for status, images in statuses.items():
+                telemetry.count("hdm_images", images, run=name, status=status)
+            telemetry.observe("hdm_shard_seconds", time.perf_counter() - begin, run=name)
+
+    def _leave(self) -> None:
+        """On SIGTERM, which machines that are taken away send: others may have the shard at once. The pool hears of it by `passes`.
+
+        Ray's own handler would first finish the shard, for which there is no time. What is still computed here is never
+        committed, since the lease is gone. The storage may be slow: it is waited for in a thread.
+        """
+        self._leaving = True
+        if self._lease is not None:
+            threading.Thread(target=self._lease.give_back, daemon=True).start()
 
     def _count(self, passes: int) -> None:
         self._passes += passes
+        telemetry.count("hdm_passes", passes, run=self._config.name)

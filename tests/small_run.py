@@ -41,6 +41,9 @@ def config(tmp_path: Path, images: Path, **changes: Any) -> Path:
     return path
 
 
+ROOT = Path(__file__).parents[1]
+
+
 def command(*arguments: object) -> list[str]:
     """`hdm ...` in this environment's Python."""
     return [sys.executable, "-c", "from pipeline.cli import main; main()", *map(str, arguments)]

@@ -29,14 +29,14 @@ class Contents:
     truth_sha256: str | None
 
 
-def truth_sha256(sample: Sample, storage: Mapping[str, Any]) -> str | None:
+def truth_sha256(sample: Sample, storage: Mapping[str, Any], patience: float = 10.0) -> str | None:
     """The checksum of a sample's ground truth; None where it has none.
 
     Raises:
         UnreadableError: if a mask cannot be read.
     """
     if sample.masks is not None:
-        files = [hashlib.sha256(read_file(path, sample.masks.root, storage)).hexdigest() for path in sample.masks.paths]
+        files = [hashlib.sha256(read_file(path, sample.masks.root, storage, patience)).hexdigest() for path in sample.masks.paths]
         return hashlib.sha256(json.dumps([sample.masks.ink, files]).encode()).hexdigest()
     if sample.bbox is not None:
         return hashlib.sha256(json.dumps(sample.bbox).encode()).hexdigest()

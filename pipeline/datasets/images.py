@@ -13,12 +13,14 @@ from typing import Any
 import fsspec
 import numpy as np
 import torch
+from aiohttp import ClientResponseError
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from hdm_core import Preprocess
 from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
+from pipeline.patience import AwayError, patiently
 
 # Pillow knows many more, rare and old, and hands one of them, EPS, to an interpreter of programs.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -49,17 +51,19 @@ class Picture:
     sha256: str
 
 
-def read_picture(sample: Sample, storage: Mapping[str, Any], preprocess: Preprocess | None = None) -> Picture:
+def read_picture(sample: Sample, storage: Mapping[str, Any], preprocess: Preprocess | None = None, patience: float = 10.0) -> Picture:
     """Reads and decodes a sample's image.
 
     Args:
         preprocess: what the image is for: it comes at the size to which this resizes, from a large JPEG without decoding all of it.
+        patience: for so many seconds an object store is waited for.
 
     Raises:
+        AwayError: if the object store does not come back: nothing can be said of the image then.
         UnreadableError: if there is no such file, it is no image, it is larger than Pillow's limit against decompression
             bombs, also after the resize, or its path leads out of the dataset's root.
     """
-    data = read_file(sample.path, sample.root, storage)
+    data = read_file(sample.path, sample.root, storage, patience)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         return Picture(*_picture(data, preprocess), sha256)
@@ -78,7 +82,9 @@ def _picture(data: bytes, preprocess: Preprocess | None) -> tuple[Image.Image, t
     return image, size
 
 
-def read_region(sample: Sample, picture: Picture, preprocess: Preprocess, storage: Mapping[str, Any]) -> tuple[Tensor, str]:
+def read_region(
+    sample: Sample, picture: Picture, preprocess: Preprocess, storage: Mapping[str, Any], patience: float = 10.0
+) -> tuple[Tensor, str]:
     """The ground truth as the network sees it, (crop, crop) bool, and what it is: segmentation, bbox or none.
 
     Masks in which nothing is marked are none.
@@ -86,7 +92,7 @@ def read_region(sample: Sample, picture: Picture, preprocess: Preprocess, storag
     Raises:
         UnreadableError: if a mask cannot be read or has another size than the image, or the box lies outside of it.
     """
-    if (mask := read_mask(sample, picture.size, storage)) is not None:
+    if (mask := read_mask(sample, picture.size, storage, patience)) is not None:
         return preprocess.region(mask), "segmentation" if mask.getbbox() else "none"
     if sample.bbox is not None:
         left, top, right, bottom = sample.bbox
@@ -97,7 +103,7 @@ def read_region(sample: Sample, picture: Picture, preprocess: Preprocess, storag
     return torch.zeros(preprocess.crop, preprocess.crop, dtype=torch.bool), "none"
 
 
-def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any]) -> Image.Image | None:
+def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any], patience: float = 10.0) -> Image.Image | None:
     """The union of a sample's masks, white on black; None where it has none.
 
     Args:
@@ -110,7 +116,7 @@ def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any])
         return None
     inside = np.zeros(size[::-1], dtype=bool)
     for path in sample.masks.paths:
-        mask, _ = _decode(read_file(path, sample.masks.root, storage))
+        mask, _ = _decode(read_file(path, sample.masks.root, storage, patience))
         if mask.size != size:
             raise UnreadableError(f"the mask {path} is {mask.width} x {mask.height}, the image {size[0]} x {size[1]}")
         match sample.masks.ink:
@@ -123,12 +129,25 @@ def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any])
     return Image.fromarray(inside)
 
 
-def read_file(path: str, root: str | None, storage: Mapping[str, Any]) -> bytes:
+def read_file(path: str, root: str | None, storage: Mapping[str, Any], patience: float = 10.0) -> bytes:
     """A file's bytes, local or at a URL.
 
+    Args:
+        patience: for so many seconds an object store is waited for.
+
     Raises:
-        UnreadableError: if it cannot be read, or a local path leads out of the root.
+        AwayError: if the object store does not come back.
+        UnreadableError: if it cannot be read, is too large, or a local path leads out of the root.
     """
+
+    def fetch() -> bytes:
+        with fsspec.open(path, "rb", **storage) as file:
+            _check_bytes(getattr(file, "size", None) or 0)  # a server may not say
+            data: bytes = file.read(_MOST_BYTES + 1)
+            _check_bytes(len(data))
+        return data
+
+    stored = not path.startswith(("http://", "https://"))  # any host may be gone for good, an object store comes back
     try:
         if "://" not in path:
             if root is not None and not Path(path).resolve().is_relative_to(Path(root).resolve()):
@@ -138,13 +157,13 @@ def read_file(path: str, root: str | None, storage: Mapping[str, Any]) -> bytes:
                 raise UnreadableError(f"cannot read {path}: it is no file")
             _check_bytes(facts.st_size)
             return Path(path).read_bytes()
-        with fsspec.open(path, "rb", **storage) as file:
-            _check_bytes(getattr(file, "size", None) or 0)  # a server may not say
-            data: bytes = file.read(_MOST_BYTES + 1)
-            _check_bytes(len(data))
-    except (OSError, ValueError, ImportError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+        return patiently(fetch, patience if stored else min(patience, 10.0), path)
+    except AwayError as error:
+        if stored:
+            raise
+        raise UnreadableError(one_line(error)) from None
+    except (OSError, ValueError, ImportError, RuntimeError, ClientResponseError) as error:  # RuntimeError: a link that leads to itself
         raise UnreadableError(f"cannot read {path}: {one_line(error)}") from None
-    return data
 
 
 def _check_bytes(count: int) -> None:

@@ -11,8 +11,9 @@ from fsspec import AbstractFileSystem
 
 from pipeline.datasets.sample import absolute, below
 from pipeline.errors import InputError, one_line
+from pipeline.patience import UNREACHABLE
 
-_BROKEN = (OSError, ValueError, ImportError)
+_BROKEN = (OSError, ValueError, ImportError, *UNREACHABLE)
 
 
 @dataclass(frozen=True)

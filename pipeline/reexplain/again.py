@@ -119,6 +119,6 @@ _SAME = ("schema_version", "config_hash", "model_fingerprint", "interface", "dat
 
 def _named(since: str, config: RunConfig) -> list[RunStore]:
     store = RunStore.open(since, config.storage)
-    if (run := comparable(store)) is None:
+    if (run := comparable(store, config.compute.patience)) is None:
         raise InputError(f"{since}: written by another version of hdm, nothing can be taken from it; leave --since out")
     return [run]

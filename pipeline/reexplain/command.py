@@ -8,11 +8,10 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 
 from pipeline.driving import drive
 from pipeline.options import Config, Json, Limit, Output, Root, Set, configuration, train_first
-from pipeline.printing import err, out, print_facts, print_json
+from pipeline.printing import counting, err, out, print_facts, print_json
 
 Since = Annotated[str | None, typer.Option(metavar="RUN", help="the run to take from, instead of the newest of this configuration")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be done of every image, and why")]
@@ -31,14 +30,13 @@ def reexplain(
     as_json: Json = False,
 ) -> None:
     """Explain a dataset again, and compute only what changed since the last run."""
-    from pipeline.reexplain import plan_again, start_again
+    from pipeline.reexplain.again import plan_again, start_again
 
     chosen = configuration(config, output, root, limit, set_)
     if not dry_run:
         train_first(chosen)
-    with Progress(console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("reading images", total=None)
-        again = plan_again(chosen, since, lambda done, images: bar.update(task, completed=done, total=images))
+    with counting("reading images") as show:
+        again = plan_again(chosen, since, show)
     if dry_run:
         _print(again, as_json)
     elif again.unchanged and again.before is not None:

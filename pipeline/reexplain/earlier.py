@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.contents import Contents
 from pipeline.store import RunStore
-from pipeline.store.records import with_facts
 from pipeline.store.run import differences
 
 # How an explanation may have ended that the same image, classifier and settings would end in again. A failure may have been the machine's.
@@ -56,7 +55,7 @@ class Earlier:
     @classmethod
     def read(cls, store: RunStore) -> Earlier:
         """Reads a run's tables; its maps stay where they are."""
-        table = with_facts(store.images(), store.facts())
+        table = store.seen_images()
         columns = ["image_id", "sha256", "truth_sha256", "label", "class_name"]
         images = table.select(columns).to_pylist()
         found = {Contents(image["sha256"], image["truth_sha256"]): row for row, image in enumerate(images) if image["sha256"]}

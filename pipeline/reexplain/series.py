@@ -10,7 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import InputError
 from pipeline.store import RunStore
 from pipeline.store.records import SCHEMA_VERSION
-from pipeline.store.storage import PATIENCE, Storage
+from pipeline.store.storage import Storage
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def earlier_runs(config: RunConfig) -> list[RunStore]:
             store = RunStore.open(output.url(name), config.storage)
         except InputError:  # a folder that only looks like one
             continue
-        if (run := comparable(store)) is None:
+        if (run := comparable(store, config.compute.patience)) is None:
             continue
         found.append(run)
         if is_finished(run):
@@ -46,12 +46,12 @@ def earlier_runs(config: RunConfig) -> list[RunStore]:
     return found
 
 
-def comparable(store: RunStore) -> RunStore | None:
-    """The run with all patience, or None if another version wrote it, which is said."""
+def comparable(store: RunStore, patience: float) -> RunStore | None:
+    """The run with the patience of `Storage`, or None if another version wrote it, which is said."""
     if (version := store.info().get("schema_version")) != SCHEMA_VERSION:
         _log.warning("%s has schema version %s, this is %s: nothing is taken from it", store.url, version, SCHEMA_VERSION)
         return None
-    return RunStore(Storage(store.url, store.storage.options, PATIENCE))
+    return RunStore(Storage(store.url, store.storage.options, patience))
 
 
 def is_finished(store: RunStore) -> bool:

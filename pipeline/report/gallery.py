@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -93,15 +93,10 @@ def _draw(store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[s
 
     def put(kind: str, picture: Image.Image) -> str:
         place = f"images/{row:06d}-{kind}.jpg"
-        store.storage.write(f"report/{place}", _jpeg(picture))
+        store.storage.write(f"report/{place}", jpeg(picture))
         return place
 
-    try:
-        view = read_view(image, side, storage)
-        photograph = Tile("Photograph", f"{name} as the network saw it", put("photograph", view))
-    except UnreadableError as error:
-        view = Image.new("RGB", (side, side), _EMPTY)
-        photograph = Tile("Photograph", "", None, f"The photograph is not available any more: {error}")
+    view, photograph = draw_photograph(image, side, storage, put)
 
     tiles: list[Tile] = []
     others: list[Tile] = []
@@ -123,7 +118,25 @@ def _draw(store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[s
     return Entry(image, side, photograph, tiles, stages, others)
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def draw_photograph(
+    image: Mapping[str, Any], side: int, storage: Mapping[str, Any], put: Callable[[str, Image.Image], str]
+) -> tuple[Image.Image, Tile]:
+    """What the network saw of an image and its tile, or grey and a tile that says why.
+
+    Args:
+        image: a row of images.parquet.
+        put: writes a picture of a kind and returns its place below report/.
+    """
+    try:
+        view = read_view(image, side, storage)
+    except UnreadableError as error:
+        note = f"The photograph is not available any more: {error}"
+        return Image.new("RGB", (side, side), _EMPTY), Tile("Photograph", "", None, note)
+    return view, Tile("Photograph", f"{image['image_id']} as the network saw it", put("photograph", view))
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """A picture as the page's pictures are stored."""
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=85, optimize=True)
     return buffer.getvalue()

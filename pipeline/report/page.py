@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import pyarrow.compute as pc
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.report.figures import draw_figures
 from pipeline.report.gallery import draw_gallery
 from pipeline.report.heatmap import legend
 from pipeline.report.summary import body, facts, head, problems, settings
+from pipeline.report.templates import render
 from pipeline.store import RunStore
 from pipeline.store.records import likeliest
 from pipeline.tables import TITLES, aggregate
+
+# Where the page leads to the comparison with another run, which may be made after it.
+_LINK = '<p class="small"><a href="drift.html">What changed since another run</a></p>'
+_NO_LINK = "<!-- drift -->"
 
 
 def write_report(store: RunStore, limit: int = 24) -> str:
@@ -27,10 +31,8 @@ def write_report(store: RunStore, limit: int = 24) -> str:
     info = store.info()
     listed, problem_count = problems(records)
     gallery = draw_gallery(store, records, store.images(), limit)
-    environment = Environment(
-        loader=PackageLoader("pipeline", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("index.html").render(
+    page = render(
+        "index.html",
         name=info["name"],
         url=store.url,
         local=store.storage.local,
@@ -49,6 +51,14 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         limit=limit,
         legend=legend(),
         method=info["config"]["methods"][0],
+        drift_link=_LINK if store.storage.exists("report/drift.html") else _NO_LINK,
     )
-    store.storage.write("report/index.html", page.encode())
+    store.storage.write("report/index.html", page)
     return store.storage.url("report/index.html")
+
+
+def link_drift(store: RunStore) -> None:
+    """Makes a page that is there lead to report/drift.html; one that is written later does so by itself."""
+    if store.storage.exists("report/index.html"):
+        page = store.storage.read("report/index.html").decode()
+        store.storage.write("report/index.html", page.replace(_NO_LINK, _LINK, 1).encode())

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from pipeline import telemetry
 from pipeline.errors import one_line
 from pipeline.store.storage import Storage, to_json
 
@@ -61,6 +62,8 @@ class Lease:
         data, tag = self._storage.read_tagged(self._name)
         there = json.loads(data)
         if (tag == silent or is_free(there)) and self._swap(tag):
+            if there["holder"] is not None:
+                telemetry.count("hdm_lease_takeovers")
             return None
         return Held(there["holder"] or "nobody", tag)
 

@@ -82,20 +82,28 @@ def encode_shard(index: int, start: int, shard_size: int, arrays: Arrays) -> dic
     return {key: memory[key].to_bytes() for key in names.values()}
 
 
-def read_maps(store: Store, name: str, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-    """Several images' part of an array as it is stored, whatever its other axes.
-
-    Raises:
-        FileNotFoundError: if there is no such array.
-    """
-    array = zarr.open_array(store, path=name, mode="r", zarr_format=3)
-    return np.asarray(array.oindex[rows])
+def open_array(store: Store, method: str) -> zarr.Array[Any]:
+    """A method's array, to read from."""
+    array = zarr.open_group(store, mode="r", zarr_format=3)[method]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{method} is no array")
+    return array
 
 
 def read_map(store: Store, method: str, row: int, rank: int = 0) -> NDArray[np.float32]:
     """One image's map (H, W), or its stages (S, H, W), for one of the classes that were explained."""
-    array = zarr.open_group(store, mode="r", zarr_format=3)[method]
-    if not isinstance(array, zarr.Array):
-        raise TypeError(f"{method} is no array")
+    array = open_array(store, method)
     place = (row, rank) if "rank" in axes(method, array.ndim) else row
     return np.asarray(array[place], dtype=np.float32)
+
+
+def read_maps(array: zarr.Array[Any], rows: NDArray[np.int64], every_rank: bool = False) -> NDArray[np.float16]:
+    """The maps of several images (N, H, W), of the only or likeliest class; whole shards are read where the rows are.
+
+    Args:
+        every_rank: of all classes that were explained, with the array's own axes.
+    """
+    first = (0,) if "rank" in axes(array.basename, array.ndim) and not every_rank else ()
+    close = bool((np.diff(rows) == 1).all())
+    found = array[(slice(rows[0], rows[-1] + 1), *first)] if close else array.oindex[(rows, *first)]
+    return np.asarray(found, dtype=np.float16)

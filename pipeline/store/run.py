@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import telemetry
 from pipeline.config import RunConfig
 from pipeline.errors import InputError, one_line
 from pipeline.plan import Plan, Shard, image_columns
@@ -138,6 +139,7 @@ class RunStore:
             lease.renew()
         with ThreadPoolExecutor(AT_ONCE) as writers:
             list(writers.map(self.storage.write, objects, objects.values()))
+        telemetry.count("hdm_bytes_written", sum(map(len, objects.values())), run=config.name)
         if lease is not None:
             lease.renew()
         return self.storage.create(commit_name(shard.index), to_json(commit))
@@ -173,10 +175,13 @@ class RunStore:
         """images.parquet."""
         return from_parquet([self.storage.read("images.parquet")], IMAGES)
 
+    def seen_images(self) -> pa.Table:
+        """images.parquet with what reading the images has told so far."""
+        return with_facts(self.images(), self.facts())
+
     def complete_images(self) -> None:
         """Puts what reading the images told into images.parquet."""
-        images = with_facts(self.images(), self.facts())
-        self.storage.write("images.parquet", to_parquet(images, IMAGES))
+        self.storage.write("images.parquet", to_parquet(self.seen_images(), IMAGES))
 
     def _parts(self, folder: str, shards: Iterable[int] | None) -> list[bytes]:
         with ThreadPoolExecutor(AT_ONCE) as readers:

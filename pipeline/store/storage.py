@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
-import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -14,25 +12,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
-from aiohttp import ClientError
 from filelock import FileLock
 from fsspec.implementations.local import LocalFileSystem
-from s3fs.core import S3_RETRYABLE_ERRORS
-from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_delay, wait_random_exponential
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from pipeline.errors import InputError, one_line
+from pipeline.patience import patiently
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
-
-PATIENCE = 600.0  # seconds: a run that is under way waits so long for its storage to come back
-
-# What s3fs makes of an answer that the request itself earned: another try gets the same.
-_LASTING = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-_LASTING_NUMBERS = {errno.EINVAL, errno.EPERM, errno.ENOSYS}
 
 
 class Storage:
@@ -198,13 +186,7 @@ class Storage:
         """Tries again, for as long as `patience` says, what fails because a server is away, busy or broken."""
         if self.local:
             return work()
-        return Retrying(
-            retry=retry_if_exception(_may_pass),
-            wait=wait_random_exponential(multiplier=0.2, max=10),
-            stop=stop_after_delay(self.patience),
-            before_sleep=before_sleep_log(_log, logging.WARNING),
-            reraise=True,
-        )(work)
+        return patiently(work, self.patience, self.url(""))
 
     def _temporary(self, name: str, data: bytes) -> Path:
         target = Path(self.path(name))
@@ -221,13 +203,6 @@ class Storage:
 def to_json(value: Any) -> bytes:
     """JSON as people read it, the same bytes for the same value."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether what raised this may work a little later."""
-    if isinstance(error, OSError):
-        return not isinstance(error, _LASTING) and error.errno not in _LASTING_NUMBERS
-    return isinstance(error, (*S3_RETRYABLE_ERRORS, ClientError))
 
 
 def _is_refusal(error: OSError) -> bool:

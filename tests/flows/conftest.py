@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,17 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Prefect:
-    """A running server, and the environment in which Prefect's commands find it."""
+    """A running server, the environment in which Prefect's commands find it, and the workers of the pool `hdm`."""
 
     env: dict[str, str]
+    home: Path
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start_worker(self) -> None:
+        """Starts a worker more."""
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "hdm", "--type", "process"]
+        with (self.home / "worker.log").open("a") as log:
+            self.workers.append(subprocess.Popen(command, env=self.env, stdout=log, stderr=subprocess.STDOUT, cwd=self.home))
 
     def post(self, route: str, **query: Any) -> list[dict[str, Any]]:
         """What the server's interface answers to a filter."""
@@ -53,26 +61,27 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         "PWD": str(ROOT),
     }
     server_command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-    worker_command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "hdm", "--type", "process"]
-    with (home / "server.log").open("w") as server_log, (home / "worker.log").open("w") as worker_log:
+    with (home / "server.log").open("w") as server_log:
         server = subprocess.Popen(server_command, env=env, stdout=server_log, stderr=subprocess.STDOUT, cwd=home)
-        worker = None
+        ready = Prefect(env, home)
         try:
             _wait_for(f"http://127.0.0.1:{port}/api/health", server, home / "server.log")
-            ready = Prefect(env)
-            for arguments in (("work-pool", "create", "hdm", "--type", "process"), ("deploy", "--all")):
+            for arguments in (
+                ("work-pool", "create", "hdm", "--type", "process"),
+                ("deploy", "--all"),
+                ("automation", "create", "--from-file", "infra/automations.yaml"),
+            ):
                 ended = ready(*arguments)
                 assert ended.returncode == 0, ended.stdout + ended.stderr
-            worker = subprocess.Popen(worker_command, env=env, stdout=worker_log, stderr=subprocess.STDOUT, cwd=home)
+            ready.start_worker()
             yield ready
         finally:
-            for process in (worker, server):
-                if process is not None:
-                    process.terminate()
-                    try:
-                        process.wait(20)
-                    except subprocess.TimeoutExpired:
-                        process.kill()
+            for process in (*ready.workers, server):
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -59,7 +59,7 @@ def test_without_the_package_torchvision_downloads_and_checks(monkeypatch: pytes
     monkeypatch.setattr(module.metadata, "files", files)
     monkeypatch.setattr(type(MOBILENET), "get_state_dict", lambda _self, **options: asked.append(options) or {"a": torch.ones(1)})
     assert load_state(MOBILENET) == {"a": torch.ones(1)}
-    assert asked == [{"progress": False, "check_hash": True}]
+    assert asked == [{"progress": False, "check_hash": True, "weights_only": True}]
 
 
 def test_a_file_that_no_package_carries_is_torchvisions_to_get(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.plan import Plan
 from pipeline.store import RunStore
+from tests.pipeline.disturbed import IMAGES, contents, settings, written
 from tests.pipeline.material import configuration, plan_of
+from tests.small_run import hdm, photographs
 
 
 @pytest.fixture
@@ -21,3 +24,21 @@ def plan(tmp_path: Path) -> Plan:
 def store(plan: Plan) -> RunStore:
     """Where the plan's run goes; nothing is there yet."""
     return RunStore.at(plan.config)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs that are disturbed are, and their photographs."""
+    path = tmp_path_factory.mktemp("faults")
+    photographs(path / "photographs", IMAGES)
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(folder: Path) -> dict[str, Any]:
+    """What they all must end with."""
+    done = hdm("run", written(folder, "undisturbed"))
+    assert done.returncode == 0, done.stderr
+    store = RunStore.at(settings(folder, "undisturbed"))
+    assert set(store.records()["status"].to_pylist()) == {"ok"}, "flat maps would be the same bytes whatever happened"
+    return contents(store)

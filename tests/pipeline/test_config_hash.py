@@ -72,6 +72,7 @@ INDIFFERENT: dict[str, Any] = {
     "compute.attempts": 9,
     "compute.stall": 9,
     "compute.lease": 9,
+    "compute.patience": 9,
     "compute.sole_driver": True,
     "compute.ray_address": "ray://head:10001",
     "dm.steps": 9,  # of a method that is not run

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-import io
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import ray
 
-from pipeline.config import RunConfig
 from pipeline.errors import RunError
 from pipeline.loading import load_config
-from pipeline.progress import State
-from pipeline.run import Outcome, explain_run, plan_run
+from pipeline.run import Outcome, plan_run
 from pipeline.store import RunStore
 from pipeline.store.verify import verify
+from tests.pipeline.disturbed import IMAGES, SHARDS, Once, at_work, contents, driver, explained, settings, until, written
 from tests.pipeline.proxy import Fault, Proxy
-from tests.seaweed import S3
-from tests.small_run import config, hdm, photographs
+from tests.seaweed import S3, serve
+from tests.small_run import hdm
 
 pytestmark = pytest.mark.slow
 
-IMAGES, SHARDS = 8, 4
-
-# What a run's records may differ in: how long it took, and where.
-CIRCUMSTANCES = ["seconds", "device", "run"]
-
-Interfere = Callable[[RunStore], None]
+FAST_CLOCK = Path(__file__).with_name("fast_clock")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def two_workers(s3_server: S3) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
@@ -48,81 +44,100 @@ def two_workers(s3_server: S3) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("faults")
-    photographs(path / "photographs", IMAGES)
-    return path
-
-
-@pytest.fixture(scope="module")
-def undisturbed(folder: Path, two_workers: None) -> dict[str, Any]:
-    outcome, store = explained(settings(folder, "undisturbed"))
-    assert outcome.statuses == {"ok": IMAGES}, "flat maps would be the same bytes whatever happened"
-    return contents(store)
-
-
-def settings(folder: Path, name: str, **changes: Any) -> RunConfig:
-    compute = {"workers": 2, "shard_size": IMAGES // SHARDS, "lease": 4.0, **changes.pop("compute", {})}
-    return load_config(str(config(folder, folder / "photographs", name=name, compute=compute, **changes)))
-
-
-def explained(configuration: RunConfig, interfere: Interfere = lambda store: None) -> tuple[Outcome, RunStore]:
-    """Runs it to its end; `interfere` is called about twice a second."""
-    plan, store = plan_run(configuration)
-
-    def show(state: State) -> None:
-        interfere(store)
-
-    return explain_run(plan, store, show), store
-
-
-def contents(store: RunStore) -> dict[str, Any]:
-    """Every map, record, curve and fact of a run; the records without their circumstances."""
-    found: dict[str, Any] = {}
-    for index in sorted(store.done()):
-        for name in store.storage.read_json(f"commits/{index:06d}.json")["sha256"]:
-            data = store.storage.read(name)
-            found[name] = pq.read_table(io.BytesIO(data)).drop_columns(CIRCUMSTANCES) if name.startswith("records/") else data
-    return found
-
-
-def at_work(store: RunStore) -> list[int]:
-    """The processes that hold a lease now."""
-    leases = [store.storage.read_json(f"leases/{name}")["holder"] for name in store.storage.names("leases")]
-    return [int(holder.split(" ")[1]) for holder in leases if holder]
-
-
-class Once:
-    """Does a thing to the first worker that is seen at work."""
-
-    def __init__(self, action: Callable[[int], None]) -> None:
-        self.done: list[int] = []
-        self._action = action
-
-    def __call__(self, store: RunStore) -> None:
-        if not self.done and (processes := at_work(store)):
-            self.done.append(processes[0])
-            self._action(processes[0])
+def own_s3() -> Iterator[S3]:
+    """A server that may be killed."""
+    with serve() as server:
+        yield server.folder()
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
 def test_a_worker_that_is_killed_hangs_or_is_asked_to_go(folder: Path, undisturbed: dict[str, Any], sent: signal.Signals) -> None:
     fault = Once(lambda process: os.kill(process, sent))
-    outcome, store = explained(settings(folder, f"worker-{sent.name}", compute={"stall": 8.0}), fault)
+    # What is stopped is waited for as long as `stall`; what is asked to go does not count as a failure of its shard.
+    compute = {signal.SIGKILL: {}, signal.SIGSTOP: {"stall": 15.0}, signal.SIGTERM: {"attempts": 1}}[sent]
+    outcome, store = explained(settings(folder, f"worker-{sent.name}", compute=compute), fault)
     assert fault.done, "the fault must come while there is work"
     assert not outcome.set_aside
     assert contents(store) == undisturbed
     assert not verify(store).damaged
 
 
+def test_a_worker_that_is_asked_to_go_gives_its_lease_back(folder: Path, undisturbed: dict[str, Any]) -> None:
+    """The driver of the worker that goes stands still, so that only another one can take the shard, and its lease would last long."""
+    lease = 240.0
+    file = written(folder, "spot", compute={"workers": 1, "lease": lease})
+    configuration = load_config(str(file))
+    with driver(file) as first:
+        store = RunStore.at(configuration)
+        (process,) = until(lambda: at_work(store))
+        os.kill(first.pid, signal.SIGSTOP)
+        os.kill(process, signal.SIGTERM)
+        begin = time.monotonic()
+        until(lambda: not at_work(store), 20)
+        os.kill(process, 0)  # it is still there: that its process is gone is not how the others know
+        explained(configuration)
+        assert time.monotonic() - begin < lease
+        os.kill(first.pid, signal.SIGCONT)
+        assert first.wait(lease) == 0
+    assert contents(store) == undisturbed
+
+
+def test_a_clock_two_minutes_off(folder: Path, undisturbed: dict[str, Any]) -> None:
+    """By the fast clock, all leases that the other driver's workers hold have ended a minute ago and more."""
+    file = written(folder, "clock", compute={"workers": 1, "lease": 40.0})
+    configuration = load_config(str(file))
+    first_holders: dict[str, str] = {}
+
+    with driver(file, PYTHONPATH=os.pathsep.join([str(FAST_CLOCK), *sys.path])) as fast:
+        store = RunStore.at(configuration)
+        (process,) = until(lambda: at_work(store))
+        os.kill(process, signal.SIGSTOP)  # until the other has begun, so that both work
+
+        def watch(store: RunStore) -> None:
+            for name in store.storage.names("leases"):
+                if holder := store.storage.read_json(f"leases/{name}")["holder"]:
+                    first_holders.setdefault(name, holder)
+            if set(at_work(store)) - {process}:
+                os.kill(process, signal.SIGCONT)
+
+        (lease,) = (store.storage.read_json(f"leases/{name}") for name in store.storage.names("leases"))
+        assert datetime.fromisoformat(lease["until"]) - datetime.now(UTC) > timedelta(seconds=110), "its clock must be fast"
+        explained(configuration, watch)
+        assert fast.wait(120) == 0
+    assert contents(store) == undisturbed
+    committed = {name: store.storage.read_json(f"commits/{name}")["holder"] for name in store.storage.names("commits")}
+    assert len({holder.split(" ")[1] for holder in committed.values()}) == 2, "both must have worked"
+    assert {name: committed[name] for name in first_holders} == first_holders, "no lease was taken from a worker that was alive"
+
+
+def test_a_shard_that_kills_its_worker_every_time(folder: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classifier of the run kills its process when it sees one of the images."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the workers import the network's factory from this module's package
+    picture = next((folder / "photographs").rglob("003.png"))
+    armed = folder / "armed"
+    armed.touch()
+    arguments = {"picture": str(picture), "armed": str(armed)}
+    classifier = {"source": "import", "factory": "tests.pipeline.deadly:network", "arguments": arguments, "resize": 72, "crop": 64}
+    file = written(folder, "deadly", classifier=classifier)
+    done = hdm("run", file)
+    assert done.returncode == 3, done.stderr
+    assert re.search(r"shard \d \(rows \d-\d\) was set aside: .+", done.stderr)
+    assert "2 images could not be explained" in done.stderr
+    assert len(RunStore.at(load_config(str(file))).done()) == SHARDS - 1
+    armed.unlink()
+    outcome, store = explained(load_config(str(file)))
+    assert (outcome.resumed, outcome.statuses) == (SHARDS - 1, {"ok": IMAGES})
+    assert contents(store) == undisturbed
+
+
 def test_two_drivers_share_a_run(folder: Path, undisturbed: dict[str, Any]) -> None:
     configuration = settings(folder, "shared", compute={"workers": 1})
     outcomes: list[Outcome] = []
-    drivers = [threading.Thread(target=lambda: outcomes.append(explained(configuration)[0])) for _ in range(2)]
-    for driver in drivers:
-        driver.start()
-    for driver in drivers:
-        driver.join()
+    threads = [threading.Thread(target=lambda: outcomes.append(explained(configuration)[0])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert [outcome.statuses for outcome in outcomes] == [{"ok": IMAGES}] * 2
     store = RunStore.at(configuration)
     assert contents(store) == undisturbed
@@ -155,6 +170,35 @@ def test_s3_that_is_away_for_a_while(folder: Path, undisturbed: dict[str, Any], 
         _, store = explained(settings(folder, "s3-away", output=s3.url, storage=storage), gone)
         assert gone.done
     assert contents(RunStore.open(store.url, s3.storage)) == undisturbed
+
+
+def test_s3_whose_server_is_killed_and_comes_back(folder: Path, undisturbed: dict[str, Any], own_s3: S3) -> None:
+    def crash() -> None:
+        own_s3.server.kill()
+        time.sleep(20)
+        own_s3.server.start()
+
+    outage = threading.Thread(target=crash)
+    killed = Once(lambda process: outage.start())
+    own_s3.upload(folder / "photographs")
+    places = {"dataset": {"kind": "folder", "root": own_s3.url}, "output": own_s3.folder().url, "storage": own_s3.storage}
+    outcome, store = explained(settings(folder, "s3-killed", **places), killed)
+    assert killed.done
+    outage.join()
+    assert not outcome.set_aside
+    assert contents(store) == undisturbed
+    assert not verify(store).damaged
+
+
+def test_s3_whose_server_does_not_come_back(folder: Path, undisturbed: dict[str, Any], own_s3: S3) -> None:
+    place = own_s3.folder()
+    configuration = settings(folder, "s3-gone", output=place.url, storage=place.storage, compute={"patience": 5.0})
+    with pytest.raises(RunError, match="has not answered for 5 seconds") as stopped:
+        explained(configuration, Once(lambda process: own_s3.server.kill()))
+    assert "\n" not in str(stopped.value)
+    own_s3.server.start()
+    _, store = explained(configuration)
+    assert contents(store) == undisturbed
 
 
 def test_what_was_damaged_is_repaired(folder: Path, undisturbed: dict[str, Any]) -> None:

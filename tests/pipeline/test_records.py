@@ -45,6 +45,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "stage_weights": "list<element: float>",
         "seed": "int64",
         "device": "string",
+        "reused_from": "string",
     },
     "curves/part-000000.parquet": {
         "row": "int64",
@@ -58,6 +59,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "image_id": "string",
         "path": "string",
         "sha256": "string",
+        "truth_sha256": "string",
         "label": "int32",
         "class_name": "string",
         "split": "string",

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline.config import RunConfig
 from pipeline.plan import Plan
-from pipeline.reexplain import Again, plan_again, start_again
+from pipeline.reexplain.again import Again, plan_again, start_again
 from pipeline.reexplain.series import next_name
 from pipeline.run import plan_run
 from pipeline.store import RunStore

@@ -1,0 +1,199 @@
+"""`make cluster-demo`: the cluster of infra/compose.yaml as processes on loopback, the deployment `hdm/demo` on it, all of it down again.
+
+Ray's nodes have 127.0.0.2 to 127.0.0.4: it would take 127.0.0.1 for the machine's outer address. Secrets are made for the one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import httpx
+import psutil
+import typer
+from prometheus_client.parser import text_string_to_metric_families
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from tests.seaweed import free_ports, serve
+
+ROOT = Path(__file__).parents[1]
+BEGIN = time.monotonic()
+HEAD, *NODES = "127.0.0.2", "127.0.0.3", "127.0.0.4"
+SECONDS = 120.0  # a part that does not answer for so long does not start
+PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
+RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory=200000000", "--disable-usage-stats"]
+
+
+@dataclass
+class Demo:
+    """Starts processes whose logs lie in one folder; the stack ends them in reverse order."""
+
+    stack: ExitStack
+    folder: Path
+
+    def start(self, name: str, command: list[str], ready: str | Callable[[], object] | None = None, user: str | None = None) -> None:
+        """Starts a process in a session of its own, so that only this one answers Ctrl-C, and waits until it is ready.
+
+        Args:
+            ready: what its log says then, or a call that raises OSError or httpx's TransportError until then; None waits for its end.
+        """
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as output:
+            home = "/" if user else ROOT  # another user may not see this folder
+            process = subprocess.Popen(command, cwd=home, stdout=output, stderr=output, start_new_session=True, user=user)
+        self.stack.callback(_end, process)
+
+        def look() -> None:
+            ended = process.poll()
+            if ended or (ended == 0 and ready is not None):
+                raise SystemExit(f"{name} ended with {ended}:\n{tail(log)}")
+            if callable(ready):
+                ready()
+            elif ready not in log.read_text(errors="replace") if ready else ended is None:
+                raise OSError(f"{name} takes too long:\n{tail(log)}")
+
+        waiting = retry_if_exception_type((OSError, httpx.TransportError))
+        Retrying(retry=waiting, wait=wait_fixed(0.3), stop=stop_after_delay(SECONDS), reraise=True)(look)
+        say(f"{name}: ready")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=15)
+    for left in alive:
+        left.kill()
+    psutil.wait_procs(alive, timeout=5)
+
+
+def say(text: str) -> None:
+    """One line of the demo's own, with the seconds since its start."""
+    typer.echo(f"[{time.monotonic() - BEGIN:5.1f} s] {text}")
+
+
+def tail(log: Path) -> str:
+    """The end of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-30:])
+
+
+def postgres(demo: Demo, folder: Path, port: int) -> str:
+    """Starts a new database that only its password opens; its URL."""
+    found = [*Path("/usr/lib/postgresql").glob("*/bin/postgres"), *filter(None, [shutil.which("postgres")])]
+    if not found:
+        raise SystemExit("there is no Postgres: install Debian's package postgresql, or put initdb and postgres on the PATH")
+    binaries, data, password = Path(found[-1]).resolve().parent, folder / "data", secrets.token_urlsafe()
+    (folder / "password").write_text(password)
+    user = "nobody" if os.geteuid() == 0 else None  # Postgres does not run as root
+    for path in [folder, folder / "password"] if user else []:
+        shutil.chown(path, user)
+    initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "prefect", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}"]
+    demo.start("initdb", [*initdb, "-N"], user=user)
+    server = [str(binaries / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(folder)]
+    demo.start("postgres", server, lambda: socket.create_connection(("127.0.0.1", port), 1).close(), user)
+    return f"postgresql://prefect:{password}@127.0.0.1:{port}/postgres"
+
+
+async def flow_runs(url: str) -> int:
+    """How many flow runs the database knows."""
+    async with asyncpg.create_pool(url, min_size=1) as pool:
+        return int(await pool.fetchval("SELECT count(*) FROM flow_run"))
+
+
+def images_by_node(ports: dict[str, int]) -> dict[str, int]:
+    """What every node's metrics say it has explained."""
+    found = {}
+    for address, port in ports.items():
+        families = text_string_to_metric_families(httpx.get(f"http://{address}:{port}/metrics", timeout=10).text)
+        found[address] = int(sum(s.value for family in families for s in family.samples if s.name == "ray_hdm_images_total"))
+    return found
+
+
+def run(stack: ExitStack) -> int:
+    """Brings everything up and runs the deployment; the exit code of `prefect deployment run`."""
+    logs, data = (Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hdm-", dir="/tmp"))) for _ in range(2))
+    demo = Demo(stack, logs)
+    postgres_port, api, ray, client, *metrics = free_ports(7)
+    ports = dict(zip((HEAD, *NODES), metrics, strict=True))
+
+    database = postgres(demo, data, postgres_port)
+    storage = stack.enter_context(serve())
+    say("seaweedfs: ready")
+    os.environ.update(storage.environment)
+    os.environ.update(
+        AWS_ENDPOINT_URL=storage.storage["endpoint_url"],
+        AWS_DEFAULT_REGION="us-east-1",
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN=secrets.token_hex(32),
+        PREFECT_HOME=str(logs / "prefect"),
+        PREFECT_API_URL=f"http://127.0.0.1:{api}/api",
+        PREFECT_API_DATABASE_CONNECTION_URL=database.replace("://", "+asyncpg://"),
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_WORKER_QUERY_SECONDS="2",
+        DO_NOT_TRACK="1",
+        PWD=str(ROOT),
+    )
+    head = ["--head", f"--port={ray}", f"--ray-client-server-port={client}", "--include-dashboard=false", f"--temp-dir={logs}/ray"]
+    for address in ports:
+        flags = [*head, "--num-cpus=0"] if address == HEAD else [f"--address={HEAD}:{ray}", "--num-cpus=1"]
+        node = [*RAY, f"--node-ip-address={address}", f"--metrics-export-port={ports[address]}", *flags]
+        demo.start(f"ray {address}", node, "Ray runtime started")
+
+    server = ["server", "start", "--host", "127.0.0.1", "--port", str(api), "--no-ui"]
+    demo.start("prefect server", [*PREFECT, *server], lambda: httpx.get(f"{os.environ['PREFECT_API_URL']}/health", timeout=5))
+    demo.start("work pool", [*PREFECT, "work-pool", "create", "hdm", "--type", "process"])
+    demo.start("deployments", [*PREFECT, "deploy", "--all"])
+    demo.start("prefect worker", [*PREFECT, "worker", "start", "--pool", "hdm"], "started")
+
+    output = f"{storage.url}/cluster-demo"
+    few = {"compute.ray_address": f"{HEAD}:{ray}", "hdm.steps": 1, "hdm.mix_steps": 1}
+    parameters = {"output": output, "limit": 4, "changes": few}
+    given = [part for name, value in parameters.items() for part in ("--param", f"{name}={json.dumps(value)}")]
+    say(f"prefect deployment run hdm/demo: four photographs, to {output}")
+    code = subprocess.run([*PREFECT, "deployment", "run", "hdm/demo", "--watch", *given], cwd=ROOT, check=False).returncode
+    if code:
+        say(f"the deployment failed:\n{tail(logs / 'prefect worker.log')}")
+        return code
+    subprocess.run([Path(sys.executable).with_name("hdm"), "tables", f"{output}/demo"], check=True, cwd=ROOT)
+    say(f"flow runs in Postgres: {asyncio.run(flow_runs(database))}")
+    say("images by node: " + ", ".join(f"{address} {images}" for address, images in images_by_node(ports).items()))
+    return 0
+
+
+def main() -> None:
+    """The whole demo; Ctrl-C, SIGTERM and a closed terminal take everything down too."""
+    interrupts = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for interrupt in interrupts:
+        signal.signal(interrupt, signal.default_int_handler)
+    try:
+        with ExitStack() as stack:
+            try:
+                code = run(stack)
+            finally:
+                for interrupt in interrupts:
+                    signal.signal(interrupt, signal.SIG_IGN)
+                say("taking everything down")
+    except KeyboardInterrupt:
+        code = 130
+    say("everything is down")
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""`make cluster-demo` for real: all of it comes up, explains, and no process and no file of it stays, also after Ctrl-C."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "infra.cluster_demo"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        not shutil.which("postgres") and not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")),
+        reason="there is no Postgres: Debian's package postgresql is not installed",
+    ),
+]
+
+
+@pytest.fixture
+def mark(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A word in the environment of all that the demo starts, by which it is found again."""
+    word = uuid.uuid4().hex
+    monkeypatch.setenv("HDM_CLUSTER_DEMO_TEST", word)
+    return word
+
+
+def left_over(mark: str) -> list[str]:
+    """The command lines of processes that were started by the demo and are still there."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != psutil.Process().pid and process.environ().get("HDM_CLUSTER_DEMO_TEST") == mark:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue  # gone meanwhile
+    return found
+
+
+def folders() -> set[Path]:
+    return set(Path("/tmp").glob("hdm-*"))
+
+
+def test_a_deployment_runs_on_the_cluster_and_all_of_it_goes_down(mark: str) -> None:
+    before = folders()
+    ended = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=580)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Flow run finished successfully" in ended.stdout
+    assert "insertion" in ended.stdout.lower(), "the table of metrics is shown"
+    assert "flow runs in Postgres: 1" in ended.stdout
+    by_node = dict(re.findall(r"(127\.0\.0\.[234]) (\d+)", ended.stdout.partition("images by node:")[2]))
+    assert by_node["127.0.0.2"] == "0", "the head has no CPU to give"
+    assert int(by_node["127.0.0.3"]) + int(by_node["127.0.0.4"]) == 4
+    assert left_over(mark) == []
+    assert folders() == before
+
+
+def test_ctrl_c_takes_everything_down(mark: str) -> None:
+    before = folders()
+    with subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if "ray 127.0.0.2: ready" in line:
+                break
+        assert any("postgres" in command for command in left_over(mark))
+        assert any("raylet" in command for command in left_over(mark))
+        demo.send_signal(signal.SIGINT)
+        said = demo.stdout.read()
+    assert demo.returncode == 130, said
+    assert "everything is down" in said
+    assert left_over(mark) == []
+    assert folders() == before

@@ -1,0 +1,36 @@
+"""A classifier that kills its process when it sees a certain picture, as a decoder or a driver with a bug does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from hdm_core import Classifier
+from pipeline.datasets.images import read_picture
+from pipeline.datasets.sample import Sample
+
+
+class Deadly(Classifier):
+    """Attributes: `victim`, the picture's path; `armed`, a file without which it is harmless."""
+
+    victim: str
+    armed: Path
+
+    def prepare(self, images: Sequence[Image.Image]) -> Tensor:
+        victim = read_picture(Sample("victim", self.victim), {}, self.preprocess).image
+        if self.armed.exists() and any(image.tobytes() == victim.tobytes() for image in images):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().prepare(images)
+
+
+def network(picture: str, armed: str) -> Classifier:
+    """MobileNetV2 with its ImageNet weights."""
+    known = Classifier.from_torchvision("mobilenet_v2", "IMAGENET1K_V1")
+    made = Deadly(known.module, known.preprocess, known.class_names, known.name)
+    made.victim, made.armed = picture, Path(armed)
+    return made
