@@ -21,7 +21,6 @@ from pipeline.datasets.sample import as_text
 from pipeline.errors import InputError
 from pipeline.targets import class_of
 
-
 _AT_ONCE = 10_000  # samples that are turned into text together
 
 

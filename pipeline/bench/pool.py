@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections import defaultdict
@@ -16,6 +17,7 @@ from ray.actor import ActorHandle
 
 from pipeline.bench.sleeper import Nap, Sleeper, memory
 from pipeline.bench.writer import Writer
+from pipeline.cluster import cluster
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample
 from pipeline.loading import load_config
@@ -79,21 +81,19 @@ class _Crew:
 
 
 def pretend_to_sleep(workers: int, shards: int, shard_size: int, image_seconds: float) -> Pretended:
-    """Workers that sleep for as long as images take; no time if `image_seconds` is 0. Ray must be there."""
+    """Workers that sleep for as long as images take; no time if `image_seconds` is 0."""
     crew = _Crew(Sleeper, (image_seconds,), workers)
     work: Work = "sleep" if image_seconds else "nothing"
     return _measure(work, crew, _cut(shards * shard_size, shard_size), shard_size, image_seconds, _submit_numbers)
 
 
-def pretend_to_write(
-    output: str, storage: dict[str, Any], workers: int, images: int, shard_size: int, side: int, image_seconds: float
-) -> Pretended:
-    """Workers that write made-up shards into a new run below `output`, which is removed afterwards. Ray must be there.
+def pretend_to_write(output: str, workers: int, images: int, shard_size: int, side: int) -> Pretended:
+    """Workers that write made-up shards into a new run below `output`, which is removed afterwards.
 
     Raises:
         InputError: if the output cannot be written.
     """
-    config = _configuration(output, storage, shard_size)
+    config = _configuration(output, shard_size)
     samples = [Sample(f"{row:07d}.jpg", f"/photographs/{row:07d}.jpg") for row in range(images)]
     shards = _cut(images, shard_size)
     store = RunStore.at(config)
@@ -104,12 +104,12 @@ def pretend_to_write(
             ref: ray.ObjectRef[Any] = worker.run.remote(shard, samples[shard.start : shard.stop])
             return ref
 
-        return _measure("write", _Crew(Writer, (config, side, image_seconds), workers), shards, shard_size, image_seconds, submit)
+        return _measure("write", _Crew(Writer, (config, side), workers), shards, shard_size, 0.0, submit)
     finally:
         store.storage.fs.rm(store.storage.root, recursive=True)
 
 
-def _configuration(output: str, storage: dict[str, Any], shard_size: int) -> RunConfig:
+def _configuration(output: str, shard_size: int) -> RunConfig:
     return load_config(
         {
             "name": f"bench-pool-{uuid.uuid4().hex[:8]}",
@@ -118,7 +118,6 @@ def _configuration(output: str, storage: dict[str, Any], shard_size: int) -> Run
             "methods": ["grad_cam"],
             "compute": {"shard_size": shard_size},
             "output": output,
-            "storage": storage,
         }
     )
 
@@ -140,20 +139,22 @@ def _measure(
     image_seconds: float,
     submit: Callable[[ActorHandle[Any], Shard], ray.ObjectRef[Any]],
 ) -> Pretended:
-    """Lets the pool work through shards."""
-    start = time.monotonic()
-    crew.gather()
-    ready = time.monotonic()
+    """Lets the pool work through shards, on a Ray with a processor in its books for every worker."""
+    # Ray expects as many processes as there are real processors, and would say at length, on standard output, that there are more.
+    os.environ["RAY_worker_maximum_startup_concurrency"] = str(crew.workers // 3 + 1)  # noqa: SIM112 - Ray's own spelling
     naps: list[Nap] = []
-    held = [memory()]
+    held: list[int] = []
 
     def on_done(nap: Any) -> None:
         naps.append(nap)
         held.append(memory())
 
-    processor = time.process_time()
-    failed = Pool(crew.waiting.pop, submit, crew.workers, 1, on_done, lambda passes: None).run(shards)
-    seconds, processor = time.monotonic() - ready, time.process_time() - processor
+    with cluster(None, cpus=crew.workers):
+        start = time.monotonic()
+        crew.gather()
+        ready, processor = time.monotonic(), time.process_time()
+        failed = Pool(crew.waiting.pop, submit, crew.workers, 1, on_done, lambda passes: None).run(shards)
+        seconds, processor = time.monotonic() - ready, time.process_time() - processor
     if failed:
         raise RuntimeError(f"shard {failed[0].shard.index}: {failed[0].error}")
 

@@ -23,10 +23,10 @@ _CELLS = 28  # of made-up maps
 
 
 class Writer:
-    """Sleeps, then writes maps, records and curves under a lease."""
+    """Writes maps, records and curves under a lease."""
 
-    def __init__(self, config: RunConfig, side: int, image_seconds: float) -> None:
-        self._config, self._image_seconds = config, image_seconds
+    def __init__(self, config: RunConfig, side: int) -> None:
+        self._config = config
         self._store = RunStore.at(config)
         self._maps = made_up_maps(config.compute.shard_size, side)
 
@@ -45,7 +45,6 @@ class Writer:
         if lease.take(None) is not None:
             raise RuntimeError(f"shard {shard.index} is in other hands")
         with lease.kept():
-            time.sleep(len(shard) * self._image_seconds)
             arrays = {method: self._maps[: len(shard)] for method in self._config.methods}
             self._store.write_shard(shard, arrays, _records(self._config, shard, samples), _facts(shard), self._config, lease)
         return Nap.since(began, shard.index, len(shard))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from pipeline.errors import InputError, one_line
 from pipeline.plan import Plan, Shard, image_columns
 from pipeline.store.leases import Lease
 from pipeline.store.maps import Arrays, create_arrays, encode_shard, layout
-from pipeline.store.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, read_columns, to_parquet, to_table, with_facts
+from pipeline.store.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, with_facts, worst_statuses
 from pipeline.store.reuse import NAME as REUSE_NAME
 from pipeline.store.reuse import Reuse, from_bytes, to_bytes
 from pipeline.store.storage import Storage, to_json
@@ -76,8 +77,7 @@ class RunStore:
                 return False
             if self.done() and not self.storage.exists("run.json"):
                 raise InputError(f"{self.url} holds the shards of a run that has no run.json; choose another name or remove the folder")
-            images = to_table(image_columns(plan.samples), IMAGES)
-            self.storage.write("images.parquet", to_parquet(images, IMAGES))
+            self.storage.write("images.parquet", to_parquet(image_columns(plan.samples), IMAGES))
             shapes = layout(plan.config.methods, len(plan.samples), plan.side, plan.stages, plan.config.ranks)
             if reuse is not None:
                 self.storage.write(REUSE_NAME, to_bytes(reuse))
@@ -157,8 +157,16 @@ class RunStore:
 
     def record_parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Some columns of the records, a committed shard at a time, in row order."""
+
+        def read(name: str) -> pa.Table:
+            return from_parquet([self.storage.read(name)], RECORDS, columns)
+
         with ThreadPoolExecutor(AT_ONCE) as readers:
-            yield from readers.map(lambda name: read_columns(self.storage.read(name), columns), self._names("records", self.done()))
+            yield from readers.map(read, self._names("records", self.done()))
+
+    def statuses(self) -> dict[str, int]:
+        """How many images of the committed shards ended how, each counted under the worst of its methods' statuses."""
+        return dict(sum((Counter(worst_statuses(part)) for part in self.record_parts(["row", "status"])), Counter[str]()))
 
     def facts(self, shards: Iterable[int] | None = None) -> pa.Table:
         """What reading the images of all committed shards, or of some, told."""
