@@ -19,11 +19,11 @@ from pipeline.datasets import Sample
 from pipeline.device import device_name, pick_device
 from pipeline.errors import InputError
 from pipeline.journal import Journal, Line
-from pipeline.kept import read_kept
 from pipeline.plan import Shard
 from pipeline.reading import read_batches
 from pipeline.shard import explain_shard
 from pipeline.store import RunStore
+from pipeline.store.kept import read_kept
 from pipeline.store.leases import Held, Lease, LeaseLostError
 from pipeline.store.records import worst_statuses
 from pipeline.store.reuse import Reuse
