@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -77,12 +78,12 @@ def test_only_what_changed_is_computed_and_drift_beyond_a_limit_raises_the_alarm
 
 def ray_of(prefect: Prefect) -> list[str]:
     """The command lines of Ray's processes that a flow of this server has started."""
-    mine, found = f"PREFECT_HOME={prefect.env['PREFECT_HOME']}".encode(), []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
-            if mine in (process / "environ").read_bytes().split(b"\0") and (b"/ray/" in command or b"ray::" in command):
-                found.append(command.decode())
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            command = " ".join(process.cmdline())
+            if process.environ().get("PREFECT_HOME") == prefect.env["PREFECT_HOME"] and ("/ray/" in command or "ray::" in command):
+                found.append(command)
     return found
 
 
