@@ -20,10 +20,14 @@ from tests.small_run import config, photographs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-QUICK = {"methods": ["eigen_cam", "hdm"], "metrics": {"protocol": "rise"}, "compute": {"workers": 1, "shard_size": 2, "batch": 1}}
+QUICK: dict[str, Any] = {
+    "methods": ["eigen_cam", "hdm"],
+    "metrics": {"protocol": "rise"},
+    "compute": {"workers": 1, "shard_size": 2, "batch": 1},
+}
 
 
-def until(true: Callable[[], Any], seconds: float = 120) -> Any:
+def until(true: Callable[[], Any], seconds: float = 240) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < deadline
@@ -89,7 +93,7 @@ def ray_of(prefect: Prefect) -> list[str]:
 
 def test_a_cancelled_run_leaves_nothing_running_and_goes_on(prefect: Prefect, tmp_path: Path) -> None:
     images = photographs(tmp_path / "photographs", 4)
-    slow = QUICK | {"hdm": {"preset": "fast", "sizes": [4, 5], "steps": 300, "eta": 0.1}}
+    slow = QUICK | {"hdm": {"preset": "fast", "sizes": [4, 5], "steps": 60, "eta": 0.1}, "compute": QUICK["compute"] | {"shard_size": 1}}
     source, out = str(config(tmp_path, images, **slow)), tmp_path / "out" / "small"
     prefect("deployment", "run", "hdm/demo", "--param", f"config={json.dumps(source)}")
     until(lambda: list(out.glob("commits/*.json")))
@@ -98,8 +102,8 @@ def test_a_cancelled_run_leaves_nothing_running_and_goes_on(prefect: Prefect, tm
     ended = prefect("flow-run", "cancel", begun["id"])
     assert ended.returncode == 0, ended.stdout + ended.stderr
     until(lambda: flow_runs(prefect, "hdm")[0]["state"]["type"] == "CANCELLED")
-    until(lambda: not ray_of(prefect), 30)
-    assert len(list(out.glob("commits/*.json"))) == 1
+    until(lambda: not ray_of(prefect), 60)
+    assert len(list(out.glob("commits/*.json"))) < 4
     code, said = run(prefect, "demo", config=source)
     assert code == 0, said
-    assert len(list(out.glob("commits/*.json"))) == 2
+    assert len(list(out.glob("commits/*.json"))) == 4
