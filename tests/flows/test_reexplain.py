@@ -91,19 +91,29 @@ def ray_of(prefect: Prefect) -> list[str]:
     return found
 
 
-def test_a_cancelled_run_leaves_nothing_running_and_goes_on(prefect: Prefect, tmp_path: Path) -> None:
+def test_the_next_that_is_due_is_turned_away_and_a_cancelled_run_goes_on(prefect: Prefect, tmp_path: Path) -> None:
     images = photographs(tmp_path / "photographs", 4)
     slow = QUICK | {"hdm": {"preset": "fast", "sizes": [4, 5], "steps": 60, "eta": 0.1}, "compute": QUICK["compute"] | {"shard_size": 1}}
-    source, out = str(config(tmp_path, images, **slow)), tmp_path / "out" / "small"
-    prefect("deployment", "run", "hdm/demo", "--param", f"config={json.dumps(source)}")
-    until(lambda: list(out.glob("commits/*.json")))
+    source, out = str(config(tmp_path, images, **slow)), tmp_path / "out"
+    start = ("deployment", "run", "hdm-reexplain/demo", "--param", f"config={json.dumps(source)}")
+    assert prefect(*start).returncode == 0
+    until(lambda: list(out.glob("*/commits/*.json")))
     assert ray_of(prefect)
-    begun = flow_runs(prefect, "hdm")[0]
+    (begun,) = [item for item in flow_runs(prefect, "hdm-reexplain") if item["state"]["type"] == "RUNNING"]
+
+    assert prefect(*start).returncode == 0  # as a schedule would
+    (turned_away,) = until(lambda: [item for item in flow_runs(prefect, "hdm-reexplain") if item["state"]["type"] == "CANCELLED"])
+    assert "concurrency limit" in turned_away["state"]["message"]
+
     ended = prefect("flow-run", "cancel", begun["id"])
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    until(lambda: flow_runs(prefect, "hdm")[0]["state"]["type"] == "CANCELLED")
+    until(
+        lambda: [item for item in flow_runs(prefect, "hdm-reexplain") if item["id"] == begun["id"] and item["state"]["type"] == "CANCELLED"]
+    )
     until(lambda: not ray_of(prefect), 60)
-    assert len(list(out.glob("commits/*.json"))) < 4
-    code, said = run(prefect, "demo", config=source)
+    (run_folder,) = out.iterdir()
+    assert len(list(run_folder.glob("commits/*.json"))) < 4
+    code, said = run(prefect, "demo", "hdm-reexplain", config=source)
     assert code == 0, said
-    assert len(list(out.glob("commits/*.json"))) == 4
+    assert list(out.iterdir()) == [run_folder]
+    assert len(list(run_folder.glob("commits/*.json"))) == 4
