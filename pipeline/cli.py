@@ -82,7 +82,7 @@ def status(run: Run, as_json: Json = False) -> None:
 
     store = _open(run)
     info, done = store.info(), store.done()
-    statuses = Counter(store.records()["status"].to_pylist())
+    statuses = sum((Counter(part["status"].to_pylist()) for part in store.record_parts(["status"])), Counter[str]())
     facts = {"run": store.url, "images": info["images"], "shards": info["shards"], "shards_done": len(done), "records": dict(statuses)}
     if as_json:
         print_json(facts)

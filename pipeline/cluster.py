@@ -44,8 +44,11 @@ class Staffing:
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[None]:
+def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
     """Joins the cluster at an address, or starts Ray on this machine; a Ray that is connected already is used and left on.
+
+    Args:
+        cpus: that a Ray which is started here has in its books; None counts them.
 
     Raises:
         InputError: if there is no cluster at the address.
@@ -59,7 +62,7 @@ def cluster(address: str | None) -> Iterator[None]:
     try:
         if address is None:
             with _on_loopback():
-                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
             _knock(address)
             # The workers run the driver's own code, whatever is installed on their nodes: a few hundred kB, sent once a node.

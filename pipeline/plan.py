@@ -21,6 +21,8 @@ from pipeline.datasets.sample import as_text
 from pipeline.errors import InputError
 from pipeline.targets import class_of
 
+_AT_ONCE = 10_000  # samples that are turned into text together
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -72,10 +74,14 @@ class Plan:
         return len(self.samples) * self.config.ranks * maps * self.side**2 * 2
 
     def listing(self) -> str:
-        """sha256 of the samples in order: a dataset that changed has another."""
-        names = ("image_id", "path", "label", "split", "masks", "bbox")
-        rows = [[fields[name] for name in names] for fields in map(asdict, self.samples)]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        """sha256 of the samples in order, as one list in JSON: a dataset that changed has another."""
+        digest = hashlib.sha256(b"[")
+        for start in range(0, len(self.samples), _AT_ONCE):
+            some = self.samples[start : start + _AT_ONCE]
+            rows = [[s.image_id, s.path, s.label, s.split, None if s.masks is None else asdict(s.masks), s.bbox] for s in some]
+            digest.update(f"{', ' if start else ''}{json.dumps(rows)[1:-1]}".encode())
+        digest.update(b"]")
+        return digest.hexdigest()
 
     def facts(self) -> dict[str, Any]:
         """What `hdm plan` prints."""
@@ -128,10 +134,10 @@ def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[st
     return passes
 
 
-def sample_row(row: int, sample: Sample) -> dict[str, Any]:
-    """A sample as a row of images.parquet, without what only reading the image tells."""
-    fields = asdict(sample) | {"path": as_text(sample.path)}
-    return {"row": row, **{name: fields[name] for name in ("image_id", "path", "label", "class_name", "split")}}
+def image_columns(samples: Sequence[Sample]) -> dict[str, Sequence[Any]]:
+    """Samples as columns of images.parquet, without what only reading the images tells."""
+    columns: dict[str, Sequence[Any]] = {"row": range(len(samples)), "path": [as_text(sample.path) for sample in samples]}
+    return columns | {name: [getattr(sample, name) for sample in samples] for name in ("image_id", "label", "class_name", "split")}
 
 
 def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[Sample]) -> None:

@@ -87,6 +87,7 @@ class Pool:
             RunError: if workers fail to start `attempts` times and none is at work, or the storage is full or does not come back.
         """
         self._queue.extend(shards)
+        looked = float("-inf")
         try:
             while self._queue or self._busy or self._held:
                 self._recall()
@@ -100,9 +101,10 @@ class Pool:
                         self._started(ref)
                     else:
                         self._finished(ref)
-                self._listen()
-                self._give_up_the_hung()
-                self._tell()
+                if time.monotonic() - looked >= _TICK:  # not after every shard: each look asks every worker
+                    looked = time.monotonic()
+                    self._look()
+            self._look()
         finally:
             for actor in [*self._starting.values(), *self._idle, *(actor for actor, _ in self._busy.values())]:
                 ray.kill(actor)
@@ -175,6 +177,11 @@ class Pool:
         else:
             telemetry.count("hdm_shards", run=self.name, outcome="set_aside")
             self._set_aside.append(SetAside(shard, _cause(error)))
+
+    def _look(self) -> None:
+        self._listen()
+        self._give_up_the_hung()
+        self._tell()
 
     def _listen(self) -> None:
         """Asks busy workers for their passes, and takes the answers that have come in."""

@@ -18,7 +18,6 @@ from pipeline.pool import Pool, SetAside
 from pipeline.progress import Show, Stopwatch
 from pipeline.store import RunStore
 from pipeline.store.leases import Silences
-from pipeline.store.records import worst_statuses
 from pipeline.store.reuse import Reuse
 from pipeline.worker import ShardReport, Worker
 
@@ -94,8 +93,7 @@ def explain_run(plan: Plan, store: RunStore, show: Show) -> Outcome:
         InputError: if the cluster cannot do what the configuration asks.
         RunError: if no worker can start.
     """
-    done = store.done()
-    todo = [shard for shard in plan.shards if shard.index not in done]
+    todo = open_shards(plan, store)
     outcome = Outcome(store.url, len(plan.samples), len(plan.shards), resumed=len(plan.shards) - len(todo))
     if outcome.resumed:
         _log.info("%d of %d shards were done before; %d are left", outcome.resumed, outcome.shards, len(todo))
@@ -105,8 +103,14 @@ def explain_run(plan: Plan, store: RunStore, show: Show) -> Outcome:
             staffing = staff(plan.config.compute, resources, len(todo))
             _log.info("%s", staffing.note)
             _work(plan, store, todo, staffing, outcome, show)
-    outcome.statuses = worst_statuses(store.records())
+    outcome.statuses = store.statuses()
     return outcome
+
+
+def open_shards(plan: Plan, store: RunStore) -> list[Shard]:
+    """The shards that are not committed yet."""
+    done = store.done()
+    return [shard for shard in plan.shards if shard.index not in done]
 
 
 def _work(plan: Plan, store: RunStore, todo: list[Shard], staffing: Staffing, outcome: Outcome, show: Show) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from pipeline.bench.scale import plan, pool, store
 from pipeline.printing import err, out
 
 if TYPE_CHECKING:  # Ray takes seconds to import: only the command that needs it pays
@@ -20,6 +21,9 @@ if TYPE_CHECKING:  # Ray takes seconds to import: only the command that needs it
     from pipeline.bench.pareto import Point
 
 bench = typer.Typer(help="Measure this project against the limit and against its own baselines.", no_args_is_help=True)
+bench.command()(pool)
+bench.command()(plan)
+bench.command()(store)
 
 Arch = Annotated[list[str] | None, typer.Option(help="torchvision networks; MobileNetV2 if none is named")]
 Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random ones if not given")]

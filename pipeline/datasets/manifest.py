@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -40,7 +40,7 @@ def manifest_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[
             raise InputError(f"{manifest}: two columns are named {name!r}; rename one")
     folder = manifest.rpartition("/")[0]
     samples = []
-    for number, row in enumerate(table.select([name for name in _COLUMNS if name in table.column_names]).to_pylist(), start=1):
+    for number, row in enumerate(_rows(table.select([name for name in _COLUMNS if name in table.column_names])), start=1):
         try:
             samples.append(_sample(row, folder))
         except (ValueError, TypeError, InputError) as error:
@@ -56,6 +56,12 @@ def _read(manifest: str, storage: Mapping[str, Any]) -> pa.Table:
             return pyarrow.csv.read_csv(file, convert_options=pyarrow.csv.ConvertOptions(column_types=_TEXTS))
     except (OSError, ValueError, ImportError, pa.ArrowException) as error:
         raise InputError(f"{manifest}: cannot be read as CSV or Parquet ({one_line(error)}); set dataset.root to a manifest") from None
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows, of which only some are Python's at a time."""
+    for batch in table.to_batches(max_chunksize=10_000):
+        yield from batch.to_pylist()
 
 
 def _sample(row: dict[str, Any], folder: str) -> Sample:

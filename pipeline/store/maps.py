@@ -47,14 +47,14 @@ def create_arrays(store: Store, shapes: Mapping[str, tuple[int, ...]], shard_siz
     group = zarr.open_group(store, mode="a", zarr_format=3)
     for name, shape in shapes.items():
         try:
-            group.create_array(name, **_form(name, shape, shard_size))
+            group.create_array(name, **form(name, shape, shard_size))
         except ContainsArrayError:
             there = group[name]
             if not isinstance(there, zarr.Array) or there.shape != shape or there.shards != (shard_size, *shape[1:]):
                 raise InputError(f"maps.zarr/{name} was left by another run; choose another name or remove the run's folder") from None
 
 
-def _form(name: str, shape: tuple[int, ...], shard_size: int) -> dict[str, Any]:
+def form(name: str, shape: tuple[int, ...], shard_size: int) -> dict[str, Any]:
     """How an array of a run is stored."""
     return {
         "shape": shape,
@@ -76,7 +76,7 @@ def encode_shard(index: int, start: int, shard_size: int, arrays: Arrays) -> dic
     memory: dict[str, Buffer] = {}
     with zarr.config.set({"array.write_empty_chunks": True}):
         for name, values in arrays.items():
-            array = zarr.create_array(MemoryStore(memory), name=name, **_form(name, (start + len(values), *values.shape[1:]), shard_size))
+            array = zarr.create_array(MemoryStore(memory), name=name, **form(name, (start + len(values), *values.shape[1:]), shard_size))
             array[start:] = values
     names = {name: "/".join([name, "c", str(index), *["0"] * (values.ndim - 1)]) for name, values in arrays.items()}
     return {key: memory[key].to_bytes() for key in names.values()}

@@ -82,16 +82,30 @@ IMAGES = pa.schema(
 FACTS = pa.schema([IMAGES.field(name) for name in ("row", "sha256", "truth_sha256", "width", "height", "crop")], metadata=_METADATA)
 
 
-def to_parquet(rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> bytes:
-    """Rows as a Parquet file; a field that a row lacks is null."""
-    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | pa.Table, schema: pa.Schema) -> bytes:
+    """Rows, or columns of one length, as a Parquet file; a field that a row lacks, and a column that is missing, is null."""
+    match rows:
+        case pa.Table():
+            table = rows
+        case Mapping():
+            length = len(next(iter(rows.values())))
+            columns = [pa.array(rows[field.name], field.type) if field.name in rows else pa.nulls(length, field.type) for field in schema]
+            table = pa.table(columns, schema=schema)
+        case _:
+            table = pa.Table.from_pylist(list(rows), schema=schema)
     sink = io.BytesIO()
     pq.write_table(table.cast(schema), sink, compression="zstd")
     return sink.getvalue()
 
 
-def from_parquet(parts: Sequence[bytes], schema: pa.Schema) -> pa.Table:
-    """The rows of several files of one schema, in the order of the files."""
+def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of several files of one schema, in the order of the files.
+
+    Args:
+        columns: those to read, of such as all versions have; None reads all.
+    """
+    if columns is not None:
+        return pa.concat_tables([pq.read_table(io.BytesIO(part), columns=list(columns)) for part in parts])
     tables = [_complete(pq.read_table(io.BytesIO(part)), schema) for part in parts]
     return pa.concat_tables([table.cast(schema) for table in tables]) if tables else schema.empty_table()
 
@@ -111,10 +125,9 @@ def likeliest(rows: pa.Table) -> pa.Table:
 
 def worst_statuses(records: pa.Table) -> dict[str, int]:
     """How many images ended how, each counted under the worst of its methods' statuses."""
-    worst: dict[int, str] = {}
-    for row, status in zip(records["row"].to_pylist(), records["status"].to_pylist(), strict=True):
-        worst[row] = max(worst.get(row, "ok"), status, key=STATUSES.index)
-    return dict(Counter(worst.values()))
+    places = pa.table({"row": records["row"], "place": pc.index_in(records["status"], pa.array(STATUSES))})
+    worst = places.group_by("row").aggregate([("place", "max")])["place_max"]
+    return {STATUSES[place]: count for place, count in Counter(worst.to_pylist()).items()}
 
 
 def with_facts(images: pa.Table, facts: pa.Table) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -14,10 +15,10 @@ import pyarrow as pa
 from pipeline import telemetry
 from pipeline.config import RunConfig
 from pipeline.errors import InputError, one_line
-from pipeline.plan import Plan, Shard, sample_row
+from pipeline.plan import Plan, Shard, image_columns
 from pipeline.store.leases import Lease
 from pipeline.store.maps import Arrays, create_arrays, encode_shard, layout
-from pipeline.store.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, with_facts
+from pipeline.store.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, with_facts, worst_statuses
 from pipeline.store.reuse import NAME as REUSE_NAME
 from pipeline.store.reuse import Reuse, from_bytes, to_bytes
 from pipeline.store.storage import Storage, to_json
@@ -76,8 +77,7 @@ class RunStore:
                 return False
             if self.done() and not self.storage.exists("run.json"):
                 raise InputError(f"{self.url} holds the shards of a run that has no run.json; choose another name or remove the folder")
-            rows = (sample_row(row, sample) for row, sample in enumerate(plan.samples))
-            self.storage.write("images.parquet", to_parquet(rows, IMAGES))
+            self.storage.write("images.parquet", to_parquet(image_columns(plan.samples), IMAGES))
             shapes = layout(plan.config.methods, len(plan.samples), plan.side, plan.stages, plan.config.ranks)
             if reuse is not None:
                 self.storage.write(REUSE_NAME, to_bytes(reuse))
@@ -155,6 +155,19 @@ class RunStore:
         """The records of all committed shards, or of some, in row order."""
         return from_parquet(self._parts("records", shards), RECORDS)
 
+    def record_parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some columns of the records, a committed shard at a time, in row order."""
+
+        def read(name: str) -> pa.Table:
+            return from_parquet([self.storage.read(name)], RECORDS, columns)
+
+        with ThreadPoolExecutor(AT_ONCE) as readers:
+            yield from readers.map(read, self._names("records", self.done()))
+
+    def statuses(self) -> dict[str, int]:
+        """How many images of the committed shards ended how, each counted under the worst of its methods' statuses."""
+        return dict(sum((Counter(worst_statuses(part)) for part in self.record_parts(["row", "status"])), Counter[str]()))
+
     def facts(self, shards: Iterable[int] | None = None) -> pa.Table:
         """What reading the images of all committed shards, or of some, told."""
         return from_parquet(self._parts("images", shards), FACTS)
@@ -179,9 +192,11 @@ class RunStore:
         self.storage.write("images.parquet", to_parquet(self.seen_images(), IMAGES))
 
     def _parts(self, folder: str, shards: Iterable[int] | None) -> list[bytes]:
-        names = [f"{folder}/part-{index:06d}.parquet" for index in sorted(self.done() if shards is None else shards)]
         with ThreadPoolExecutor(AT_ONCE) as readers:
-            return list(readers.map(self.storage.read, names))
+            return list(readers.map(self.storage.read, self._names(folder, self.done() if shards is None else shards)))
+
+    def _names(self, folder: str, shards: Iterable[int]) -> list[str]:
+        return [f"{folder}/part-{index:06d}.parquet" for index in sorted(shards)]
 
     def _compare(self, plan: Plan) -> None:
         there, here = self.info(), run_json(plan)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import zarr
 
-import pipeline.plan
 from pipeline.datasets import Sample
 from pipeline.plan import Plan
 from pipeline.store import RunStore
@@ -304,6 +303,13 @@ def test_another_driver_that_lays_the_same_run_out_is_joined(plan: Plan, store: 
     assert "seed (0, now 3)" in refused(lambda: store.create(different))
 
 
-def test_the_rows_of_images_are_the_samples(plan: Plan) -> None:
-    row = pipeline.plan.sample_row(3, plan.samples[3])
-    assert row == {"row": 3, "image_id": "3.png", "path": "photographs/3.png", "label": 1, "class_name": "b", "split": None}
+def test_the_rows_of_images_are_the_samples(plan: Plan, store: RunStore) -> None:
+    store.create(plan)
+    row = store.images().to_pylist()[3]
+    assert {name: value for name, value in row.items() if value is not None} == {
+        "row": 3,
+        "image_id": "3.png",
+        "path": "photographs/3.png",
+        "label": 1,
+        "class_name": "b",
+    }
