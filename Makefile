@@ -19,8 +19,8 @@ demo: .venv/ready ## explain six photographs through Prefect, Ray, Zarr and Parq
 cluster-demo: .venv/ready ## the same on a cluster of processes: Postgres, Prefect, three Ray nodes, S3 (infra/README.md)
 	$(BIN)/python -m infra.cluster_demo
 
-test: .venv/ready ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/ready ## all tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/ready ## style, types, the direction of imports, known vulnerabilities
 	$(BIN)/ruff check .

@@ -60,7 +60,7 @@ def measure_cost(plan: Plan) -> Cost:
     begin = time.monotonic()
     with cluster(plan.config.compute.ray_address):
         staffing = staff(plan.config.compute, ray.cluster_resources(), len(plan.shards))  # type: ignore[no-untyped-call]
-        spawn = hire(plan.config, staffing)
+        spawn = hire(plan, staffing)
         workers = [spawn() for _ in range(staffing.workers)]
         ray.get([worker.ready.remote() for worker in workers])
         start = time.monotonic() - begin

@@ -9,21 +9,21 @@ import ray
 from ray.actor import ActorHandle
 
 from pipeline.cluster import CPU_ENVIRONMENT, Staffing
-from pipeline.config import RunConfig
+from pipeline.plan import Plan
 from pipeline.pool import PROGRESS
 from pipeline.worker import Worker
 
 
-def hire(config: RunConfig, staffing: Staffing) -> Callable[[], ActorHandle[Worker]]:
+def hire(plan: Plan, staffing: Staffing) -> Callable[[], ActorHandle[Worker]]:
     """A function that starts one worker of a run on the connected cluster."""
-    shared = ray.put(config)
+    shared = ray.put(plan.config)
     actor = ray.remote(concurrency_groups={PROGRESS: 1})(Worker)  # type: ignore[call-overload]
     options: dict[str, Any] = {"num_cpus": staffing.cpus, "num_gpus": staffing.gpus, "max_restarts": 0, "max_task_retries": 0}
     if staffing.gpus == 0:
         options["runtime_env"] = {"env_vars": CPU_ENVIRONMENT}
 
     def spawn() -> ActorHandle[Worker]:
-        handle: ActorHandle[Worker] = actor.options(**options).remote(shared)
+        handle: ActorHandle[Worker] = actor.options(**options).remote(shared, plan.fingerprint)
         return handle
 
     return spawn

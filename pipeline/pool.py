@@ -160,6 +160,9 @@ class Pool:
             self._again(shard, error)
         else:
             self._idle.append(actor)
+            self._passes[actor] = max(self._passes.get(actor, 0), report.passes)  # those since it was last asked
+            for level, line in report.lines:
+                _log.log(level, "shard %d: %s", shard.index, line)
             if report.held is not None:
                 self._held.append((time.monotonic() + self.pause, shard))
             else:
@@ -195,7 +198,7 @@ class Pool:
                 continue  # lost; its shard's own reference tells
             if passes is None:
                 self._let_go(actor)
-            elif passes != self._passes.get(actor):
+            elif passes > self._passes.get(actor, -1):
                 self._passes[actor], self._moved[actor] = passes, time.monotonic()
         self.on_tick(sum(self._passes.values()))
 

@@ -143,7 +143,7 @@ def _work(plan: Plan, store: RunStore, todo: list[Shard], staffing: Staffing, ou
 
     started = time.monotonic()
     pool = Pool(
-        hire(plan.config, staffing),
+        hire(plan, staffing),
         submit,
         staffing.workers,
         compute.attempts,

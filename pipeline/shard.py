@@ -21,10 +21,10 @@ from pipeline.config import RunConfig
 from pipeline.datasets import Sample
 from pipeline.device import device_name
 from pipeline.errors import one_line
-from pipeline.kept import Kept
 from pipeline.measuring import Explained, measure
 from pipeline.plan import Shard
 from pipeline.reading import Seen, read_batches
+from pipeline.store.kept import Kept
 from pipeline.store.maps import STAGES, layout
 from pipeline.targets import Failed, Wanted, choose
 

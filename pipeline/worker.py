@@ -17,11 +17,13 @@ from pipeline.classifiers import load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample
 from pipeline.device import device_name, pick_device
-from pipeline.kept import read_kept
+from pipeline.errors import InputError
+from pipeline.journal import Journal, Line
 from pipeline.plan import Shard
 from pipeline.reading import read_batches
 from pipeline.shard import explain_shard
 from pipeline.store import RunStore
+from pipeline.store.kept import read_kept
 from pipeline.store.leases import Held, Lease, LeaseLostError
 from pipeline.store.records import worst_statuses
 from pipeline.store.reuse import Reuse
@@ -33,6 +35,8 @@ class ShardReport:
 
     Attributes:
         held: the lease of another driver's worker, who is at it; None if the shard is committed.
+        passes: of the worker since it started.
+        lines: that it has logged since its last shard.
     """
 
     shard: int
@@ -40,6 +44,8 @@ class ShardReport:
     seconds: float
     device: str
     held: Held | None = None
+    passes: int = 0
+    lines: tuple[Line, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,14 @@ class Measured:
 
 
 class Worker:
-    """Explains shards of one run, one after another."""
+    """Explains shards of one run, one after another.
 
-    def __init__(self, config: RunConfig) -> None:
+    Args:
+        fingerprint: of the classifier that the run was planned with.
+    """
+
+    def __init__(self, config: RunConfig, fingerprint: str) -> None:
+        self._journal = Journal()
         torch.set_num_threads(config.compute.threads)
         self._config = config
         self._device = pick_device(config.compute.gpus_per_worker)
@@ -64,13 +75,22 @@ class Worker:
         self._batch = config.compute.fixed_batch or fastest_batch(
             self._classifier, preprocess_of(self._classifier).crop, config.compute.fixed_precision
         )
+        self._fingerprint = fingerprint
         self._passes = 0
         self._leaving = False
         self._lease: Lease | None = None
         signal.signal(signal.SIGTERM, lambda number, frame: self._leave())
 
     def ready(self) -> str:
-        """The name of the device, once the model is loaded."""
+        """The name of the device, once the model is loaded.
+
+        Raises:
+            InputError: if the model is not the one that the run was planned with: its file was replaced in between.
+        """
+        if self._classifier.fingerprint() != self._fingerprint:
+            raise InputError(
+                "the classifier's weights are no longer those that the run began with; put its file back, or start a run of another name"
+            )
         return device_name(self._device)
 
     def passes(self) -> int | None:
@@ -85,7 +105,7 @@ class Worker:
             pass
         reading = (time.perf_counter() - begin) / len(samples)
         found = probe(self._classifier, preprocess.crop, [self._batch], self._config.compute.fixed_precision)
-        return Measured(found.pass_seconds, found.forward_seconds, reading, self.ready())
+        return Measured(found.pass_seconds, found.forward_seconds, reading, device_name(self._device))
 
     def run(self, shard: Shard, samples: Sequence[Sample], silent: str | None = None, reuse: Reuse | None = None) -> ShardReport:
         """Explains a shard and commits it, unless another driver's worker has its lease.
@@ -108,7 +128,8 @@ class Worker:
                             self._explain(shard, samples, lease, reuse)
                 except LeaseLostError:
                     held = Held("another worker", "")
-        return ShardReport(shard.index, len(shard), time.perf_counter() - begin, self.ready(), held)
+        seconds, device = time.perf_counter() - begin, device_name(self._device)
+        return ShardReport(shard.index, len(shard), seconds, device, held, self._passes, self._journal.take())
 
     def _explain(self, shard: Shard, samples: Sequence[Sample], lease: Lease | None, reuse: Reuse | None) -> None:
         begin, name = time.perf_counter(), self._config.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -130,12 +131,20 @@ def _identities() -> dict[str, Any]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody has, all different."""
+    """Ports of loopback that nobody has, all different.
+
+    They are below those that the system gives to connections: a server that was killed must find its own again.
+    """
+    found: list[int] = []
     with ExitStack() as stack:  # all are held at once, so that no two are the same
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        for port in random.sample(range(10_000, 30_000), 1000):
+            each = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                each.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError("no free ports")
 
 
 def _wait(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:

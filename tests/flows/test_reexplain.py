@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -19,10 +20,14 @@ from tests.small_run import config, photographs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-QUICK = {"methods": ["eigen_cam", "hdm"], "metrics": {"protocol": "rise"}, "compute": {"workers": 1, "shard_size": 2, "batch": 1}}
+QUICK: dict[str, Any] = {
+    "methods": ["eigen_cam", "hdm"],
+    "metrics": {"protocol": "rise"},
+    "compute": {"workers": 1, "shard_size": 2, "batch": 1},
+}
 
 
-def until(true: Callable[[], Any], seconds: float = 120) -> Any:
+def until(true: Callable[[], Any], seconds: float = 240) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < deadline
@@ -77,28 +82,38 @@ def test_only_what_changed_is_computed_and_drift_beyond_a_limit_raises_the_alarm
 
 def ray_of(prefect: Prefect) -> list[str]:
     """The command lines of Ray's processes that a flow of this server has started."""
-    mine, found = f"PREFECT_HOME={prefect.env['PREFECT_HOME']}".encode(), []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
-            if mine in (process / "environ").read_bytes().split(b"\0") and (b"/ray/" in command or b"ray::" in command):
-                found.append(command.decode())
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            command = " ".join(process.cmdline())
+            if process.environ().get("PREFECT_HOME") == prefect.env["PREFECT_HOME"] and ("/ray/" in command or "ray::" in command):
+                found.append(command)
     return found
 
 
-def test_a_cancelled_run_leaves_nothing_running_and_goes_on(prefect: Prefect, tmp_path: Path) -> None:
+def test_the_next_that_is_due_is_turned_away_and_a_cancelled_run_goes_on(prefect: Prefect, tmp_path: Path) -> None:
     images = photographs(tmp_path / "photographs", 4)
-    slow = QUICK | {"hdm": {"preset": "fast", "sizes": [4, 5], "steps": 300, "eta": 0.1}}
-    source, out = str(config(tmp_path, images, **slow)), tmp_path / "out" / "small"
-    prefect("deployment", "run", "hdm/demo", "--param", f"config={json.dumps(source)}")
-    until(lambda: list(out.glob("commits/*.json")))
+    slow = QUICK | {"hdm": {"preset": "fast", "sizes": [4, 5], "steps": 60, "eta": 0.1}, "compute": QUICK["compute"] | {"shard_size": 1}}
+    source, out = str(config(tmp_path, images, **slow)), tmp_path / "out"
+    start = ("deployment", "run", "hdm-reexplain/demo", "--param", f"config={json.dumps(source)}")
+    assert prefect(*start).returncode == 0
+    until(lambda: list(out.glob("*/commits/*.json")))
     assert ray_of(prefect)
-    begun = flow_runs(prefect, "hdm")[0]
+    (begun,) = [item for item in flow_runs(prefect, "hdm-reexplain") if item["state"]["type"] == "RUNNING"]
+
+    assert prefect(*start).returncode == 0  # as a schedule would
+    (turned_away,) = until(lambda: [item for item in flow_runs(prefect, "hdm-reexplain") if item["state"]["type"] == "CANCELLED"])
+    assert "concurrency limit" in turned_away["state"]["message"]
+
     ended = prefect("flow-run", "cancel", begun["id"])
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    until(lambda: flow_runs(prefect, "hdm")[0]["state"]["type"] == "CANCELLED")
-    until(lambda: not ray_of(prefect), 30)
-    assert len(list(out.glob("commits/*.json"))) == 1
-    code, said = run(prefect, "demo", config=source)
+    until(
+        lambda: [item for item in flow_runs(prefect, "hdm-reexplain") if item["id"] == begun["id"] and item["state"]["type"] == "CANCELLED"]
+    )
+    until(lambda: not ray_of(prefect), 60)
+    (run_folder,) = out.iterdir()
+    assert len(list(run_folder.glob("commits/*.json"))) < 4
+    code, said = run(prefect, "demo", "hdm-reexplain", config=source)
     assert code == 0, said
-    assert len(list(out.glob("commits/*.json"))) == 2
+    assert list(out.iterdir()) == [run_folder]
+    assert len(list(run_folder.glob("commits/*.json"))) == 4

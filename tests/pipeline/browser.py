@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+# A name or a message that would run, if a page let it.
+HOSTILE = '<script>alert("x")</script>'
 
 
 def chromium(profile: Path, *arguments: str) -> str:
@@ -19,3 +24,8 @@ def chromium(profile: Path, *arguments: str) -> str:
         [program, *flags, f"--user-data-dir={profile}", *arguments], capture_output=True, text=True, timeout=120, check=True
     )
     return done.stdout
+
+
+def text_of(page: str) -> str:
+    """The page as it reads, without tags."""
+    return " ".join(html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)).split())

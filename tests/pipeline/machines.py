@@ -6,7 +6,6 @@ import os
 import secrets
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import pytest
 
 import hdm_core
 import pipeline
+from tests.seaweed import free_ports
 
 _START_S = 90.0
 
@@ -97,7 +97,7 @@ def machines(environment: Mapping[str, str]) -> Iterator[Machines]:
     if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "--uts", "true"], check=False).returncode:
         pytest.skip("machines of their own need namespaces, which cannot be made here")
     with tempfile.TemporaryDirectory(prefix="machines") as folder:
-        gcs, page = _free_ports(2)
+        gcs, page = free_ports(2)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != "PYTHONPATH"}
         cluster = Machines(
             f"127.0.0.1:{gcs}",
@@ -145,13 +145,3 @@ def _wait(machine: Machine, log: Path) -> None:
             return
         time.sleep(0.1)
     raise RuntimeError(f"a node did not start: {log.read_text(errors='replace')[-2000:]}")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]  # all are held at once, so that no two are the same
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

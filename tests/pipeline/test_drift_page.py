@@ -17,9 +17,9 @@ from pipeline.drift.summary import worst
 from pipeline.report import write_report
 from pipeline.store import RunStore
 from pipeline.store.maps import open_array
+from tests.pipeline.browser import HOSTILE, chromium, text_of
 from tests.pipeline.drifting import IMAGES, altered, laid
 from tests.pipeline.shortcut import MARK, PREPROCESS, SHAPES, SHORTCUT, classifier, drawn, explained, photographs
-from tests.pipeline.test_report import HOSTILE, _chromium, _text
 
 EACH = 5
 
@@ -86,7 +86,7 @@ def test_the_shortcut_is_at_the_top(drift: Drift) -> None:
 
 @pytest.mark.slow
 def test_the_page_says_so(page: str) -> None:
-    text = _text(page)
+    text = text_of(page)
     assert "before → after" in text
     assert re.search(rf"HDM's maps drifted by 0\.\d\d, those of the class {SHORTCUT} most", text)
     shown = re.findall(r'<span class="place">(\d)</span> (\w+)-\d+</h3>', page)
@@ -106,15 +106,15 @@ def test_a_browser_shows_the_shortcut_first(runs: tuple[RunStore, RunStore], pag
     )
     probe = folder / "probe.html"
     eager = page.replace(' loading="lazy"', "")  # the page is loaded when all its pictures are
-    probe.write_text(eager + f"<script>onload = () => {{ {looking} }}</script>")
-    title = re.search(r"<title>(.*?)</title>", _chromium(tmp_path / "profile", "--dump-dom", probe.as_uri()))
+    probe.writetext_of(eager + f"<script>onload = () => {{ {looking} }}</script>")
+    title = re.search(r"<title>(.*?)</title>", chromium(tmp_path / "profile", "--dump-dom", probe.as_uri()))
     assert title
     count, first, top = html.unescape(title[1]).split("|")
     assert int(count) == page.count("<img ") > 6 * 5 - 1
     assert first.split()[1].startswith(SHORTCUT)
     assert top == SHORTCUT
     shot = tmp_path / "shot.png"
-    _chromium(tmp_path / "profile", "--window-size=1280,1600", f"--screenshot={shot}", (folder / "drift.html").as_uri())
+    chromium(tmp_path / "profile", "--window-size=1280,1600", f"--screenshot={shot}", (folder / "drift.html").as_uri())
     with Image.open(shot) as image:
         assert len(image.convert("RGB").getcolors(2**24) or []) > 500
     red = [np.asarray(Image.open(folder / place), float) for place in re.findall(r'src="(drift/[^"]*hdm-(?:before|after)\.jpg)"', page)[:2]]
@@ -128,13 +128,13 @@ def test_a_browser_shows_the_shortcut_first(runs: tuple[RunStore, RunStore], pag
 def test_the_runs_page_leads_to_it_whichever_is_written_first(tmp_path: Path) -> None:
     before, after = laid(tmp_path, "a"), laid(tmp_path, "b")
     index = Path(write_report(after))
-    assert "drift.html" not in index.read_text()
+    assert "drift.html" not in index.readtext_of()
     write_drift(after, compare(before, after))
-    assert index.read_text().count('href="drift.html"') == 1
+    assert index.readtext_of().count('href="drift.html"') == 1
     write_drift(after, compare(before, after))
-    assert index.read_text().count('href="drift.html"') == 1
+    assert index.readtext_of().count('href="drift.html"') == 1
     write_report(after)
-    assert index.read_text().count('href="drift.html"') == 1
+    assert index.readtext_of().count('href="drift.html"') == 1
 
 
 def test_another_comparison_takes_its_place_and_the_same_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_another_comparison_takes_its_place_and_the_same_gives_the_same_bytes(tm
 def test_photographs_that_are_gone_are_told_and_the_maps_shown(tmp_path: Path) -> None:
     before, after = laid(tmp_path, "a"), laid(tmp_path, "b")
     write_drift(after, compare(before, after))
-    page = (Path(after.url) / "report/drift.html").read_text()
+    page = (Path(after.url) / "report/drift.html").readtext_of()
     assert page.count("The photograph is not available any more: cannot read") == IMAGES
     assert page.count("<img ") == IMAGES * 4
 
@@ -161,8 +161,8 @@ def test_flips_are_shown_and_what_comes_from_outside_is_escaped(tmp_path: Path) 
     said = altered({2: {"target_name": HOSTILE}, 4: {"status": "failed", "error": HOSTILE}})
     before, after = laid(tmp_path, "a"), laid(tmp_path, "b", said)
     write_drift(after, compare(before, after), DriftLimits(flips=0.9), shown=1)
-    page = (Path(after.url) / "report/drift.html").read_text()
-    text = _text(page)
+    page = (Path(after.url) / "report/drift.html").readtext_of()
+    text = text_of(page)
     assert "<script" not in page
     assert "1 of 6 images (16.7%) are answered with another class." in text
     assert f"2.png another class drift 0.00 class a · the model said b 75.0% and says {HOSTILE} 75.0%" in text
@@ -174,6 +174,6 @@ def test_runs_without_a_map_in_common(tmp_path: Path) -> None:
     nothing = altered({row: {"status": "failed", "target": None, "target_name": None, "probability": None} for row in range(IMAGES)})
     before, after = laid(tmp_path, "a"), laid(tmp_path, "b", nothing)
     write_drift(after, compare(before, after))
-    text = _text((Path(after.url) / "report/drift.html").read_text())
+    text = text_of((Path(after.url) / "report/drift.html").readtext_of())
     assert "No map of HDM could be compared." in text
     assert "No image has maps in both runs that say something." in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -54,6 +55,8 @@ class Clerk:
                 raise OSError(errno.ENOSPC, "No space left on device")
             case "hang":
                 time.sleep(600)
+            case "tell":
+                return ShardReport(shard.index, len(shard), 0.0, "cpu", passes=70, lines=((logging.WARNING, "the storage was away"),))
             case "held":
                 return ShardReport(shard.index, len(shard), 0.0, "cpu", Held("somebody", "1"))
         return ShardReport(shard.index, len(shard), 0.0, "cpu")
@@ -104,6 +107,15 @@ class TestOnOneNode:
         assert len(list(tmp_path.glob("1-*"))) == 2
         assert len(list(tmp_path.glob("4-*"))) == 2
         assert len(list(tmp_path.iterdir())) == 8
+
+    def test_what_a_worker_logs_and_its_last_passes_reach_the_driver(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        pool, _ = pool_of(tmp_path, workers=1, faults={(0, 1): "tell"})
+        told: list[int] = []
+        pool.on_tick = told.append
+        with caplog.at_level(logging.INFO):
+            pool.run(shards(1))
+        assert ("pipeline.pool", logging.WARNING, "shard 0: the storage was away") in caplog.record_tuples
+        assert told[-1] == 70  # more than the last answer said, which a shard that ends between two questions would lose
 
     def test_a_worker_that_raises_goes_on_with_other_shards(self, tmp_path: Path) -> None:
         pool, done = pool_of(tmp_path, workers=1, faults={(0, 1): "raise"})

@@ -43,7 +43,7 @@ def config(folder: Path, **changes: Any) -> RunConfig:
 def work(planned: tuple[Plan, RunStore], shards: int | None = None) -> tuple[RunStore, int]:
     """Does a run's shards that are not done, or the first of them; also says how many passes that took."""
     plan, store = planned
-    reuse, worker = store.reuse(), Worker(plan.config)
+    reuse, worker = store.reuse(), Worker(plan.config, plan.fingerprint)
     for shard in [shard for shard in plan.shards if shard.index not in store.done()][:shards]:
         taken = None if reuse is None else reuse.rows(shard.start, shard.stop)
         worker.run(shard, plan.samples[shard.start : shard.stop], None, taken)
@@ -248,6 +248,22 @@ def test_a_run_of_another_schema_version_is_left_alone(of_another_version: tuple
     assert "has schema version 0, this is 1: nothing is taken from it" in caplog.text
     assert "leave --since out" in refused(lambda: again(config(folder), since=store.url))
     assert "no run of hdm" in refused(lambda: again(config(folder), since=str(folder)))
+
+
+def test_a_worker_refuses_a_classifier_that_was_replaced_after_the_plan(first: tuple[Path, RunStore]) -> None:
+    plan, _ = plan_run(config(first[0]))
+    worker = Worker(plan.config.model_copy(update={"seed": 1}), plan.fingerprint)
+    assert "no longer those that the run began with" in refused(worker.ready)
+
+
+def test_a_worker_says_in_its_report_what_it_logged(tmp_path: Path) -> None:
+    save_picture(tmp_path / "images" / "0.png")
+    plan, _ = plan_run(config(tmp_path, methods=["eigen_cam"]))
+    worker = Worker(plan.config, plan.fingerprint)
+    logging.getLogger("pipeline.store").warning("away %d", 3)
+    report = worker.run(plan.shards[0], plan.samples)
+    assert (logging.WARNING, "away 3") in report.lines
+    assert report.passes == worker.passes() == plan.passes
 
 
 def test_names_sort_by_time() -> None:

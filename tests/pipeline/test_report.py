@@ -26,11 +26,10 @@ from pipeline.report.summary import DEFINITIONS
 from pipeline.report.view import cut
 from pipeline.store import RunStore
 from pipeline.store.maps import layout
-from tests.pipeline.browser import chromium
+from tests.pipeline.browser import HOSTILE, chromium, text_of
 
 SIDE = 16
 PREPROCESS = Preprocess(resize=20, crop=SIDE)
-HOSTILE = '<script>alert("x")</script>'
 
 Changes = Mapping[tuple[int, str], dict[str, Any]]  # (row, method) -> what differs in its record
 
@@ -109,11 +108,6 @@ def _gallery(page: str) -> str:
     return page.partition('id="gallery"')[2]
 
 
-def _text(page: str) -> str:
-    """The page as it reads, without tags."""
-    return " ".join(html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)).split())
-
-
 def _unreadable(row: int, methods: tuple[str, ...] = ("hdm", "grad_cam"), error: str = "the file is empty") -> Changes:
     return {(row, method): {"status": "unreadable", "error": error} for method in methods}
 
@@ -124,8 +118,8 @@ def _unreadable(row: int, methods: tuple[str, ...] = ("hdm", "grad_cam"), error:
 def test_the_page_says_what_the_run_was(tmp_path: Path) -> None:
     store = _run(tmp_path)
     url = write_report(store)
-    page = Path(url).read_text()
-    text = _text(page)
+    page = Path(url).readtext_of()
+    text = text_of(page)
     assert url == f"{tmp_path}/tiny/report/index.html"
     for expected in ("tiny", "some_net, random weights", "f" * 12, store.info()["config_hash"], f"folder, {tmp_path}", "Seed 7"):
         assert expected in text
@@ -139,10 +133,10 @@ def test_the_table_holds_every_metric_and_marks_the_best(tmp_path: Path) -> None
     assert list(rows) == ["HDM", "Grad-CAM"]
     marks = {title: [("best" in cell) for cell in re.findall(r"<td([^>]*)>", row)][: len(METRICS)] for title, row in rows.items()}
     assert marks == {"HDM": list(METRICS.values()), "Grad-CAM": [not less for less in METRICS.values()]}
-    assert "0.250 ± 0.000" in _text(rows["HDM"])
-    assert _text(rows["Grad-CAM"]).endswith("3 0 0 12 0.50")
+    assert "0.250 ± 0.000" in text_of(rows["HDM"])
+    assert text_of(rows["Grad-CAM"]).endswith("3 0 0 12 0.50")
     for less, definition in zip(METRICS.values(), DEFINITIONS.values(), strict=True):
-        assert f"{'↓' if less else '↑'} {html.unescape(definition)}" in _text(page)
+        assert f"{'↓' if less else '↑'} {html.unescape(definition)}" in text_of(page)
 
 
 def test_every_metric_is_defined() -> None:
@@ -160,7 +154,7 @@ def test_an_image_is_shown_with_every_map_and_hdms_stages(tmp_path: Path) -> Non
     for picture, _ in pictures:
         with Image.open(store.storage.path(f"report/{picture}")) as image:
             assert image.size == (SIDE, SIDE)
-    text = _text(page)
+    text = text_of(page)
     assert "HDM ok Jenny wren · 62.5% drop 80% 0.250" in text
     assert "labelled wren · 48 \u00d7 30 · row 0" in text
     assert "Stage 1 weight 0.500" in text
@@ -180,7 +174,7 @@ def test_any_number_of_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_the_images_of_a_large_run_are_a_spread(tmp_path: Path) -> None:
     store = _run(tmp_path, images=5, methods=("grad_cam",))
     page = _page(store, limit=2)
-    assert "2 of 5 images shown, spread evenly over the dataset." in _text(page)
+    assert "2 of 5 images shown, spread evenly over the dataset." in text_of(page)
     assert store.storage.names("report/images") == [f"00000{row}-{kind}.jpg" for row in (0, 2) for kind in ("grad_cam", "photograph")]
 
 
@@ -238,7 +232,7 @@ def test_a_run_on_an_object_store(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_not_complete(tmp_path: Path) -> None:
-    text = _text(_page(_run(tmp_path, committed=2)))
+    text = text_of(_page(_run(tmp_path, committed=2)))
     assert "Incomplete: 2 of 3 images processed" in text
     assert "2 of 3 images shown." in text
     assert "bird-2" not in text
@@ -259,7 +253,7 @@ def test_images_that_could_not_be_explained_are_listed(tmp_path: Path) -> None:
         (2, "grad_cam"): {"status": "flat", "target": 5, "target_name": "Jenny wren", "probability": 0.5},
     }
     page = _page(_run(tmp_path, changes=changes))
-    text = _text(page)
+    text = text_of(page)
     assert "What could not be explained (3)" in text
     assert "bird-0 all unreadable the file is empty" in text
     assert "bird-1 HDM failed RuntimeError: out of luck" in text
@@ -278,7 +272,7 @@ def test_no_image_that_is_ok(tmp_path: Path) -> None:
 
 def test_many_problems_are_counted_but_not_all_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.report.summary._LISTED", 1)
-    text = _text(_page(_run(tmp_path, changes={**_unreadable(0), **_unreadable(2)})))
+    text = text_of(_page(_run(tmp_path, changes={**_unreadable(0), **_unreadable(2)})))
     assert "The first 1 of 2" in text
     assert "bird-2" not in text.partition("Not explained")[2]
 
@@ -287,14 +281,14 @@ def test_a_photograph_that_is_gone(tmp_path: Path) -> None:
     store = _run(tmp_path, images=1)
     (tmp_path / "0.png").unlink()
     page = _page(store)
-    assert "The photograph is not available any more: cannot read" in _text(page)
+    assert "The photograph is not available any more: cannot read" in text_of(page)
     assert _gallery(page).count("<img ") == 4
 
 
 def test_a_photograph_that_was_replaced(tmp_path: Path) -> None:
     store = _run(tmp_path, images=1)
     _photograph(tmp_path / "0.png", row=1)
-    assert "0.png has changed since the run" in _text(_page(store))
+    assert "0.png has changed since the run" in text_of(_page(store))
 
 
 # Pictures
@@ -343,11 +337,11 @@ def test_a_browser_shows_every_picture(tmp_path: Path) -> None:
     page = Path(write_report(_run(tmp_path, changes=_unreadable(1))))
     counting = "document.title = [...document.images].map(i => i.complete && i.naturalWidth).join()"
     probe = page.with_name("probe.html")
-    probe.write_text(page.read_text() + f"<script>onload = () => {{ {counting} }}</script>")
+    probe.writetext_of(page.readtext_of() + f"<script>onload = () => {{ {counting} }}</script>")
     found = re.search(r"<title>(.*?)</title>", chromium(tmp_path / "profile", "--dump-dom", probe.as_uri()))
     assert found
     assert set(found[1].split(",")) == {str(SIDE), "1600"}, "maps, and the curves"
-    assert len(found[1].split(",")) == page.read_text().count("<img ")
+    assert len(found[1].split(",")) == page.readtext_of().count("<img ")
 
 
 def test_a_browser_draws_the_page(tmp_path: Path) -> None:
