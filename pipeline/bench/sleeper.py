@@ -26,6 +26,8 @@ class Nap:
     memory: int
     device: str = "none"
     held: None = None
+    passes: int = 0
+    lines: tuple[()] = ()
 
     @classmethod
     def since(cls, began: float, shard: int, images: int) -> Nap:
