@@ -106,7 +106,7 @@ def test_a_browser_shows_the_shortcut_first(runs: tuple[RunStore, RunStore], pag
     )
     probe = folder / "probe.html"
     eager = page.replace(' loading="lazy"', "")  # the page is loaded when all its pictures are
-    probe.writetext_of(eager + f"<script>onload = () => {{ {looking} }}</script>")
+    probe.write_text(eager + f"<script>onload = () => {{ {looking} }}</script>")
     title = re.search(r"<title>(.*?)</title>", chromium(tmp_path / "profile", "--dump-dom", probe.as_uri()))
     assert title
     count, first, top = html.unescape(title[1]).split("|")
@@ -128,13 +128,13 @@ def test_a_browser_shows_the_shortcut_first(runs: tuple[RunStore, RunStore], pag
 def test_the_runs_page_leads_to_it_whichever_is_written_first(tmp_path: Path) -> None:
     before, after = laid(tmp_path, "a"), laid(tmp_path, "b")
     index = Path(write_report(after))
-    assert "drift.html" not in index.readtext_of()
+    assert "drift.html" not in index.read_text()
     write_drift(after, compare(before, after))
-    assert index.readtext_of().count('href="drift.html"') == 1
+    assert index.read_text().count('href="drift.html"') == 1
     write_drift(after, compare(before, after))
-    assert index.readtext_of().count('href="drift.html"') == 1
+    assert index.read_text().count('href="drift.html"') == 1
     write_report(after)
-    assert index.readtext_of().count('href="drift.html"') == 1
+    assert index.read_text().count('href="drift.html"') == 1
 
 
 def test_another_comparison_takes_its_place_and_the_same_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_another_comparison_takes_its_place_and_the_same_gives_the_same_bytes(tm
 def test_photographs_that_are_gone_are_told_and_the_maps_shown(tmp_path: Path) -> None:
     before, after = laid(tmp_path, "a"), laid(tmp_path, "b")
     write_drift(after, compare(before, after))
-    page = (Path(after.url) / "report/drift.html").readtext_of()
+    page = (Path(after.url) / "report/drift.html").read_text()
     assert page.count("The photograph is not available any more: cannot read") == IMAGES
     assert page.count("<img ") == IMAGES * 4
 
@@ -161,7 +161,7 @@ def test_flips_are_shown_and_what_comes_from_outside_is_escaped(tmp_path: Path) 
     said = altered({2: {"target_name": HOSTILE}, 4: {"status": "failed", "error": HOSTILE}})
     before, after = laid(tmp_path, "a"), laid(tmp_path, "b", said)
     write_drift(after, compare(before, after), DriftLimits(flips=0.9), shown=1)
-    page = (Path(after.url) / "report/drift.html").readtext_of()
+    page = (Path(after.url) / "report/drift.html").read_text()
     text = text_of(page)
     assert "<script" not in page
     assert "1 of 6 images (16.7%) are answered with another class." in text
@@ -174,6 +174,6 @@ def test_runs_without_a_map_in_common(tmp_path: Path) -> None:
     nothing = altered({row: {"status": "failed", "target": None, "target_name": None, "probability": None} for row in range(IMAGES)})
     before, after = laid(tmp_path, "a"), laid(tmp_path, "b", nothing)
     write_drift(after, compare(before, after))
-    text = text_of((Path(after.url) / "report/drift.html").readtext_of())
+    text = text_of((Path(after.url) / "report/drift.html").read_text())
     assert "No map of HDM could be compared." in text
     assert "No image has maps in both runs that say something." in text

@@ -17,7 +17,7 @@ import zarr
 from PIL import Image
 
 from pipeline.config import RunConfig
-from pipeline.plan import Plan
+from pipeline.plan import Plan, make_plan
 from pipeline.reexplain.again import Again, plan_again, start_again
 from pipeline.reexplain.series import next_name
 from pipeline.run import plan_run
@@ -251,7 +251,7 @@ def test_a_run_of_another_schema_version_is_left_alone(of_another_version: tuple
 
 
 def test_a_worker_refuses_a_classifier_that_was_replaced_after_the_plan(first: tuple[Path, RunStore]) -> None:
-    plan, _ = plan_run(config(first[0]))
+    plan = make_plan(config(first[0]))
     worker = Worker(plan.config.model_copy(update={"seed": 1}), plan.fingerprint)
     assert "no longer those that the run began with" in refused(worker.ready)
 

@@ -118,7 +118,7 @@ def _unreadable(row: int, methods: tuple[str, ...] = ("hdm", "grad_cam"), error:
 def test_the_page_says_what_the_run_was(tmp_path: Path) -> None:
     store = _run(tmp_path)
     url = write_report(store)
-    page = Path(url).readtext_of()
+    page = Path(url).read_text()
     text = text_of(page)
     assert url == f"{tmp_path}/tiny/report/index.html"
     for expected in ("tiny", "some_net, random weights", "f" * 12, store.info()["config_hash"], f"folder, {tmp_path}", "Seed 7"):
@@ -337,11 +337,11 @@ def test_a_browser_shows_every_picture(tmp_path: Path) -> None:
     page = Path(write_report(_run(tmp_path, changes=_unreadable(1))))
     counting = "document.title = [...document.images].map(i => i.complete && i.naturalWidth).join()"
     probe = page.with_name("probe.html")
-    probe.writetext_of(page.readtext_of() + f"<script>onload = () => {{ {counting} }}</script>")
+    probe.write_text(page.read_text() + f"<script>onload = () => {{ {counting} }}</script>")
     found = re.search(r"<title>(.*?)</title>", chromium(tmp_path / "profile", "--dump-dom", probe.as_uri()))
     assert found
     assert set(found[1].split(",")) == {str(SIDE), "1600"}, "maps, and the curves"
-    assert len(found[1].split(",")) == page.readtext_of().count("<img ")
+    assert len(found[1].split(",")) == page.read_text().count("<img ")
 
 
 def test_a_browser_draws_the_page(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_only_maps_that_are_ok_are_measured(classifier: Classifier, samples: lis
 def test_facts_are_told_of_all_that_could_be_read(classifier: Classifier, samples: list[Sample]) -> None:
     facts = work(classifier, config_of(), samples, start=10).facts
     assert [fact["row"] for fact in facts] == [10, 11, 12, 13, 14, 15]
-    assert facts[3] == {"row": 13}
+    assert facts[3] == {"row": 13, "sha256": hashlib.sha256(Path(samples[3].path).read_bytes()).hexdigest()}
     for place in (0, 1, 2, 4, 5):
         assert (facts[place]["width"], facts[place]["height"]) == (24, 20)
         assert facts[place]["sha256"] == hashlib.sha256(Path(samples[place].path).read_bytes()).hexdigest()
@@ -158,7 +158,8 @@ def test_a_shard_of_unreadable_images_is_done(classifier: Classifier, tmp_path: 
     result = work(classifier, config_of(["probe", "grad_cam"], batch=2), samples)
     assert [record["status"] for record in result.records] == ["unreadable"] * 6
     assert not any(array.any() for array in result.arrays.values())
-    assert result.facts == [{"row": 0}, {"row": 1}, {"row": 2}]
+    sums = [hashlib.sha256(Path(sample.path).read_bytes()).hexdigest() for sample in samples]
+    assert result.facts == [{"row": row, "sha256": sha256} for row, sha256 in enumerate(sums)]
 
 
 def test_a_method_that_fails_costs_no_other_method_its_map(classifier: Classifier, samples: list[Sample]) -> None:
