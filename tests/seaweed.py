@@ -133,11 +133,12 @@ def _identities() -> dict[str, Any]:
 def free_ports(count: int) -> list[int]:
     """Ports of loopback that nobody has, all different.
 
-    They are below those that the system gives to connections: a server that was killed must find its own again.
+    They are below those that the system gives to connections, since a server that was killed must find its own again, and above those of
+    Ray's workers.
     """
     found: list[int] = []
     with ExitStack() as stack:  # all are held at once, so that no two are the same
-        for port in random.sample(range(10_000, 30_000), 1000):
+        for port in random.sample(range(20_000, 30_000), 1000):
             each = stack.enter_context(socket.socket())
             with suppress(OSError):
                 each.bind(("127.0.0.1", port))

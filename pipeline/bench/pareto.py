@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from hdm_core import METRICS
-from pipeline.bench.photographs import manifest, photographs, spread
+from pipeline.bench.photographs import keep, photographs, spread
 from pipeline.cluster import cluster
 from pipeline.config import RunConfig
 from pipeline.errors import InputError
@@ -106,10 +106,10 @@ def compare(case: str, stores: Mapping[str, RunStore]) -> list[Point]:
 
 def _dataset(case: RunConfig, storage: Storage, split: str, count: int) -> str:
     """The URL of the manifest of a split's photographs, made when it is first needed."""
-    name = f"{case.name}-{split}-{count}.csv"
-    if not storage.exists(name):
-        storage.write(name, manifest(spread(photographs(case)[split], count)))
-    return storage.url(name)
+    name = f"{case.name}-{split}-{count}"
+    if storage.exists(f"{name}.csv"):
+        return storage.url(f"{name}.csv")
+    return keep(spread(photographs(case)[split], count), storage, name, case.storage)
 
 
 def _config(case: RunConfig, candidate: Candidate, group: str, dataset: str) -> RunConfig:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
 
 import torch
 
 from pipeline.classifiers import load_classifier, preprocess_of
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample, list_samples
+from pipeline.datasets.images import read_file
 from pipeline.errors import InputError
 from pipeline.reading import Seen, read_batches
+from pipeline.store.storage import Storage
 
 SPLITS = ("choose", "report")
 _BATCH = 8
@@ -58,13 +62,20 @@ def spread(ordered: Sequence[Photograph], count: int) -> list[Photograph]:
     return [ordered[round(place * last / max(count - 1, 1))] for place in range(count)]
 
 
-def manifest(chosen: Sequence[Photograph]) -> bytes:
-    """The photographs as a dataset of kind `manifest`."""
+def keep(chosen: Sequence[Photograph], storage: Storage, name: str, options: Mapping[str, Any]) -> str:
+    """Copies the photographs to a place as a dataset of kind `manifest`, whose files must lie below it; returns the manifest's URL.
+
+    Args:
+        name: of the manifest, and of the folder with the photographs beside it.
+        options: fsspec options of the photographs' own place.
+    """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["path", "image_id", "class_name", "probability"])
-    for photograph in chosen:
+    for number, photograph in enumerate(chosen):
         sample = photograph.sample
-        path = sample.path if "://" in sample.path else f"file://{sample.path}"
+        path = f"{name}/{number:04d}{PurePosixPath(sample.path).suffix}"
+        storage.write(path, read_file(sample.path, sample.root, options))
         rows.writerow([path, sample.image_id, sample.class_name, f"{photograph.probability:.6f}"])
-    return text.getvalue().encode()
+    storage.write(f"{name}.csv", text.getvalue().encode())
+    return storage.url(f"{name}.csv")

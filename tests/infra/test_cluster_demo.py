@@ -56,7 +56,9 @@ def test_a_deployment_runs_on_the_cluster_and_all_of_it_goes_down(mark: str) -> 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Flow run finished successfully" in ended.stdout
     assert "insertion" in ended.stdout.lower(), "the table of metrics is shown"
-    assert "flow runs in Postgres: 1" in ended.stdout
+    runs = re.search(r"flow runs in Postgres: (\d+)", ended.stdout)
+    assert runs is not None
+    assert int(runs[1]) >= 2, "the run and its tables; schedules may have made more"
     by_node = dict(re.findall(r"(127\.0\.0\.[234]) (\d+)", ended.stdout.partition("images by node:")[2]))
     assert by_node["127.0.0.2"] == "0", "the head has no CPU to give"
     assert int(by_node["127.0.0.3"]) + int(by_node["127.0.0.4"]) == 4

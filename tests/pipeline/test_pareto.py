@@ -15,9 +15,10 @@ from hdm_core import METRICS
 from pipeline.bench.pareto import PARETO_METRICS, Candidate, candidates, compare, run_case
 from pipeline.bench.pareto_figure import pareto_figure
 from pipeline.bench.pareto_maps import maps_figure
-from pipeline.bench.photographs import Photograph, manifest, photographs, spread
+from pipeline.bench.photographs import Photograph, keep, photographs, spread
 from pipeline.config import RunConfig
 from pipeline.datasets import Sample
+from pipeline.store.storage import Storage
 from tests.pipeline.material import HDM, configuration, refused, save_picture
 
 
@@ -53,11 +54,14 @@ def test_more_photographs_than_there_are() -> None:
     assert refused(lambda: spread(dealt(3), 4)) == "4 photographs are asked for and a half of the dataset has 3 that can be read"
 
 
-def test_the_manifest_keeps_ids_and_says_where_the_photographs_are() -> None:
-    rows = list(csv.DictReader(io.StringIO(manifest([Photograph(Sample('a "b", c', "/x/1.png", class_name="wren"), 0.5)]).decode())))
-    assert rows == [{"path": "file:///x/1.png", "image_id": 'a "b", c', "class_name": "wren", "probability": "0.500000"}]
-    remote = manifest([Photograph(Sample("1", "s3://birds/1.png"), 0.5)]).decode()
-    assert "s3://birds/1.png" in remote
+def test_the_manifest_keeps_ids_and_the_photographs_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"a photograph")
+    chosen = [Photograph(Sample('a "b", c', str(tmp_path / "1.png"), class_name="wren"), 0.5)]
+    place = Storage(str(tmp_path / "runs"))
+    url = keep(chosen, place, "birds", {})
+    rows = list(csv.DictReader(io.StringIO(Path(url).read_text())))
+    assert rows == [{"path": "birds/0000.png", "image_id": 'a "b", c', "class_name": "wren", "probability": "0.500000"}]
+    assert place.read("birds/0000.png") == b"a photograph"
 
 
 def test_the_packaged_candidates_are_settings_that_exist() -> None:
