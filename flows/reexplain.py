@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import PurePosixPath
 from typing import Any, cast
 
 from prefect import flow, get_run_logger, task
@@ -82,7 +83,7 @@ def hdm_reexplain(
     if planning.is_failed():
         return Failed(message=hint(str(planning.message), config))
     again = cast("Again", planning.result())
-    changes_artifact(slugify(f"{config} changes"), again)
+    changes_artifact(slugify(f"{PurePosixPath(config).stem} changes"), again)
     if again.unchanged:
         return Completed(message=again.line())
     try:
