@@ -32,11 +32,18 @@ def root_variable(config: str, prefix: str = "") -> str:
 
 def changes_of(config: str, root: str | None, output: str | None, limit: int | None, changes: dict[str, Any] | None) -> dict[str, Any]:
     """The configuration's keys that a run's parameters and Prefect's variables change; a parameter goes before a variable."""
-    given = {
-        "dataset.root": root or Variable.get(root_variable(config), default=None),
-        "output": output or Variable.get(OUTPUT_VARIABLE, default=None),
-        "dataset.limit": limit,
-    }
+    output = output or Variable.get(OUTPUT_VARIABLE, default=None)
+    return given_changes({"dataset.root": root_of(config, root), "output": output, "dataset.limit": limit}, changes)
+
+
+def root_of(config: str, root: str | None, prefix: str = "") -> str | None:
+    """The root of a configuration's dataset: the parameter, or the variable."""
+    found: str | None = root or Variable.get(root_variable(config, prefix), default=None)
+    return found
+
+
+def given_changes(given: dict[str, Any], changes: dict[str, Any] | None) -> dict[str, Any]:
+    """The keys that were given, and the other changes, which go before them."""
     return {key: value for key, value in given.items() if value is not None} | (changes or {})
 
 

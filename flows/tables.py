@@ -17,7 +17,7 @@ from flows.parameters import Run
 from pipeline.errors import InputError
 from pipeline.report import write_report
 from pipeline.store import RunStore
-from pipeline.tables import aggregate as aggregate_run
+from pipeline.tables import read_tables
 
 
 def _name() -> str:
@@ -26,15 +26,10 @@ def _name() -> str:
 
 
 @task(name="aggregate", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60])
-def aggregate(store: RunStore) -> None:
-    """Records become tables.parquet and a table artifact."""
-    table_artifact(slugify(f"{store.info()['name']} metrics"), aggregate_run(store))
-
-
-@task(name="report", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60])
-def report(store: RunStore) -> str:
-    """Writes the page of pictures; returns its URL."""
+def aggregate(store: RunStore) -> str:
+    """Records become tables.parquet, the page of pictures and a table artifact; returns the page's URL."""
     page: str = write_report(store)
+    table_artifact(slugify(f"{store.info()['name']} metrics"), read_tables(store))
     return page
 
 
@@ -51,6 +46,5 @@ def hdm_tables(run: Run, storage: dict[str, Any] | None = None) -> State[Any]:
         store = RunStore.open(run, storage)
     except InputError as error:  # somebody's mistake: one line in the interface, no traceback
         return Failed(message=str(error))
-    aggregate(store)
-    page = report(store)
+    page = aggregate(store)
     return Completed(message=f"tables: {store.storage.url('tables.parquet')}; report: {page}", data=page)

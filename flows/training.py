@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from typing import Any, cast
 
-from prefect import flow, runtime, task
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from prefect.variables import Variable
 from slugify import slugify
 
 from flows.artifacts import TrainingArtifact, classifier_artifact
+from flows.parameters import Changes, Config, Output, Root, given_changes, hint, root_of, run_name
 from pipeline.errors import InputError
 from pipeline.loading import load
 from pipeline.training.config import TrainConfig
 from pipeline.training.run import Trained, train_presets
 from pipeline.training.run import train as train_classifier
 
-
-def _run_name() -> str:
-    return f"{runtime.flow_run.parameters['config']} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+_PREFIX = "train_"  # of the variable: a run and a training of one name may have different roots
 
 
 @task(name="train", cache_policy=NO_CACHE)
@@ -35,10 +32,8 @@ def train(config: str, changes: dict[str, Any]) -> Trained | State[Any]:
         return Failed(message=str(error))
 
 
-@flow(name="hdm-train", flow_run_name=_run_name)
-def hdm_train(
-    config: str = "cub-mobilenet", root: str | None = None, output: str | None = None, changes: dict[str, Any] | None = None
-) -> State[Any]:
+@flow(name="hdm-train", flow_run_name=run_name)
+def hdm_train(config: Config = "cub-mobilenet", root: Root = None, output: Output = None, changes: Changes = None) -> State[Any]:
     """Fine-tunes a classifier.
 
     Args:
@@ -48,12 +43,10 @@ def hdm_train(
         changes: other keys of the configuration, such as {"recipe.batch": 16}.
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
-    variable = f"train_{slugify(config, separator='_')}_root"
-    given = {"dataset.root": root or Variable.get(variable, default=None), "output": output}
-    training = train(config, {key: value for key, value in given.items() if value is not None} | (changes or {}), return_state=True)
+    given = {"dataset.root": root_of(config, root, _PREFIX), "output": output}
+    training = train(config, given_changes(given, changes), return_state=True)
     if training.is_failed():
-        hint = f", the flow's parameter root or the Prefect variable {variable}" if "root is missing" in str(training.message) else ""
-        return Failed(message=f"{training.message}{hint}")
+        return Failed(message=hint(str(training.message), config, _PREFIX))
     trained = cast("Trained", training.result())
     classifier_artifact(slugify(f"{trained.card.arch} classifier"), trained)
     found = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in trained.card.metrics.items() if name.endswith("accuracy"))

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from pipeline.bench.cli import bench
 from pipeline.diff import diff
-from pipeline.driving import BAD_INPUT, FAILED, drive
+from pipeline.driving import BAD_INPUT, FAILED, drive, train_first
 from pipeline.errors import InputError, RunError, one_line
-from pipeline.options import Config, Json, Limit, Output, Root, Run, Set, configuration, train_first
+from pipeline.options import Config, Json, Limit, Output, Root, Run, Set, configuration
 from pipeline.printing import counting, err, out, print_facts, print_json
 from pipeline.reexplain.command import reexplain
 from pipeline.training.command import train

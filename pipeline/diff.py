@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.driving import FAILED
+from pipeline.options import Json
 from pipeline.printing import counting, err, out, print_facts, print_json
 
 Before = Annotated[str, typer.Argument(metavar="RUN_A", help="the run before: its folder or URL, the one that holds run.json")]
@@ -18,7 +19,6 @@ Out = Annotated[str | None, typer.Option("--out", help="a folder or URL for drif
 Limits = Annotated[
     list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="fail beyond it, such as flips=0.02 or spearman=0.7")
 ]
-Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object on standard output")]
 
 _CLASSES = 5  # that are printed
 

@@ -1,4 +1,4 @@
-"""What `hdm run` and `hdm repair` share: a plan is run to its end, and what came of it is printed."""
+"""What `hdm run`, `hdm reexplain` and `hdm repair` share: a plan is run to its end, and what came of it is printed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ def drive(plan: Any, store: Any, as_json: bool) -> None:
     from pipeline.progress import clock, on_console
     from pipeline.report import write_report
     from pipeline.run import explain_run
-    from pipeline.tables import aggregate
+    from pipeline.tables import read_tables
 
-    _log.info("%s: %d images in %d shards, %d passes; %s", plan.config.name, len(plan.samples), len(plan.shards), plan.passes, store.url)
+    _log.info(
+        "%s: %d images in %d shards, at most %d passes; %s", plan.config.name, len(plan.samples), len(plan.shards), plan.passes, store.url
+    )
     with on_console(err) as show:
         outcome = explain_run(plan, store, show)
-    table = aggregate(store)
     page = write_report(store)
+    table = read_tables(store)
     for item in outcome.set_aside:
         err.print(f"shard {item.shard.index} (rows {item.shard.start}-{item.shard.stop - 1}) was set aside: {item.error}", markup=False)
     if as_json:
@@ -52,6 +54,18 @@ def drive(plan: Any, store: Any, as_json: bool) -> None:
     if outcome.unexplained:
         err.print(f"{outcome.unexplained} images could not be explained: see the records' status and error", markup=False)
         raise typer.Exit(UNEXPLAINED)
+
+
+def train_first(config: Any) -> None:
+    """Trains a run's classifier where it is not there yet, with its progress on the console."""
+    from pipeline.training.first import training_before
+    from pipeline.training.progress import on_console
+    from pipeline.training.run import train
+
+    if (training := training_before(config)) is not None:
+        _log.info("%s is not trained yet: %s comes first", config.classifier.path, config.classifier.train)
+        with on_console(err) as show:
+            train(training, show)
 
 
 def print_tables(table: Any) -> None:

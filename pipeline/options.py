@@ -27,18 +27,3 @@ def configuration(
 
     given = {"output": output, "dataset.root": root, "dataset.limit": limit}
     return load_config(source, {**parse_changes(assignments or []), **{key: value for key, value in given.items() if value is not None}})
-
-
-def train_first(config: Any) -> None:
-    """Trains a run's classifier where it is not there yet, with its progress on the console."""
-    import logging
-
-    from pipeline.printing import err
-    from pipeline.training.first import training_before
-    from pipeline.training.progress import on_console
-    from pipeline.training.run import train
-
-    if (training := training_before(config)) is not None:
-        logging.getLogger("pipeline").info("%s is not trained yet: %s comes first", config.classifier.path, config.classifier.train)
-        with on_console(err) as show:
-            train(training, show)

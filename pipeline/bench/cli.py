@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from pipeline.bench.scale import plan, pool, store
+from pipeline.options import Json
 from pipeline.printing import err, out
 
 if TYPE_CHECKING:  # Ray takes seconds to import: only the command that needs it pays
@@ -29,7 +30,6 @@ Arch = Annotated[list[str] | None, typer.Option(help="torchvision networks; Mobi
 Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random ones if not given")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as there are cores if not given")]
 Crop = Annotated[int, typer.Option(min=32, help="side of the network's input")]
-Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object, last on standard output")]
 
 
 @bench.command()

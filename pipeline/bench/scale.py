@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from pipeline.options import Json
 from pipeline.printing import err, out, print_json
-
-Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object, last on standard output")]
 
 
 def pool(

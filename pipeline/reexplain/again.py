@@ -91,8 +91,9 @@ def plan_again(config: RunConfig, since: str | None = None, show: Show = lambda 
     before = next((run for run in runs if is_finished(run)), None)
     if not runs:
         return Again(plan, None)
-    if since is None and not is_finished(runs[0]) and all(runs[0].info().get(key) == info[key] for key in _SAME):
-        going_on = config.model_copy(update={"name": runs[0].info()["name"]})
+    newest = runs[0].info()
+    if since is None and before is not runs[0] and all(newest.get(key) == info[key] for key in _SAME):
+        going_on = config.model_copy(update={"name": newest["name"]})
         return Again(replace(plan, config=going_on), before, unfinished=True)
     seen: list[Contents | None] = []
     for item in contents(plan.samples, config.storage):
@@ -100,7 +101,7 @@ def plan_again(config: RunConfig, since: str | None = None, show: Show = lambda 
         show(len(seen), len(plan.samples))
     earlier = [Earlier.read(run) for run in runs]
     changes, reuse = compare(plan, info, seen, earlier)
-    same = is_finished(runs[0]) and list(earlier[0].rows) == [sample.image_id for sample in plan.samples]
+    same = before is runs[0] and list(earlier[0].rows) == [sample.image_id for sample in plan.samples]
     return Again(plan, before, changes=changes, reuse=reuse, same_images=same)
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.driving import drive
-from pipeline.options import Config, Json, Limit, Output, Root, Set, configuration, train_first
+from pipeline.driving import drive, train_first
+from pipeline.options import Config, Json, Limit, Output, Root, Set, configuration
 from pipeline.printing import counting, err, out, print_facts, print_json
 
 Since = Annotated[str | None, typer.Option(metavar="RUN", help="the run to take from, instead of the newest of this configuration")]

@@ -59,9 +59,9 @@ class Earlier:
         columns = ["image_id", "sha256", "truth_sha256", "label", "class_name"]
         images = table.select(columns).to_pylist()
         found = {Contents(image["sha256"], image["truth_sha256"]): row for row, image in enumerate(images) if image["sha256"]}
-        records = store.records()
+        info, records = store.info(), store.records()
         lasting = {}
-        for method in store.info()["identity"]["methods"]:
+        for method in info["identity"]["methods"]:
             mine = records.filter(pc.equal(records["method"], method))
             lasting[method] = np.zeros(len(images), bool)
             lasting[method][mine["row"].to_numpy()] = True
@@ -69,7 +69,7 @@ class Earlier:
             lasting[method][bad["row"].to_numpy()] = False
         unreadable = np.zeros(len(images), bool)
         unreadable[records.filter(pc.equal(records["status"], "unreadable"))["row"].to_numpy()] = True
-        return cls(store, store.info(), {image["image_id"]: row for row, image in enumerate(images)}, found, images, lasting, unreadable)
+        return cls(store, info, {image["image_id"]: row for row, image in enumerate(images)}, found, images, lasting, unreadable)
 
     @property
     def name(self) -> str:

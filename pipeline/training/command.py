@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from pipeline.options import Json
 from pipeline.printing import err, print_facts, print_json
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="a YAML file, or the name of a preset such as cub-mobilenet")]
 Output = Annotated[str | None, typer.Option(help="where classifiers are kept: a folder or a URL")]
 Root = Annotated[str | None, typer.Option(help="the dataset's root, for presets, which have none")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a key, such as recipe.batch=16")]
-Json = Annotated[bool, typer.Option("--json", help="facts as one JSON object on standard output")]
 
 
 def train(config: Config, output: Output = None, root: Root = None, set_: Set = None, as_json: Json = False) -> None:
