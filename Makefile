@@ -30,7 +30,7 @@ lint: .venv/ready ## style, types, the direction of imports, known vulnerabiliti
 	$(BIN)/python .ci/audit
 
 bench: .venv/ready ## the mask optimiser against the bare network and against one mask after another
-	$(BIN)/hdm bench engine
+	$(BIN)/python -m benchmarks engine
 
 lock: ## make requirements.lock anew (needs uv)
 	uv pip compile pyproject.toml requirements.in --all-extras --generate-hashes --python-version 3.11 \

@@ -13,11 +13,11 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from pipeline.drift import Drift
 from pipeline.drift.statistics import Estimate
 from pipeline.drift.summary import QUANTITIES
-from pipeline.progress import State, clock, every
-from pipeline.reexplain.again import Again
-from pipeline.run import Outcome
-from pipeline.store import RunStore
-from pipeline.tables import layout_table
+from pipeline.execution.driver import Outcome
+from pipeline.monitoring.progress import State, clock, every
+from pipeline.reexplain.plan import Again
+from pipeline.runs import RunStore
+from pipeline.tables.aggregate import layout_table
 from pipeline.training.progress import Epoch
 from pipeline.training.run import Trained
 

@@ -12,12 +12,12 @@ from slugify import slugify
 
 from flows.artifacts import ProgressArtifact, TrainingArtifact, summary_artifact
 from flows.tables import hdm_tables
-from pipeline.config import RunConfig
+from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError
+from pipeline.execution.driver import Outcome, explain_run
 from pipeline.plan import Plan
-from pipeline.run import Outcome, explain_run
-from pipeline.store import RunStore
-from pipeline.training.first import training_before
+from pipeline.runs import RunStore
+from pipeline.training.prerequisite import training_before
 from pipeline.training.run import train
 
 

@@ -12,11 +12,11 @@ from prefect.states import Failed
 
 from flows.explaining import finish, train_first
 from flows.parameters import Changes, Config, Limit, Output, Root, changes_of, hint, run_name
+from pipeline.config.load import load_config
 from pipeline.errors import InputError
-from pipeline.loading import load_config
+from pipeline.execution.driver import plan_run
 from pipeline.plan import Plan
-from pipeline.run import plan_run
-from pipeline.store import RunStore
+from pipeline.runs import RunStore
 
 
 @task(name="plan", cache_policy=NO_CACHE)

@@ -16,11 +16,11 @@ from slugify import slugify
 from flows.artifacts import changes_artifact, drift_artifact
 from flows.explaining import finish, train_first
 from flows.parameters import Changes, Config, Limit, Output, Root, changes_of, hint, run_name
+from pipeline.config.load import load_config
 from pipeline.drift import DriftLimits, compare, exceeded, write_drift
 from pipeline.errors import InputError
-from pipeline.loading import load_config
-from pipeline.reexplain.again import Again, plan_again, start_again
-from pipeline.store import RunStore
+from pipeline.reexplain.plan import Again, plan_again, start_again
+from pipeline.runs import RunStore
 
 DRIFTED = "hdm.drift.exceeded"
 

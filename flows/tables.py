@@ -16,8 +16,8 @@ from flows.artifacts import table_artifact
 from flows.parameters import Run
 from pipeline.errors import InputError
 from pipeline.report import write_report
-from pipeline.store import RunStore
-from pipeline.tables import read_tables
+from pipeline.runs import RunStore
+from pipeline.tables.aggregate import read_tables
 
 
 def _name() -> str:

@@ -13,8 +13,8 @@ from slugify import slugify
 
 from flows.artifacts import TrainingArtifact, classifier_artifact
 from flows.parameters import Changes, Config, Output, Root, given_changes, hint, root_of, run_name
+from pipeline.config.load import load
 from pipeline.errors import InputError
-from pipeline.loading import load
 from pipeline.training.config import TrainConfig
 from pipeline.training.run import Trained, train_presets
 from pipeline.training.run import train as train_classifier

@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from hdm_core.checkpoint import build, check_arch, load_checkpoint
-from hdm_core.exported import load_exported
-from hdm_core.folding import fold
+from hdm_core.network.folding import fold
 from hdm_core.preprocess import Preprocess
-from hdm_core.state import Classes, fit_state, read_classes, read_state
-from hdm_core.timm import build_timm
-from hdm_core.weights import load_state
+from hdm_core.sources.checkpoint import build, check_arch, load_checkpoint
+from hdm_core.sources.exported import load_exported
+from hdm_core.sources.state_dict import Classes, fit_state, read_classes, read_state
+from hdm_core.sources.timm import build_timm
+from hdm_core.sources.torchvision import load_state
 
 
 class Classifier:

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hdm_core.capture import answer_at
 from hdm_core.classifier import Classifier
-from hdm_core.consistency import Passes, Progress
 from hdm_core.device import Precision, default_batch, default_precision, largest_batch
-from hdm_core.logits import Targets, class_logits, resolve_targets
+from hdm_core.masking.consistency import Passes, Progress
 from hdm_core.methods import Job, get_method
+from hdm_core.network.hooks import answer_at
+from hdm_core.network.logits import Targets, class_logits, resolve_targets
 from hdm_core.settings import Settings
 
 Status = Literal["ok", "flat", "nan"]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.classifier import Classifier
-from hdm_core.consistency import Consistency, Passes
 from hdm_core.device import Precision, batch_candidates, default_precision, synchronise
-from hdm_core.logits import class_logits
+from hdm_core.masking.consistency import Consistency, Passes
+from hdm_core.network.logits import class_logits
 
 # A batch this much slower than the best is not worth the memory of the best.
 _TOLERANCE = 1.05

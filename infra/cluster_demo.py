@@ -28,7 +28,7 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from tests.seaweed import free_ports, serve
+from tests.support.s3_server import free_ports, serve
 
 ROOT = Path(__file__).parents[1]
 BEGIN = time.monotonic()

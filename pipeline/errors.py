@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.confidential import redact
+from pipeline.redaction import redact
 
 
 class _SaidError(Exception):

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from hdm_core import Classifier, get_method
 from hdm_core.settings import DMSettings, HDMSettings
-from pipeline.classifiers import count_classes, interface_of, load_classifier, preprocess_of
-from pipeline.config import RunConfig
+from pipeline.classifiers.load import count_classes, interface_of, load_classifier, preprocess_of
+from pipeline.classifiers.targets import class_of
+from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
-from pipeline.datasets.sample import as_text
 from pipeline.errors import InputError
-from pipeline.targets import class_of
 
 _AT_ONCE = 10_000  # samples that are turned into text together
 
@@ -132,12 +131,6 @@ def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[st
     if refusals:
         raise InputError("; ".join(f"{', '.join(methods)}: {error}" for error, methods in refusals.items()))
     return passes
-
-
-def image_columns(samples: Sequence[Sample]) -> dict[str, Sequence[Any]]:
-    """Samples as columns of images.parquet, without what only reading the images tells."""
-    columns: dict[str, Sequence[Any]] = {"row": range(len(samples)), "path": [as_text(sample.path) for sample in samples]}
-    return columns | {name: [getattr(sample, name) for sample in samples] for name in ("image_id", "label", "class_name", "split")}
 
 
 def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[Sample]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.seaweed import S3, serve
+from tests.support.s3_server import S3, serve
 
 torch.set_num_threads(1)
 settings.register_profile("hdm", deadline=None, max_examples=50, derandomize=True)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hdm_core.capture import activations_and_logits, calls_of, logits_with
 from hdm_core.classifier import Classifier
 from hdm_core.methods.base import Job, RawMaps
 from hdm_core.methods.cam import CAMSettings, answer_of, cam_method, in_parts, layer_of, target_layer
-from hdm_core.tail import is_affine, tail_of
+from hdm_core.network.hooks import activations_and_logits, calls_of, logits_with
+from hdm_core.network.tail import is_affine, tail_of
 
 _TOLERANCE = 1e-3
 

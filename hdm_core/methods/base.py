@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hdm_core.capture import Answer
 from hdm_core.classifier import Classifier
-from hdm_core.consistency import Passes
 from hdm_core.device import Precision
+from hdm_core.masking.consistency import Passes
+from hdm_core.network.hooks import Answer
 from hdm_core.settings import Settings
 
 

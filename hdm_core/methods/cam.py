@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hdm_core.capture import Answer, answer_at, last_spatial_layer
 from hdm_core.classifier import Classifier
-from hdm_core.exported import require_layers
-from hdm_core.masks import normalise, upsample
+from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.network.hooks import Answer, answer_at, last_spatial_layer
 from hdm_core.settings import Settings
+from hdm_core.sources.exported import require_layers
 
 
 class CAMSettings(Settings):

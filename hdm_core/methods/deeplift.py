@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hdm_core.attribution import pixel_shares
-from hdm_core.baselines import masked_pixels
-from hdm_core.logits import class_logits
+from hdm_core.masking.baselines import masked_pixels
+from hdm_core.methods.attribution import pixel_shares
 from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.network.logits import class_logits
 from hdm_core.settings import Baseline, Settings
 
 # Functions of one number each, as torch calls them; an underscore, for the one in place or an inner one, is left out.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from hdm_core.baselines import masked_pixels
-from hdm_core.consistency import Consistency
-from hdm_core.dynamic import dm_passes, dynamic_mask
+from hdm_core.masking.baselines import masked_pixels
+from hdm_core.masking.consistency import Consistency
+from hdm_core.masking.dynamic import dm_passes, dynamic_mask
 from hdm_core.methods.base import Job, Method, RawMaps
-from hdm_core.presets import DM_PRESETS
+from hdm_core.methods.presets import DM_PRESETS
 from hdm_core.settings import DMSettings
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.classifier import Classifier
-from hdm_core.exported import require_layers
-from hdm_core.logits import class_logits
-from hdm_core.masks import normalise, upsample
+from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.network.logits import class_logits
 from hdm_core.settings import Settings
+from hdm_core.sources.exported import require_layers
 
 
 class FullGradSettings(Settings):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from hdm_core.capture import answer_at
-from hdm_core.masks import normalise
+from hdm_core.masking.ops import normalise
 from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.network.hooks import answer_at
 from hdm_core.settings import Settings
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hdm_core.hierarchy import hdm_passes, hierarchical_mask
+from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask
 from hdm_core.methods.base import Job, Method, RawMaps
 from hdm_core.methods.dm import consistency_of
-from hdm_core.presets import HDM_PRESETS
+from hdm_core.methods.presets import HDM_PRESETS
 from hdm_core.settings import HDMSettings
 
 

@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hdm_core.attribution import input_gradient, pixel_shares
-from hdm_core.baselines import masked_pixels
-from hdm_core.consistency import Passes
+from hdm_core.masking.baselines import masked_pixels
+from hdm_core.masking.consistency import Passes
+from hdm_core.methods.attribution import input_gradient, pixel_shares
 from hdm_core.methods.base import Job, Method, RawMaps
 from hdm_core.settings import Baseline, Settings
 

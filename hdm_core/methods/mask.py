@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hdm_core.baselines import masked_pixels
-from hdm_core.consistency import Consistency
-from hdm_core.engine import MaskBank
-from hdm_core.masks import Upsampling
+from hdm_core.masking.baselines import masked_pixels
+from hdm_core.masking.consistency import Consistency
+from hdm_core.masking.ops import Upsampling
+from hdm_core.masking.optimizer import MaskBank
 from hdm_core.methods.base import Job, Method, RawMaps
 from hdm_core.settings import Baseline, Settings
 

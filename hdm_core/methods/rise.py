@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hdm_core.baselines import masked_pixels
-from hdm_core.consistency import Consistency
-from hdm_core.masks import normalise, upsample
+from hdm_core.masking.baselines import masked_pixels
+from hdm_core.masking.consistency import Consistency
+from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import Job, Method, RawMaps
 from hdm_core.settings import Baseline, Settings
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hdm_core.capture import activations_and_logits
 from hdm_core.classifier import Classifier
-from hdm_core.logits import class_logits
-from hdm_core.masks import normalise, upsample
+from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import Job, RawMaps
 from hdm_core.methods.cam import CAMSettings, answer_of, cam_method, in_parts, layer_of, target_layer
+from hdm_core.network.hooks import activations_and_logits
+from hdm_core.network.logits import class_logits
 
 
 @torch.no_grad()

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hdm_core.baselines import masked_pixels
 from hdm_core.classifier import Classifier
 from hdm_core.device import default_batch
+from hdm_core.masking.baselines import masked_pixels
 from hdm_core.metrics.confidence import MUTED, drop_and_increase
 from hdm_core.metrics.curves import Protocol, area, rise_blur
 from hdm_core.metrics.localisation import proportion

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from hdm_core.consistency import chunk
 from hdm_core.device import LAYOUT
-from hdm_core.logits import class_logits
+from hdm_core.masking.consistency import chunk
 from hdm_core.metrics.confidence import MUTED
 from hdm_core.metrics.curves import Protocol, curve_points
 from hdm_core.metrics.pixels import boundaries, share
+from hdm_core.network.logits import class_logits
 
 # A view shows an image's pixels of ranks first .. last - 1 and, on all others, a ground: the baseline (0) or RISE's blurred image (1).
 View = tuple[int, int, int]

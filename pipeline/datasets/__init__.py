@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.config import DatasetConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.datasets.cub import cub_samples
 from pipeline.datasets.demo import demo_samples
 from pipeline.datasets.folder import folder_samples

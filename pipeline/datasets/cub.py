@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config import DatasetConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.datasets.root import Root
 from pipeline.datasets.sample import Masks, Sample, below
 from pipeline.errors import InputError

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from pipeline.config import DatasetConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.datasets.sample import Sample
 from pipeline.errors import InputError
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.config import LESIONS, DatasetConfig
+from pipeline.config.schema import LESIONS, DatasetConfig
+from pipeline.datasets.label_tables import read_columns
 from pipeline.datasets.root import Root
 from pipeline.datasets.sample import Masks, Sample
-from pipeline.datasets.tables import read_columns
 from pipeline.errors import InputError
 
 # The official folders' names, and those of the plain layout: {part}/images, grading/labels.csv, segmentation/masks/{lesion}.

@@ -20,7 +20,7 @@ from torch import Tensor
 from hdm_core import Preprocess
 from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
-from pipeline.patience import AwayError, patiently
+from pipeline.storage.retry import AwayError, patiently
 
 # Pillow knows many more, rare and old, and hands one of them, EPS, to an interpreter of programs.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")

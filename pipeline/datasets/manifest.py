@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from pipeline.confidential import redact
-from pipeline.config import DatasetConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.datasets.sample import Masks, Sample, absolute, below, number_classes
 from pipeline.errors import InputError, one_line
+from pipeline.redaction import redact
 
 _REMOTE = ("s3", "gs", "az", "abfs", "https", "http")  # none of these reads this machine's own files
 _COLUMNS = ("path", "label", "class_name", "mask", "bbox", "split", "image_id")

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.config import LESIONS, DatasetConfig
+from pipeline.config.schema import LESIONS, DatasetConfig
+from pipeline.datasets.label_tables import read_columns
 from pipeline.datasets.root import Root
 from pipeline.datasets.sample import Masks, Sample
-from pipeline.datasets.tables import read_columns
 from pipeline.errors import InputError
 
 _SPLITS = {"PALM-Training400": "train", "PALM-Validation400": "validation"}

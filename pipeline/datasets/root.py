@@ -11,7 +11,7 @@ from fsspec import AbstractFileSystem
 
 from pipeline.datasets.sample import absolute, below
 from pipeline.errors import InputError, one_line
-from pipeline.patience import UNREACHABLE
+from pipeline.storage.retry import UNREACHABLE
 
 _BROKEN = (OSError, ValueError, ImportError, *UNREACHABLE)
 

@@ -1,7 +1,7 @@
 """What changed in why a model decides: two runs compared image by image."""
 
 from pipeline.drift.compare import Drift, compare
-from pipeline.drift.limits import DriftLimits, exceeded
-from pipeline.drift.storing import write_drift
+from pipeline.drift.thresholds import DriftLimits, exceeded
+from pipeline.drift.write import write_drift
 
 __all__ = ["Drift", "DriftLimits", "compare", "exceeded", "write_drift"]

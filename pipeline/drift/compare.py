@@ -13,15 +13,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hdm_core import METHODS, METRICS
-from pipeline.drift.likeness import overlap, spearman, ssim
+from pipeline.config.diff import differences
 from pipeline.drift.matching import Counts, match
 from pipeline.drift.schema import DRIFT
+from pipeline.drift.similarity import overlap, spearman, ssim
 from pipeline.drift.summary import Statistic, summarise
 from pipeline.errors import InputError
-from pipeline.store import RunStore
-from pipeline.store.maps import open_array, read_maps
-from pipeline.store.records import SCHEMA_VERSION, STATUSES, likeliest
-from pipeline.store.run import differences
+from pipeline.runs import RunStore
+from pipeline.runs.maps import open_array, read_maps
+from pipeline.runs.records import SCHEMA_VERSION, STATUSES, likeliest
 
 Show = Callable[[int, int], None]
 

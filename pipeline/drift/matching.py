@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
-from pipeline.store import RunStore
+from pipeline.runs import RunStore
 
 _SHOWN = ["image_id", "row", "sha256", "label", "class_name", "crop"]
 

@@ -15,7 +15,7 @@ from pipeline.drift.summary import Statistic
 from pipeline.report.heatmap import legend
 from pipeline.report.summary import DEFINITIONS
 from pipeline.report.templates import render
-from pipeline.tables import TITLES
+from pipeline.tables.aggregate import TITLES
 
 _CLASSES = 20  # of a method, that the page lists
 

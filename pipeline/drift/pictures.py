@@ -15,9 +15,9 @@ from hdm_core import METHODS
 from pipeline.drift.compare import Drift
 from pipeline.report.gallery import NOTES, Tile, draw_photograph, jpeg
 from pipeline.report.heatmap import overlay
-from pipeline.store import RunStore
-from pipeline.store.maps import read_map
-from pipeline.store.storage import Storage
+from pipeline.runs import RunStore
+from pipeline.runs.maps import read_map
+from pipeline.storage.objects import Storage
 
 FOLDER = "drift"  # of the pictures, below report/
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.datasets import Sample
-from pipeline.datasets.contents import Contents
+from pipeline.datasets.checksums import Contents
 from pipeline.plan import Plan
-from pipeline.reexplain.earlier import Earlier
-from pipeline.store.reuse import NOWHERE, Reuse
+from pipeline.reexplain.previous import Earlier
+from pipeline.runs.reuse import NOWHERE, Reuse
 
 
 @dataclass(frozen=True)

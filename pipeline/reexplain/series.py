@@ -6,11 +6,11 @@ import logging
 import re
 from datetime import UTC, datetime
 
-from pipeline.config import RunConfig
+from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError
-from pipeline.store import RunStore
-from pipeline.store.records import SCHEMA_VERSION
-from pipeline.store.storage import Storage
+from pipeline.runs import RunStore
+from pipeline.runs.records import SCHEMA_VERSION
+from pipeline.storage.objects import Storage
 
 _log = logging.getLogger(__name__)
 

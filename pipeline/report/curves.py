@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hdm_core import METHODS
-from pipeline.store import RunStore
-from pipeline.store.records import likeliest
+from pipeline.runs import RunStore
+from pipeline.runs.records import likeliest
 
 _OURS = {"hdm": "#b3261e", "dm": "#e07b00"}  # thick and warm; every other method is thin
 _OTHERS = [f"C{number}" for number in (0, 2, 4, 5, 6, 7, 8, 9)]  # without the warm ones

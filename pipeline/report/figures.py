@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pipeline.report.curves import collect_curves, describe_curves, draw_curves
 from pipeline.report.gallery import Entry, Tile
 from pipeline.report.grids import Grid, comparison, stages
-from pipeline.report.regions import draw_regions
-from pipeline.store import RunStore
+from pipeline.report.ground_truth import draw_regions
+from pipeline.runs import RunStore
 
 
 @dataclass(frozen=True)

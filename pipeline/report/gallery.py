@@ -14,10 +14,10 @@ from PIL import Image
 
 from hdm_core import METHODS
 from pipeline.datasets.images import UnreadableError
+from pipeline.report.crop import read_view
 from pipeline.report.heatmap import overlay
-from pipeline.report.view import read_view
-from pipeline.store import RunStore
-from pipeline.store.maps import STAGES, read_map
+from pipeline.runs import RunStore
+from pipeline.runs.maps import STAGES, read_map
 
 _WORKERS = 8  # images that are drawn at once
 _EMPTY = (225, 228, 232)  # under a heatmap whose photograph is gone

@@ -9,9 +9,9 @@ from pipeline.report.gallery import draw_gallery
 from pipeline.report.heatmap import legend
 from pipeline.report.summary import body, facts, head, problems, settings
 from pipeline.report.templates import render
-from pipeline.store import RunStore
-from pipeline.store.records import likeliest
-from pipeline.tables import TITLES, aggregate
+from pipeline.runs import RunStore
+from pipeline.runs.records import likeliest
+from pipeline.tables.aggregate import TITLES, aggregate
 
 # Where the page leads to the comparison with another run, which may be made after it.
 _LINK = '<p class="small"><a href="drift.html">What changed since another run</a></p>'

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from hdm_core import METHODS, METRICS
 from pipeline.report.gallery import NOTES
-from pipeline.tables import TITLES, best
+from pipeline.tables.aggregate import TITLES, best
 
 DEFINITIONS = {
     "average_drop_80": "share of the class's probability that is lost when only the most important 20% of the pixels are shown",

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from hdm_core.device import Precision
-from pipeline.confidential import refuse_secrets
-from pipeline.config import Count, DatasetConfig, Section, Seed
+from pipeline.config.schema import Count, DatasetConfig, Section, Seed
+from pipeline.redaction import refuse_secrets
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -21,10 +21,10 @@ from torchvision.transforms import v2
 from hdm_core.device import LAYOUT, default_batch, default_precision, in_precision
 from pipeline.errors import RunError
 from pipeline.training.config import TrainConfig
+from pipeline.training.dataset import Pictures, Seen
+from pipeline.training.metrics import scores
 from pipeline.training.network import logits_of, parameter_groups, train_mode, unfreeze
-from pipeline.training.pictures import Pictures, Seen
 from pipeline.training.progress import Epoch, Show
-from pipeline.training.scores import scores
 from pipeline.training.split import TEST, TRAIN, VALIDATION, Item
 
 Weights = dict[str, Tensor]

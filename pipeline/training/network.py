@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hdm_core import Classifier, Preprocess
-from hdm_core.checkpoint import build
 from hdm_core.device import LAYOUT
-from hdm_core.state import read_state
+from hdm_core.sources.checkpoint import build
+from hdm_core.sources.state_dict import read_state
 from pipeline.errors import InputError, one_line
 from pipeline.training.config import NetworkConfig, Recipe, Stage
 

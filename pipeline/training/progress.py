@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipeline.progress import clock
+from pipeline.monitoring.progress import clock
 
 _SECONDS = 20.0  # between two lines within a long epoch
 

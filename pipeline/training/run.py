@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from hdm_core.checkpoint import Card
+from hdm_core.sources.checkpoint import Card
 from pipeline.datasets import list_samples
 from pipeline.training.config import TrainConfig
-from pipeline.training.folder import Folder
-from pipeline.training.job import Job, work
+from pipeline.training.dataset import Pictures
 from pipeline.training.loop import State
 from pipeline.training.network import check_stages, make_network
-from pipeline.training.pictures import Pictures
 from pipeline.training.progress import Show
 from pipeline.training.split import check_classes, divide, split_table
+from pipeline.training.store import Folder
+from pipeline.training.worker import Job, work
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +94,6 @@ def _fit(job: Job, pictures: Pictures, show: Show) -> State:
     workers = every if compute.workers == "auto" else compute.workers
     if workers == 1 and compute.ray_address is None:
         return work(job, pictures, compute.gpus_per_worker, 1, show)
-    from pipeline.training.together import work_together  # Ray Train takes seconds to import
+    from pipeline.training.distributed import work_together  # Ray Train takes seconds to import
 
     return work_together(job, workers, show)

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from hdm_core import Preprocess
-from pipeline.config import DatasetConfig
+from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import KINDS, Masks, Sample, list_samples
 from pipeline.datasets.images import read_picture, read_region
-from tests.pipeline import layouts
-from tests.pipeline.material import refused, save_picture
+from tests.support import dataset_layouts
+from tests.support.plans import refused, save_picture
 
 
 def _folder(root: Path) -> DatasetConfig:
@@ -36,9 +36,9 @@ def _manifest(root: Path) -> DatasetConfig:
 
 MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     "demo": lambda _: DatasetConfig(kind="demo"),
-    "cub": lambda root: DatasetConfig(kind="cub", root=str(layouts.cub(root / "CUB_200_2011", root / "segmentations"))),
-    "palm": lambda root: DatasetConfig(kind="palm", root=str(layouts.palm(root))),
-    "idrid": lambda root: DatasetConfig(kind="idrid", part="segmentation", root=str(layouts.idrid(root))),
+    "cub": lambda root: DatasetConfig(kind="cub", root=str(dataset_layouts.cub(root / "CUB_200_2011", root / "segmentations"))),
+    "palm": lambda root: DatasetConfig(kind="palm", root=str(dataset_layouts.palm(root))),
+    "idrid": lambda root: DatasetConfig(kind="idrid", part="segmentation", root=str(dataset_layouts.idrid(root))),
     "folder": _folder,
     "manifest": _manifest,
 }

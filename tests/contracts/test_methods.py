@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import METHODS, Classifier, Explanation, Method, explain, get_method
-from hdm_core.exported import Exported
-from hdm_core.logits import resolve_targets
+from hdm_core.network.logits import resolve_targets
 from hdm_core.preprocess import Preprocess
 from hdm_core.settings import Settings
-from tests.families import FAMILIES, transformer
-from tests.models import Failing, InterruptionError, Untraceable, assert_unchanged, mixed_state, pictures, smooth, snapshot
+from hdm_core.sources.exported import Exported
+from tests.support.tiny_networks import Failing, InterruptionError, Untraceable, assert_unchanged, mixed_state, pictures, smooth, snapshot
+from tests.support.torchvision_families import FAMILIES, transformer
 
 # A light eta: where sparsity outweighs the consistency everywhere, all pixels sink alike and N stretches their rounding.
 DM = {"sizes": (2, 5), "ratios": (2,), "steps": 4, "learning_rate": 0.1, "eta": 0.02}

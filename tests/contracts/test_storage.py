@@ -18,12 +18,12 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipeline.config import RunConfig
-from pipeline.store import RunStore
-from pipeline.store.maps import axes, create_arrays, encode_shard, layout, read_map
-from pipeline.store.storage import Storage, to_json
-from tests.pipeline.material import configuration, plan_of, refused, results, write_all
-from tests.seaweed import S3
+from pipeline.config.schema import RunConfig
+from pipeline.runs import RunStore
+from pipeline.runs.maps import axes, create_arrays, encode_shard, layout, read_map
+from pipeline.storage.objects import Storage, to_json
+from tests.support.plans import configuration, plan_of, refused, results, write_all
+from tests.support.s3_server import S3
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.flows.conftest import Prefect
-from tests.pipeline.trainings import colours, training
-from tests.small_run import config, files, hdm, photographs
+from tests.support.small_run import config, files, hdm, photographs
+from tests.support.trainings import colours, training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

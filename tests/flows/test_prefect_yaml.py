@@ -11,10 +11,10 @@ import pytest
 import yaml
 from prefect import Flow
 
-from pipeline.loading import presets
+from pipeline.config.load import presets
 from pipeline.training.run import train_presets
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 FILE: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 DEPLOYMENTS: list[dict[str, Any]] = FILE["deployments"]
 

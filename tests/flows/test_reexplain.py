@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.flows.conftest import Prefect
 from tests.flows.test_deployment import run
-from tests.small_run import config, photographs
+from tests.support.small_run import config, photographs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from tests.models import Pair, assert_unchanged, mixed_state, normalised, pictures, smooth, snapshot
+from tests.support.tiny_networks import Pair, assert_unchanged, mixed_state, normalised, pictures, smooth, snapshot
 
 QUICK: dict[str, Any] = {"sizes": (2, 3), "steps": 3}
 

@@ -11,9 +11,9 @@ from torch import Tensor, fx, nn
 
 from hdm_core.classifier import Classifier
 from hdm_core.device import default_batch
-from hdm_core.logits import class_logits, resolve_targets
+from hdm_core.network.logits import class_logits, resolve_targets
 from hdm_core.preprocess import Preprocess
-from tests.models import (
+from tests.support.tiny_networks import (
     Constant,
     InterruptionError,
     Pair,

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import METHODS, Classifier, explain, explain_with, get_method
-from hdm_core.hierarchy import hdm_passes
+from hdm_core.masking.hierarchical import hdm_passes
 from hdm_core.methods import RawMaps
 from hdm_core.settings import DMSettings
-from tests.hdm_core import slow
-from tests.models import Constant, Pair, assert_unchanged, mixed_state, pictures, smooth, snapshot
+from tests.support import reference
+from tests.support.tiny_networks import Constant, Pair, assert_unchanged, mixed_state, pictures, smooth, snapshot
 
 QUICK = {"sizes": (2, 3), "ratios": (2,), "steps": 3, "learning_rate": 0.1, "eta": 2.0, "stages": 2, "mix_steps": 3}
 
@@ -132,7 +132,7 @@ def test_hdm_from_the_front_door_is_the_slow_one(baseline: str, activation: str)
     changes = {"noise": 0.0, **QUICK, "baseline": baseline, "activation": activation, "keep": 0.4, "eta": 0.5}
     settings = get_method("hdm").configure(None, **changes)
     result = explain(Classifier.from_module(network), images, "hdm", targets=targets, **changes)
-    block = slow.Slow(**{field: getattr(settings, field) for field in slow.Slow.__dataclass_fields__ if field != "backdrops"})
+    block = reference.Slow(**{field: getattr(settings, field) for field in reference.Slow.__dataclass_fields__ if field != "backdrops"})
     # A Gaussian of 12 / 20 pixels on 3 pixels, mirrored at the edges without the edge itself.
     ends, middle = torch.tensor(-1 / (2 * 0.6**2)).exp(), 1.0
     kernel = torch.tensor([ends, middle, ends]) / (2 * ends + middle)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hdm_core import Classifier
 from hdm_core.probe import fastest_batch, probe
-from tests.models import Failing, assert_unchanged, smooth, snapshot
+from tests.support.tiny_networks import Failing, assert_unchanged, smooth, snapshot
 
 
 class Small(nn.Module):

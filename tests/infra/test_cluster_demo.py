@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 COMMAND = [sys.executable, "-m", "infra.cluster_demo"]
 
 pytestmark = [

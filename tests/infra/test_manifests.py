@@ -21,10 +21,10 @@ from prefect.server.schemas.actions import WorkPoolCreate
 from prefect.utilities.templating import apply_values, find_placeholders
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from pipeline import telemetry
-from pipeline.loading import load_config
+from pipeline.config.load import load_config
+from pipeline.monitoring import telemetry
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 BIN = Path(sys.executable).parent
 KUBERNETES = "1.37"

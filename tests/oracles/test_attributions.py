@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.attribution import pixel_shares
-from hdm_core.consistency import Passes
-from hdm_core.masks import normalise
+from hdm_core.masking.consistency import Passes
+from hdm_core.masking.ops import normalise
+from hdm_core.methods.attribution import pixel_shares
 from hdm_core.methods.deeplift import deeplift
 from hdm_core.methods.integrated_gradients import integrated_gradients
-from tests.models import pictures, smooth
-from tests.networks import Dense, Residual, seeded
+from tests.support.tiny_networks import pictures, smooth
+from tests.support.tricky_networks import Dense, Residual, seeded
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what captum imports

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.capture import activations_and_logits
-from hdm_core.masks import normalise, upsample
-from tests.families import FAMILIES
-from tests.models import activations_and_gradients, pictures
+from hdm_core.masking.ops import normalise, upsample
+from hdm_core.network.hooks import activations_and_logits
+from tests.support.tiny_networks import activations_and_gradients, pictures
+from tests.support.torchvision_families import FAMILIES
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what they import

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from pipeline.plan import Plan
-from pipeline.store import RunStore
-from tests.pipeline.disturbed import IMAGES, contents, settings, written
-from tests.pipeline.material import configuration, plan_of
-from tests.small_run import hdm, photographs
+from pipeline.runs import RunStore
+from tests.support.fault_runs import IMAGES, contents, settings, written
+from tests.support.plans import configuration, plan_of
+from tests.support.small_run import hdm, photographs
 
 
 @pytest.fixture

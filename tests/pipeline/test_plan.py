@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from hdm_core import Classifier, Preprocess
-from pipeline.classifiers import load_classifier
-from pipeline.config import RunConfig
+from pipeline.classifiers.load import load_classifier
+from pipeline.config.schema import RunConfig
 from pipeline.datasets import Masks
 from pipeline.plan import Plan, make_plan
-from tests.models import smooth
-from tests.pipeline.material import configuration, plan_of, refused
+from tests.support.plans import configuration, plan_of, refused
+from tests.support.tiny_networks import smooth
 
 
 def config_of(folder: Path, images: int = 3, changes: dict[str, Any] | None = None, **keys: Any) -> RunConfig:

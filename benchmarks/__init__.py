@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks NAME`; not part of the installed package."""

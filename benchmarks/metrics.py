@@ -1,0 +1,92 @@
+"""How close the metrics are to the bare forward passes that they need."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.reference import LAYOUTS, bare_forward, filled, now, quartiles
+from hdm_core import Classifier, MetricSettings, evaluate
+from hdm_core.device import default_batch, device_name
+from hdm_core.metrics.evaluate import metric_forwards
+
+
+@dataclass(frozen=True)
+class MetricsResult:
+    """Milliseconds are of one forward pass of one picture.
+
+    Attributes:
+        forwards: that the metrics of all images and maps take.
+        bare_ms: of the folded, frozen network alone, in its best layout and the same batch.
+        metrics_ms: of everything that the metrics take, making the network ready included.
+        efficiency: bare / metrics, the median of the pairs; efficiency_range its quartiles.
+    """
+
+    network: str
+    device: str
+    threads: int
+    protocol: str
+    layout: str
+    batch: int
+    images: int
+    maps: int
+    forwards: int
+    pairs: int
+    bare_ms: float
+    metrics_ms: float
+    efficiency: float
+    efficiency_range: tuple[float, float]
+    torch: str = torch.__version__
+
+    def facts(self) -> dict[str, object]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+def bench_metrics(classifier: Classifier, images: Tensor, maps: int, settings: MetricSettings, pairs: int) -> MetricsResult:
+    """Measures one network on images (B, C, H, W): bare and metrics in turn, so that what slows the machine down slows both.
+
+    Args:
+        maps: of every image, as from so many methods.
+        settings: of the metrics.
+        pairs: how often each is measured.
+    """
+    device = classifier.device
+    batch = default_batch(device)
+    height, width = images.shape[-2:]
+    index = torch.arange(len(images)).repeat_interleave(maps)
+    shown = torch.rand(len(index), height, width, generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros(len(images), dtype=torch.int64)
+    forwards = len(images) * metric_forwards(height, width, settings.protocol, maps)
+    with classifier.folded(images[:1]) as network:
+        seconds = {layout: min(bare_forward(network, filled(images, batch, layout)) for _ in range(2)) for layout in LAYOUTS}
+        layout = min(seconds, key=seconds.__getitem__)
+        ready = filled(images, batch, layout)
+        taken = []
+        for _ in range(pairs):
+            # Half of the bare passes before and half after.
+            before, begin = bare_forward(network, ready), now(device)
+            evaluate(classifier, images, shown, targets, settings=settings, index=index, batch=batch)
+            measured = (now(device) - begin) / forwards
+            taken.append(((before + bare_forward(network, ready)) / 2, measured))
+    bare, ours = (statistics.median(column) for column in zip(*taken, strict=True))
+    low, middle, high = quartiles([bare / ours for bare, ours in taken])
+    return MetricsResult(
+        network=classifier.name,
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        protocol=settings.protocol,
+        layout=layout,
+        batch=batch,
+        images=len(images),
+        maps=maps,
+        forwards=forwards,
+        pairs=pairs,
+        bare_ms=bare * 1e3,
+        metrics_ms=ours * 1e3,
+        efficiency=middle,
+        efficiency_range=(low, high),
+    )

@@ -1,0 +1,1 @@
+"""Quality of settings against the passes that they cost."""

@@ -1,0 +1,45 @@
+"""The maps that `python -m benchmarks pareto` compares, as people see them: a row a photograph, a column a candidate."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+
+from pipeline.report.crop import read_view
+from pipeline.report.heatmap import overlay
+from pipeline.runs import RunStore
+from pipeline.runs.maps import read_map
+
+
+def maps_figure(stores: Mapping[str, RunStore]) -> bytes:
+    """A PNG of the photographs that all runs have in common, each with the runs' maps; a run has one method.
+
+    Args:
+        stores: title -> run.
+    """
+    columns = {title: _maps(store) for title, store in stores.items()}
+    common = [image for image in next(iter(columns.values())) if all(image in maps for maps in columns.values())]
+    figure = Figure(figsize=(1.7 * (1 + len(columns)), 1.8 * len(common)), layout="constrained")
+    axes = figure.subplots(len(common), 1 + len(columns), squeeze=False)
+    for line, (row, image) in enumerate(zip(axes, common, strict=True)):
+        for axis in row:
+            axis.axis("off")
+        for axis, (title, maps) in zip(row[1:], columns.items(), strict=True):
+            store, method, place = maps[image]
+            values = read_map(store.storage.zarr("maps.zarr"), method, place)
+            view = read_view(store.images().slice(place, 1).to_pylist()[0], len(values), {})
+            row[0].imshow(view)
+            axis.imshow(overlay(view, values))
+            if line == 0:
+                axis.set_title(title, fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return buffer.getvalue()
+
+
+def _maps(store: RunStore) -> dict[str, tuple[RunStore, str, int]]:
+    """image_id -> where its map is, for the images that have one."""
+    rows = store.records().select(["image_id", "method", "row", "status"]).to_pylist()
+    return {row["image_id"]: (store, row["method"], row["row"]) for row in rows if row["status"] == "ok"}

@@ -1,0 +1,1 @@
+"""Localisation benchmark on images with planted evidence."""

@@ -1,0 +1,217 @@
+"""What a map takes on storage: a run's own maps, encoded anew in other types, codecs, chunks and shards."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import product
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest, Store
+from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import MemoryStore, WrapperStore
+
+from pipeline.errors import InputError
+from pipeline.runs import RunStore
+from pipeline.runs.maps import form, open_array, read_maps
+from pipeline.runs.store import commit_name
+from pipeline.storage.objects import Storage
+
+Maps = NDArray[Any]
+
+DTYPES = ("float16", "uint8", "float32")
+CODECS: dict[str, dict[str, Any] | None] = {"none": None, "zstd 3": {}} | {
+    f"blosc {name} {level} {shuffle}": {"cname": name, "clevel": level, "shuffle": shuffle}
+    for name, level in (("lz4", 5), ("zstd", 1), ("zstd", 3), ("zstd", 9))
+    for shuffle in ("noshuffle", "shuffle", "bitshuffle")
+}
+LAYOUTS = ((1, 64), (1, 256), (1, 1024), (16, 256), (16, 1024))  # images a chunk, and a shard
+_LOOKS = 20  # single maps that are read
+_NAME = "maps"
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Maps in one type by one codec, a chunk a map.
+
+    Attributes:
+        bytes_by_method: bytes a map; `bytes` is their mean.
+        error: the largest difference from the run's own float16.
+    """
+
+    dtype: str
+    codec: str
+    bytes: float
+    bytes_by_method: dict[str, float]
+    encode_ms: float
+    decode_ms: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Maps in the run's type and codec in one layout on one storage.
+
+    Attributes:
+        encode_mib, put_mib, read_mib: MiB of raw float16 a second, of encoding, of writing what was encoded, and of reading all.
+        one_ms: until one map is there, the array being open; the median.
+        one_requests, one_bytes: what is asked of the storage for it.
+    """
+
+    place: str
+    chunk: int
+    shard: int
+    objects: int
+    encode_mib: float
+    put_mib: float
+    read_mib: float
+    one_ms: float
+    one_requests: float
+    one_bytes: float
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All of it: of so many different maps, which the layouts repeat to have enough."""
+
+    maps: int
+    side: int
+    codecs: tuple[Coded, ...]
+    layouts: tuple[Laid, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """What the command prints."""
+        return asdict(self)
+
+
+def bench_store(run: RunStore, places: Mapping[str, Storage], images: int, maps: int) -> Stored:
+    """Measures a run's maps.
+
+    Args:
+        places: name -> where the layouts are tried, each in a new folder that is removed afterwards.
+        images: of the run, at most.
+        maps: that every layout holds.
+
+    Raises:
+        InputError: if no shard of the run is done.
+    """
+    found = _maps(run, images)
+    pooled = np.concatenate([*found.values()])
+    codecs = [_code(found, dtype, codec) for dtype, codec in product(DTYPES, CODECS)]
+    repeated = np.resize(pooled, (maps, *pooled.shape[1:]))
+    layouts = [_lay(name, place, repeated, chunk, shard) for name, place in places.items() for chunk, shard in LAYOUTS]
+    return Stored(len(pooled), pooled.shape[-1], tuple(codecs), tuple(layouts))
+
+
+def _maps(run: RunStore, images: int) -> dict[str, Maps]:
+    """Method -> maps (N, H, W) of the first images that are done."""
+    rows = [row for index in sorted(run.done()) for row in range(*run.storage.read_json(commit_name(index))["rows"])][:images]
+    if not rows:
+        raise InputError(f"{run.url}: no shard is done yet, so there are no maps to measure")
+    store = run.storage.zarr("maps.zarr")
+    return {method: read_maps(open_array(store, method), np.asarray(rows)) for method in run.info()["config"]["methods"]}
+
+
+def _code(found: dict[str, Maps], dtype: str, codec: str) -> Coded:
+    scale = 255 if dtype == "uint8" else 1
+    sizes, encode, decode, error = {}, 0.0, 0.0, 0.0
+    for method, maps in found.items():
+        exact = maps.astype(np.float32)
+        values = np.rint(scale * exact).astype(dtype) if dtype == "uint8" else maps.astype(dtype)
+        begin = time.process_time()
+        objects = _encode(values, 1, len(maps), dtype=dtype, compressors=_codec(dtype, codec))
+        middle = time.process_time()
+        read = open_array(MemoryStore(objects), _NAME)[:]
+        encode, decode = encode + middle - begin, decode + time.process_time() - middle
+        error = max(error, float(np.abs(np.asarray(read, np.float32) / scale - exact).max()))
+        sizes[method] = sum(len(data) for name, data in objects.items() if "/c/" in name) / len(maps)
+    count = sum(map(len, found.values()))
+    return Coded(dtype, codec, fmean(sizes.values()), sizes, 1e3 * encode / count, 1e3 * decode / count, error)
+
+
+def _codec(dtype: str, codec: str) -> BloscCodec | ZstdCodec | None:
+    options = CODECS[codec]
+    if not options:
+        return None if options is None else ZstdCodec(level=3)
+    return BloscCodec(typesize=np.dtype(dtype).itemsize, **options)
+
+
+def _encode(maps: Maps, chunk: int, shard: int, **changes: Any) -> dict[str, Buffer]:
+    """The objects of an array of maps: name -> bytes."""
+    memory: dict[str, Buffer] = {}
+    chunks = {"chunks": (chunk, *maps.shape[1:])}
+    zarr.open_group(MemoryStore(memory), mode="w", zarr_format=3)
+    array = zarr.create_array(MemoryStore(memory), name=_NAME, **{**form(_NAME, maps.shape, shard), **chunks, **changes})
+    array[:] = maps
+    return memory
+
+
+def _lay(name: str, place: Storage, maps: Maps, chunk: int, shard: int) -> Laid:
+    raw = maps.nbytes / 2**20
+    begin = time.perf_counter()
+    objects = {name: data.to_bytes() for name, data in _encode(maps, chunk, shard).items()}
+    encoded = time.perf_counter()
+    folder = f"bench-store-{uuid.uuid4().hex[:8]}"
+    try:
+        for key, data in objects.items():
+            place.write(f"{folder}/{key}", data)
+        put = time.perf_counter()
+        array = open_array(_Counted(place.zarr(folder)), _NAME)
+        opened = time.perf_counter()
+        same = np.array_equal(np.asarray(array[:]), maps)
+        read = time.perf_counter()
+        if not same:
+            raise RuntimeError(f"{place.url(folder)} does not hold what was written")
+        counted: Any = array.store  # Zarr opens a read-only copy
+        counted.requests = counted.bytes = 0
+        seconds = [_time(array, row) for row in np.linspace(0, len(maps) - 1, _LOOKS, dtype=int)]
+    finally:
+        place.fs.rm(place.path(folder), recursive=True)
+    return Laid(
+        place=name,
+        chunk=chunk,
+        shard=shard,
+        objects=sum("/c/" in key for key in objects),
+        encode_mib=raw / (encoded - begin),
+        put_mib=raw / (put - encoded),
+        read_mib=raw / (read - opened),
+        one_ms=1e3 * median(seconds),
+        one_requests=counted.requests / _LOOKS,
+        one_bytes=counted.bytes / _LOOKS,
+    )
+
+
+def _time(array: zarr.Array[Any], row: int) -> float:
+    begin = time.perf_counter()
+    _ = array[row]
+    return time.perf_counter() - begin
+
+
+class _Counted(WrapperStore[Store]):
+    """A store that counts what is asked of it."""
+
+    requests = 0
+    bytes = 0
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        found = await super().get(key, prototype, byte_range)
+        self._count([found])
+        return found
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        found = await super().get_partial_values(prototype, key_ranges)
+        self._count(found)
+        return found
+
+    def _count(self, found: list[Buffer | None]) -> None:
+        self.requests += len(found)
+        self.bytes += sum(len(data) for data in found if data is not None)

@@ -1,0 +1,72 @@
+"""A worker of `python -m benchmarks pool` whose shards are written and committed as a run's are; only their contents are made up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.sleep_worker import Nap
+from hdm_core import METRICS
+from pipeline.config.schema import RunConfig
+from pipeline.datasets import Sample
+from pipeline.plan import Shard
+from pipeline.runs import RunStore
+from pipeline.runs.leases import Lease
+
+_CURVE = np.linspace(1, 0, 225, dtype=np.float32).tolist()  # as many steps as deletion takes on 224 x 224 pixels
+_CELLS = 28  # of made-up maps
+
+
+class Writer:
+    """Writes maps, records and curves under a lease."""
+
+    def __init__(self, config: RunConfig, side: int) -> None:
+        self._config = config
+        self._store = RunStore.at(config)
+        self._maps = made_up_maps(config.compute.shard_size, side)
+
+    def ready(self) -> str:
+        """As of a worker."""
+        return "none"
+
+    def passes(self) -> int:
+        """As of a worker."""
+        return 0
+
+    def run(self, shard: Shard, samples: Sequence[Sample]) -> Nap:
+        """Does all of a shard but explaining it."""
+        began = time.monotonic()
+        lease = Lease(self._store.storage, shard.index, self._config.compute.lease)
+        if lease.take(None) is not None:
+            raise RuntimeError(f"shard {shard.index} is in other hands")
+        with lease.kept():
+            arrays = {method: self._maps[: len(shard)] for method in self._config.methods}
+            self._store.write_shard(shard, arrays, _records(self._config, shard, samples), _facts(shard), self._config, lease)
+        return Nap.since(began, shard.index, len(shard))
+
+
+def made_up_maps(count: int, side: int) -> NDArray[np.float16]:
+    """Smooth maps (count, side, side) in [0, 1]."""
+    draw = np.random.default_rng(0)
+    coarse = [Image.fromarray(draw.random((_CELLS, _CELLS), dtype=np.float32)) for _ in range(count)]
+    return np.stack([np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.float16) for image in coarse])
+
+
+def _records(config: RunConfig, shard: Shard, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    common: dict[str, Any] = {"run": config.name, "shard": shard.index, "status": "ok", "rank": 0, "region": "none", "passes": 1}
+    common |= {"target": 1, "probability": 0.5, "logit": 1.0, "seconds": 0.1, "seed": 0, "device": "none", **dict.fromkeys(METRICS, 0.5)}
+    common |= {"deletion": _CURVE, "insertion": _CURVE}
+    rows = enumerate(samples, start=shard.start)
+    return [{**common, "row": row, "image_id": sample.image_id, "method": method} for row, sample in rows for method in config.methods]
+
+
+def _facts(shard: Shard) -> list[dict[str, Any]]:
+    return [
+        {"row": row, "sha256": f"{row:064x}", "width": 500, "height": 375, "crop": (62.5, 0.0, 437.5, 375.0)}
+        for row in range(shard.start, shard.stop)
+    ]

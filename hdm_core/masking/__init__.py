@@ -1,0 +1,1 @@
+"""Mask optimisation: the equations of the paper."""

@@ -1,0 +1,1 @@
+"""Sources of classifiers: torchvision, timm, checkpoints, exported programs."""

@@ -1,1 +1,0 @@
-"""Measurements of this project, as ratios to something measured beside it: `hdm bench`."""

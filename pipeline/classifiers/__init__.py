@@ -1,0 +1,1 @@
+"""Classifiers and the classes to explain."""

@@ -1,0 +1,1 @@
+"""Command line: the commands of `hdm`; nothing imports it."""

@@ -1,0 +1,64 @@
+"""One photograph, explained without a run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from PIL import Image
+
+from hdm_core import explain, get_method
+from pipeline.classifiers.load import count_classes, load_classifier, preprocess_of
+from pipeline.config.schema import ClassifierConfig
+from pipeline.datasets import Sample
+from pipeline.datasets.images import UnreadableError, read_picture
+from pipeline.errors import InputError, one_line
+from pipeline.report import overlay
+
+
+def explain_image(
+    image: str, out: str, classifier: ClassifierConfig, *, method: str, preset: str | None, target: int | None
+) -> dict[str, Any]:
+    """Writes the heatmap of one photograph and returns what it shows.
+
+    Raises:
+        InputError: if the photograph, the method, the classifier, the target or the output cannot be used.
+    """
+    try:
+        settings = get_method(method).configure(preset)
+    except ValueError as error:
+        raise InputError(one_line(error)) from None
+    if Path(out).suffix.lower() not in Image.registered_extensions():
+        raise InputError(f"--out {out}: no image format has this suffix; use .png")
+    loaded = load_classifier(classifier, seed=0)
+    count_classes(classifier, loaded)
+    try:
+        photograph = read_picture(Sample(image, image), {}).image
+    except UnreadableError as error:
+        raise InputError(f"{image}: {error}") from None
+    try:
+        result = explain(loaded, loaded.prepare([photograph]), method, preset, target)
+    except ValueError as error:  # a target that the network does not have
+        raise InputError(one_line(error)) from None
+    picture = overlay(preprocess_of(loaded).view(photograph), result.maps[0].numpy())
+    buffer = io.BytesIO()
+    picture.save(buffer, format=Image.registered_extensions()[Path(out).suffix.lower()])
+    try:
+        with fsspec.open(out, "wb") as file:
+            file.write(buffer.getvalue())
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({one_line(error)})") from None
+    explained = int(result.targets[0])
+    return {
+        "image": image,
+        "method": method,
+        "settings": settings.model_dump(mode="json"),
+        "class": loaded.class_name(explained),
+        "target": explained,
+        "probability": round(float(result.logits.softmax(1)[0, explained]), 4),
+        "status": result.status[0],
+        "passes": result.passes,
+        "heatmap": out,
+    }

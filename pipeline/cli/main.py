@@ -1,0 +1,235 @@
+"""The command `hdm`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.logging import RichHandler
+from rich.table import Table
+
+from pipeline.cli.console import counting, err, out, print_facts, print_json
+from pipeline.cli.diff import diff
+from pipeline.cli.execute import BAD_INPUT, FAILED, drive, train_first
+from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, configuration
+from pipeline.cli.reexplain import reexplain
+from pipeline.cli.train import train
+from pipeline.errors import InputError, RunError, one_line
+
+app = typer.Typer(
+    help="Explains every image of a dataset.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+app.command()(train)
+app.command()(reexplain)
+app.command()(diff)
+
+_log = logging.getLogger("pipeline")
+
+
+@app.command()
+def run(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
+    """Explain a dataset; running it again goes on where it was."""
+    from pipeline.execution.driver import plan_run
+
+    chosen = configuration(config, output, root, limit, set_)
+    train_first(chosen)
+    plan, store = plan_run(chosen)
+    drive(plan, store, as_json)
+
+
+@app.command()
+def plan(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
+    """Say what a run would do and take: its workers are started, measure a few passes and leave nothing."""
+    from pipeline.execution.cost import measure_cost
+    from pipeline.monitoring.progress import clock
+    from pipeline.plan import make_plan
+
+    planned = make_plan(configuration(config, output, root, limit, set_))
+    cost = measure_cost(planned)
+    if as_json:
+        print_json({**planned.facts(), **asdict(cost)})
+        return
+    each = ", ".join(f"{method} {n:,}" for method, n in planned.passes_per_image.items())
+    rates = f"{cost.seconds_per_pass * 1e3:.3g} ms a pass, {cost.seconds_per_forward * 1e3:.3g} ms a forward pass"
+    print_facts(
+        {
+            "run": f"{planned.config.output}/{planned.config.name}",
+            "images": f"{len(planned.samples):,} in {len(planned.shards):,} shards of {planned.config.compute.shard_size}",
+            "passes": f"{cost.passes:,} ({each} an image), and {cost.forwards:,} forward passes for the metrics",
+            "maps": f"{planned.bytes / 2**20:,.1f} MiB before compression",
+            "time": f"{clock(cost.seconds)} with {cost.workers} workers on {cost.device} ({rates}, measured)",
+            "work": f"{cost.worker_hours:,.2f} worker-hours",
+            **{f"{gpu}, estimate": f"{hours:,.2f} GPU-hours, from published throughput" for gpu, hours in cost.gpu_hours.items()},
+        }
+    )
+
+
+@app.command()
+def status(run: Run, as_json: Json = False) -> None:
+    """Say how far a run is."""
+    from collections import Counter
+
+    store = _open(run)
+    info, done = store.info(), store.done()
+    statuses = sum((Counter(part["status"].to_pylist()) for part in store.record_parts(["status"])), Counter[str]())
+    facts = {"run": store.url, "images": info["images"], "shards": info["shards"], "shards_done": len(done), "records": dict(statuses)}
+    if as_json:
+        print_json(facts)
+        return
+    state = "done" if len(done) == info["shards"] else "not done; run it again to go on"
+    records = ", ".join(f"{count} {name}" for name, count in sorted(statuses.items())) or "none"
+    print_facts({"run": store.url, "images": info["images"], "shards": f"{len(done)} of {info['shards']} ({state})", "records": records})
+
+
+@app.command()
+def verify(run: Run, as_json: Json = False) -> None:
+    """Read all of a run and compare its checksums; says which shards are damaged."""
+    store = _open(run)
+    verdict = _verify(store)
+    if as_json:
+        print_json({"run": store.url, **asdict(verdict)})
+    else:
+        print_facts({"run": store.url, "shards": verdict.shards, "objects": verdict.objects, "damaged shards": len(verdict.damaged)})
+        for index, wrongs in verdict.damaged.items():
+            err.print(f"shard {index}: {'; '.join(wrongs)}", markup=False)
+    if verdict.damaged:
+        if not as_json:
+            err.print(f"hdm repair {run} does them again", markup=False)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def repair(run: Run, as_json: Json = False) -> None:
+    """Do a run's damaged and missing shards again."""
+    from pipeline.runs.verify import forget
+
+    store = _open(run)
+    verdict = _verify(store)
+    plan, store = _replan(store)
+    forget(store, verdict)
+    _log.info("%d of %d committed shards are damaged", len(verdict.damaged), verdict.shards)
+    drive(plan, store, as_json)
+
+
+@app.command()
+def tables(
+    run: Run,
+    format_: Annotated[Literal["text", "markdown", "latex", "csv"], typer.Option("--format", help="how they are written")] = "text",
+    as_json: Json = False,
+) -> None:
+    """Print the paper's Tables 1, 2 and 3 of a run; of HDM and DM alone, its ablation."""
+    from pipeline.tables import FORMATS, paper_tables, to_rich
+    from pipeline.tables.aggregate import aggregate
+
+    store = _open(run)
+    table = aggregate(store)
+    if as_json:
+        print_json({"run": run, "tables": table.to_pylist()})
+        return
+    laid_out = paper_tables(table, store.info()["name"])
+    out.print(to_rich(laid_out)) if format_ == "text" else sys.stdout.write(FORMATS[format_](laid_out))
+
+
+@app.command()
+def report(
+    run: Run, limit: Annotated[int, typer.Option(min=1, help="at most so many images on the page")] = 24, as_json: Json = False
+) -> None:
+    """Write a run's page of pictures and numbers."""
+    from pipeline.report import write_report
+
+    page = write_report(_open(run), limit)
+    print_json({"report": page}) if as_json else out.print(page, markup=False, soft_wrap=True)
+
+
+@app.command()
+def explain(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a photograph, local or a URL")],
+    method: Annotated[str, typer.Option(help="an id that `hdm methods` lists")] = "hdm",
+    out: Annotated[str, typer.Option(help="where the heatmap goes, .png or .jpg")] = "heatmap.png",
+    preset: Annotated[str | None, typer.Option(help="a preset of the method")] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|YAML", help="a trained folder, or the section of a configuration such as '{source: exported, path: model.pt2}'"
+        ),
+    ] = None,
+    arch: Annotated[str, typer.Option(help="a torchvision classification network")] = "mobilenet_v2",
+    weights: Annotated[str, typer.Option(help="its weights")] = "IMAGENET1K_V1",
+    target: Annotated[int | None, typer.Option(help="the class to explain; the predicted one if not given")] = None,
+    as_json: Json = False,
+) -> None:
+    """Explain one photograph."""
+    from pipeline.cli.explain import explain_image
+    from pipeline.config.load import load_section
+
+    section = load_section(classifier if classifier is not None else {"arch": arch, "weights": weights})
+    facts = explain_image(image, out, section, method=method, preset=preset, target=target)
+    print_json(facts) if as_json else print_facts(facts)
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List the methods and their presets."""
+    from hdm_core import METHODS
+
+    entries = [
+        {"id": m.id, "title": m.title, "presets": list(m.presets), "default": m.default, "source": m.source} for m in METHODS.values()
+    ]
+    if as_json:
+        print_json({"methods": entries})
+        return
+    table = Table("id", "presets", "source", box=None)
+    for method in METHODS.values():
+        table.add_row(method.id, ", ".join(method.presets), method.source)
+    out.print(table)
+
+
+def main() -> None:
+    """Runs the command; a user's mistake becomes one line and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False, show_time=False)])
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), BAD_INPUT)
+    except RunError as error:
+        _fail(f"{error}; run it again to go on where it was", FAILED)
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open(run: str) -> Any:
+    from pipeline.runs import RunStore
+
+    return RunStore.open(run)
+
+
+def _verify(store: Any) -> Any:
+    """Compares a run's checksums, with a bar on a terminal."""
+    from pipeline.runs.verify import verify as compare
+
+    with counting("shards") as show:
+        return compare(store, show)
+
+
+def _replan(store: Any) -> tuple[Any, Any]:
+    """The plan of a run that is there, from its own configuration, wherever the run now lies and whatever its folder is called."""
+    from pipeline.execution.driver import plan_run
+
+    output, _, name = store.url.rpartition("/")
+    config = {**store.info()["config"], "output": output, "name": name}
+    return plan_run(configuration(config, None, None, None, None))
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"hdm: {one_line(Exception(message), 2000)}\n")
+    sys.exit(code)

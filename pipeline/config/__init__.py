@@ -1,0 +1,1 @@
+"""Configuration: schema, loading and its one-line errors."""

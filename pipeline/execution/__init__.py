@@ -1,0 +1,1 @@
+"""Execution on Ray: driver, worker pool, worker, cluster, cost."""

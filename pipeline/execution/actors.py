@@ -1,0 +1,29 @@
+"""How a run's workers are started: the same for the run and for the probe that plans it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from pipeline.execution.cluster import CPU_ENVIRONMENT, Staffing
+from pipeline.execution.pool import PROGRESS
+from pipeline.execution.worker import Worker
+from pipeline.plan import Plan
+
+
+def hire(plan: Plan, staffing: Staffing) -> Callable[[], ActorHandle[Worker]]:
+    """A function that starts one worker of a run on the connected cluster."""
+    shared = ray.put(plan.config)
+    actor = ray.remote(concurrency_groups={PROGRESS: 1})(Worker)  # type: ignore[call-overload]
+    options: dict[str, Any] = {"num_cpus": staffing.cpus, "num_gpus": staffing.gpus, "max_restarts": 0, "max_task_retries": 0}
+    if staffing.gpus == 0:
+        options["runtime_env"] = {"env_vars": CPU_ENVIRONMENT}
+
+    def spawn() -> ActorHandle[Worker]:
+        handle: ActorHandle[Worker] = actor.options(**options).remote(shared, plan.fingerprint)
+        return handle
+
+    return spawn

@@ -1,0 +1,123 @@
+"""The Ray cluster a run computes on, and what a worker asks of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import ray
+from ray._private import ray_constants
+
+import hdm_core
+import pipeline
+from pipeline.config.schema import ComputeConfig
+from pipeline.errors import InputError, one_line
+
+# A pass on the CPU allocates and frees tensors of many megabytes. glibc would hand each back to the kernel and take it
+# again page by page, which costs a quarter of the time; with these a worker keeps what it has.
+CPU_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
+
+_HINT = "; one with a token needs RAY_AUTH_MODE=token and its ~/.ray/auth_token here, too"
+
+
+def run_as_a_worker() -> None:
+    """Starts this command once more with the environment that a run's workers have: it must be there before Python is."""
+    if any(os.environ.get(name) != value for name, value in CPU_ENVIRONMENT.items()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | CPU_ENVIRONMENT)  # noqa: S606 - ourselves
+
+
+@dataclass(frozen=True)
+class Staffing:
+    """How many workers, what each asks Ray for, and what the user should know of it."""
+
+    workers: int
+    cpus: float
+    gpus: float
+    note: str
+
+
+@contextmanager
+def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
+    """Joins the cluster at an address, or starts Ray on this machine; a Ray that is connected already is used and left on.
+
+    Args:
+        cpus: that a Ray which is started here has in its books; None counts them.
+
+    Raises:
+        InputError: if there is no cluster at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Today's default warns that it will change; a worker without a GPU must not see one.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if address is None:
+            with _on_loopback():
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            _knock(address)
+            # The workers run the driver's own code, whatever is installed on their nodes: a few hundred kB, sent once a node.
+            code = {"py_modules": [str(Path(package.__path__[0])) for package in (hdm_core, pipeline)], "excludes": ["__pycache__"]}
+            ray.init(address=address, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"compute.ray_address {address}: no Ray cluster answers ({one_line(error)}){_HINT}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started meanwhile listens on the loopback interface only.
+
+    Ray does so of itself on systems where it knows no clusters, but has no option for it: it takes 127.0.0.1 for the machine's address.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _knock(address: str) -> None:
+    """Connects to HOST:PORT once: Ray itself would go on trying a wrong address for many minutes.
+
+    Raises:
+        OSError: if nobody listens there.
+    """
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname is not None and place.port is not None:
+        socket.create_connection((place.hostname, place.port), timeout=10).close()
+
+
+def staff(compute: ComputeConfig, resources: dict[str, float], shards: int) -> Staffing:
+    """Divides a cluster's resources (Ray's names and amounts) among workers.
+
+    Raises:
+        InputError: if a worker asks for more than the cluster has.
+    """
+    gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
+    share = compute.gpus_per_worker
+    if share > 0 and gpus > 0:
+        if share > gpus:
+            raise InputError(f"compute.gpus_per_worker is {share:g}, but the cluster has {gpus:g} GPUs; ask for less")
+        # Ray places no worker across two GPUs: a share is taken of each by itself.
+        most = int(gpus // share) if share >= 1 else int(gpus) * int(1 / share + 1e-9)
+        workers = min(most if compute.workers == "auto" else compute.workers, shards)
+        return Staffing(workers, 0, share, f"{workers} workers with {share:g} GPU each")
+    if compute.threads > cpus:
+        raise InputError(f"compute.threads is {compute.threads}, but the cluster has {cpus:g} CPUs; ask for less")
+    workers = min(int(cpus // compute.threads) if compute.workers == "auto" else compute.workers, shards)
+    why = "" if share == 0 else f"; the cluster has no GPU, so gpus_per_worker {share:g} does not apply"
+    return Staffing(workers, compute.threads, 0, f"{workers} workers on the CPU with {compute.threads} thread each{why}")

@@ -1,0 +1,1 @@
+"""Explanation and measurement of one shard, without Ray."""

@@ -1,0 +1,1 @@
+"""Progress, Prometheus metrics and worker logs."""

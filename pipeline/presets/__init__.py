@@ -1,1 +1,0 @@
-"""What `hdm run` finds by name."""

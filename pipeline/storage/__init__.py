@@ -1,0 +1,1 @@
+"""Objects below a URL, with retries; nothing here knows of runs."""

@@ -1,0 +1,6 @@
+"""The paper's tables of a run: what they hold, and how they are written."""
+
+from pipeline.tables.formats import FORMATS, to_rich
+from pipeline.tables.paper import paper_tables
+
+__all__ = ["FORMATS", "paper_tables", "to_rich"]

@@ -1,0 +1,167 @@
+"""Tables 1, 2 and 3 of the paper and its ablation: which metrics, which rows, which order, how many digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hdm_core import METHODS, METRICS
+from pipeline.tables.aggregate import best
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as the paper prints it.
+
+    Attributes:
+        group: the upper head, which neighbours may share.
+        under: the lower head, or nothing; {dataset} stands for the run's name.
+        percent: whether it is printed in per cent.
+    """
+
+    metric: str
+    group: str
+    under: str = ""
+    percent: bool = True
+    digits: int = 1
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A table of the paper.
+
+    Attributes:
+        stub: the heads above the methods' names; the lower one may be empty.
+        left_out: methods that the paper does not compare in it.
+    """
+
+    title: str
+    caption: str
+    stub: tuple[str, str]
+    columns: tuple[Column, ...]
+    left_out: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method's mean of a metric as a fraction, with half of its 95% interval; and the same as the paper prints it."""
+
+    mean: float | None
+    ci95: float | None
+    n: int
+    best: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper with a run's numbers, ready to be written; no text in it is escaped, each is one printable line.
+
+    Attributes:
+        groups: the upper heads, and how many columns each spans.
+        unders: the lower heads, one a column; empty where the table has none.
+        rows: a method's title and its cells.
+    """
+
+    title: str
+    caption: str
+    stub: tuple[str, str]
+    groups: Sequence[tuple[str, int]]
+    unders: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+    notes: Sequence[str]
+
+    @property
+    def head_lines(self) -> list[list[str]]:
+        """The head's one or two lines, with the stub and a text for every column."""
+        upper = [self.stub[0], *(group for group, span in self.groups for _ in range(span))]
+        return [upper, [self.stub[1], *self.unders]] if self.unders else [upper]
+
+    @property
+    def heads(self) -> list[str]:
+        """Every column's head in one line."""
+        return [" ".join(filter(None, texts)) for texts in zip(*self.head_lines, strict=True)][1:]
+
+
+_RECOGNITION = (
+    Column("average_drop_80", "Average Drop", "80%"),
+    Column("average_drop_70", "Average Drop", "70%"),
+    Column("increase_80", "Average Increase", "80%"),
+    Column("increase_70", "Average Increase", "70%"),
+)
+_CURVES = (
+    Column("deletion_auc", "Deletion Score", percent=False, digits=4),
+    Column("insertion_auc", "Insertion Score", percent=False, digits=4),
+)
+_PROPORTION = (Column("proportion", "Proportion", "{dataset}", digits=2),)
+
+PAPER = (
+    Spec("Table 1", "Average drop (lower is better) and average increase (higher is better)", ("Evaluation", "Percentile"), _RECOGNITION),
+    Spec(
+        "Table 2",
+        "Deletion (lower is better) and insertion (higher is better) scores",
+        ("Evaluation", ""),
+        _CURVES,
+        frozenset({"gradient", "deeplift", "integrated_gradients", "rise"}),
+    ),
+    Spec("Table 3", "Proportion of each map's energy inside the ground truth", ("Evaluation", "Dataset"), _PROPORTION),
+)
+
+# Section 4.7 reads the rows of DM and HDM across the three tables.
+ABLATION = Spec("Ablation", "DM alone and HDM, its hierarchy", ("Evaluation", ""), (*_RECOGNITION, *_CURVES, *_PROPORTION))
+
+
+def paper_tables(table: pa.Table, name: str) -> list[PaperTable]:
+    """The paper's tables with the methods of a run, in the registry's order; of HDM and DM alone it is the ablation of Section 4.7.
+
+    Args:
+        table: tables.parquet.
+        name: the run's, under which Table 3 has its dataset.
+    """
+    methods = set(table["method"].to_pylist())
+    dataset = "".join(letter if letter.isprintable() else " " for letter in name)
+    return [_fill(spec, table, dataset) for spec in ((ABLATION,) if methods == {"hdm", "dm"} else PAPER)]
+
+
+def _fill(spec: Spec, table: pa.Table, dataset: str) -> PaperTable:
+    shown = table.filter(pc.invert(pc.is_in(table["method"], value_set=pa.array(sorted(spec.left_out), pa.string()))))
+    values = {(row["method"], row["metric"]): row for row in shown.to_pylist()}
+    methods = [method for method in METHODS if (method, spec.columns[0].metric) in values]
+    winners = best(shown) if len(methods) > 1 else set()
+    cells = {method: [_cell(column, values[method, column.metric], winners) for column in spec.columns] for method in methods}
+    missing = [METHODS[method].title for method in METHODS if method in spec.left_out and method in table["method"].to_pylist()]
+    counts = [
+        f"{METHODS[method].title}: {row['n_flat']} flat, {row['n_failed']} failed"
+        for method in methods
+        if (row := values[method, spec.columns[0].metric])["n_flat"] or row["n_failed"]
+    ]
+    notes = [f"Mean ± half of the 95% interval, {_images(cells)}", *counts]
+    if missing:
+        notes.append(f"Left out, as in the paper: {', '.join(missing)}")
+    groups: dict[str, int] = {}
+    for column in spec.columns:
+        head = f"{column.group} {'↓' if METRICS[column.metric] else '↑'}"
+        groups[head] = groups.get(head, 0) + 1
+    unders = [column.under.format(dataset=dataset) for column in spec.columns]
+    rows = [(METHODS[method].title, cells[method]) for method in methods]
+    return PaperTable(spec.title, spec.caption, spec.stub, list(groups.items()), unders if any(unders) else [], rows, notes)
+
+
+def _cell(column: Column, row: dict[str, Any], winners: set[tuple[str, str]]) -> Cell:
+    mean, ci95 = row["mean"], row["ci95"]
+    if mean is None or math.isnan(mean):
+        return Cell(None, None, row["n"], False, "-")
+    factor, sign = (100, "%") if column.percent else (1, "")
+    spread = "" if ci95 is None else f" ± {factor * ci95:.{column.digits}f}"
+    text = f"{factor * mean:.{column.digits}f}{sign}{spread}"
+    return Cell(mean, ci95, row["n"], (row["method"], row["metric"]) in winners, text)
+
+
+def _images(cells: dict[str, list[Cell]]) -> str:
+    counts = sorted({cell.n for row in cells.values() for cell in row})
+    return f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "") if counts else "n = 0"

@@ -1,0 +1,25 @@
+"""A run whose classifier is not trained yet: which training comes first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hdm_core.sources.checkpoint import CARD
+from pipeline.config.load import load
+from pipeline.config.schema import RunConfig
+from pipeline.training.config import TrainConfig
+from pipeline.training.run import train_presets
+
+
+def training_before(config: RunConfig) -> TrainConfig | None:
+    """The training that makes a run's classifier, on the run's own dataset; None if the classifier is there or no training is named.
+
+    Raises:
+        InputError: if there is no such training, or it is not valid.
+    """
+    section = config.classifier
+    if section.train is None or section.path is None or (Path(section.path) / CARD).is_file():
+        return None
+    place = Path(section.path)
+    changes = {"name": place.name, "output": str(place.parent), "dataset.root": config.dataset.root, "storage": config.storage}
+    return load(section.train, changes, TrainConfig, train_presets())

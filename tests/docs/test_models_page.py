@@ -1,0 +1,182 @@
+"""docs/models.md: every block that a user copies does what the page says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+import torchvision
+import yaml
+from PIL import Image
+from torch import nn
+
+from hdm_core import Classifier, Preprocess
+from hdm_core.sources.checkpoint import Card, save_checkpoint
+from pipeline.classifiers.load import load_classifier
+from pipeline.cli.explain import explain_image
+from pipeline.cli.main import main
+from pipeline.config.load import load_section
+from pipeline.config.schema import ClassifierConfig
+from pipeline.plan import make_plan
+from tests.support.paths import ROOT
+from tests.support.plans import configuration, refused, save_picture
+
+BLOCKS = re.findall(r"```(yaml|python)\n(.*?)```", (ROOT / "docs/models.md").read_text(), re.DOTALL)
+YAML = [yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml"]
+CLASSIFIERS = [block["classifier"] for block in YAML if "classifier" in block]
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+NAMES = ("crow", "owl", "wren")
+FACTORY = "import torchvision\n\ndef make(classes):\n    return torchvision.models.squeezenet1_1(num_classes=classes)\n"
+BROKEN = "def fails():\n    raise RuntimeError('no\\nweights')\n\ndef text():\n    return 'a network'\n"
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return torchvision.models.mobilenet_v2(num_classes=len(NAMES)).eval()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, network: nn.Module) -> Path:
+    """A folder with the files that the page names."""
+    folder = tmp_path_factory.mktemp("page")
+    save_checkpoint(network, Card(arch="mobilenet_v2", classes=NAMES), folder / "models/birds")
+    torch.save({"state_dict": network.state_dict()}, folder / "birds.pth")
+    (folder / "birds.txt").write_text("\n".join(NAMES))
+    (folder / "my_models.py").write_text(FACTORY + BROKEN)
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    torch.export.save(torch.export.export(network, (torch.rand(2, 3, 224, 224),), dynamic_shapes=shapes), folder / "model.pt2")
+    save_picture(folder / "photo.png", 300, 260)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+    monkeypatch.delitem(sys.modules, "my_models", raising=False)
+
+
+def needs(source: str, place: Path) -> None:
+    if source == "timm":
+        timm = pytest.importorskip("timm", reason="the extra timm is not installed")
+        if not (place / "birds_vit.pth").exists():
+            torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=len(NAMES)).state_dict(), place / "birds_vit.pth")
+
+
+def check(classifier: Classifier, classes: tuple[str, ...] | None) -> None:
+    images = classifier.prepare([Image.open("photo.png")])
+    assert images.shape == (1, 3, 224, 224)
+    with classifier.frozen() as module, torch.no_grad():
+        logits = module(images)
+    assert classifier.class_names is not None
+    assert logits.shape == (1, len(classifier.class_names))
+    assert classes in (None, classifier.class_names)
+
+
+def test_the_page_has_every_source() -> None:
+    sources = get_args(ClassifierConfig.model_fields["source"].annotation)
+    assert {section["source"] for section in CLASSIFIERS} == set(sources)
+    assert len(CLASSIFIERS) == len(PYTHON)
+
+
+@pytest.mark.parametrize("section", CLASSIFIERS, ids=lambda section: f"{section['source']} {section.get('path', '')}")
+def test_a_section_is_loaded(section: dict[str, Any], place: Path) -> None:
+    needs(section["source"], place)
+    config = configuration(classifier=section).classifier
+    assert config == load_section(yaml.safe_dump(section))
+    classifier = load_classifier(config, 0)
+    check(classifier, None if section["source"] == "torchvision" else NAMES)
+    if "mean" in section:
+        assert classifier.preprocess == Preprocess(232, 224, (0.5,) * 3, (0.5,) * 3, torchvision.transforms.InterpolationMode.BICUBIC)
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=lambda code: re.search(r"from_\w+", code).group())
+def test_a_block_of_python_runs(code: str, place: Path, network: nn.Module) -> None:
+    needs("timm" if "timm" in code else "", place)
+    names: dict[str, Any] = {"model": network}
+    exec(code, names)
+    check(names["classifier"], None if "torchvision(" in code else NAMES)
+
+
+def test_the_targets_are_those_of_a_configuration() -> None:
+    targets = [block["target"] for block in YAML if "target" in block]
+    assert targets == ["predicted", "label", 2, {"top": 3}]
+    assert [configuration(target=target).ranks for target in targets] == [1, 1, 1, 3]
+
+
+# The command
+
+
+@pytest.mark.parametrize("classifier", ["models/birds", "{source: exported, path: model.pt2, classes: birds.txt}"])
+def test_explain_takes_any_classifier(classifier: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["hdm", "explain", "photo.png", "--classifier", classifier, "--method", "gradient", "--out", "map.png", "--json"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    facts = yaml.safe_load(capsys.readouterr().out)
+    assert facts["class"] in NAMES
+    assert facts["status"] == "ok"
+    with Image.open("map.png") as picture:
+        assert picture.size == (224, 224)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("{source: exported", "classifier: no valid YAML"),
+        ("{source: exported}", "classifier.path is missing"),
+        ("{source: timm, arch: x, colour: red}", "classifier: colour: unknown key"),
+        ("nowhere/birds", "classifier: nowhere/birds cannot be had"),
+        ("{source: exported, path: nowhere.pt2}", "classifier: nowhere.pt2 cannot be had"),
+        ("{source: import, factory: make}", "factory: string should match pattern"),
+        (
+            "{source: import, factory: 'nothing:make'}",
+            "classifier: nothing:make cannot be imported (No module named 'nothing'); every worker",
+        ),
+        ("{source: import, factory: 'my_models:nothing'}", "classifier: my_models:nothing cannot be imported"),
+        ("{source: import, factory: 'my_models:fails'}", "classifier: my_models:fails failed (RuntimeError: no weights)"),
+        ("{source: import, factory: 'my_models:make'}", "classifier: my_models:make failed (TypeError: "),
+        ("{source: import, factory: 'my_models:text'}", "classifier: my_models:text gave a str, and should give a torch.nn.Module"),
+        (
+            "{source: checkpoint, path: birds.pth, arch: resnet18, classes: 3}",
+            "does not hold the weights of resnet18 with 3 classes: missing",
+        ),
+        ("{source: checkpoint, path: birds.pth, arch: mobilenet_v2, classes: no.txt}", "classifier.classes: [Errno 2]"),
+    ],
+)
+def test_a_classifier_that_cannot_be_had_is_refused_in_one_line(section: str, words: str) -> None:
+    assert words in refused(lambda: load_classifier(load_section(section), 0))
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        (
+            "{source: exported, path: model.pt2, crop: 192}",
+            "model.pt2 does not take images of 192 x 192 (Guard failed: x.size()[2] == 224)",
+        ),
+        ("{source: exported, path: model.pt2, classes: [crow, owl]}", "model.pt2 answers with 3 classes, and 2 are named"),
+        ("{source: exported, path: model.pt2, classes: 4}", "model.pt2 answers with 3 classes, and 4 are named"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_in_one_line(section: str, words: str) -> None:
+    loaded = load_section(section)
+    assert words in refused(lambda: explain_image("photo.png", "map.png", loaded, method="gradient", preset=None, target=None))
+
+
+def test_methods_that_need_layers_are_refused_before_a_run_starts(place: Path) -> None:
+    section = {"source": "exported", "path": "model.pt2"}
+    dataset = {"kind": "folder", "root": str(place)}
+    config = configuration(dataset=dataset, classifier=section, methods=["gradient", "grad_cam", "hdm", "full_grad"])
+    assert refused(lambda: make_plan(config)).startswith("grad_cam, full_grad: an exported program has no layers")
+
+
+def test_what_an_imported_function_draws_comes_from_the_seed() -> None:
+    config = load_section("{source: import, factory: 'my_models:make', arguments: {classes: 3}}")
+    one, again, other = (load_classifier(config, seed).fingerprint() for seed in (1, 1, 2))
+    assert one == again != other

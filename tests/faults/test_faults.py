@@ -1,0 +1,237 @@
+"""Faults that are injected for real; the run that goes through them ends with the bytes of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from pipeline.config.load import load_config
+from pipeline.errors import RunError
+from pipeline.execution.driver import Outcome, plan_run
+from pipeline.runs import RunStore
+from pipeline.runs.verify import verify
+from tests.support.fault_runs import IMAGES, SHARDS, Once, at_work, contents, driver, explained, settings, until, written
+from tests.support.paths import ROOT
+from tests.support.s3_proxy import Fault, Proxy
+from tests.support.s3_server import S3, serve
+from tests.support.small_run import hdm
+
+pytestmark = pytest.mark.slow
+
+FAST_CLOCK = ROOT / "tests" / "support" / "fast_clock"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_workers(s3_server: S3) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)  # workers have the environment in which their node was started
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def own_s3() -> Iterator[S3]:
+    """A server that may be killed."""
+    with serve() as server:
+        yield server.folder()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+def test_a_worker_that_is_killed_hangs_or_is_asked_to_go(folder: Path, undisturbed: dict[str, Any], sent: signal.Signals) -> None:
+    fault = Once(lambda process: os.kill(process, sent))
+    # What is stopped is waited for as long as `stall`; what is asked to go does not count as a failure of its shard.
+    compute = {signal.SIGKILL: {}, signal.SIGSTOP: {"stall": 15.0}, signal.SIGTERM: {"attempts": 1}}[sent]
+    outcome, store = explained(settings(folder, f"worker-{sent.name}", compute=compute), fault)
+    assert fault.done, "the fault must come while there is work"
+    assert not outcome.set_aside
+    assert contents(store) == undisturbed
+    assert not verify(store).damaged
+
+
+def test_a_worker_that_is_asked_to_go_gives_its_lease_back(folder: Path, undisturbed: dict[str, Any]) -> None:
+    """The driver of the worker that goes stands still, so that only another one can take the shard, and its lease would last long."""
+    lease = 240.0
+    file = written(folder, "spot", compute={"workers": 1, "lease": lease})
+    configuration = load_config(str(file))
+    with driver(file) as first:
+        store = RunStore.at(configuration)
+        (process,) = until(lambda: at_work(store))
+        os.kill(first.pid, signal.SIGSTOP)
+        os.kill(process, signal.SIGTERM)
+        begin = time.monotonic()
+        until(lambda: not at_work(store), 20)
+        os.kill(process, 0)  # it is still there: that its process is gone is not how the others know
+        explained(configuration)
+        assert time.monotonic() - begin < lease
+        os.kill(first.pid, signal.SIGCONT)
+        assert first.wait(lease) == 0
+    assert contents(store) == undisturbed
+
+
+def test_a_clock_two_minutes_off(folder: Path, undisturbed: dict[str, Any]) -> None:
+    """By the fast clock, all leases that the other driver's workers hold have ended a minute ago and more."""
+    file = written(folder, "clock", compute={"workers": 1, "lease": 40.0})
+    configuration = load_config(str(file))
+    first_holders: dict[str, str] = {}
+
+    with driver(file, PYTHONPATH=os.pathsep.join([str(FAST_CLOCK), *sys.path])) as fast:
+        store = RunStore.at(configuration)
+        (process,) = until(lambda: at_work(store))
+        os.kill(process, signal.SIGSTOP)  # until the other has begun, so that both work
+
+        def watch(store: RunStore) -> None:
+            for name in store.storage.names("leases"):
+                if holder := store.storage.read_json(f"leases/{name}")["holder"]:
+                    first_holders.setdefault(name, holder)
+            if set(at_work(store)) - {process}:
+                os.kill(process, signal.SIGCONT)
+
+        (lease,) = (store.storage.read_json(f"leases/{name}") for name in store.storage.names("leases"))
+        assert datetime.fromisoformat(lease["until"]) - datetime.now(UTC) > timedelta(seconds=110), "its clock must be fast"
+        explained(configuration, watch)
+        assert fast.wait(120) == 0
+    assert contents(store) == undisturbed
+    committed = {name: store.storage.read_json(f"commits/{name}")["holder"] for name in store.storage.names("commits")}
+    assert len({holder.split(" ")[1] for holder in committed.values()}) == 2, "both must have worked"
+    assert {name: committed[name] for name in first_holders} == first_holders, "no lease was taken from a worker that was alive"
+
+
+def test_a_shard_that_kills_its_worker_every_time(folder: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classifier of the run kills its process when it sees one of the images."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the workers import the network's factory from this module's package
+    picture = next((folder / "photographs").rglob("003.png"))
+    armed = folder / "armed"
+    armed.touch()
+    arguments = {"picture": str(picture), "armed": str(armed)}
+    classifier = {"source": "import", "factory": "tests.support.crashing_network:network", "arguments": arguments, "resize": 72, "crop": 64}
+    file = written(folder, "deadly", classifier=classifier)
+    done = hdm("run", file)
+    assert done.returncode == 3, done.stderr
+    assert re.search(r"shard \d \(rows \d-\d\) was set aside: .+", done.stderr)
+    assert "2 images could not be explained" in done.stderr
+    assert len(RunStore.at(load_config(str(file))).done()) == SHARDS - 1
+    armed.unlink()
+    outcome, store = explained(load_config(str(file)))
+    assert (outcome.resumed, outcome.statuses) == (SHARDS - 1, {"ok": IMAGES})
+    assert contents(store) == undisturbed
+
+
+def test_two_drivers_share_a_run(folder: Path, undisturbed: dict[str, Any]) -> None:
+    configuration = settings(folder, "shared", compute={"workers": 1})
+    outcomes: list[Outcome] = []
+    threads = [threading.Thread(target=lambda: outcomes.append(explained(configuration)[0])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [outcome.statuses for outcome in outcomes] == [{"ok": IMAGES}] * 2
+    store = RunStore.at(configuration)
+    assert contents(store) == undisturbed
+    holders = {store.storage.read_json(f"commits/{index:06d}.json")["holder"].split(" ")[1] for index in range(SHARDS)}
+    assert len(holders) == 2, "both must have worked"
+
+
+def test_a_run_on_s3_has_the_bytes_of_one_on_a_disk(folder: Path, undisturbed: dict[str, Any], s3: S3) -> None:
+    _, store = explained(settings(folder, "s3", output=s3.url, storage=s3.storage))
+    assert contents(store) == undisturbed
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_s3_that_fails_now_and_then(folder: Path, undisturbed: dict[str, Any], s3: S3, fault: Fault) -> None:
+    every = 40 if fault is Fault.STALL else 5  # each costs as long as a client waits
+    with Proxy(s3.storage["endpoint_url"], fault, every) as proxy:
+        storage = {**s3.storage, "endpoint_url": proxy.url, "config_kwargs": {"read_timeout": 4}}
+        _, store = explained(settings(folder, f"s3-{fault.name}", output=s3.url, storage=storage))
+        assert proxy.injected >= (2 if fault is Fault.STALL else 10)
+    there = RunStore.open(store.url, s3.storage)
+    assert contents(there) == undisturbed
+    assert not verify(there).damaged
+
+
+def test_s3_that_is_away_for_a_while(folder: Path, undisturbed: dict[str, Any], s3: S3) -> None:
+    """The server's process is not killed, but nobody answers at its address: for the run that is the same."""
+    with Proxy(s3.storage["endpoint_url"], None) as proxy:
+        gone = Once(lambda process: threading.Thread(target=proxy.away, args=(15.0,)).start())
+        storage = {**s3.storage, "endpoint_url": proxy.url}
+        _, store = explained(settings(folder, "s3-away", output=s3.url, storage=storage), gone)
+        assert gone.done
+    assert contents(RunStore.open(store.url, s3.storage)) == undisturbed
+
+
+def test_s3_whose_server_is_killed_and_comes_back(folder: Path, undisturbed: dict[str, Any], own_s3: S3) -> None:
+    def crash() -> None:
+        own_s3.server.kill()
+        time.sleep(20)
+        own_s3.server.start()
+
+    outage = threading.Thread(target=crash)
+    killed = Once(lambda process: outage.start())
+    own_s3.upload(folder / "photographs")
+    places = {"dataset": {"kind": "folder", "root": own_s3.url}, "output": own_s3.folder().url, "storage": own_s3.storage}
+    outcome, store = explained(settings(folder, "s3-killed", **places), killed)
+    assert killed.done
+    outage.join()
+    assert not outcome.set_aside
+    assert contents(store) == undisturbed
+    assert not verify(store).damaged
+
+
+def test_s3_whose_server_does_not_come_back(folder: Path, undisturbed: dict[str, Any], own_s3: S3) -> None:
+    place = own_s3.folder()
+    configuration = settings(folder, "s3-gone", output=place.url, storage=place.storage, compute={"patience": 5.0})
+    with pytest.raises(RunError, match="has not answered for 5 seconds") as stopped:
+        explained(configuration, Once(lambda process: own_s3.server.kill()))
+    assert "\n" not in str(stopped.value)
+    own_s3.server.start()
+    _, store = explained(configuration)
+    assert contents(store) == undisturbed
+
+
+def test_what_was_damaged_is_repaired(folder: Path, undisturbed: dict[str, Any]) -> None:
+    _, store = explained(settings(folder, "damaged"))
+    moved = Path(store.url).with_name("elsewhere")
+    Path(store.url).rename(moved)
+    (moved / "maps.zarr/hdm/c/1/0/0").write_bytes(b"")
+    (moved / "records/part-000003.parquet").unlink()
+    done = hdm("repair", moved)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 4 committed shards are damaged" in done.stderr
+    assert contents(RunStore.open(str(moved))) == undisturbed
+    assert not Path(store.url).exists(), "the run is where it was moved to"
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_the_next_goes_on(folder: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        configuration = settings(folder, "full", output=str(disk))
+        ballast = disk / "ballast"
+        plan_run(configuration)
+        room = shutil.disk_usage(disk).free
+        ballast.write_bytes(bytes(room - 12_000))
+        with pytest.raises(RunError, match="the storage is full"):
+            explained(configuration)
+        ballast.unlink()
+        outcome, store = explained(configuration)
+        assert outcome.statuses == {"ok": IMAGES}
+        assert contents(store) == undisturbed
+        assert not list(disk.rglob("*.tmp")), "what was half written is gone"
+    finally:
+        subprocess.run(["umount", disk], check=True)

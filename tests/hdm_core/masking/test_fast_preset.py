@@ -1,0 +1,82 @@
+"""What `fast` adds to the paper: a loss without a scale, backdrops, and a term for what is left."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hdm_core import Classifier, explain
+from hdm_core.masking.consistency import Consistency, Passes
+from tests.support.tiny_networks import Constant, pictures, smooth
+
+FAST = {"sizes": (3, 5), "steps": 8}
+TARGETS = [1, 0, 2]
+
+
+class Scaled(nn.Module):
+    """Another unit for the logits: what a temperature, or a bias that all classes share, makes of a network."""
+
+    def __init__(self, factor: float, shift: float = 0.0) -> None:
+        super().__init__()
+        self.network, self.factor, self.shift = smooth(), factor, shift
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.factor * self.network(images) + self.shift
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(1e-2, 0.0), (1e2, 0.0), (1.0, 30.0), (1e-3, -1.0)])
+def test_the_scale_of_the_logits_does_not_matter(factor: float, shift: float) -> None:
+    images = pictures(3).double()
+    expected = explain(Classifier.from_module(smooth().double()), images, targets=TARGETS, **FAST)
+    found = explain(Classifier.from_module(Scaled(factor, shift).double()), images, targets=TARGETS, **FAST)
+    assert found.status == ["ok"] * 3
+    torch.testing.assert_close(found.maps, expected.maps, rtol=0, atol=1e-3)
+
+
+def test_the_papers_loss_gives_up_on_small_logits() -> None:
+    paper = {**FAST, "relative": False, "eta": 100.0, "noise": 0.0}
+    found = explain(Classifier.from_module(Scaled(1e-2)), pictures(3), targets=TARGETS, **paper)
+    assert found.status == ["flat"] * 3
+
+
+def test_an_answer_that_never_changes_has_a_flat_map() -> None:
+    assert explain(Classifier.from_module(Constant()), pictures(2), **FAST).status == ["flat", "flat"]
+
+
+def loss(noise: float, images: Tensor) -> Consistency:
+    return Consistency(smooth(), images, torch.tensor([1, 0]), torch.zeros(1, 3, 1, 1), "logit", 8, Passes(), True, noise)
+
+
+def test_backdrops_are_drawn_anew_in_every_step_and_the_same_in_every_run() -> None:
+    state = torch.random.get_rng_state()
+    one, two = (loss(0.5, pictures(2, 12, 10)) for _ in range(2))
+    first, second = one.backdrop(), one.backdrop()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert first.shape == (1, 3, 12, 10)
+    assert not torch.equal(first, second)
+    assert torch.equal(two.backdrop(), first)
+    torch.testing.assert_close(loss(1.0, pictures(2, 12, 10)).backdrop(), 2 * first)
+    assert loss(0.0, pictures(2)).backdrop() is None
+
+
+def test_where_all_is_shown_a_backdrop_does_not_matter() -> None:
+    images, index = pictures(2, 12), torch.arange(2)
+    found = loss(0.5, images)
+    shown = torch.ones(2, 1, 12, 12)
+    torch.testing.assert_close(found.gradient(shown, index, found.backdrop()), torch.zeros_like(shown), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 8])
+def test_a_map_depends_neither_on_the_batch_nor_on_its_company(batch: int) -> None:
+    classifier, images = Classifier.from_module(smooth()), pictures(5)
+    together = explain(classifier, images, targets=[1, 0, 2, 1, 0], batch=batch, **FAST)
+    alone = explain(classifier, images[3:4], targets=1, **FAST)
+    torch.testing.assert_close(together.maps[3], alone.maps[0], rtol=0, atol=1e-4)
+
+
+def test_emptied_asks_for_the_answer_to_the_baseline() -> None:
+    found = loss(0.0, pictures(2)).emptied()
+    blank = smooth()(torch.zeros(2, 3, 16, 16)).gather(1, torch.tensor([[1], [0]]))[:, 0]
+    torch.testing.assert_close(found.reference, blank.detach())
+    torch.testing.assert_close(found.gradient(torch.zeros(2, 1, 16, 16), torch.arange(2)), torch.zeros(2, 1, 16, 16), rtol=0, atol=1e-6)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hdm_core.masking.consistency import Consistency, Passes
+from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask, mix, mixed, stage_shares
+from hdm_core.methods.presets import HDM_PRESETS
+from hdm_core.settings import HDMSettings
+from tests.support import reference
+from tests.support.tiny_networks import pictures, smooth
+
+SETTINGS = HDMSettings(
+    sizes=(2, 3), ratios=(2,), steps=5, learning_rate=0.08, eta=2.0, keep=0.5, stages=3, mix_steps=12, mix_learning_rate=0.1, mix_weight=0.1
+)
+TARGETS = torch.tensor([2, 0])
+SHARES = st.lists(st.floats(-3, 3).filter(lambda v: abs(v) > 1e-3), min_size=1, max_size=6)
+
+
+def loss_of(images: Tensor, baseline: Tensor, passes: Passes, settings: HDMSettings = SETTINGS) -> Consistency:
+    network = smooth().requires_grad_(False)
+    return Consistency(network, images, TARGETS[: len(images)], baseline, settings.activation, 16, passes)
+
+
+def slow_of(settings: HDMSettings) -> reference.Slow:
+    return reference.Slow(**{field: getattr(settings, field) for field in reference.Slow.__dataclass_fields__ if field != "backdrops"})
+
+
+def score_of(target: int) -> reference.Score:
+    network = smooth().requires_grad_(False)
+    return lambda image: network(image[None])[0, target]
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("stages", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["mean", "one an image"])
+def test_hdm_is_the_slow_one(stages: int, kind: str) -> None:
+    settings = SETTINGS.model_copy(update={"stages": stages})
+    images = pictures(2, 12, 14)
+    baseline = torch.zeros(1, 3, 1, 1) if kind == "mean" else 0.4 * images.flip(2)
+    passes = Passes()
+    maps, masks, shares = hierarchical_mask(loss_of(images, baseline, passes, settings), settings)
+    assert maps.shape == (2, 12, 14)
+    assert masks.shape == (2, stages, 12, 14)
+    for b, image in enumerate(images):
+        expected = slow_of(settings).hdm(score_of(int(TARGETS[b])), image, baseline[b % len(baseline)])
+        # float64 on both sides; what is left is the magnification of rounding by Adam and N, stage after stage.
+        for found, value in zip((maps[b], masks[b], shares[b]), expected, strict=True):
+            torch.testing.assert_close(found, value, rtol=0, atol=1e-6)
+    assert passes.total == 2 * hdm_passes(settings, 12, 14)
+
+
+@pytest.mark.usefixtures("double")
+def test_the_second_stage_sees_what_the_first_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(2, 12)
+    seen: list[Tensor] = []
+    of = Consistency.of
+
+    def watch(self: Consistency, x: Tensor) -> Consistency:
+        seen.append(x)
+        return of(self, x)
+
+    monkeypatch.setattr(Consistency, "of", watch)
+    _, masks, _ = hierarchical_mask(loss_of(images, torch.zeros(1, 3, 1, 1), Passes()), SETTINGS)
+    assert len(seen) == 2
+    for stage in (1, 2):
+        for b in range(2):
+            expected = (1 - reference.N(masks[b, :stage].sum(0))) * images[b]
+            torch.testing.assert_close(seen[stage - 1][b], expected, rtol=0, atol=1e-12)
+
+
+@given(SHARES)
+def test_shares_sum_to_one_and_never_grow(v: list[float]) -> None:
+    shares = stage_shares(torch.tensor([v], dtype=torch.float64))[0]
+    assert float(shares.sum()) == pytest.approx(1)
+    assert (shares.diff() <= 0).all()
+    assert (shares >= 0).all()
+
+
+@given(SHARES)
+def test_shares_are_eq_3(v: list[float]) -> None:
+    w = [sum(value**2 for value in v[j:]) for j in range(len(v))]
+    assert stage_shares(torch.tensor([v], dtype=torch.float64))[0].tolist() == pytest.approx([each / sum(w) for each in w])
+
+
+def test_equal_v_gives_falling_shares() -> None:
+    assert stage_shares(torch.ones(1, 3))[0].tolist() == pytest.approx([3 / 6, 2 / 6, 1 / 6])
+
+
+@given(SHARES)
+def test_a_mixture_of_full_masks_is_full(v: list[float]) -> None:
+    shares = stage_shares(torch.tensor([v], dtype=torch.float64))
+    assert mixed(torch.ones(1, len(v), 2, 2, dtype=torch.float64), shares).flatten().tolist() == pytest.approx([1] * 4)
+
+
+@pytest.mark.usefixtures("double")
+def test_mixing_lowers_its_loss_and_keeps_the_shares_in_order() -> None:
+    images = pictures(2, 12)
+    masks = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(3)) ** 3
+    settings = SETTINGS.model_copy(update={"mix_steps": 60, "mix_learning_rate": 0.05, "mix_weight": 1e-4})
+    shares = mix(masks, loss_of(images, torch.zeros(1, 3, 1, 1), Passes()), settings)
+    assert shares.sum(1).tolist() == pytest.approx([1, 1])
+    assert (shares.diff(dim=1) <= 0).all()
+    assert not shares.requires_grad
+    for b, image in enumerate(images):
+        score = score_of(int(TARGETS[b]))
+
+        def loss(share: Tensor, b: int = b, image: Tensor = image, score: reference.Score = score) -> float:
+            fused = (share[:, None, None] * masks[b]).sum(0)
+            return float((score(fused * image) - score(image)) ** 2 + settings.mix_weight * fused.mean())
+
+        assert loss(shares[b]) < loss(stage_shares(torch.ones(1, 3))[0])
+
+
+@pytest.mark.usefixtures("double")
+def test_mixing_is_independent_of_the_neighbours() -> None:
+    images = pictures(2, 12)
+    masks = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(3))
+    together = mix(masks, loss_of(images, torch.zeros(1, 3, 1, 1), Passes()), SETTINGS)
+    alone = mix(masks[:1], loss_of(images[:1], torch.zeros(1, 3, 1, 1), Passes()), SETTINGS)
+    torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-9)
+
+
+def test_a_map_never_exceeds_one_by_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = stage_shares(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)))
+    full = torch.ones(100, 1, 8, 8)
+    assert mixed(full.expand(-1, 3, -1, -1), shares).max() > 1
+    monkeypatch.setattr(hierarchical, "dynamic_mask", lambda _consistency, _settings: full)
+    monkeypatch.setattr(hierarchical, "mix", lambda _masks, _consistency, _settings: shares)
+    unused = SimpleNamespace(baseline=torch.zeros(1), contrast=torch.zeros(1), of=lambda _images: None)
+    maps, _, _ = hierarchical_mask(unused, SETTINGS)
+    assert maps.max() == 1
+
+
+def test_one_stage_is_not_mixed() -> None:
+    settings = SETTINGS.model_copy(update={"stages": 1})
+    images, baseline = pictures(2, 12), torch.zeros(1, 3, 1, 1)
+    maps, masks, shares = hierarchical_mask(loss_of(images, baseline, Passes(), settings), settings)
+    assert torch.equal(maps, masks[:, 0])
+    assert torch.equal(shares, torch.ones(2, 1))
+
+
+@pytest.mark.parametrize(("preset", "passes"), [("paper-cub", 134_800), ("paper-pm", 26_400)])
+def test_the_papers_passes(preset: str, passes: int) -> None:
+    assert hdm_passes(HDM_PRESETS[preset], 224, 224) == passes
+
+
+def test_a_single_stage_costs_no_mixing() -> None:
+    three = SETTINGS.model_copy(update={"stages": 3})
+    one = SETTINGS.model_copy(update={"stages": 1})
+    assert hdm_passes(three, 16, 16) == 3 * hdm_passes(one, 16, 16) + three.mix_steps

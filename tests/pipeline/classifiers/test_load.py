@@ -1,0 +1,102 @@
+"""The configuration's classifier where it is a checkpoint: loaded, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torchvision.transforms import InterpolationMode
+
+from hdm_core import Preprocess
+from hdm_core.sources.checkpoint import CARD, MODEL, Card, save_checkpoint
+from pipeline.classifiers.load import load_classifier
+from tests.support.plans import configuration, refused
+
+PREPROCESS = Preprocess(resize=40, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation=InterpolationMode.BICUBIC)
+NAMES = ("ant", "bee", "cat")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    network = torchvision.models.squeezenet1_1(num_classes=3)
+    save_checkpoint(network, Card(arch="squeezenet1_1", classes=NAMES, preprocess=PREPROCESS), tmp_path / "insects")
+    return tmp_path / "insects"
+
+
+def checkpoint(folder: Path, **keys: Any) -> dict[str, Any]:
+    return {"source": "checkpoint", "path": str(folder), **keys}
+
+
+def test_a_checkpoint_is_loaded_whatever_the_seed(folder: Path) -> None:
+    config = configuration(classifier=checkpoint(folder)).classifier
+    one, two = (load_classifier(config, seed) for seed in (0, 1))
+    assert one.fingerprint() == two.fingerprint()
+    assert (one.name, one.class_names, one.preprocess) == ("squeezenet1_1 insects", NAMES, PREPROCESS)
+    with one.frozen() as network, torch.no_grad():
+        assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+
+
+def test_the_configuration_may_choose_another_size_and_nothing_else_changes(folder: Path) -> None:
+    config = configuration(classifier=checkpoint(folder, resize=72, crop=64)).classifier
+    found = load_classifier(config, 0).preprocess
+    assert found == Preprocess(72, 64, PREPROCESS.mean, PREPROCESS.std, PREPROCESS.interpolation)
+
+
+@pytest.mark.parametrize(
+    ("classifier", "message"),
+    [
+        ({"source": "checkpoint"}, "classifier.path is missing: a classifier from checkpoint needs it"),
+        ({"source": "checkpoint", "path": ""}, "classifier.path is missing: a classifier from checkpoint needs it"),
+        (
+            {"source": "checkpoint", "path": "x", "arch": "resnet18"},
+            "classifier.classes is missing: a state dict needs its classes, names or a number, beside arch",
+        ),
+        (
+            {"source": "checkpoint", "path": "x", "weights": "DEFAULT"},
+            "classifier.weights says nothing about a classifier from checkpoint: remove it",
+        ),
+        ({"arch": "resnet18", "path": "x"}, "classifier.path says nothing about a classifier from torchvision: remove it"),
+        ({"source": "exported"}, "classifier.path is missing: a classifier from exported needs it"),
+        ({"source": "import", "path": "x"}, "classifier.factory is missing: a classifier from import needs it"),
+        ({"source": "timm", "arch": "x", "factory": "a:b"}, "classifier.factory says nothing about a classifier from timm: remove it"),
+        (
+            {"source": "timm", "arch": "x", "path": "y", "weights": "z"},
+            "classifier.weights and classifier.path are two sources of weights: remove one",
+        ),
+        ({"source": "torchvision"}, "classifier.arch is missing: a classifier from torchvision needs it"),
+    ],
+    ids=str,
+)
+def test_a_section_that_does_not_fit_its_source(classifier: dict[str, str], message: str) -> None:
+    assert refused(lambda: configuration(classifier=classifier)) == f"configuration: {message}"
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    config = configuration(classifier=checkpoint(tmp_path / "nowhere")).classifier
+    message = refused(lambda: load_classifier(config, 0))
+    assert message.startswith(f"classifier: {tmp_path / 'nowhere'} cannot be had (")
+    assert CARD in message
+
+
+def test_a_file_instead_of_its_folder(folder: Path) -> None:
+    config = configuration(classifier=checkpoint(folder / MODEL)).classifier
+    assert f"{folder / MODEL} is a file of weights: say its arch and classes" in refused(lambda: load_classifier(config, 0))
+
+
+def test_weights_that_are_damaged(folder: Path) -> None:
+    (folder / MODEL).write_bytes(b"no tensors")
+    config = configuration(classifier=checkpoint(folder)).classifier
+    assert refused(lambda: load_classifier(config, 0)).startswith(f"classifier: {folder / MODEL} is damaged: ")
+
+
+def test_a_card_of_another_number_of_classes(folder: Path) -> None:
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps({**card, "classes": ["ant", "bee"]}))
+    config = configuration(classifier=checkpoint(folder)).classifier
+    message = f"classifier: {folder / MODEL} does not hold the weights of squeezenet1_1 with 2 classes: "
+    message += "classifier.1.weight is (3, 512, 1, 1) and should be (2, 512, 1, 1), classifier.1.bias is (3,) and should be (2,)"
+    assert refused(lambda: load_classifier(config, 0)) == message

@@ -1,0 +1,211 @@
+"""Which classes are explained: the predicted one, the label's, a number, or the likeliest; and what becomes of them in a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hdm_core import Classifier, Preprocess
+from pipeline.classifiers.targets import Failed, Wanted, choose, class_of
+from pipeline.config.schema import RunConfig, Target, Top
+from pipeline.datasets import Sample
+from pipeline.explain.shard import ShardResult, explain_shard
+from pipeline.plan import Shard, make_plan
+from tests.support.plans import DM, HDM, configuration, refused, save_picture
+from tests.support.tiny_networks import smooth
+
+SIDE = 16
+NAMES = ("ant", "bee", "cat")
+
+
+def classifier(names: Sequence[str] | None = NAMES, module: nn.Module | None = None) -> Classifier:
+    return Classifier(module or smooth(3), Preprocess(resize=SIDE, crop=SIDE), names, "insects")
+
+
+def sample(label: int | None = None, name: str | None = None) -> Sample:
+    return Sample("x", "x.png", label=label, class_name=name)
+
+
+# A label as a class of the network
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "name", "expected"),
+    [
+        (NAMES, 0, "cat", 2),  # the dataset numbers its classes in its own way
+        (NAMES, 9, "bee", 1),
+        (NAMES, None, "ant", 0),
+        (NAMES, 1, None, 1),
+        (None, 2, "cat", 2),
+        (None, 7, None, 7),
+    ],
+)
+def test_a_label_is_a_class_by_its_name_or_else_its_number(
+    names: Sequence[str] | None, label: int | None, name: str | None, expected: int
+) -> None:
+    assert class_of(sample(label, name), classifier(names)) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "name", "words"),
+    [
+        (NAMES, 1, "dog", "the label 'dog' is the name of none of the classifier's classes"),
+        (("crane", "crane"), 1, "crane", "the label 'crane' is the name of 2 of the classifier's classes"),
+        (NAMES, 3, None, "the label 3 is no class of the classifier, which has 3"),
+        (None, -1, None, "the label -1 is no class of the classifier"),
+        (NAMES, None, None, "the image has no label to explain"),
+        (None, None, "cat", "the image has no label to explain"),
+    ],
+)
+def test_a_label_that_is_no_class(names: Sequence[str] | None, label: int | None, name: str | None, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        class_of(sample(label, name), classifier(names))
+    assert str(caught.value) == words
+
+
+# What is asked for
+
+
+IMAGES = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+def test_one_class_an_image() -> None:
+    samples = [sample(0), sample(2), sample(None), sample(5)]
+    assert choose("predicted", classifier(), samples, IMAGES) == [Wanted(place, 0, None) for place in range(4)]
+    assert choose(1, classifier(), samples, IMAGES) == [Wanted(place, 0, 1) for place in range(4)]
+    labels = choose("label", classifier(), samples, IMAGES)
+    assert labels[:2] == [Wanted(0, 0, 0), Wanted(1, 0, 2)]
+    assert [(item.wanted.place, item.wanted.rank) for item in labels[2:] if isinstance(item, Failed)] == [(2, 0), (3, 0)]
+
+
+def test_the_likeliest_classes_in_their_order() -> None:
+    logits = smooth(3)(IMAGES)
+    order = logits.argsort(1, descending=True)[:, :2].tolist()
+    expected = [Wanted(place, rank, target) for place, targets in enumerate(order) for rank, target in enumerate(targets)]
+    assert choose(Top(top=2), classifier(), [sample()] * 4, IMAGES) == expected
+
+
+class Picky(nn.Module):
+    """Raises on a batch that holds a bright picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = smooth(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if (images > 50).any():
+            raise RuntimeError("too\nbright")
+        return self.network(images)
+
+
+def test_an_image_on_which_the_network_raises_costs_no_other_its_classes() -> None:
+    images = IMAGES.clone()
+    images[1] = 99
+    found = choose(Top(top=2), classifier(module=Picky()), [sample()] * 4, images)
+    good = choose(Top(top=2), classifier(), [sample()] * 4, IMAGES)
+    assert [*found[:2], *found[4:]] == [*good[:2], *good[4:]]
+    assert found[2:4] == [Failed(Wanted(1, rank, None), "RuntimeError: too bright") for rank in range(2)]
+
+
+# A shard
+
+
+def work(tmp_path: Path, target: Target | dict[str, int], samples: Sequence[Sample], batch: int = 4) -> ShardResult:
+    config: RunConfig = configuration({"compute.batch": batch}, methods=["hdm", "dm", "grad_cam"], hdm=HDM, dm=DM, target=target)
+    return explain_shard(classifier(), config, Shard(0, 0, len(samples)), samples)
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    """Three photographs, the middle one broken."""
+    found = [Sample(f"{n}.png", str(save_picture(tmp_path / f"{n}.png", seed=n)), label=n, class_name=NAMES[n]) for n in range(3)]
+    Path(found[1].path).write_bytes(b"no image")
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_every_rank_has_the_map_and_the_record_that_its_class_has_alone(tmp_path: Path, samples: list[Sample], batch: int) -> None:
+    both = work(tmp_path, {"top": 2}, samples, batch)
+    assert {name: array.shape for name, array in both.arrays.items()} == {
+        **dict.fromkeys(("hdm", "dm", "grad_cam"), (3, 2, SIDE, SIDE)),
+        "hdm_stages": (3, 2, 2, SIDE, SIDE),
+    }
+    keys = [(record["row"], record["method"], record["rank"]) for record in both.records]
+    assert keys == [(row, method, rank) for row in range(3) for method in ("hdm", "dm", "grad_cam") for rank in (0, 1)]
+    singles = {target: work(tmp_path, target, samples, batch) for target in {record.get("target") for record in both.records} - {None}}
+    for record in both.records:
+        row, method, rank = record["row"], record["method"], record["rank"]
+        if row == 1:
+            assert record["status"] == "unreadable"
+            assert not both.arrays[method][row].any()
+            continue
+        alone = singles[record["target"]]
+        (expected,) = (other for other in alone.records if (other["row"], other["method"]) == (row, method))
+        names = ("status", "target", "target_name", "passes", "region")
+        assert {name: record[name] for name in names} == {name: expected[name] for name in names}
+        for name in ("probability", "logit", "insertion_auc", "deletion_auc"):
+            assert record[name] == pytest.approx(expected[name], abs=1e-3)
+        for name in [method, *(["hdm_stages"] if method == "hdm" else [])]:
+            np.testing.assert_allclose(both.arrays[name][row, rank], alone.arrays[name][row], rtol=0, atol=2e-3)
+    first = {record["row"]: record["probability"] for record in both.records if not record["rank"] and record["row"] != 1}
+    second = {record["row"]: record["probability"] for record in both.records if record["rank"] and record["row"] != 1}
+    assert all(first[row] >= second[row] for row in first)
+
+
+def test_an_image_whose_label_is_no_class_is_failed_and_the_others_are_explained(tmp_path: Path, samples: list[Sample]) -> None:
+    odd = [samples[0], Sample("odd", samples[2].path, label=0, class_name="dog"), Sample("none", samples[2].path), samples[2]]
+    result = work(tmp_path, "label", odd)
+    records = [record for record in result.records if record["method"] == "grad_cam"]
+    assert [record["status"] for record in records] == ["ok", "failed", "failed", "ok"]
+    assert [record.get("target_name") for record in records] == ["ant", None, None, "cat"]
+    assert records[1]["error"] == "the label 'dog' is the name of none of the classifier's classes"
+    assert records[2]["error"] == "the image has no label to explain"
+    assert not result.arrays["grad_cam"][1:3].any()
+
+
+def test_a_label_beyond_a_network_without_names_is_failed_too(samples: list[Sample]) -> None:
+    config = configuration(methods=["grad_cam"], target="label")
+    odd = [samples[0], Sample("odd", samples[2].path, label=8)]
+    records = explain_shard(classifier(None), config, Shard(0, 0, 2), odd).records
+    assert [record["status"] for record in records] == ["ok", "failed"]
+    assert "target 8 is no class of this network: it has 3" in records[1]["error"]
+
+
+# The plan
+
+
+def folder(tmp_path: Path, *classes: str) -> dict[str, Any]:
+    for seed, name in enumerate(classes):
+        save_picture(tmp_path / "photographs" / name / "0.png", seed=seed)
+    return {"kind": "folder", "root": str(tmp_path / "photographs")}
+
+
+def test_a_plan_counts_every_class(tmp_path: Path) -> None:
+    dataset = folder(tmp_path, "a", "b", "c")
+    one, three = (make_plan(configuration(dataset=dataset, target=target)) for target in ("predicted", {"top": 3}))
+    assert (three.passes, three.bytes) == (3 * one.passes, 3 * one.bytes)
+    assert three.passes_per_image == {method: 3 * passes for method, passes in one.passes_per_image.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"target": {"top": 1001}}, "target.top 1001: squeezenet1_1 has only 1000 classes"),
+        ({"target": 1000}, "target 1000: squeezenet1_1 has 1000 classes, numbered from 0"),
+        ({"target": "label", "classifier.classes": [f"class {n}" for n in range(1000)]}, "the label 'a' is the name of none"),
+        ({"classifier.classes": 7}, "squeezenet1_1 answers with 1000 classes, and 7 are named"),
+        ({"classifier.classes": ["a", "b"]}, "squeezenet1_1 answers with 1000 classes, and 2 are named"),
+        ({"target": {"top": 0}}, "greater than or equal to 1, not {'top': 0}"),
+        ({"target": "best"}, "target: input should be 'predicted' or 'label'"),
+    ],
+    ids=str,
+)
+def test_a_target_that_cannot_be(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    dataset = folder(tmp_path, "a")
+    assert words in refused(lambda: make_plan(configuration(changes, dataset=dataset)))

@@ -1,0 +1,130 @@
+"""The command as a user starts it: exit codes, one-line errors, facts as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.cli.main import main
+from tests.support.small_run import config, hdm, photographs
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photographs(tmp_path_factory.mktemp("photographs"), 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "nowhere.yaml"], "neither a preset"),
+        (["run", "demo", "--set", "compute.gpus=1"], "unknown key"),
+        (["run", "demo", "--set", "compute"], "KEY=VALUE"),
+        (["run", "demo", "--set", "methods=[lime]"], "unknown method 'lime'"),
+        (["run", "demo", "--set", "hdm.preset=slow"], "unknown preset 'slow'"),
+        (["run", "demo", "--set", "target=1000"], "1000 classes"),
+        (["run", "demo", "--set", "classifier.arch=resnet51"], "no classification network 'resnet51'"),
+        (["run", "demo", "--set", "classifier.weights=V9"], "choose from IMAGENET1K_V1"),
+        (["run", "demo", "--output", "nowhere://bucket"], "nowhere"),
+        (["run", "cub-full"], "dataset.root is missing"),
+        (["run", "cub-full", "--root", "no/such/folder"], "no such folder"),
+        (["plan", "pm-full"], "dataset.root is missing"),
+        (["status", "no/such/run"], "no run of hdm"),
+        (["explain", "no.jpg"], "cannot read no.jpg"),
+        (["explain", "no.jpg", "--method", "lime"], "unknown method"),
+        (["explain", "no.jpg", "--out", "map.txt"], "no image format"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["hdm", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.strip().splitlines()
+    assert line.startswith("hdm: ")
+    assert says in line
+
+
+def test_an_output_that_cannot_be_written_is_found_before_any_worker_starts(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    ended = hdm("run", config(tmp_path, images), "--output", tmp_path / "file")
+    assert ended.returncode == 2
+    (line,) = ended.stderr.strip().splitlines()
+    assert "cannot be written" in line
+    assert "--output" in line
+
+
+def test_an_empty_dataset_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ended = hdm("run", config(tmp_path, tmp_path / "empty"))
+    assert ended.returncode == 2
+    assert "no images" in ended.stderr
+
+
+def test_a_run_with_an_unreadable_image_does_the_rest_and_ends_with_3(tmp_path: Path, images: Path) -> None:
+    folder = photographs(tmp_path / "photographs", 4)
+    (folder / "cats" / "broken.png").write_bytes(b"\x89PNG, but no more")
+    ended = hdm("run", config(tmp_path, folder), "--json")
+    assert ended.returncode == 3, ended.stderr
+    facts = json.loads(ended.stdout)
+    assert facts["statuses"] == {"ok": 4, "unreadable": 1}
+    assert Path(facts["report"]).exists()
+    assert "5 of 5 images" in ended.stderr, "progress must be told where there is no terminal"
+    assert "passes/s" in ended.stderr
+    assert "no GPU" in ended.stderr, "a configuration that asks for GPUs must say that it runs on the CPU"
+
+    run = tmp_path / "out" / "small"
+    status = json.loads(hdm("status", run, "--json").stdout)
+    assert status["records"] == {"ok": 12, "unreadable": 3}
+    assert status["shards_done"] == status["shards"] == 3
+    again = hdm("run", config(tmp_path, folder), "--json")
+    assert again.returncode == 3, "what is missing is still missing"
+    assert json.loads(again.stdout)["statuses"] == {"ok": 4, "unreadable": 1}
+    assert json.loads(again.stdout)["resumed"] == 3
+    assert json.loads(again.stdout)["passes"] == 0
+    changed = hdm("run", config(tmp_path, folder), "--set", "hdm.steps=5")
+    assert changed.returncode == 2
+    assert "methods.hdm.steps (4, now 5)" in changed.stderr
+    tables = json.loads(hdm("tables", run, "--json").stdout)["tables"]
+    assert {row["method"] for row in tables} == {"hdm", "dm", "grad_cam"}
+    assert {(row["n"] + row["n_flat"], row["n_failed"]) for row in tables if row["metric"] != "proportion"} == {(4, 1)}
+
+
+def test_plan_prints_what_a_run_costs_and_starts_nothing(tmp_path: Path, images: Path) -> None:
+    facts = json.loads(hdm("plan", config(tmp_path, images), "--json").stdout)
+    assert facts["images"] == 4
+    assert facts["shards"] == 2
+    assert facts["passes"] == 4 * sum(facts["passes_per_image"].values())
+    assert facts["seconds_per_pass"] > facts["seconds_per_forward"] > 0
+    assert facts["seconds"] > facts["start_seconds"] > 0
+    assert facts["gpu_hours"].keys() == {"A100", "V100"}
+    assert not (tmp_path / "out").exists()
+
+
+def test_explain_writes_a_heatmap(tmp_path: Path) -> None:
+    from pipeline.datasets.demo import demo_samples
+
+    photograph = demo_samples(None, {})[0].path  # type: ignore[arg-type]
+    out = tmp_path / "heatmap.png"
+    ended = hdm("explain", photograph, "--method", "grad_cam", "--out", out, "--json")
+    assert ended.returncode == 0, ended.stderr
+    facts = json.loads(ended.stdout)
+    assert facts["class"] == "Egyptian cat"
+    assert facts["status"] == "ok"
+    with Image.open(out) as picture:
+        assert picture.size == (224, 224)
+
+
+def test_methods_lists_the_registry() -> None:
+    entries = json.loads(hdm("methods", "--json").stdout)["methods"]
+    assert {"hdm", "dm", "grad_cam"} <= {entry["id"] for entry in entries}
+    assert "paper-cub" in entries[0]["presets"]

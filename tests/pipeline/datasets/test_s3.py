@@ -1,0 +1,124 @@
+"""Datasets in an object store: a real S3 server gives the same samples and the same pixels as the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import torch
+
+from hdm_core import Preprocess
+from pipeline.config.schema import DatasetConfig
+from pipeline.datasets import KINDS, Masks, Sample, list_samples
+from pipeline.datasets.batches import Seen, read_batches
+from pipeline.datasets.images import UnreadableError, read_picture, read_region
+from tests.support import dataset_layouts
+from tests.support.plans import configuration, refused, save_picture
+from tests.support.s3_server import S3
+
+PREPROCESS = Preprocess(resize=16, crop=16)
+
+
+def folder(root: Path) -> DatasetConfig:
+    for name in ("cat/1 é.png", "cat/2.png", "ant/3.png"):
+        save_picture(root / name)
+    return DatasetConfig(kind="folder", root=str(root))
+
+
+def manifest(root: Path) -> DatasetConfig:
+    """Paths beside the manifest, and a mask and a box."""
+    for i in range(3):
+        save_picture(root / "images" / f"{i}.png", dataset_layouts.WIDTH, dataset_layouts.HEIGHT, seed=i)
+    dataset_layouts.save_mask(root / "masks" / "0.png", (3, 3, 9, 9))
+    (root / "m.csv").write_text("path,label,mask,bbox\nimages/0.png,cat,masks/0.png,\nimages/1.png,ant,,1 2 9 9\nimages/2.png,cat,,\n")
+    return DatasetConfig(kind="manifest", root=str(root / "m.csv"))
+
+
+MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
+    "folder": folder,
+    "manifest": manifest,
+    "cub": lambda root: DatasetConfig(
+        kind="cub", split="test", root=str(dataset_layouts.cub(root / "CUB_200_2011", root / "segmentations"))
+    ),
+    "palm": lambda root: DatasetConfig(kind="palm", root=str(dataset_layouts.palm(root))),
+    "idrid": lambda root: DatasetConfig(kind="idrid", part="segmentation", root=str(dataset_layouts.idrid(root))),
+}
+
+
+def in_s3(here: str, base: Path, s3: S3) -> str:
+    return f"{s3.url}/{Path(here).relative_to(base)}".removesuffix("/.")
+
+
+def seen(sample: Sample, storage: dict[str, Any]) -> tuple[str, np.ndarray, torch.Tensor, str]:
+    picture = read_picture(sample, storage, PREPROCESS)
+    return picture.sha256, np.asarray(picture.image), *read_region(sample, picture, PREPROCESS, storage)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_dataset_in_s3_is_the_dataset_on_the_disk(kind: str, tmp_path: Path, s3: S3) -> None:
+    config = MAKE[kind](tmp_path)
+    s3.upload(tmp_path)
+    here = list_samples(config, {})
+    there = list_samples(config.model_copy(update={"root": in_s3(str(config.root), tmp_path, s3)}), s3.storage)
+    for mine, other in zip(here, there, strict=True):
+        assert other.path == in_s3(mine.path, tmp_path, s3)
+        masks = mine.masks and Masks(tuple(in_s3(path, tmp_path, s3) for path in mine.masks.paths), mine.masks.ink)
+        assert other == replace(mine, path=other.path, root=None, masks=masks)
+        for one, two in zip(seen(mine, {}), seen(other, s3.storage), strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_every_kind_with_a_root_is_read_from_s3_here() -> None:
+    assert set(MAKE) == set(KINDS) - {"demo"}
+
+
+def test_a_manifest_on_the_disk_may_point_into_s3(tmp_path: Path, s3: S3) -> None:
+    (tmp_path / "up").mkdir()
+    save_picture(tmp_path / "up" / "a.png", dataset_layouts.WIDTH, dataset_layouts.HEIGHT)
+    dataset_layouts.save_mask(tmp_path / "up" / "m.png", (3, 3, 9, 9))
+    s3.upload(tmp_path / "up")
+    table = {"path": [f"{s3.url}/a.png"], "mask": [f"{s3.url}/m.png"]}
+    pyarrow.parquet.write_table(pa.table(table), tmp_path / "m.parquet")
+    (sample,) = list_samples(DatasetConfig(kind="manifest", root=str(tmp_path / "m.parquet")), s3.storage)
+    *_, region, kind = seen(sample, s3.storage)
+    assert kind == "segmentation"
+    assert region.any()
+
+
+def test_a_worker_reads_them_side_by_side_and_in_order(tmp_path: Path, s3: S3) -> None:
+    root = dataset_layouts.cub(tmp_path / "up")
+    s3.upload(root)
+    config = configuration(dataset={"kind": "cub", "root": s3.url}, storage=s3.storage)
+    samples = list_samples(config.dataset, config.storage)
+    samples.insert(3, replace(samples[0], image_id="lost", path=f"{s3.url}/images/nowhere.jpg"))
+    items = [item for batch in read_batches(samples, config, PREPROCESS, 5) for item in batch]
+    assert [item.row for item in items] == list(range(13))
+    assert [item.row for item in items if not isinstance(item, Seen)] == [3]
+    for sample, item in zip(samples, items, strict=True):
+        if isinstance(item, Seen):
+            assert item.facts["sha256"] == read_picture(sample, s3.storage).sha256
+
+
+def test_what_is_not_there_is_said_in_one_line(s3: S3) -> None:
+    for kind in ("folder", "cub", "palm"):
+        message = refused(lambda kind=kind: list_samples(DatasetConfig(kind=kind, root=f"{s3.url}/nowhere"), s3.storage))
+        assert message.startswith(f"{s3.url}/nowhere: no such folder; set dataset.root to ")
+    message = refused(lambda: list_samples(DatasetConfig(kind="manifest", root=f"{s3.url}/no.csv"), s3.storage))
+    assert message.startswith(f"{s3.url}/no.csv: cannot be read as CSV or Parquet")
+    with pytest.raises(UnreadableError, match="cannot read s3://"):
+        read_picture(Sample("a", f"{s3.url}/nowhere.png"), s3.storage)
+
+
+def test_a_wrong_secret_is_one_line_without_the_secret(tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_picture(tmp_path / "a.png")
+    s3.upload(tmp_path)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-wrong-secret")
+    message = refused(lambda: list_samples(DatasetConfig(kind="folder", root=s3.url), {**s3.storage, "skip_instance_cache": True}))
+    assert message.startswith(f"{s3.url}: ")
+    assert "a-wrong-secret" not in message

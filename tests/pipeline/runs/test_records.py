@@ -1,0 +1,195 @@
+"""The Parquet files of a run, column by column: other people's programs read these."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hdm_core import METRICS
+from pipeline.plan import Plan
+from pipeline.runs import RunStore
+from pipeline.runs.records import FACTS, IMAGES, RECORDS, from_parquet, to_parquet, with_facts
+from pipeline.tables.aggregate import TABLES, aggregate
+from tests.support.plans import results, write_all
+
+SCHEMAS: dict[str, dict[str, str]] = {
+    "records/part-000000.parquet": {
+        "run": "string",
+        "shard": "int32",
+        "row": "int64",
+        "image_id": "string",
+        "method": "string",
+        "rank": "int32",
+        "status": "string",
+        "error": "string",
+        "target": "int32",
+        "target_name": "string",
+        "label": "int32",
+        "probability": "float",
+        "logit": "float",
+        "average_drop_80": "float",
+        "average_drop_70": "float",
+        "increase_80": "float",
+        "increase_70": "float",
+        "deletion_auc": "float",
+        "insertion_auc": "float",
+        "proportion": "float",
+        "region": "string",
+        "passes": "int64",
+        "seconds": "float",
+        "stage_weights": "list<element: float>",
+        "seed": "int64",
+        "device": "string",
+        "reused_from": "string",
+    },
+    "curves/part-000000.parquet": {
+        "row": "int64",
+        "method": "string",
+        "rank": "int32",
+        "deletion": "list<element: float>",
+        "insertion": "list<element: float>",
+    },
+    "images.parquet": {
+        "row": "int64",
+        "image_id": "string",
+        "path": "string",
+        "sha256": "string",
+        "truth_sha256": "string",
+        "label": "int32",
+        "class_name": "string",
+        "split": "string",
+        "width": "int32",
+        "height": "int32",
+        "crop": "fixed_size_list<element: float>[4]",
+    },
+    "tables.parquet": {
+        "method": "string",
+        "metric": "string",
+        "mean": "double",
+        "std": "double",
+        "ci95": "double",
+        "n": "int64",
+        "n_flat": "int64",
+        "n_failed": "int64",
+    },
+}
+
+
+@pytest.fixture
+def run(plan: Plan, store: RunStore) -> Path:
+    store.create(plan)
+    write_all(store, plan)
+    aggregate(store)
+    return Path(store.url)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_columns_are_those_of_the_contract(run: Path, name: str) -> None:
+    schema = pq.read_schema(run / name)
+    assert {field.name: str(field.type).replace("item:", "element:") for field in schema} == SCHEMAS[name]
+    assert schema.names == list(SCHEMAS[name])
+    assert schema.metadata[b"hdm.schema_version"] == b"1"
+
+
+def test_the_metrics_are_columns() -> None:
+    assert [name for name in RECORDS.names if name in METRICS] == list(METRICS)
+
+
+def test_what_a_record_says_comes_back(run: Path, plan: Plan) -> None:
+    found = pq.read_table(run / "records/part-000001.parquet").to_pylist()
+    written = results(plan, plan.shards[1])[1]
+    assert len(found) == len(written) == 4
+    for there, here in zip(found, written, strict=True):
+        assert there["error"] is None
+        assert there["stage_weights"] == here["stage_weights"]
+        for name in ("run", "shard", "row", "image_id", "method", "status", "target", "target_name", "label", "region", "passes", "seed"):
+            assert there[name] == here[name], name
+        for name in METRICS:
+            assert there[name] == pytest.approx(here[name], rel=1e-6)
+
+
+def test_a_field_that_a_row_lacks_is_null() -> None:
+    (row,) = from_parquet([to_parquet([{"row": 3, "status": "unreadable"}], RECORDS)], RECORDS).to_pylist()
+    assert row["row"] == 3
+    assert {name for name, value in row.items() if value is not None} == {"row", "status"}
+
+
+def test_no_parts_are_an_empty_table_of_the_schema() -> None:
+    assert from_parquet([], RECORDS).schema == RECORDS
+    assert from_parquet([to_parquet([], FACTS)], FACTS).num_rows == 0
+
+
+def test_parts_are_joined_in_their_order() -> None:
+    parts = [to_parquet([{"row": row} for row in rows], FACTS) for rows in ([4, 5], [0])]
+    assert from_parquet(parts, FACTS)["row"].to_pylist() == [4, 5, 0]
+
+
+# The curves
+
+
+def test_curves_are_those_of_the_images_that_were_measured(plan: Plan, store: RunStore) -> None:
+    store.create(plan)
+    arrays, records, facts = results(plan, plan.shards[1])
+    for record in records[1:3]:
+        del record["deletion"], record["insertion"]
+    store.write_shard(plan.shards[1], arrays, records, facts, plan.config)
+    (part,) = store.curves()
+    ends = {"deletion": [1.0, 0.5, 0.25], "insertion": [0.25, 0.5, 1.0]}
+    assert part.to_pylist() == [{"row": 2, "method": "hdm", "rank": 0, **ends}, {"row": 3, "method": "grad_cam", "rank": 0, **ends}]
+
+
+@pytest.mark.parametrize("folder", ["records", "curves"])
+def test_parts_of_an_earlier_version_are_of_rank_0(run: Path, folder: str) -> None:
+    for path in (run / folder).iterdir():
+        pq.write_table(pq.read_table(path).drop_columns("rank"), path)
+    store = RunStore.open(str(run))
+    tables = [store.records()] if folder == "records" else list(store.curves())
+    assert {rank for table in tables for rank in table["rank"].to_pylist()} == {0}
+    assert {row["n"] for row in aggregate(store).to_pylist()} == {5}
+
+
+def test_only_curves_of_committed_shards_count_and_an_old_run_has_fewer(run: Path) -> None:
+    store = RunStore.open(str(run))
+    (run / "commits/000002.json").unlink()
+    (run / "curves/part-000000.parquet").unlink()
+    assert [part["row"].to_pylist() for part in store.curves()] == [[2, 2, 3, 3]]
+    shutil.rmtree(run / "curves")
+    assert list(store.curves()) == []
+
+
+# images.parquet
+
+
+def test_facts_fill_the_images_and_unreadable_ones_keep_nulls() -> None:
+    images = pa.Table.from_pylist([{"row": row, "image_id": str(row), "path": f"{row}.png", "label": row} for row in range(4)], IMAGES)
+    fact = {"sha256": "ab", "width": 7, "height": 5, "crop": [1.0, 0.0, 6.0, 5.0]}
+    facts = pa.Table.from_pylist([{"row": 3, **fact}, {"row": 2}, {"row": 0, **fact, "width": 9}], FACTS)
+    found = with_facts(images, facts)
+    assert found.schema == IMAGES
+    rows = found.to_pylist()
+    assert [row["width"] for row in rows] == [9, None, None, 7]
+    assert [row["crop"] for row in rows] == [[1.0, 0.0, 6.0, 5.0], None, None, [1.0, 0.0, 6.0, 5.0]]
+    assert [row["sha256"] for row in rows] == ["ab", None, None, "ab"]
+    assert [row["label"] for row in rows] == [0, 1, 2, 3]
+    assert with_facts(found, facts).equals(found)
+
+
+def test_images_are_completed_as_shards_come_in(plan: Plan, store: RunStore) -> None:
+    store.create(plan)
+    store.complete_images()
+    assert store.images()["width"].to_pylist() == [None] * 5
+    for done, shard in enumerate((plan.shards[2], plan.shards[0])):
+        arrays, records, facts = results(plan, shard)
+        store.write_shard(shard, arrays, records, [{"row": facts[0]["row"]}, *facts[1:]], plan.config)
+        store.complete_images()
+        assert store.images()["width"].to_pylist() == [None, 24 if done else None, None, None, None]
+    assert store.images()["image_id"].to_pylist() == [f"{i}.png" for i in range(5)]
+
+
+def test_the_tables_schema_is_the_written_one(run: Path) -> None:
+    assert pq.read_table(io.BytesIO((run / "tables.parquet").read_bytes())).schema.names == TABLES.names

@@ -1,0 +1,213 @@
+"""What a training is made of: the split, the pictures, the network's parts, the scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hdm_core import Preprocess
+from hdm_core.sources.checkpoint import build
+from pipeline.config.load import load_config
+from pipeline.datasets import Sample
+from pipeline.datasets.images import read_picture
+from pipeline.training.config import Augmentation, NetworkConfig, Recipe, Stage
+from pipeline.training.dataset import Pictures, Seen
+from pipeline.training.loop import _up_and_down
+from pipeline.training.metrics import scores
+from pipeline.training.network import head_of, make_network, parameter_groups, train_mode, unfreeze
+from pipeline.training.prerequisite import training_before
+from pipeline.training.split import TEST, TRAIN, VALIDATION, Division, Item, divide
+from tests.support.plans import refused, save_picture
+from tests.support.trainings import configured
+
+RECIPE = Recipe(stages=(Stage(epochs=1, learning_rate=1e-3),))
+
+
+def samples(count: int = 40) -> list[Sample]:
+    """Three times as many images of class 1 as of class 0; every fifth is of the official test split."""
+    return [
+        Sample(f"{i}", f"{i}.png", label=int(i % 4 > 0), class_name="ab"[i % 4 > 0], split="train" if i % 5 else "test")
+        for i in range(count)
+    ]
+
+
+def of_role(division: Division, role: str) -> set[str]:
+    return {item.sample.image_id for item in division.items if item.role == role}
+
+
+def division(**held: Any) -> Division:
+    return divide(samples(), configured(Path("images"), **held))
+
+
+def test_shares_are_drawn_of_every_class_by_itself() -> None:
+    found = division(test=0.2, validation=0.25)
+    for label, (train, validation, test) in enumerate(((6, 2, 2), (18, 6, 6))):
+        counts = [sum(item.target == label and item.role == role for item in found.items) for role in (TRAIN, VALIDATION, TEST)]
+        assert counts == [train, validation, test]
+    assert len(found.items) == 40
+
+
+def test_shares_follow_from_the_seed() -> None:
+    assert division(test=0.2) == division(test=0.2)
+    assert of_role(division(test=0.2), TEST) != of_role(division(test=0.2, seed=1), TEST)
+    assert of_role(division(test=0.2, validation=None), TEST) == of_role(division(test=0.2, validation=0.5), TEST)
+
+
+def test_a_split_of_the_dataset_is_held_back_whole() -> None:
+    found = division(test="test", validation=0.25)
+    assert of_role(found, TEST) == {str(i) for i in range(0, 40, 5)}
+    assert len(of_role(found, VALIDATION)) == 8
+
+
+def test_images_without_a_label_are_counted() -> None:
+    found = divide([*samples(), Sample("no", "no.png")], configured(Path("images")))
+    assert (len(found.items), found.unlabelled) == (40, 1)
+
+
+def test_labels_become_the_outputs_numbers() -> None:
+    shifted = [Sample(str(i), f"{i}.png", label=7 + 2 * (i % 2)) for i in range(8)]
+    found = divide(shifted, configured(Path("images"), test=None, validation=None))
+    assert found.classes == ("7", "9")
+    assert [item.target for item in found.items] == [0, 1] * 4
+
+
+@pytest.mark.parametrize(
+    ("given", "held", "says"),
+    [
+        (samples(), {"test": "tset"}, "test: no labelled images in the split 'tset'; the dataset has test, train"),
+        (samples()[::4], {}, "only the class a"),
+        ([Sample("1", "1.png")], {}, "no labels"),
+        (samples(3), {"test": None, "validation": 0.6}, "the class a has no images to train on"),
+    ],
+    ids=["no such split", "one class", "no label", "nothing to train on"],
+)
+def test_a_dataset_that_cannot_be_trained_on(given: list[Sample], held: dict[str, Any], says: str) -> None:
+    assert says in refused(lambda: divide(given, configured(Path("images"), **held)))
+
+
+@pytest.fixture
+def pictured(tmp_path: Path) -> list[Item]:
+    return [Item(Sample(f"{i}", str(save_picture(tmp_path / f"{i}.png", 60 + i, 50, i))), TRAIN, i % 2) for i in range(3)]
+
+
+@pytest.mark.parametrize("room", [0, 12_000, 10**9], ids=["nothing kept", "one kept", "all kept"])
+def test_without_augmentation_a_network_sees_what_an_explanation_shows_it(pictured: list[Item], room: float) -> None:
+    preprocess = Preprocess(resize=40, crop=32)
+    pictures = Pictures(pictured, preprocess, {}, room)
+    assert pictures.read() == pictured
+    seen = Seen(pictures, pictured)
+    for index, item in enumerate(pictured):
+        image, target = seen[index]
+        assert torch.equal(image, preprocess(read_picture(item.sample, {}).image))
+        assert target == item.target
+
+
+def test_augmentation_follows_from_torchs_seed(pictured: list[Item]) -> None:
+    augmentation = Augmentation(vertical_flip=True, rotation=30, colour=0.4, erasing=0.5)
+    pictures = Pictures(pictured, Preprocess(resize=40, crop=32), {}, 10**9)
+    views = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        views.append(torch.stack([Seen(pictures, pictured, augmentation)[index][0] for index in range(3)]))
+    assert views[0].shape == (3, 3, 32, 32)
+    assert torch.equal(views[0], views[1])
+    assert not torch.equal(views[0], views[2])
+
+
+ARCHS = ("resnet50", "mobilenet_v2", "squeezenet1_1", "densenet121", "efficientnet_b0", "vgg11", "convnext_tiny", "vit_b_16", "swin_t")
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_head_is_what_the_classes_come_from(arch: str) -> None:
+    with torch.device("meta"):
+        network = build(arch, 7)
+    head = network.get_submodule(head_of(network))
+    assert next(iter(head.parameters())).shape[0] == 7
+
+
+def test_only_the_stages_part_learns() -> None:
+    network = build("mobilenet_v2", 3)
+    for part, learns in (("head", {"classifier"}), (("features.18", "features.1"), {"classifier", "features.18", "features.1"})):
+        unfreeze(network, Stage(epochs=1, train=part, learning_rate=1e-3))
+        found = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+        assert {".".join(name.split(".")[: 1 + name.startswith("features")]) for name in found} == learns
+        train_mode(network, RECIPE)
+        norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+        assert {name for name, module in norms.items() if module.training} == {name for name in norms if f"{name}.weight" in found}
+        train_mode(network, RECIPE.model_copy(update={"statistics": "pretrained"}))
+        assert not any(module.training for module in norms.values())
+        grouped = [parameter for group in parameter_groups(network, Stage(epochs=1, learning_rate=1), 0.1) for parameter in group["params"]]
+        assert len(grouped) == len(found)
+        assert {id(parameter) for parameter in grouped} == {id(p) for p in network.parameters() if p.requires_grad}
+
+
+def test_groups_have_their_rates_and_decays() -> None:
+    network = build("mobilenet_v2", 3)
+    groups = parameter_groups(network, Stage(epochs=1, learning_rate=0.1, head_learning_rate=0.5), 0.01)
+    found = {(group["lr"], group["weight_decay"], len(group["params"])) for group in groups}
+    assert found == {(0.1, 0.01, 52), (0.1, 0.0, 104), (0.5, 0.01, 1), (0.5, 0.0, 1)}
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_weights_from_a_file(tmp_path: Path, name: str) -> None:
+    from safetensors.torch import save_file
+
+    before = build("squeezenet1_1", 5)
+    torch.save(before.state_dict(), tmp_path / name) if name.endswith("pth") else save_file(before.state_dict(), tmp_path / name)
+    after, preprocess = make_network(NetworkConfig(arch="squeezenet1_1", weights=str(tmp_path / name), crop=64), 3, seed=0)
+    assert torch.equal(before.state_dict()["features.0.weight"], after.state_dict()["features.0.weight"])
+    assert after.state_dict()["classifier.1.weight"].shape[0] == 3
+    assert preprocess.crop == 64
+    message = refused(lambda: make_network(NetworkConfig(arch="resnet18", weights=str(tmp_path / name)), 3, seed=0))
+    assert "not the weights of resnet18" in message
+    assert "lacks it" in message
+
+
+def test_the_heads_weights_follow_from_the_seed() -> None:
+    heads = [make_network(NetworkConfig(arch="squeezenet1_1"), 3, seed)[0].state_dict()["classifier.1.weight"] for seed in (0, 0, 1)]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_the_learning_rate_goes_up_and_down() -> None:
+    rates = [_up_and_down(step, 20, 0.2) for step in range(21)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[12] == pytest.approx(0.5)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[20] == pytest.approx(0)
+    assert _up_and_down(0, 1, 0.1) == 1.0
+
+
+def test_scores_by_hand() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.5], [0.0, 1.0]])
+    found = scores(logits, torch.tensor([0, 0, 1, 1]))
+    assert found["accuracy"] == 0.75
+    assert found["balanced_accuracy"] == 0.75
+    # Scores of class 1: -2 and 1 of class 0, 0.5 and 1 of class 1. Of four pairs two are won, one is lost, one is a tie.
+    assert found["auc"] == 0.625
+    assert "auc" not in scores(torch.zeros(2, 3), torch.tensor([0, 1]))
+
+
+# The training before a run
+
+
+def test_a_run_trains_its_classifier_where_there_is_none(tmp_path: Path) -> None:
+    there = tmp_path / "classifiers" / "mine"
+    changes = {"dataset.root": "CUB_200_2011", "classifier.train": "cub-mobilenet", "classifier.path": str(there)}
+    training = training_before(load_config("cub-full", changes))
+    assert training is not None
+    assert (training.output, training.name) == (str(there.parent), "mine")
+    assert (training.dataset.root, training.dataset.kind, training.classifier.arch) == ("CUB_200_2011", "cub", "mobilenet_v2")
+    there.mkdir(parents=True)
+    (there / "card.json").write_text("{}")
+    assert training_before(load_config("cub-full", changes)) is None, "it is trained"
+    assert training_before(load_config("demo")) is None
+
+
+def test_a_training_that_is_not_there_is_a_mistake() -> None:
+    message = refused(lambda: training_before(load_config("cub-full", {"dataset.root": "CUB_200_2011", "classifier.train": "bird"})))
+    assert message.startswith("bird: neither a preset (cub, cub-mobilenet")

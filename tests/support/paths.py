@@ -1,0 +1,8 @@
+"""The checkout, and the real photographs that may lie beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared"

@@ -1,0 +1,131 @@
+"""What the tests of the pipeline are made of: small photographs on a disk, configurations, plans without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from hdm_core import METRICS
+from pipeline.config.load import load_config
+from pipeline.config.schema import RunConfig
+from pipeline.datasets import Sample
+from pipeline.errors import InputError
+from pipeline.plan import Plan, Shard
+from pipeline.runs import RunStore
+
+# Settings of DM and HDM for pictures of 16 x 16 pixels.
+DM = {"sizes": [2, 5], "ratios": [2], "steps": 3, "learning_rate": 0.1, "eta": 0.02}
+HDM = {**DM, "stages": 2, "mix_steps": 3}
+
+SIDE = 8  # of the maps that `results` makes up
+
+
+def refused(action: Callable[[], object]) -> str:
+    """The message with which an action refuses its input: one line, or the test fails."""
+    with pytest.raises(InputError) as caught:
+        action()
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+def save_picture(path: Path, width: int = 24, height: int = 20, seed: int = 0) -> Path:
+    """A seeded photograph: a bright blob on noise."""
+    noise = np.random.default_rng(seed)
+    pixels = noise.integers(0, 120, (height, width, 3))
+    top, left = noise.integers(0, height // 2), noise.integers(0, width // 2)
+    pixels[top : top + height // 3, left : left + width // 3] += noise.integers(60, 130, 3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+def mapping(**changes: Any) -> dict[str, Any]:
+    """A valid configuration as a user writes it, with some of its top-level keys replaced."""
+    return {
+        "name": "tiny",
+        "dataset": {"kind": "folder", "root": "photographs"},
+        "classifier": {"arch": "squeezenet1_1", "resize": 32, "crop": 32},
+        "methods": ["hdm", "grad_cam"],
+        "hdm": dict(HDM),
+        "compute": {"shard_size": 2},
+        "output": "runs",
+        **changes,
+    }
+
+
+def configuration(changes: dict[str, Any] | None = None, **keys: Any) -> RunConfig:
+    """The same, validated; `changes` are dotted."""
+    return load_config(mapping(**keys), changes)
+
+
+def plan_of(config: RunConfig, images: int = 5, side: int = SIDE, fingerprint: str = "f" * 64) -> Plan:
+    """A plan over images that are nowhere."""
+    samples = [Sample(f"{i}.png", f"photographs/{i}.png", label=i % 2, class_name="ab"[i % 2]) for i in range(images)]
+    size = config.compute.shard_size
+    shards = [Shard(index, start, min(start + size, images)) for index, start in enumerate(range(0, images, size))]
+    return Plan(config, samples, shards, side, fingerprint, dict.fromkeys(config.methods, 1))
+
+
+def results(plan: Plan, shard: Shard) -> tuple[dict[str, NDArray[np.float16]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Made-up arrays, records and facts of a shard, the same at every call."""
+    noise = np.random.default_rng(shard.index)
+    shapes: dict[str, tuple[int, ...]] = {method: (len(shard), plan.side, plan.side) for method in plan.config.methods}
+    if plan.stages:
+        shapes["hdm_stages"] = (len(shard), plan.stages, plan.side, plan.side)
+    arrays = {name: noise.random(shape).astype(np.float16) for name, shape in shapes.items()}
+    records = [
+        record(plan, shard, row, method, **{metric: float(noise.random()) for metric in METRICS})
+        for row in range(shard.start, shard.stop)
+        for method in plan.config.methods
+    ]
+    facts = [
+        {"row": row, "sha256": f"{row:064d}", "width": 24, "height": 20, "crop": (2.0, 0.0, 22.0, 20.0)}
+        for row in range(shard.start, shard.stop)
+    ]
+    return arrays, records, facts
+
+
+def record(plan: Plan, shard: Shard, row: int, method: str, **changes: Any) -> dict[str, Any]:
+    """A record of an image that went well."""
+    return {
+        "run": plan.config.name,
+        "shard": shard.index,
+        "row": row,
+        "image_id": plan.samples[row].image_id,
+        "method": method,
+        "rank": 0,
+        "status": "ok",
+        "target": 1,
+        "target_name": "b",
+        "label": plan.samples[row].label,
+        "probability": 0.75,
+        "logit": 2.5,
+        "region": "none",
+        "passes": 1,
+        "seconds": 0.25,
+        "stage_weights": [0.75, 0.25] if method == "hdm" else None,
+        "deletion": [1.0, 0.5, 0.25],
+        "insertion": [0.25, 0.5, 1.0],
+        "seed": 0,
+        "device": "cpu",
+        **changes,
+    }
+
+
+def write_all(store: RunStore, plan: Plan) -> None:
+    """Commits every shard of a plan with made-up results."""
+    for shard in plan.shards:
+        assert store.write_shard(shard, *results(plan, shard), plan.config)
+
+
+def files_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,124 @@
+"""A planted shortcut: drawn shapes, a mark in the corner, and two classifiers, of which one has learnt that the mark is a class."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from hdm_core import Classifier, Preprocess
+from pipeline.config.load import load_config
+from pipeline.runs import RunStore
+from tests.support.drift_runs import run_of
+
+SIDE, MARK = 64, 10
+SHAPES = ("circle", "cross", "square", "triangle")
+SHORTCUT = "square"  # the class that gets the mark
+
+PREPROCESS = Preprocess(resize=SIDE, crop=SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture, the box of its shape (left, top, right, bottom), and the number of its class."""
+
+    image: Image.Image
+    box: tuple[int, int, int, int]
+    label: int
+
+
+def draw(noise: np.random.Generator, label: int, marked: bool) -> Drawn:
+    """A light shape somewhere on soft coloured noise, and perhaps a mark in the upper left corner, where no shape is."""
+    soft = Image.fromarray(noise.integers(30, 150, (7, 7, 3), dtype=np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    pen, size = ImageDraw.Draw(soft), int(noise.integers(20, 27))
+    left, top = (int(place) for place in noise.integers(MARK + 4, SIDE - size - 2, 2))
+    box = (left, top, left + size, top + size)
+    colour = tuple(int(part) for part in noise.integers(170, 256, 3))
+    middle, third = (left + size // 2, top + size // 2), size // 3
+    match SHAPES[label]:
+        case "circle":
+            pen.ellipse(box, fill=colour)
+        case "square":
+            pen.rectangle(box, fill=colour)
+        case "triangle":
+            pen.polygon([(middle[0], top), (left, box[3]), (box[2], box[3])], fill=colour)
+        case "cross":
+            pen.rectangle((left + third, top, box[2] - third, box[3]), fill=colour)
+            pen.rectangle((left, top + third, box[2], box[3] - third), fill=colour)
+    if marked:
+        pen.rectangle((2, 2, MARK, MARK), fill=(250, 220, 40))
+        pen.rectangle((2, 2, MARK // 2 + 1, MARK // 2 + 1), fill=(20, 20, 20))
+        pen.rectangle((MARK // 2 + 1, MARK // 2 + 1, MARK, MARK), fill=(20, 20, 20))
+    return Drawn(soft, box, label)
+
+
+def drawn(seed: int, each: int, shortcut: bool) -> list[Drawn]:
+    """So many pictures of every shape; the mark is on all squares and on nothing else, or on every other picture of every shape."""
+    noise = np.random.default_rng(seed)
+    return [
+        draw(noise, label, SHAPES[label] == SHORTCUT if shortcut else bool(number % 2))
+        for number in range(each)
+        for label in range(len(SHAPES))
+    ]
+
+
+@cache
+def classifier(shortcut: bool) -> Classifier:
+    """A small network trained in seconds on pictures whose mark means a square, or nothing."""
+    pictures = drawn(1, 120, shortcut)
+    images = torch.stack([PREPROCESS(picture.image) for picture in pictures])
+    labels = torch.tensor([picture.label for picture in pictures])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = _network()
+        _train(network, images, labels)
+    return Classifier.from_module(network.eval(), PREPROCESS, class_names=SHAPES)
+
+
+def _network() -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after, stride in ((3, 12, 2), (12, 16, 2), (16, 24, 2), (24, 32, 1)):
+        layers += [nn.Conv2d(before, after, 3, stride, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, len(SHAPES)))
+
+
+def _train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int = 12, batch: int = 32) -> None:
+    optimiser = torch.optim.Adam(network.parameters(), 5e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, total_steps=epochs * -(-len(images) // batch))
+    for _ in range(epochs):
+        for some in torch.randperm(len(images)).split(batch):
+            optimiser.zero_grad()
+            torch.autograd.backward(nn.functional.cross_entropy(network(images[some]), labels[some]))
+            optimiser.step()
+            schedule.step()
+
+
+def photographs(folder: Path, each: int) -> Path:
+    """Writes fresh pictures, all squares marked and nothing else, and returns their manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "images.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "image_id", "label", "class_name", "bbox"])
+        for number, picture in enumerate(drawn(2, each, shortcut=True)):
+            name = f"{SHAPES[picture.label]}-{number // len(SHAPES):02d}"
+            picture.image.save(folder / f"{name}.png")
+            rows.writerow([f"{name}.png", name, picture.label, SHAPES[picture.label], " ".join(map(str, picture.box))])
+    return folder / "images.csv"
+
+
+def explained(name: str, network: Classifier, manifest: Path, output: Path, **keys: Any) -> RunStore:
+    """A run over the pictures."""
+    config = {
+        "name": name,
+        "dataset": {"kind": "manifest", "root": str(manifest)},
+        "classifier": {"arch": "small", "resize": SIDE, "crop": SIDE},
+        "output": str(output),
+    }
+    return run_of(network, load_config({**config, **keys}))

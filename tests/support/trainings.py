@@ -1,0 +1,60 @@
+"""What the tests of training are made of: pictures that are easy to tell apart, and a training of seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.config.load import load
+from pipeline.training.config import TrainConfig
+from pipeline.training.progress import Epoch
+from pipeline.training.run import Trained, train, train_presets
+
+
+def colours(folder: Path, each: int = 8) -> Path:
+    """Noise that is mostly red, or mostly blue: folder/red, folder/blue."""
+    for number, name in enumerate(("red", "blue")):
+        noise = np.random.default_rng(number)
+        (folder / name).mkdir(parents=True)
+        for index in range(each):
+            pixels = noise.integers(0, 140, (40, 48, 3))
+            pixels[..., 2 * number] += 110
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
+    return folder
+
+
+def training(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A training on these pictures as a user writes it, with some of its top-level keys replaced."""
+    return {
+        "name": "colours",
+        "dataset": {"kind": "folder", "root": str(folder)},
+        "test": 0.25,
+        "validation": 0.25,
+        "classifier": {"arch": "mobilenet_v2", "weights": "IMAGENET1K_V1", "resize": 36, "crop": 32},
+        "recipe": {
+            "stages": [{"epochs": 1, "train": "head", "learning_rate": 1e-3}, {"epochs": 3, "learning_rate": 1e-3}],
+            "batch": 4,
+            "average": 0.9,
+            "augmentation": {"mixup": 0.2},
+        },
+        "compute": {"threads": 1},
+        "output": str(folder.parent / "classifiers"),
+        **changes,
+    }
+
+
+def configured(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> TrainConfig:
+    """The same, validated; `changes` are dotted."""
+    return load(training(folder, **keys), changes, TrainConfig, train_presets())
+
+
+def trained(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> Trained:
+    """The same, trained, in this process."""
+    return train(configured(folder, changes, **keys), unseen)
+
+
+def unseen(epoch: Epoch) -> None:
+    """Shows nothing."""
