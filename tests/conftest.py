@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from pipeline.plan import Plan
+from pipeline.runs import RunStore
+from tests.support.plans import configuration, plan_of
+from tests.support.prefect_server import Prefect, serve_prefect
 from tests.support.s3_server import S3, serve
 
 torch.set_num_threads(1)
@@ -43,3 +48,22 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server.folder()
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Five images in shards of two, explained by HDM and Grad-CAM, to be written below tmp_path."""
+    return plan_of(configuration(output=str(tmp_path / "runs")))
+
+
+@pytest.fixture
+def store(plan: Plan) -> RunStore:
+    """Where the plan's run goes; nothing is there yet."""
+    return RunStore.at(plan.config)
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    """The session's Prefect server, with a work pool, all deployments and a worker."""
+    with serve_prefect(tmp_path_factory.mktemp("prefect")) as server:
+        yield server

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from benchmarks import reference
 from benchmarks.libraries import PROGRAMS, library
 from benchmarks.methods import bench_method, comparable
 from benchmarks.metrics import bench_metrics

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.flows.conftest import Prefect
+from tests.support.prefect_server import Prefect
 from tests.support.ray_nodes import family
 from tests.support.small_run import config, files, hdm, photographs
 

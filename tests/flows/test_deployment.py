@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.flows.conftest import Prefect
+from tests.support.prefect_server import Prefect
 from tests.support.small_run import config, files, hdm, photographs
 from tests.support.trainings import colours, training
 

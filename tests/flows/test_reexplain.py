@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.flows.conftest import Prefect
 from tests.flows.test_deployment import run
+from tests.support.prefect_server import Prefect
 from tests.support.small_run import config, photographs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

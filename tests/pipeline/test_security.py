@@ -66,7 +66,7 @@ def test_nothing_is_loaded_that_could_be_code() -> None:
     assert [where for where, name, given in found if name == "torch.load" and given.get("weights_only") != "True"] == []
     assert [where for where, _, given in found if "allow_pickle" in given or given.get("shell") == "True"] == []
     # A program of torch.export may hold code: it is loaded in one place, which says so, and SECURITY.md, too.
-    assert {where.split(":")[0] for where, name, _ in found if name == "torch.export.load"} == {"hdm_core/exported.py"}
+    assert {where.split(":")[0] for where, name, _ in found if name == "torch.export.load"} == {"hdm_core/sources/exported.py"}
 
 
 def test_downloads_are_weights_only() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hdm_core.masking import hierarchical
 from hdm_core.masking.consistency import Consistency, Passes
 from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask, mix, mixed, stage_shares
 from hdm_core.methods.presets import HDM_PRESETS

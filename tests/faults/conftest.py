@@ -1,4 +1,4 @@
-"""Fixtures of the pipeline's tests."""
+"""Fixtures of the fault matrix."""
 
 from __future__ import annotations
 
@@ -7,23 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.plan import Plan
 from pipeline.runs import RunStore
 from tests.support.fault_runs import IMAGES, contents, settings, written
-from tests.support.plans import configuration, plan_of
 from tests.support.small_run import hdm, photographs
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    """Five images in shards of two, explained by HDM and Grad-CAM, to be written below tmp_path."""
-    return plan_of(configuration(output=str(tmp_path / "runs")))
-
-
-@pytest.fixture
-def store(plan: Plan) -> RunStore:
-    """Where the plan's run goes; nothing is there yet."""
-    return RunStore.at(plan.config)
 
 
 @pytest.fixture(scope="session")

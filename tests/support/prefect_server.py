@@ -1,4 +1,4 @@
-"""A real Prefect server of the tests' own: its own home, database and port, reports to its makers off."""
+"""A real Prefect server for tests: its own home, database and port, telemetry off."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.support.paths import ROOT
 
@@ -43,10 +43,9 @@ class Prefect:
         return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=seconds)
 
 
-@pytest.fixture(scope="session")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    """The server, with a work pool, the deployments of prefect.yaml and a worker."""
-    home = tmp_path_factory.mktemp("prefect")
+@contextmanager
+def serve_prefect(home: Path) -> Iterator[Prefect]:
+    """Start the server with a work pool, the deployments of prefect.yaml and a worker."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
