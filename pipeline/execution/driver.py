@@ -18,7 +18,7 @@ from pipeline.execution.worker import ShardReport, Worker
 from pipeline.monitoring.progress import Show, Stopwatch
 from pipeline.plan import Plan, Shard, make_plan
 from pipeline.runs import RunStore
-from pipeline.runs.leases import Silences
+from pipeline.runs.leases import StaleLeaseDetector
 from pipeline.runs.reuse import Reuse
 
 _log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def _work(plan: Plan, store: RunStore, todo: list[Shard], staffing: Staffing, ou
     watch = Stopwatch(images - open_images, images, passes)
 
     compute = plan.config.compute
-    silences = Silences(compute.lease)
+    silences = StaleLeaseDetector(compute.lease)
 
     def submit(worker: ActorHandle[Worker], shard: Shard) -> ray.ObjectRef[ShardReport]:
         samples = plan.samples[shard.start : shard.stop]

@@ -23,7 +23,7 @@ from pipeline.monitoring import telemetry
 from pipeline.monitoring.log_buffer import Journal, Line
 from pipeline.plan import Shard
 from pipeline.runs import RunStore
-from pipeline.runs.leases import Held, Lease, LeaseLostError
+from pipeline.runs.leases import LeaseHolder, Lease, LeaseLostError
 from pipeline.runs.records import worst_statuses
 from pipeline.runs.reuse import Reuse
 from pipeline.runs.reused import read_kept
@@ -43,7 +43,7 @@ class ShardReport:
     images: int
     seconds: float
     device: str
-    held: Held | None = None
+    held: LeaseHolder | None = None
     passes: int = 0
     lines: tuple[Line, ...] = ()
 
@@ -120,14 +120,14 @@ class Worker:
             self._explain(shard, samples, None, reuse)
         else:
             self._lease = lease = Lease(self._store.storage, shard.index, self._config.compute.lease)
-            held = Held("nobody", "") if self._leaving else lease.take(silent)
+            held = LeaseHolder("nobody", "") if self._leaving else lease.take(silent)
             if held is None:
                 try:
                     with lease.kept():
                         if not self._store.is_done(shard.index):
                             self._explain(shard, samples, lease, reuse)
                 except LeaseLostError:
-                    held = Held("another worker", "")
+                    held = LeaseHolder("another worker", "")
         seconds, device = time.perf_counter() - begin, device_name(self._device)
         return ShardReport(shard.index, len(shard), seconds, device, held, self._passes, self._journal.take())
 

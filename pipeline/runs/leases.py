@@ -25,7 +25,7 @@ _CLOCKS = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class Held:
+class LeaseHolder:
     """A lease that somebody else has: who, and the tag that changes whenever they renew it."""
 
     holder: str
@@ -48,7 +48,7 @@ class Lease:
         self._tag = ""
         self._turn = threading.Lock()
 
-    def take(self, silent: str | None) -> Held | None:
+    def take(self, silent: str | None) -> LeaseHolder | None:
         """Takes the lease, or says who has it.
 
         One that is free, or whose holder is known to be gone, is taken over.
@@ -65,7 +65,7 @@ class Lease:
             if there["holder"] is not None:
                 telemetry.count("hdm_lease_takeovers")
             return None
-        return Held(there["holder"] or "nobody", tag)
+        return LeaseHolder(there["holder"] or "nobody", tag)
 
     def renew(self) -> None:
         """Shows that the holder is alive, and that the lease is still theirs.
@@ -126,7 +126,7 @@ class Lease:
         return True
 
 
-class Silences:
+class StaleLeaseDetector:
     """How long others' leases have not changed, by this process's own clock: no other clock has to be right.
 
     Args:
@@ -137,7 +137,7 @@ class Silences:
         self._seconds = seconds
         self._seen: dict[int, tuple[str, float]] = {}
 
-    def note(self, shard: int, held: Held) -> None:
+    def note(self, shard: int, held: LeaseHolder) -> None:
         """Notes how a lease was found."""
         if self._seen.get(shard, ("", 0.0))[0] != held.tag:
             self._seen[shard] = held.tag, time.monotonic()

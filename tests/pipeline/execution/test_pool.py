@@ -20,7 +20,7 @@ from pipeline.errors import RunError
 from pipeline.execution.pool import PROGRESS, Pool, SetAside
 from pipeline.execution.worker import ShardReport
 from pipeline.plan import Shard
-from pipeline.runs.leases import Held
+from pipeline.runs.leases import LeaseHolder
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ class Clerk:
             case "tell":
                 return ShardReport(shard.index, len(shard), 0.0, "cpu", passes=70, lines=((logging.WARNING, "the storage was away"),))
             case "held":
-                return ShardReport(shard.index, len(shard), 0.0, "cpu", Held("somebody", "1"))
+                return ShardReport(shard.index, len(shard), 0.0, "cpu", LeaseHolder("somebody", "1"))
         return ShardReport(shard.index, len(shard), 0.0, "cpu")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.runs import RunStore
-from pipeline.runs.leases import Held, Lease, LeaseLostError, Silences, is_free
+from pipeline.runs.leases import LeaseHolder, Lease, LeaseLostError, StaleLeaseDetector, is_free
 from pipeline.storage.objects import Storage, to_json
 from tests.support.plans import configuration, plan_of, results
 
@@ -102,15 +102,15 @@ def test_it_is_renewed_while_it_is_kept(storage: Storage) -> None:
 
 
 def test_silence_is_counted_by_ones_own_clock_and_anew_after_every_renewal() -> None:
-    silences = Silences(0.05)
+    silences = StaleLeaseDetector(0.05)
     assert silences.silent(7) is None
-    silences.note(7, Held("a", "1"))
+    silences.note(7, LeaseHolder("a", "1"))
     assert silences.silent(7) is None
     time.sleep(0.06)
     assert silences.silent(7) == "1"
-    silences.note(7, Held("a", "1"))
+    silences.note(7, LeaseHolder("a", "1"))
     assert silences.silent(7) == "1"
-    silences.note(7, Held("a", "2"))
+    silences.note(7, LeaseHolder("a", "2"))
     assert silences.silent(7) is None
     assert silences.silent(8) is None
 
