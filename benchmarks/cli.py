@@ -45,9 +45,9 @@ def engine(
     as_json: Json = False,
 ) -> None:
     """The mask optimiser against the bare network, and against one mask after another."""
-    from pipeline.execution.cluster import run_as_a_worker
+    from pipeline.execution.cluster import reexec_with_worker_env
 
-    run_as_a_worker()
+    reexec_with_worker_env()
     from benchmarks.engine import bench_engine
     from hdm_core.methods.presets import DM_PRESETS
 
@@ -56,7 +56,7 @@ def engine(
     results = []
     for name in arch or ["mobilenet_v2", "resnet50"]:
         err.print(f"{name}: {pairs} pairs ...", markup=False)
-        results.append(bench_engine(_classifier(name, weights), shown, settings, pairs).facts())
+        results.append(bench_engine(_classifier(name, weights), shown, settings, pairs).as_dict())
     _show("engine", results, as_json)
 
 
@@ -72,9 +72,9 @@ def metrics(
     as_json: Json = False,
 ) -> None:
     """The metrics, by either protocol, against the bare forward passes that they need."""
-    from pipeline.execution.cluster import run_as_a_worker
+    from pipeline.execution.cluster import reexec_with_worker_env
 
-    run_as_a_worker()
+    reexec_with_worker_env()
     from benchmarks.metrics import bench_metrics
     from hdm_core import MetricSettings
 
@@ -84,7 +84,7 @@ def metrics(
         classifier = _classifier(name, weights)
         for protocol in ("paper", "rise"):
             err.print(f"{name}, {protocol}: {pairs} pairs ...", markup=False)
-            results.append(bench_metrics(classifier, shown, maps, MetricSettings(protocol=protocol), pairs).facts())
+            results.append(bench_metrics(classifier, shown, maps, MetricSettings(protocol=protocol), pairs).as_dict())
     _show("metrics", results, as_json)
 
 
@@ -99,9 +99,9 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """The methods on MobileNetV2 against the fastest library that has them; RISE, which none has, against a plain loop."""
-    from pipeline.execution.cluster import run_as_a_worker
+    from pipeline.execution.cluster import reexec_with_worker_env
 
-    run_as_a_worker()
+    reexec_with_worker_env()
     from benchmarks.methods import bench_method, comparable
 
     chosen = comparable(None if only is None else only.split(","))
@@ -111,7 +111,7 @@ def methods(
         err.print(f"{name}: {pairs} pairs ...", markup=False)
         results.append(bench_method(classifier, shown, name, pairs))
     if as_json:
-        sys.stdout.write(json.dumps({"methods": [result.facts() for result in results]}) + "\n")
+        sys.stdout.write(json.dumps({"methods": [result.as_dict() for result in results]}) + "\n")
         return
     table = Table("method", "library", "images", "settings", "ours, ms", "library, ms", "ratio", box=None)
     for result in results:
@@ -138,7 +138,7 @@ def pareto(
     from benchmarks.pareto.maps import maps_figure
     from benchmarks.pareto.photographs import SPLITS
     from pipeline.config.load import load_config
-    from pipeline.monitoring.progress import Show, every
+    from pipeline.monitoring.progress import Show, throttle
 
     if split not in SPLITS:
         raise InputError(f"--split {split}: choose from {', '.join(SPLITS)}")
@@ -148,7 +148,7 @@ def pareto(
     chosen = candidates(None if only is None else only.split(","))
 
     def show(name: str) -> Show:
-        return every(30, lambda state: err.print(f"{name}: {state.line()}", markup=False, highlight=False))
+        return throttle(30, lambda state: err.print(f"{name}: {state.line()}", markup=False, highlight=False))
 
     points, pictures = [], {}
     for config in configs:
@@ -189,7 +189,7 @@ def truth(
         Path(figure).parent.mkdir(parents=True, exist_ok=True)
         Path(figure).write_bytes(truth_figure(made, maps, Path(figure).suffix))
     if as_json:
-        sys.stdout.write(json.dumps({"truth": result.facts()}) + "\n")
+        sys.stdout.write(json.dumps({"truth": result.as_dict()}) + "\n")
     else:
         out.print(truth_table(result))
         out.print(*truth_lines(result), sep="\n", markup=False, highlight=False)

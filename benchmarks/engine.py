@@ -14,7 +14,7 @@ from benchmarks.reference import LAYOUTS, bare_pass, filled, now, quartiles
 from benchmarks.sequential import one_after_another
 from hdm_core import Classifier
 from hdm_core.device import Precision, batch_candidates, default_precision
-from hdm_core.masking.consistency import Consistency, Passes
+from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
 from hdm_core.masking.dynamic import dynamic_mask
 from hdm_core.settings import DMSettings
 
@@ -52,7 +52,7 @@ class EngineResult:
     peak_mib: float
     torch: str = torch.__version__
 
-    def facts(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         """As JSON has it."""
         return asdict(self)
 
@@ -72,7 +72,7 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
         shown = filled(images, batch, layout)
 
         def engine() -> float:
-            passes, begin = Passes(), now(device)
+            passes, begin = PassCounter(), now(device)
             dynamic_mask(_loss(network, images, targets, settings, batch, passes, precision), settings)
             return (now(device) - begin) / passes.total
 
@@ -80,9 +80,9 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
         taken = [(bare_pass(network, shown, precision), engine()) for _ in range(pairs)]
         # Without what is drawn at random: the sequential version draws nothing.
         plain = settings.model_copy(update={"noise": 0.0})
-        ours = dynamic_mask(_loss(network, images[:1], targets[:1], plain, batch, Passes(), "float32"), plain)[0, 0]
+        ours = dynamic_mask(_loss(network, images[:1], targets[:1], plain, batch, PassCounter(), "float32"), plain)[0, 0]
     with classifier.frozen() as network:
-        passes, begin = Passes(), now(device)
+        passes, begin = PassCounter(), now(device)
         theirs = one_after_another(network, images[:1], int(targets[0]), plain, passes)
         sequential = (now(device) - begin) / passes.total
     bare, trained = (statistics.median(column) for column in zip(*taken, strict=True))
@@ -110,10 +110,12 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
 
 
 def _loss(
-    network: nn.Module, images: Tensor, targets: Tensor, settings: DMSettings, batch: int, passes: Passes, precision: Precision
-) -> Consistency:
+    network: nn.Module, images: Tensor, targets: Tensor, settings: DMSettings, batch: int, passes: PassCounter, precision: Precision
+) -> ConsistencyLoss:
     baseline = torch.zeros(1, images.shape[1], 1, 1, device=images.device)
-    return Consistency(network, images, targets, baseline, "logit", batch, passes, settings.relative, settings.noise, precision=precision)
+    return ConsistencyLoss(
+        network, images, targets, baseline, "logit", batch, passes, settings.relative, settings.noise, precision=precision
+    )
 
 
 def _fastest(network: nn.Module, images: Tensor, precision: Precision) -> tuple[str, int]:

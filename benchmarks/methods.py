@@ -51,7 +51,7 @@ class MethodResult:
     ratio: float
     ratio_range: tuple[float, float]
 
-    def facts(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         """As JSON has it."""
         return asdict(self)
 

@@ -41,7 +41,7 @@ class MetricsResult:
     efficiency_range: tuple[float, float]
     torch: str = torch.__version__
 
-    def facts(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         """As JSON has it."""
         return asdict(self)
 

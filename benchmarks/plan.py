@@ -58,7 +58,7 @@ class Planned:
     listing: str
     steps: tuple[Step, ...]
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What the command prints."""
         return asdict(self)
 
@@ -79,13 +79,13 @@ def bench_plan(rows: int, shard_size: int, folder: Path) -> Planned:
         return result
 
     plan = timed("plan, CSV", lambda: make_plan(_configuration(manifests["csv"], shard_size, folder)))
-    listing = timed("hash, CSV", plan.listing)
+    listing = timed("hash, CSV", plan.dataset_digest)
     del plan  # as a driver of its own
     plan = timed("plan, Parquet", lambda: make_plan(_configuration(manifests["parquet"], shard_size, folder)))
-    if timed("hash, Parquet", plan.listing) != listing:
+    if timed("hash, Parquet", plan.dataset_digest) != listing:
         raise RuntimeError("the two manifests list different images")
     _, store = timed("lay the run out", lambda: lay_out(plan))
-    _pretend_done(store, plan)
+    _commit_half(store, plan)
     config, shards = plan.config, len(plan.shards)
     del plan, store
     plan = timed("plan again", lambda: make_plan(config))
@@ -126,7 +126,7 @@ def _manifest(rows: int) -> Iterator[pa.Table]:
         yield pa.table({"path": paths, "label": [number % 1000 for number in numbers], "split": ["test"] * len(numbers)})
 
 
-def _pretend_done(store: RunStore, plan: Plan) -> None:
+def _commit_half(store: RunStore, plan: Plan) -> None:
     """Commits every other shard, with records and without maps, which nobody reads to go on."""
     for shard in plan.shards[::2]:
         store.storage.write(f"records/part-{shard.index:06d}.parquet", _records(plan, shard))

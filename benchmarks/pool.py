@@ -15,8 +15,8 @@ from typing import Any, Literal
 import ray
 from ray.actor import ActorHandle
 
-from benchmarks.sleep_worker import Nap, Sleeper, memory
-from benchmarks.write_worker import Writer
+from benchmarks.sleep_worker import SimulatedReport, SleepWorker, memory
+from benchmarks.write_worker import WriteWorker
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
@@ -29,7 +29,7 @@ Work = Literal["sleep", "nothing", "write"]
 
 
 @dataclass(frozen=True)
-class Pretended:
+class PoolBenchmark:
     """How many workers did what, and how it went.
 
     Attributes:
@@ -59,13 +59,13 @@ class Pretended:
     driver_mib: tuple[float, ...]
     worker_mib: tuple[float, ...]
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What the command prints."""
         return asdict(self)
 
 
 @dataclass
-class _Crew:
+class _PrestartedWorkers:
     """Workers that are there before the pool asks for them: how long Python takes to start is no matter of the pool's."""
 
     actor: Any
@@ -80,14 +80,14 @@ class _Crew:
         ray.get([worker.ready.remote() for worker in self.waiting])
 
 
-def pretend_to_sleep(workers: int, shards: int, shard_size: int, image_seconds: float) -> Pretended:
+def bench_sleep(workers: int, shards: int, shard_size: int, image_seconds: float) -> PoolBenchmark:
     """Workers that sleep for as long as images take; no time if `image_seconds` is 0."""
-    crew = _Crew(Sleeper, (image_seconds,), workers)
+    crew = _PrestartedWorkers(SleepWorker, (image_seconds,), workers)
     work: Work = "sleep" if image_seconds else "nothing"
     return _measure(work, crew, _cut(shards * shard_size, shard_size), shard_size, image_seconds, _submit_numbers)
 
 
-def pretend_to_write(output: str, workers: int, images: int, shard_size: int, side: int) -> Pretended:
+def bench_write(output: str, workers: int, images: int, shard_size: int, side: int) -> PoolBenchmark:
     """Workers that write made-up shards into a new run below `output`, which is removed afterwards.
 
     Raises:
@@ -104,7 +104,7 @@ def pretend_to_write(output: str, workers: int, images: int, shard_size: int, si
             ref: ray.ObjectRef[Any] = worker.run.remote(shard, samples[shard.start : shard.stop])
             return ref
 
-        return _measure("write", _Crew(Writer, (config, side), workers), shards, shard_size, 0.0, submit)
+        return _measure("write", _PrestartedWorkers(WriteWorker, (config, side), workers), shards, shard_size, 0.0, submit)
     finally:
         store.storage.fs.rm(store.storage.root, recursive=True)
 
@@ -133,16 +133,16 @@ def _cut(images: int, size: int) -> list[Shard]:
 
 def _measure(
     work: Work,
-    crew: _Crew,
+    crew: _PrestartedWorkers,
     shards: Sequence[Shard],
     shard_size: int,
     image_seconds: float,
     submit: Callable[[ActorHandle[Any], Shard], ray.ObjectRef[Any]],
-) -> Pretended:
+) -> PoolBenchmark:
     """Lets the pool work through shards, on a Ray with a processor in its books for every worker."""
     # Ray expects as many processes as there are real processors, and would say at length, on standard output, that there are more.
     os.environ["RAY_worker_maximum_startup_concurrency"] = str(crew.workers // 3 + 1)  # noqa: SIM112 - Ray's own spelling
-    naps: list[Nap] = []
+    naps: list[SimulatedReport] = []
     held: list[int] = []
 
     def on_done(nap: Any) -> None:
@@ -158,7 +158,7 @@ def _measure(
     if failed:
         raise RuntimeError(f"shard {failed[0].shard.index}: {failed[0].error}")
 
-    by_worker: dict[int, list[Nap]] = defaultdict(list)
+    by_worker: dict[int, list[SimulatedReport]] = defaultdict(list)
     for nap in sorted(naps, key=lambda nap: nap.began):
         by_worker[nap.worker].append(nap)
     end = max(map(_end, naps))
@@ -168,7 +168,7 @@ def _measure(
     few = max(1, min(crew.workers, len(naps) // 3))
     middle = len(naps) // 2
     some = [naps[:few], naps[middle : middle + few], naps[-few:]]
-    return Pretended(
+    return PoolBenchmark(
         work=work,
         workers=crew.workers,
         images=images,
@@ -187,5 +187,5 @@ def _measure(
     )
 
 
-def _end(nap: Nap) -> float:
+def _end(nap: SimulatedReport) -> float:
     return nap.began + nap.seconds

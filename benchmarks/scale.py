@@ -27,20 +27,20 @@ def pool(
     as_json: Json = False,
 ) -> None:
     """The pool of workers with their work replaced by a sleep, by nothing, and by writing alone."""
-    from benchmarks.pool import pretend_to_sleep, pretend_to_write
+    from benchmarks.pool import bench_sleep, bench_write
     from pipeline.execution.cluster import cluster
 
     results = []
     for count in _counts(workers):
         err.print(f"{count} workers sleep ...", markup=False)
-        results.append(pretend_to_sleep(count, count * shards_a_worker, shard_size, image_seconds))
+        results.append(bench_sleep(count, count * shards_a_worker, shard_size, image_seconds))
     with cluster(None, cpus=2):
         err.print("2 workers do nothing ...", markup=False)
-        results.append(pretend_to_sleep(2, -(-images // shard_size), shard_size, 0.0))
+        results.append(bench_sleep(2, -(-images // shard_size), shard_size, 0.0))
         if output is not None:
             err.print("2 workers write ...", markup=False)
-            results.append(pretend_to_write(output, 2, images, shard_size, side))
-    facts = [result.facts() for result in results]
+            results.append(bench_write(output, 2, images, shard_size, side))
+    facts = [result.as_dict() for result in results]
     print_json({"pool": facts}) if as_json else out.print(_table(facts))
 
 
@@ -53,7 +53,7 @@ def plan(
     from benchmarks.plan import bench_plan
 
     with tempfile.TemporaryDirectory(prefix="hdm-bench-") as folder:
-        facts = bench_plan(rows, shard_size, Path(folder)).facts()
+        facts = bench_plan(rows, shard_size, Path(folder)).as_dict()
     if as_json:
         print_json({"plan": facts})
         return
@@ -76,7 +76,7 @@ def store(
     opened = RunStore.open(run)
     with tempfile.TemporaryDirectory(prefix="hdm-bench-") as folder:
         places = {"disk": Storage(folder)} | ({} if url is None else {"url": Storage(url)})
-        facts = bench_store(opened, places, images, maps).facts()
+        facts = bench_store(opened, places, images, maps).as_dict()
     if as_json:
         print_json({"store": facts})
         return

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdm_core.masking.consistency import Passes
-from hdm_core.masking.ops import keep_top, ladder
+from hdm_core.masking.consistency import PassCounter
+from hdm_core.masking.ops import auxiliary_masks, keep_top
 from hdm_core.settings import DMSettings
 
 
-def one_after_another(network: nn.Module, image: Tensor, target: int, settings: DMSettings, passes: Passes) -> Tensor:
+def one_after_another(network: nn.Module, image: Tensor, target: int, settings: DMSettings, passes: PassCounter) -> Tensor:
     """Mask after mask, batch 1, autograd through everything: image (1, C, H, W) -> M_b (H, W)."""
     height, width = image.shape[-2:]
 
@@ -40,10 +40,10 @@ def one_after_another(network: nn.Module, image: Tensor, target: int, settings: 
     benchmarks = [train(start, None) for start in starts]
     total = len(settings.ratios) * torch.stack([g(mask) for mask in benchmarks]).sum(0)
     below = {(base, ratio): mask for base, mask in enumerate(benchmarks) for ratio in settings.ratios}
-    for level in ladder(settings.sizes, settings.ratios, height, width):
+    for level in auxiliary_masks(settings.sizes, settings.ratios, height, width):
         for rung in level:
             side = rung.size
             mask = train(g(benchmarks[rung.base], side, side), g(below[rung.base, rung.ratio], side, side))
             total += g(mask)
             below[rung.base, rung.ratio] = mask
-    return keep_top(total, settings.keep)[0, 0]
+    return keep_top(total, settings.keep_fraction)[0, 0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Nap:
+class SimulatedReport:
     """What a pretended worker says of a shard: a `ShardReport`, and when and by whom it was done.
 
     Attributes:
@@ -30,12 +30,12 @@ class Nap:
     lines: tuple[()] = ()
 
     @classmethod
-    def since(cls, began: float, shard: int, images: int) -> Nap:
+    def since(cls, began: float, shard: int, images: int) -> SimulatedReport:
         """The report of a shard that ends now."""
         return cls(shard, images, began, time.monotonic() - began, os.getpid(), memory())
 
 
-class Sleeper:
+class SleepWorker:
     """Sleeps for as long as a shard's images would take."""
 
     def __init__(self, image_seconds: float) -> None:
@@ -49,11 +49,11 @@ class Sleeper:
         """As of a worker, whose passes the driver asks for all the time."""
         return 0
 
-    def run(self, shard: int, images: int) -> Nap:
+    def run(self, shard: int, images: int) -> SimulatedReport:
         """Takes its time."""
         began = time.monotonic()
         time.sleep(images * self._image_seconds)
-        return Nap.since(began, shard, images)
+        return SimulatedReport.since(began, shard, images)
 
 
 def memory() -> int:

@@ -86,7 +86,7 @@ class Stored:
     codecs: tuple[Coded, ...]
     layouts: tuple[Laid, ...]
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What the command prints."""
         return asdict(self)
 
@@ -116,7 +116,7 @@ def _maps(run: RunStore, images: int) -> dict[str, Maps]:
     if not rows:
         raise InputError(f"{run.url}: no shard is done yet, so there are no maps to measure")
     store = run.storage.zarr("maps.zarr")
-    return {method: read_maps(open_array(store, method), np.asarray(rows)) for method in run.info()["config"]["methods"]}
+    return {method: read_maps(open_array(store, method), np.asarray(rows)) for method in run.metadata()["config"]["methods"]}
 
 
 def _code(found: dict[str, Maps], dtype: str, codec: str) -> Coded:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.sleep_worker import Nap
+from benchmarks.sleep_worker import SimulatedReport
 from hdm_core import METRICS
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
@@ -22,7 +22,7 @@ _CURVE = np.linspace(1, 0, 225, dtype=np.float32).tolist()  # as many steps as d
 _CELLS = 28  # of made-up maps
 
 
-class Writer:
+class WriteWorker:
     """Writes maps, records and curves under a lease."""
 
     def __init__(self, config: RunConfig, side: int) -> None:
@@ -38,16 +38,16 @@ class Writer:
         """As of a worker."""
         return 0
 
-    def run(self, shard: Shard, samples: Sequence[Sample]) -> Nap:
+    def run(self, shard: Shard, samples: Sequence[Sample]) -> SimulatedReport:
         """Does all of a shard but explaining it."""
         began = time.monotonic()
-        lease = Lease(self._store.storage, shard.index, self._config.compute.lease)
+        lease = Lease(self._store.storage, shard.index, self._config.compute.lease_seconds)
         if lease.take(None) is not None:
             raise RuntimeError(f"shard {shard.index} is in other hands")
-        with lease.kept():
+        with lease.renewing():
             arrays = {method: self._maps[: len(shard)] for method in self._config.methods}
             self._store.write_shard(shard, arrays, _records(self._config, shard, samples), _facts(shard), self._config, lease)
-        return Nap.since(began, shard.index, len(shard))
+        return SimulatedReport.since(began, shard.index, len(shard))
 
 
 def made_up_maps(count: int, side: int) -> NDArray[np.float16]:

@@ -13,9 +13,9 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from pipeline.drift import Drift
 from pipeline.drift.statistics import Estimate
 from pipeline.drift.summary import QUANTITIES
-from pipeline.execution.driver import Outcome
-from pipeline.monitoring.progress import State, clock, every
-from pipeline.reexplain.plan import Again
+from pipeline.execution.driver import RunSummary
+from pipeline.monitoring.progress import State, clock, throttle
+from pipeline.reexplain.plan import ReexplainPlan
 from pipeline.runs import RunStore
 from pipeline.tables.aggregate import layout_table
 from pipeline.training.progress import Epoch
@@ -30,7 +30,7 @@ class ProgressArtifact:
     def __init__(self, key: str) -> None:
         self._artifact: UUID = create_progress_artifact(progress=0.0, key=key, description="images explained")  # type: ignore[assignment]
         self._logger = get_run_logger()
-        self._send = every(_SECONDS, self._update)
+        self._send = throttle(_SECONDS, self._update)
 
     def __call__(self, state: State) -> None:
         """Shows a state, at most once in five seconds unless an image was finished."""
@@ -78,7 +78,7 @@ def table_artifact(key: str, table: pa.Table) -> None:
     )
 
 
-def changes_artifact(key: str, again: Again) -> None:
+def changes_artifact(key: str, again: ReexplainPlan) -> None:
     """What is new, changed, gone and reused since the last run, and why."""
     counts = Counter((change.state, change.why) for change in again.changes)
     create_table_artifact(
@@ -107,20 +107,20 @@ def _text(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f}{interval}"
 
 
-def summary_artifact(key: str, store: RunStore, outcome: Outcome, page: str) -> None:
+def summary_artifact(key: str, store: RunStore, outcome: RunSummary, page: str) -> None:
     """What was done, at which cost, and where the results are."""
     statuses = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items())) or "no image"
     lines = [
-        f"# {store.info()['name']}: {outcome.images} images",
+        f"# {store.metadata()['name']}: {outcome.images} images",
         "",
         f"- maps and records: `{store.url}`",
         f"- report: `{page}`",
         f"- images: {statuses}",
-        f"- shards: {outcome.shards}, of which {outcome.resumed} were done before",
+        f"- shards: {outcome.shards}, of which {outcome.already_done} were done before",
         f"- this time: {outcome.passes:,} passes in {clock(outcome.seconds)}",
         f"- cost: {outcome.worker_seconds / 3600:.2f} worker-hours, {outcome.gpu_hours:.2f} GPU-hours",
     ]
     if pictures := [name for name in store.storage.names("report/images") if name.endswith(".jpg")]:
         lines.append(f"- {len(pictures)} pictures, such as `{store.storage.url(f'report/images/{pictures[0]}')}`")
-    lines += [f"- shard {item.shard.index} was set aside: `{item.error}`" for item in outcome.set_aside]
+    lines += [f"- shard {item.shard.index} was set aside: `{item.error}`" for item in outcome.failed_shards]
     create_markdown_artifact(markdown="\n".join(lines), key=key)

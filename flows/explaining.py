@@ -14,7 +14,7 @@ from flows.artifacts import ProgressArtifact, TrainingArtifact, summary_artifact
 from flows.tables import hdm_tables
 from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError
-from pipeline.execution.driver import Outcome, explain_run
+from pipeline.execution.driver import RunSummary, explain_run
 from pipeline.plan import Plan
 from pipeline.runs import RunStore
 from pipeline.training.prerequisite import training_before
@@ -33,7 +33,7 @@ def _may_pass(_: Any, __: TaskRun, state: State[Any]) -> bool:
 
 
 @task(name="explain", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[30, 300], retry_condition_fn=_may_pass)
-def explain(planned: Plan, store: RunStore) -> Outcome:
+def explain(planned: Plan, store: RunStore) -> RunSummary:
     """Explains every shard that is not committed, on Ray; running the flow again goes on where it was."""
     return explain_run(planned, store, ProgressArtifact(slugify(f"{planned.config.name} progress")))
 
@@ -49,7 +49,7 @@ def finish(planned: Plan, store: RunStore) -> State[Any]:
         return Failed(message=aggregating.message)
     page = str(aggregating.result())
     summary_artifact(slugify(f"{planned.config.name} summary"), store, outcome, page)
-    left_out = f"; {outcome.unexplained} images could not be explained, see their status" if outcome.unexplained else ""
+    left_out = f"; {outcome.failed_images} images could not be explained, see their status" if outcome.failed_images else ""
     return Completed(message=f"{outcome.images} images; maps and records: {store.url}; report: {page}{left_out}")
 
 

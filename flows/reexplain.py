@@ -19,19 +19,19 @@ from flows.parameters import Changes, Config, Limit, Output, Root, changes_of, h
 from pipeline.config.load import load_config
 from pipeline.drift import DriftLimits, compare, exceeded, write_drift
 from pipeline.errors import InputError
-from pipeline.reexplain.plan import Again, plan_again, start_again
+from pipeline.reexplain.plan import ReexplainPlan, create_run, plan_reexplain
 from pipeline.runs import RunStore
 
 DRIFTED = "hdm.drift.exceeded"
 
 
 @task(name="compare with the last run", cache_policy=NO_CACHE)
-def plan_the_changes(config: str, changes: dict[str, Any], since: str | None) -> Again | State[Any]:
+def plan_the_changes(config: str, changes: dict[str, Any], since: str | None) -> ReexplainPlan | State[Any]:
     """Reads every image once and says which must be explained again, and why."""
     try:
         configuration = load_config(config, changes)
         train_first(configuration)
-        again = plan_again(configuration, since)
+        again = plan_reexplain(configuration, since)
     except InputError as error:  # somebody's mistake: one line in the interface, no traceback
         return Failed(message=str(error))
     get_run_logger().info("%s; %d passes", again.line(), 0 if again.unchanged else again.passes)
@@ -47,7 +47,7 @@ def drift(before: RunStore, after: RunStore, limits: DriftLimits) -> list[str] |
         return Failed(message=str(error))
     page = write_drift(after, found, limits)
     lines = exceeded(found, limits)
-    name = after.info()["name"]
+    name = after.metadata()["name"]
     drift_artifact(slugify(f"{name} drift"), found, lines, page)
     if lines:
         resource = {"prefect.resource.id": f"hdm.run.{name}", "prefect.resource.name": name}
@@ -82,12 +82,12 @@ def hdm_reexplain(
     planning = plan_the_changes(config, changes_of(config, root, output, limit, changes), since, return_state=True)
     if planning.is_failed():
         return Failed(message=hint(str(planning.message), config))
-    again = cast("Again", planning.result())
+    again = cast("ReexplainPlan", planning.result())
     changes_artifact(slugify(f"{PurePosixPath(config).stem} changes"), again)
     if again.unchanged:
         return Completed(message=again.line())
     try:
-        planned, store = start_again(again)
+        planned, store = create_run(again)
     except InputError as error:
         return Failed(message=str(error))
     finished = finish(planned, store)

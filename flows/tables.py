@@ -29,7 +29,7 @@ def _name() -> str:
 def aggregate(store: RunStore) -> str:
     """Records become tables.parquet, the page of pictures and a table artifact; returns the page's URL."""
     page: str = write_report(store)
-    table_artifact(slugify(f"{store.info()['name']} metrics"), read_tables(store))
+    table_artifact(slugify(f"{store.metadata()['name']} metrics"), read_tables(store))
     return page
 
 

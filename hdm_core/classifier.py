@@ -194,7 +194,7 @@ class Classifier:
         """The class's name, or its number where names are unknown."""
         return str(target) if self.class_names is None else self.class_names[target]
 
-    def fingerprint(self) -> str:
+    def weights_digest(self) -> str:
         """sha256 over the name, shape, type and bytes of every parameter and buffer: the same weights give the same text."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):

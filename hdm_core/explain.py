@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision, default_batch, default_precision, largest_batch
-from hdm_core.masking.consistency import Passes, Progress
-from hdm_core.methods import Job, get_method
-from hdm_core.network.hooks import answer_at
+from hdm_core.masking.consistency import PassCounter, Progress
+from hdm_core.methods import ExplainJob, get_method
+from hdm_core.network.hooks import forward_to
 from hdm_core.network.logits import Targets, class_logits, resolve_targets
 from hdm_core.settings import Settings
 
@@ -100,17 +100,17 @@ def explain_with(
         raise ValueError(f"the network's weights are {classifier.dtype} and the images {images.dtype}: convert one, such as module.float()")
     images = images.detach().to(classifier.device)
     precision = precision or default_precision(classifier.device)
-    passes, entry = Passes(progress), get_method(method)
+    passes, entry = PassCounter(progress), get_method(method)
     with classifier.frozen() as network, torch.enable_grad():
         answer = None
         if (entry.layer or entry.from_input) and len(images) <= batch:
-            answer = answer_at(network, entry.layer(network, settings, images) if entry.layer else None, images)
+            answer = forward_to(network, entry.layer(network, settings, images) if entry.layer else None, images)
             logits = answer.logits.detach()
         else:
             with torch.no_grad():
                 logits = torch.cat([class_logits(network, part) for part in torch.split(images, batch)])
         chosen = resolve_targets(logits, targets)
-        raw = entry.run(Job(classifier, images, chosen, batch, passes, precision, answer), settings)
+        raw = entry.run(ExplainJob(classifier, images, chosen, batch, passes, precision, answer), settings)
     maps, status = _check(raw.maps.float(), logits.gather(1, chosen[:, None])[:, 0])
     return Explanation(maps, status, chosen, logits.float(), passes.total // len(images), raw.stages, raw.stage_weights)
 

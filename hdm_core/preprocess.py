@@ -49,10 +49,10 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB photograph -> (3, crop, crop) float32, normalised."""
-        tensor: Tensor = F.normalize(F.to_tensor(self.view(image)), list(self.mean), list(self.std))
+        tensor: Tensor = F.normalize(F.to_tensor(self.cropped(image)), list(self.mean), list(self.std))
         return tensor
 
-    def view(self, image: Image.Image) -> Image.Image:
+    def cropped(self, image: Image.Image) -> Image.Image:
         """The part of the photograph that the network sees, as a crop x crop picture."""
         resized = F.resize(image, [self.resize], interpolation=self.interpolation, antialias=True)
         view: Image.Image = F.center_crop(resized, [self.crop])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision, batch_candidates, default_precision, synchronise
-from hdm_core.masking.consistency import Consistency, Passes
+from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
 from hdm_core.network.logits import class_logits
 
 # A batch this much slower than the best is not worth the memory of the best.
@@ -68,7 +68,9 @@ def _pass_seconds(network: nn.Module, blank: Tensor, batch: int, precision: Prec
     images = blank.expand(batch, -1, -1, -1)
     index = torch.arange(batch, device=blank.device)
     try:
-        consistency = Consistency(network, images, torch.zeros_like(index), blank + 1, "logit", batch, Passes(), precision=precision)
+        consistency = ConsistencyLoss(
+            network, images, torch.zeros_like(index), blank + 1, "logit", batch, PassCounter(), precision=precision
+        )
         seconds = _best(lambda: consistency.gradient(torch.full_like(images[:, :1], 0.5), index), blank.device, repeats)
     except torch.OutOfMemoryError:
         return None

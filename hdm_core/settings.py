@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,9 +17,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    renamed: ClassVar[Mapping[str, str]] = {}  # old name -> new name, so that an error can say the new one
+
 
 class DMSettings(Settings):
     """Dynamic masks, Section 3.2 of the paper."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"keep": "keep_fraction"}
 
     sizes: tuple[Size, ...] = Field(min_length=1, description="a_i = b_i: the sides of the benchmark masks")
     ratios: tuple[Ratio, ...] = Field(min_length=1, description="t_j: how fast the auxiliary masks grow")
@@ -33,7 +38,7 @@ class DMSettings(Settings):
         0.0, ge=0, description="spread of a smooth random picture on the masked pixels, another in every step; 0 is the paper's"
     )
     tau: float = Field(0.5, ge=0, le=1, description="what the benchmark masks start from")
-    keep: float = Field(0.3, gt=0, le=1, description="gamma keeps this share of the pixels (Eq. 10); 1 keeps all")
+    keep_fraction: float = Field(0.3, gt=0, le=1, description="gamma keeps this share of the pixels (Eq. 10); 1 keeps all")
     baseline: Baseline = Field("mean", description="what a masked pixel becomes: the normalisation mean, black, or the blurred image")
     activation: Literal["logit", "probability"] = Field("logit", description="f_p: the target's logit or its softmax probability")
 

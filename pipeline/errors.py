@@ -5,18 +5,18 @@ from __future__ import annotations
 from pipeline.redaction import redact
 
 
-class _SaidError(Exception):
+class HdmError(Exception):
     """What is shown in many places: the secrets in its URLs are in none."""
 
     def __init__(self, text: str) -> None:
         super().__init__(redact(text))
 
 
-class InputError(_SaidError):
+class InputError(HdmError):
     """The run cannot start as it was asked for; nothing was changed. Exit code 2."""
 
 
-class RunError(_SaidError):
+class RunError(HdmError):
     """The run started and could not go on; running it again resumes it. Exit code 1."""
 
 

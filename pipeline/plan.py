@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hdm_core import Classifier, get_method
 from hdm_core.settings import DMSettings, HDMSettings
-from pipeline.classifiers.load import count_classes, interface_of, load_classifier, preprocess_of
+from pipeline.classifiers.load import count_classes, load_classifier, preprocess_identity, preprocess_of
 from pipeline.classifiers.targets import class_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
@@ -51,9 +51,9 @@ class Plan:
     samples: Sequence[Sample]
     shards: Sequence[Shard]
     side: int
-    fingerprint: str
+    weights_digest: str
     passes_per_image: dict[str, int]
-    interface: dict[str, Any] = field(default_factory=dict)
+    preprocess_identity: dict[str, Any] = field(default_factory=dict)
 
     @property
     def passes(self) -> int:
@@ -72,7 +72,7 @@ class Plan:
         maps = len(self.config.methods) + (self.stages or 0)
         return len(self.samples) * self.config.ranks * maps * self.side**2 * 2
 
-    def listing(self) -> str:
+    def dataset_digest(self) -> str:
         """sha256 of the samples in order, as one list in JSON: a dataset that changed has another."""
         digest = hashlib.sha256(b"[")
         for start in range(0, len(self.samples), _AT_ONCE):
@@ -82,7 +82,7 @@ class Plan:
         digest.update(b"]")
         return digest.hexdigest()
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What `hdm plan` prints."""
         return {
             "run": self.config.name,
@@ -111,7 +111,7 @@ def make_plan(config: RunConfig) -> Plan:
     passes = {method: config.ranks * count for method, count in _passes(config, classifier, image).items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
-    return Plan(config, samples, shards, side, classifier.fingerprint(), passes, interface_of(classifier))
+    return Plan(config, samples, shards, side, classifier.weights_digest(), passes, preprocess_identity(classifier))
 
 
 def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from pipeline.report.crop import read_view
+from pipeline.report.crop import read_crop
 from pipeline.report.heatmap import overlay
 from pipeline.runs import RunStore
 from pipeline.runs.maps import read_map
@@ -29,7 +29,7 @@ def maps_figure(stores: Mapping[str, RunStore]) -> bytes:
         for axis, (title, maps) in zip(row[1:], columns.items(), strict=True):
             store, method, place = maps[image]
             values = read_map(store.storage.zarr("maps.zarr"), method, place)
-            view = read_view(store.images().slice(place, 1).to_pylist()[0], len(values), {})
+            view = read_crop(store.images().slice(place, 1).to_pylist()[0], len(values), {})
             row[0].imshow(view)
             axis.imshow(overlay(view, values))
             if line == 0:

@@ -14,7 +14,7 @@ import torch
 from pipeline.classifiers.load import load_classifier, preprocess_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
-from pipeline.datasets.batches import Seen, read_batches
+from pipeline.datasets.batches import LoadedSample, read_batches
 from pipeline.datasets.images import read_file
 from pipeline.errors import InputError
 from pipeline.storage.objects import Storage
@@ -42,9 +42,9 @@ def photographs(config: RunConfig) -> dict[str, list[Photograph]]:
     found = []
     with classifier.frozen() as network, torch.no_grad():
         for items in read_batches(samples, config, preprocess_of(classifier), _BATCH):
-            seen = [item for item in items if isinstance(item, Seen)]
+            seen = [item for item in items if isinstance(item, LoadedSample)]
             if seen:
-                sure = network(classifier.prepare([item.picture.image for item in seen])).softmax(1).amax(1)
+                sure = network(classifier.prepare([item.image.image for item in seen])).softmax(1).amax(1)
                 found += [Photograph(samples[item.row], p) for item, p in zip(seen, sure.tolist(), strict=True)]
     found.sort(key=lambda photograph: (photograph.probability, photograph.sample.image_id))
     return {split: found[place :: len(SPLITS)] for place, split in enumerate(SPLITS)}

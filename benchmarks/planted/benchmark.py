@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.planted.images import KINDS, PATCH, SIDE, Planted, plant
-from benchmarks.planted.network import STEPS, network, obeys, trained
+from benchmarks.planted.network import STEPS, is_correct, network, trained
 from benchmarks.planted.scores import both_found, pointing, similarity
 from hdm_core import METHODS, Classifier, Explanation, explain_with
 from hdm_core.metrics.localisation import proportion
@@ -28,7 +28,7 @@ Interval = tuple[float, float]  # mean and half of the 95% interval
 
 
 @dataclass(frozen=True)
-class TruthRow:
+class PlantedScore:
     """What a method came to; every score is a mean over pictures and half of its 95% interval.
 
     Attributes:
@@ -55,7 +55,7 @@ class TruthRow:
 
 
 @dataclass(frozen=True)
-class Truth:
+class PlantedResult:
     """The bench's result.
 
     Attributes:
@@ -72,15 +72,15 @@ class Truth:
     obeyed: float
     area: float
     training_seconds: float
-    rows: list[TruthRow]
+    rows: list[PlantedScore]
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Material:
+class PlantedData:
     """The pictures of all kinds, those of a kind in a row, and the network that they are explained for."""
 
     planted: Planted
@@ -90,7 +90,7 @@ class Material:
     obeyed: float
 
 
-def material(images: int, seed: int, steps: int = STEPS) -> Material:
+def make_data(images: int, seed: int, steps: int = STEPS) -> PlantedData:
     """Trains the network and draws so many pictures of each kind, all of them such that the network keeps their rule.
 
     Raises:
@@ -102,18 +102,18 @@ def material(images: int, seed: int, steps: int = STEPS) -> Material:
         drawn = plant(kind, max(_HELD_OUT, 2 * images), generator)
         with torch.no_grad():
             right.append(model(drawn.images).argmax(1) == drawn.labels)
-        kept.append(obeys(model, drawn))
+        kept.append(is_correct(model, drawn))
         if kept[-1].sum() < images:
             raise InputError(f"the network keeps the rule on {int(kept[-1].sum())} of {len(drawn)} pictures ({kind}): take another --seed")
         chosen.append(drawn[kept[-1].nonzero()[:images, 0]])
     planted = Planted(*(torch.cat(parts) for parts in zip(*(vars(part).values() for part in chosen), strict=True)))
     kinds: list[str] = [kind for kind in KINDS for _ in range(images)]
-    return Material(planted, kinds, model, *(float(torch.cat(flags).double().mean()) for flags in (right, kept)))
+    return PlantedData(planted, kinds, model, *(float(torch.cat(flags).double().mean()) for flags in (right, kept)))
 
 
 def bench_truth(
     images: int, seed: int, only: Sequence[str] | None = None, show: Callable[[str], None] = lambda line: None
-) -> tuple[Truth, Material, dict[str, Tensor]]:
+) -> tuple[PlantedResult, PlantedData, dict[str, Tensor]]:
     """Measures methods, all if `only` names none: the result, the pictures and each method's maps (N, 64, 64).
 
     Raises:
@@ -123,7 +123,7 @@ def bench_truth(
         raise InputError(f"no method {unknown[0]!r}: choose from {', '.join(METHODS)}")
     show("training the network ...")
     began = time.perf_counter()
-    made = material(images, seed)
+    made = make_data(images, seed)
     training_seconds = time.perf_counter() - began
     learnt, random = (Classifier.from_module(model) for model in (made.model, network(seed + 1).eval()))
     rows, maps = [], {}
@@ -137,7 +137,7 @@ def bench_truth(
         other = explain_with(random, made.planted.images, name, settings, made.planted.labels)
         maps[name] = shown(found)
         rows.append(
-            TruthRow(
+            PlantedScore(
                 name,
                 changed,
                 found.passes,
@@ -147,12 +147,12 @@ def bench_truth(
                 **score(maps[name], made),
             )
         )
-    rows.append(TruthRow(CHANCE, {}, 0, 0.0, 0, randomised=None, **score(blobs(len(made.kinds), seed), made)))
+    rows.append(PlantedScore(CHANCE, {}, 0, 0.0, 0, randomised=None, **score(blobs(len(made.kinds), seed), made)))
     area = float(made.planted.evidence.double().mean())
-    return Truth(images, seed, made.accuracy, made.obeyed, area, training_seconds, rows), made, maps
+    return PlantedResult(images, seed, made.accuracy, made.obeyed, area, training_seconds, rows), made, maps
 
 
-def score(maps: Tensor, made: Material) -> dict[str, Any]:
+def score(maps: Tensor, made: PlantedData) -> dict[str, Any]:
     """The scores of a row that maps (N, 64, 64) alone decide."""
     evidence, regions = made.planted.evidence, made.planted.regions
     energy = proportion(maps, evidence)

@@ -10,7 +10,7 @@ from PIL import Image
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.planted.benchmark import CHANCE, Interval, Material, Truth
+from benchmarks.planted.benchmark import CHANCE, Interval, PlantedData, PlantedResult
 from benchmarks.planted.images import KINDS, Planted
 from hdm_core import METHODS
 from pipeline.report.heatmap import overlay
@@ -20,7 +20,7 @@ COLUMNS = ("hdm", "mask", "rise", "grad_cam", "layer_cam", "integrated_gradients
 SUFFIXES = (".png", ".jpg")
 
 
-def truth_table(result: Truth) -> Table:
+def truth_table(result: PlantedResult) -> Table:
     """A row a method: mean ± half of the 95% interval."""
     head = ("energy ↑", "pointing ↑", "both, redundant ↑", "both, joint ↑", "randomised ↓")
     table = Table("method", "passes", "ms", *head, "flat", box=None)
@@ -31,7 +31,7 @@ def truth_table(result: Truth) -> Table:
     return table
 
 
-def truth_lines(result: Truth) -> list[str]:
+def truth_lines(result: PlantedResult) -> list[str]:
     """What the table cannot say."""
     changed = [f"{row.method} {name}={value}" for row in result.rows for name, value in row.changed.items()]
     return [
@@ -42,7 +42,7 @@ def truth_lines(result: Truth) -> list[str]:
     ]
 
 
-def truth_figure(made: Material, maps: Mapping[str, Tensor], suffix: str) -> bytes:
+def truth_figure(made: PlantedData, maps: Mapping[str, Tensor], suffix: str) -> bytes:
     """A picture of each kind, two of the last, with their evidence outlined, and some methods' maps of them.
 
     Args:

@@ -41,7 +41,7 @@ def trained(seed: int, steps: int = STEPS) -> nn.Sequential:
 
 
 @torch.no_grad()
-def obeys(model: nn.Module, planted: Planted) -> Tensor:
+def is_correct(model: nn.Module, planted: Planted) -> Tensor:
     """Whether the network keeps the rule on a picture and on all it becomes when one or both patches are taken out, (N,) bool."""
     kept = torch.ones(len(planted), dtype=torch.bool)
     for patches in ((), (0,), (1,), (0, 1)):

@@ -10,7 +10,7 @@ from hdm_core.classifier import Classifier
 from hdm_core.settings import Baseline
 
 
-def masked_pixels(kind: Baseline, classifier: Classifier, images: Tensor) -> Tensor:
+def baseline_image(kind: Baseline, classifier: Classifier, images: Tensor) -> Tensor:
     """The picture that shows where a mask is 0, broadcastable to images (B, C, H, W).
 
     `mean`: zero after normalisation, so that the masked image is M * X; `black`: zero before it; `blur`: the image under a

@@ -23,7 +23,7 @@ _GRID = 4
 
 
 @dataclass
-class Passes:
+class PassCounter:
     """Counts passes and tells a listener of each step's share.
 
     A pass is a forward and a backward of one image; where a method needs no gradient, a forward alone is counted as one.
@@ -39,7 +39,7 @@ class Passes:
             self.listener(passes)
 
 
-class Consistency:
+class ConsistencyLoss:
     """J(M, X) = (f_p(M X) - f_p(X))^2 for a batch of images, and its gradient to the masks (Section 3.1 of the paper).
 
     A `relative` J is divided by (f_p(X) - f_p(baseline))^2: it is 0 for the image, 1 where all is masked, and does not change when the
@@ -66,7 +66,7 @@ class Consistency:
         baseline: Tensor,
         activation: str,
         batch: int,
-        passes: Passes,
+        passes: PassCounter,
         relative: bool = False,
         noise: float = 0.0,
         precision: Precision = "float32",
@@ -89,14 +89,14 @@ class Consistency:
             span = (self.reference - self.blank).abs()
             self.unit = torch.where(span == 0, self.unit, span)
 
-    def of(self, images: Tensor) -> Consistency:
+    def for_images(self, images: Tensor) -> ConsistencyLoss:
         """The same loss for other pictures of the same subjects, in the same units: X_i of Eq. 2, (B, C, H, W)."""
         other = copy.copy(self)
         other.contrast = (images - self.baseline).contiguous(memory_format=LAYOUT)
         other.reference = self._untouched(images)
         return other
 
-    def emptied(self) -> Consistency:
+    def removal(self) -> ConsistencyLoss:
         """The loss (f_p(M X) - f_p(baseline))^2 in the same units: what M shows should have nothing of the class."""
         other = copy.copy(self)
         other.reference = self.blank
@@ -106,7 +106,7 @@ class Consistency:
         """The number of images."""
         return len(self.targets)
 
-    def backdrop(self) -> Tensor | None:
+    def noise_background(self) -> Tensor | None:
         """A smooth random picture (1, C, H, W) to lay under the masks, so that texture which works on one ground only does not pay."""
         if not self.noise:
             return None
@@ -114,7 +114,7 @@ class Consistency:
         grid = torch.randn(1, channels, _GRID, _GRID, generator=self._generator)
         return self.noise * upsample(grid.to(self.contrast), height, width)
 
-    def gradient(self, masks: Tensor, index: Tensor, backdrop: Tensor | None = None) -> Tensor:
+    def gradient(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> Tensor:
         """dJ/dM of every mask by itself.
 
         Args:
@@ -125,7 +125,7 @@ class Consistency:
         Returns:
             (N, 1, H, W).
         """
-        gradient = self._in_parts(len(masks), lambda part: self._gradient(masks[part], index[part], backdrop))
+        gradient = self._in_parts(len(masks), lambda part: self._gradient(masks[part], index[part], background))
         self.passes.add(len(masks))
         return gradient
 
@@ -162,19 +162,19 @@ class Consistency:
         return done[0] if len(done) == 1 else torch.cat(done)
 
     @torch.enable_grad()
-    def _gradient(self, masks: Tensor, index: Tensor, backdrop: Tensor | None) -> Tensor:
-        images, contrast = self._masked(masks, index, backdrop)
+    def _gradient(self, masks: Tensor, index: Tensor, background: Tensor | None) -> Tensor:
+        images, contrast = self._masked(masks, index, background)
         images.requires_grad_()
         loss = self.loss(self._activation(images, self.targets[index]), index).sum()  # a sum: images stay independent of each other
         (gradient,) = torch.autograd.grad(loss, images)
         return (gradient * contrast).sum(1, keepdim=True)
 
-    def _masked(self, masks: Tensor, index: Tensor, backdrop: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _masked(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The masked images and their slopes to the masks, (N, C, H, W) each."""
         contrast = self.contrast[index].contiguous(memory_format=LAYOUT)
         baseline = self.baseline[index] if len(self.baseline) > 1 else self.baseline
-        if backdrop is not None:
-            contrast, baseline = contrast - backdrop, baseline + backdrop
+        if background is not None:
+            contrast, baseline = contrast - background, baseline + background
         return torch.addcmul(baseline, masks, contrast).contiguous(memory_format=LAYOUT), contrast
 
     @torch.no_grad()

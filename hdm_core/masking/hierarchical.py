@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hdm_core.masking.consistency import Consistency
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.dynamic import dm_passes, dynamic_mask
 from hdm_core.masking.ops import normalise
 from hdm_core.settings import HDMSettings
 
 
-def hierarchical_mask(consistency: Consistency, settings: HDMSettings) -> tuple[Tensor, Tensor, Tensor]:
+def hierarchical_mask(consistency: ConsistencyLoss, settings: HDMSettings) -> tuple[Tensor, Tensor, Tensor]:
     """The mixed mask of S DM blocks, each of which sees the image without what the blocks before it found.
 
     Args:
@@ -24,14 +24,14 @@ def hierarchical_mask(consistency: Consistency, settings: HDMSettings) -> tuple[
     while len(stages) < settings.stages:
         found = normalise(torch.stack(stages).sum(0))
         remaining = consistency.baseline + (1 - found) * consistency.contrast  # Eq. 2
-        stages.append(dynamic_mask(consistency.of(remaining), settings))
+        stages.append(dynamic_mask(consistency.for_images(remaining), settings))
     masks = torch.cat(stages, 1)
     shares = mix(masks, consistency, settings) if settings.stages > 1 else torch.ones_like(masks[:, :, 0, 0])
     # Shares in floating point may sum to a hair more than 1.
     return mixed(masks, shares).clamp(max=1), masks, shares
 
 
-def mix(masks: Tensor, consistency: Consistency, settings: HDMSettings) -> Tensor:
+def mix(masks: Tensor, consistency: ConsistencyLoss, settings: HDMSettings) -> Tensor:
     """Eq. 5: the stages' shares (B, S), which sum to 1, that minimise J(M_h, X_0) + lambda L_R(M_h)."""
     v = torch.ones(masks.shape[:2], device=masks.device, requires_grad=True)
     image = torch.arange(len(masks), device=masks.device)

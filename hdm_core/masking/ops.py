@@ -96,7 +96,7 @@ def depth(size: int, ratio: int, limit: int) -> int:
 
 
 @dataclass(frozen=True)
-class Rung:
+class AuxiliaryMask:
     """One auxiliary mask c_j^k(i): which benchmark mask it grows from, its ratio and its size in pixels."""
 
     base: int  # i, an index into sizes
@@ -104,25 +104,25 @@ class Rung:
     size: int  # t_j ** k * a_i
 
 
-def ladder(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> list[list[Rung]]:
+def auxiliary_masks(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> list[list[AuxiliaryMask]]:
     """The auxiliary masks of Eq. 7, level by level: element k - 1 lists the masks c_j^k(i) that exist.
 
     Every mask of a level depends only on the level below it, so a level can be trained as one batch.
     """
     limit = min(height, width)
-    levels: list[list[Rung]] = []
+    levels: list[list[AuxiliaryMask]] = []
     for base, size in enumerate(sizes):
         for ratio in ratios:
             for k in range(1, depth(size, ratio, limit) + 1):
                 while len(levels) < k:
                     levels.append([])
-                levels[k - 1].append(Rung(base, ratio, ratio**k * size))
+                levels[k - 1].append(AuxiliaryMask(base, ratio, ratio**k * size))
     return levels
 
 
-def trainings(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> int:
+def masks_trained(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> int:
     """How many masks one DM block trains: the D benchmark masks and all auxiliary ones."""
-    return len(sizes) + sum(len(level) for level in ladder(sizes, ratios, height, width))
+    return len(sizes) + sum(len(level) for level in auxiliary_masks(sizes, ratios, height, width))
 
 
 def keep_top(stacked: Tensor, keep: float) -> Tensor:

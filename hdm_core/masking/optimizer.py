@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from hdm_core.masking.consistency import Consistency, chunk
+from hdm_core.masking.consistency import ConsistencyLoss, chunk
 from hdm_core.masking.ops import Upsampling
 from hdm_core.settings import DMSettings
 
@@ -25,10 +25,10 @@ class MaskBank:
         # Filled up so that every thread's share is whole vectors: what is left over from those is rounded differently.
         spare = -sum(sizes) % (16 * torch.get_num_threads())
         self.values = torch.cat([*(mask.detach().flatten() for mask in start), start[0].new_zeros(spare)])
-        self.gradients = torch.zeros_like(self.values)
+        self.flat_gradients = torch.zeros_like(self.values)
         shapes = [mask.shape for mask in start]
         self.masks = [part.view(shape) for part, shape in zip(torch.split(self.values, [*sizes, spare]), shapes, strict=False)]
-        self.slopes = [part.view(shape) for part, shape in zip(torch.split(self.gradients, [*sizes, spare]), shapes, strict=False)]
+        self.gradients = [part.view(shape) for part, shape in zip(torch.split(self.flat_gradients, [*sizes, spare]), shapes, strict=False)]
 
     def chunks(self, batch: int) -> Iterator[list[tuple[int, slice]]]:
         """All masks, about `batch` at a time, as pieces (size, images): chunks go across sizes, so that they are full."""
@@ -44,7 +44,9 @@ class MaskBank:
 
 
 @torch.no_grad()
-def train_masks(masks: Sequence[Tensor], guides: Sequence[Tensor | None], consistency: Consistency, settings: DMSettings) -> list[Tensor]:
+def optimize_masks(
+    masks: Sequence[Tensor], guides: Sequence[Tensor | None], consistency: ConsistencyLoss, settings: DMSettings
+) -> list[Tensor]:
     """Trains masks of several sizes together, each as if it were alone (Eq. 6 and 8).
 
     A mask m with guide u minimises J(g(m u), X) + eta mean |g(m)|; without a guide u = 1. After every step it is clamped to [0, 1],
@@ -62,20 +64,20 @@ def train_masks(masks: Sequence[Tensor], guides: Sequence[Tensor | None], consis
     bank = MaskBank(masks)
     scale = [Upsampling((mask.shape[-2], mask.shape[-1]), height, width, mask) for mask in masks]
     chunks = list(bank.chunks(consistency.batch))
-    emptied = consistency.emptied()
+    emptied = consistency.removal()
     image = torch.arange(len(consistency), device=bank.values.device)
     indices = [torch.cat([image[part] for _, part in pieces]) for pieces in chunks]
     optimiser = torch.optim.Adam([bank.values], lr=settings.learning_rate, fused=True)
-    bank.values.grad = bank.gradients
+    bank.values.grad = bank.flat_gradients
     for _ in range(settings.steps):
-        backdrop = consistency.backdrop()
+        backdrop = consistency.noise_background()
         for pieces, index in zip(chunks, indices, strict=True):
             applied = torch.cat([scale[e](_guided(bank.masks[e][part], guides[e], part)) for e, part in pieces])
             gradient = consistency.gradient(applied, index, backdrop)
             if settings.removal:
                 gradient.sub_(emptied.gradient(1 - applied, index, backdrop), alpha=settings.removal)
             for (e, part), slope in zip(pieces, torch.split(gradient, [part.stop - part.start for _, part in pieces]), strict=True):
-                bank.slopes[e][part] = _guided(scale[e].adjoint(slope), guides[e], part).add_(scale[e].weights, alpha=settings.eta)
+                bank.gradients[e][part] = _guided(scale[e].adjoint(slope), guides[e], part).add_(scale[e].weights, alpha=settings.eta)
         optimiser.step()
         bank.values.clamp_(0, 1)
     return bank.masks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hdm_core.methods.ablation_cam import ABLATION_CAM
-from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.methods.deeplift import DEEPLIFT
 from hdm_core.methods.dm import DM
 from hdm_core.methods.eigen_cam import EIGEN_CAM
@@ -41,7 +41,7 @@ METHODS: dict[str, Method] = {
     )
 }
 
-__all__ = ["METHODS", "Job", "Method", "RawMaps", "get_method"]
+__all__ = ["METHODS", "ExplainJob", "Method", "RawMaps", "get_method"]
 
 
 def get_method(name: str) -> Method:

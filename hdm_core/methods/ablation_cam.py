@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdm_core.classifier import Classifier
-from hdm_core.methods.base import Job, RawMaps
-from hdm_core.methods.cam import CAMSettings, answer_of, cam_method, in_parts, layer_of, target_layer
+from hdm_core.methods.base import ExplainJob, RawMaps
+from hdm_core.methods.cam import CAMSettings, cam_method, in_parts, layer_of, layer_output_of, target_layer
 from hdm_core.network.hooks import activations_and_logits, calls_of, logits_with
 from hdm_core.network.tail import is_affine, tail_of
 
@@ -71,18 +71,18 @@ def _weights(drops: Tensor, activations: Tensor) -> Tensor:
     return (drops[:, :, None, None] * activations).sum(1)
 
 
-def _closed_form(part: Job, layer: nn.Module) -> Tensor:
+def _closed_form(part: ExplainJob, layer: nn.Module) -> Tensor:
     """All drops from one gradient, y_c - y_c^k = sum_ij A_ij dy_c / dA_ij: for pooling and a linear layer it is w_ck mean(A_k)."""
-    answer = answer_of(part, layer)
+    answer = layer_output_of(part, layer)
     activations, gradients = answer.activations.detach(), answer.gradients(part.targets)
     part.passes.add(len(activations))
     return _weights((gradients * activations).sum((2, 3)), activations)
 
 
 @torch.no_grad()
-def _one_by_one(part: Job, layer: nn.Module, way: _Way, logits_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _one_by_one(part: ExplainJob, layer: nn.Module, way: _Way, logits_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Each drop by a run of its own; `logits_of` takes ablated activations (N, K, h, w) and the images (N,) that they are of."""
-    answer = answer_of(part, layer)
+    answer = layer_output_of(part, layer)
     activations, logits = answer.activations.detach(), answer.logits.detach()
     batch, channels = activations.shape[:2]
     part.passes.add(batch)
@@ -99,7 +99,7 @@ def _one_by_one(part: Job, layer: nn.Module, way: _Way, logits_of: Callable[[Ten
     return _weights(drops, activations)
 
 
-def _run(job: Job, settings: CAMSettings) -> RawMaps:
+def _run(job: ExplainJob, settings: CAMSettings) -> RawMaps:
     network = job.classifier.module
     layer = layer_of(job, settings)
     way = _way(network, layer, job.images)
@@ -108,7 +108,7 @@ def _run(job: Job, settings: CAMSettings) -> RawMaps:
     tail = way.tail
     calls = calls_of(network, layer, job.images) if tail is None else 0
 
-    def cam(part: Job, layer: nn.Module) -> Tensor:
+    def cam(part: ExplainJob, layer: nn.Module) -> Tensor:
         if tail is not None:
             return _one_by_one(part, layer, way, lambda ablated, image: tail.run(ablated))
         return _one_by_one(part, layer, way, lambda ablated, image: logits_with(network, layer, calls, ablated, part.images[image]))

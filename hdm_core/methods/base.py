@@ -10,22 +10,22 @@ from torch import Tensor, nn
 
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision
-from hdm_core.masking.consistency import Passes
-from hdm_core.network.hooks import Answer
+from hdm_core.masking.consistency import PassCounter
+from hdm_core.network.hooks import LayerOutput
 from hdm_core.settings import Settings
 
 
 @dataclass(frozen=True)
-class Job:
+class ExplainJob:
     """A batch to explain, with the classifier frozen and the targets resolved."""
 
     classifier: Classifier
     images: Tensor  # (B, C, H, W)
     targets: Tensor  # (B,) int64
     batch: int  # at most so many images go through the network at once
-    passes: Passes
+    passes: PassCounter
     precision: Precision = "float32"  # of the network while masks are trained or tried
-    answer: Answer | None = None  # of the pass that found the targets, at a layer or the input, if one batch holds all
+    layer_output: LayerOutput | None = None  # of the pass that found the targets, at a layer or the input, if one batch holds all
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Method:
     settings: type[Settings]
     presets: Mapping[str, Settings]
     default: str  # the preset that is meant when none is named
-    run: Callable[[Job, Any], RawMaps]
+    run: Callable[[ExplainJob, Any], RawMaps]
     passes: Callable[[Any, int, int], int]  # settings, height, width -> passes an image with every network
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None  # those that depend on it: see `cost`
     backward: bool = True  # whether a pass has a backward; without one it costs a third to a half

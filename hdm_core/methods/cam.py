@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from hdm_core.classifier import Classifier
 from hdm_core.masking.ops import normalise, upsample
-from hdm_core.methods.base import Job, Method, RawMaps
-from hdm_core.network.hooks import Answer, answer_at, last_spatial_layer
+from hdm_core.methods.base import ExplainJob, Method, RawMaps
+from hdm_core.network.hooks import LayerOutput, forward_to, last_spatial_layer
 from hdm_core.settings import Settings
 from hdm_core.sources.exported import require_layers
 
@@ -28,7 +28,7 @@ def cam_method(
     id: str,  # noqa: A002  (as the registry calls it)
     title: str,
     source: str,
-    run: Callable[[Job, Any], RawMaps],
+    run: Callable[[ExplainJob, Any], RawMaps],
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None,
     backward: bool = True,
 ) -> Method:
@@ -48,21 +48,21 @@ def cam_method(
     )
 
 
-def gradient_cam(cam: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Job, CAMSettings], RawMaps]:
+def gradient_cam(cam: Callable[[Tensor, Tensor], Tensor]) -> Callable[[ExplainJob, CAMSettings], RawMaps]:
     """The `run` of a CAM that is computed from activations A and gradients dy_c / dA, each (B, K, h, w) -> (B, h, w)."""
 
-    def one(part: Job, layer: nn.Module) -> Tensor:
-        answer = answer_of(part, layer)
+    def one(part: ExplainJob, layer: nn.Module) -> Tensor:
+        answer = layer_output_of(part, layer)
         part.passes.add(len(part.images))
         return cam(answer.activations.detach(), answer.gradients(part.targets))
 
-    def run(job: Job, settings: CAMSettings) -> RawMaps:
+    def run(job: ExplainJob, settings: CAMSettings) -> RawMaps:
         return in_parts(job, layer_of(job, settings), one)
 
     return run
 
 
-def in_parts(job: Job, layer: nn.Module, cam: Callable[[Job, nn.Module], Tensor]) -> RawMaps:
+def in_parts(job: ExplainJob, layer: nn.Module, cam: Callable[[ExplainJob, nn.Module], Tensor]) -> RawMaps:
     """The maps N(g(ReLU(L))) of the CAMs L, (B, h, w), that `cam` makes of at most `job.batch` images at a time."""
     height, width = job.images.shape[-2:]
     maps = []
@@ -74,15 +74,15 @@ def in_parts(job: Job, layer: nn.Module, cam: Callable[[Job, nn.Module], Tensor]
     return RawMaps(torch.cat(maps))
 
 
-def answer_of(part: Job, layer: nn.Module) -> Answer:
+def layer_output_of(part: ExplainJob, layer: nn.Module) -> LayerOutput:
     """The network's answer with the layer's output: that which found the targets, or one of a pass of its own."""
-    return part.answer or answer_at(part.classifier.module, layer, part.images)
+    return part.layer_output or forward_to(part.classifier.module, layer, part.images)
 
 
-def layer_of(job: Job, settings: CAMSettings) -> nn.Module:
+def layer_of(job: ExplainJob, settings: CAMSettings) -> nn.Module:
     """The target layer, which need not be looked for again if a job has an answer."""
-    if job.answer is not None and job.answer.layer is not None:
-        return job.answer.layer
+    if job.layer_output is not None and job.layer_output.layer is not None:
+        return job.layer_output.layer
     return target_layer(job.classifier.module, settings, job.images)
 
 

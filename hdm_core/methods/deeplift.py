@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hdm_core.masking.baselines import masked_pixels
+from hdm_core.masking.baselines import baseline_image
 from hdm_core.methods.attribution import pixel_shares
-from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.network.logits import class_logits
 from hdm_core.settings import Baseline, Settings
 
@@ -132,8 +132,8 @@ def _with_slope(y: Tensor, x: Tensor, multipliers: Tensor) -> Tensor:
     return torch.cat([image + nothing, reference])
 
 
-def _run(job: Job, settings: DeepLiftSettings) -> RawMaps:
-    baseline = masked_pixels(settings.baseline, job.classifier, job.images).expand_as(job.images)
+def _run(job: ExplainJob, settings: DeepLiftSettings) -> RawMaps:
+    baseline = baseline_image(settings.baseline, job.classifier, job.images).expand_as(job.images)
     maps = []
     for rows in torch.split(torch.arange(len(job.images), device=job.images.device), max(1, job.batch // 2)):
         maps.append(pixel_shares(deeplift(job.classifier.module, job.images[rows], job.targets[rows], baseline[rows])))

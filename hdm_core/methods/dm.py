@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from torch import nn
 
-from hdm_core.masking.baselines import masked_pixels
-from hdm_core.masking.consistency import Consistency
+from hdm_core.masking.baselines import baseline_image
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.dynamic import dm_passes, dynamic_mask
-from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.methods.presets import DM_PRESETS
 from hdm_core.settings import DMSettings
 
 
-def consistency_of(job: Job, network: nn.Module, settings: DMSettings) -> Consistency:
+def consistency_loss(job: ExplainJob, network: nn.Module, settings: DMSettings) -> ConsistencyLoss:
     """The loss that a job's masks are trained on, with the job's classifier made ready as `network`."""
-    baseline = masked_pixels(settings.baseline, job.classifier, job.images)
-    return Consistency(
+    baseline = baseline_image(settings.baseline, job.classifier, job.images)
+    return ConsistencyLoss(
         network,
         job.images,
         job.targets,
@@ -29,9 +29,9 @@ def consistency_of(job: Job, network: nn.Module, settings: DMSettings) -> Consis
     )
 
 
-def _run(job: Job, settings: DMSettings) -> RawMaps:
+def _run(job: ExplainJob, settings: DMSettings) -> RawMaps:
     with job.classifier.folded(job.images[:1]) as network:
-        return RawMaps(dynamic_mask(consistency_of(job, network, settings), settings)[:, 0])
+        return RawMaps(dynamic_mask(consistency_loss(job, network, settings), settings)[:, 0])
 
 
 DM = Method(

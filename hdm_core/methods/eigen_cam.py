@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hdm_core.methods.base import Job, RawMaps
-from hdm_core.methods.cam import CAMSettings, answer_of, cam_method, in_parts, layer_of
+from hdm_core.methods.base import ExplainJob, RawMaps
+from hdm_core.methods.cam import CAMSettings, cam_method, in_parts, layer_of, layer_output_of
 
 # Of float32 activations: a projection that varies less is constant.
 _ROUNDING = 1e-5
@@ -36,13 +36,13 @@ def first_projection(activations: Tensor) -> Tensor:
     return projection.view(activations[:, 0].shape).to(activations.dtype)
 
 
-def _cam(part: Job, layer: nn.Module) -> Tensor:
-    activations = answer_of(part, layer).activations.detach()
+def _cam(part: ExplainJob, layer: nn.Module) -> Tensor:
+    activations = layer_output_of(part, layer).activations.detach()
     part.passes.add(len(activations))
     return first_projection(activations)
 
 
-def _run(job: Job, settings: CAMSettings) -> RawMaps:
+def _run(job: ExplainJob, settings: CAMSettings) -> RawMaps:
     return in_parts(job, layer_of(job, settings), _cam)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hdm_core.classifier import Classifier
 from hdm_core.masking.ops import normalise, upsample
-from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.network.logits import class_logits
 from hdm_core.settings import Settings
 from hdm_core.sources.exported import require_layers
@@ -106,7 +106,7 @@ def _psi(term: Tensor, height: int, width: int) -> Tensor:
     return upsample(scaled.sum(1, keepdim=True), height, width)
 
 
-def _run(job: Job, settings: FullGradSettings) -> RawMaps:
+def _run(job: ExplainJob, settings: FullGradSettings) -> RawMaps:
     height, width = job.images.shape[-2:]
     maps = []
     for images, targets in zip(torch.split(job.images, job.batch), torch.split(job.targets, job.batch), strict=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from hdm_core.masking.ops import normalise
-from hdm_core.methods.base import Job, Method, RawMaps
-from hdm_core.network.hooks import answer_at
+from hdm_core.methods.base import ExplainJob, Method, RawMaps
+from hdm_core.network.hooks import forward_to
 from hdm_core.settings import Settings
 
 
@@ -14,10 +14,10 @@ class GradientSettings(Settings):
     """Nothing to set."""
 
 
-def _run(job: Job, settings: GradientSettings) -> RawMaps:
+def _run(job: ExplainJob, settings: GradientSettings) -> RawMaps:
     maps = []
     for images, targets in zip(torch.split(job.images, job.batch), torch.split(job.targets, job.batch), strict=True):
-        answer = job.answer or answer_at(job.classifier.module, None, images)
+        answer = job.layer_output or forward_to(job.classifier.module, None, images)
         maps.append(normalise(answer.gradients(targets).abs().amax(1)))  # Section 3.1: the largest over the channels
         job.passes.add(len(images))
     return RawMaps(torch.cat(maps))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask
-from hdm_core.methods.base import Job, Method, RawMaps
-from hdm_core.methods.dm import consistency_of
+from hdm_core.methods.base import ExplainJob, Method, RawMaps
+from hdm_core.methods.dm import consistency_loss
 from hdm_core.methods.presets import HDM_PRESETS
 from hdm_core.settings import HDMSettings
 
 
-def _run(job: Job, settings: HDMSettings) -> RawMaps:
+def _run(job: ExplainJob, settings: HDMSettings) -> RawMaps:
     with job.classifier.folded(job.images[:1]) as network:
-        return RawMaps(*hierarchical_mask(consistency_of(job, network, settings), settings))
+        return RawMaps(*hierarchical_mask(consistency_loss(job, network, settings), settings))
 
 
 HDM = Method(

@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hdm_core.masking.baselines import masked_pixels
-from hdm_core.masking.consistency import Passes
+from hdm_core.masking.baselines import baseline_image
+from hdm_core.masking.consistency import PassCounter
 from hdm_core.methods.attribution import input_gradient, pixel_shares
-from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.settings import Baseline, Settings
 
 
@@ -21,7 +21,7 @@ class IntegratedGradientsSettings(Settings):
 
 
 def integrated_gradients(
-    network: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor, steps: int, batch: int, passes: Passes
+    network: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor, steps: int, batch: int, passes: PassCounter
 ) -> Tensor:
     """Eq. 1 of the paper by Gauss-Legendre quadrature, which is exact for gradients that are polynomials of degree 2 steps - 1.
 
@@ -62,8 +62,8 @@ def gauss_legendre(points: int) -> tuple[Tensor, Tensor]:
     return (values + 1) / 2, vectors[0] ** 2
 
 
-def _run(job: Job, settings: IntegratedGradientsSettings) -> RawMaps:
-    baseline = masked_pixels(settings.baseline, job.classifier, job.images)
+def _run(job: ExplainJob, settings: IntegratedGradientsSettings) -> RawMaps:
+    baseline = baseline_image(settings.baseline, job.classifier, job.images)
     with job.classifier.folded(job.images[:1]) as network:
         return RawMaps(
             pixel_shares(integrated_gradients(network, job.images, job.targets, baseline, settings.steps, job.batch, job.passes))

@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hdm_core.masking.baselines import masked_pixels
-from hdm_core.masking.consistency import Consistency
+from hdm_core.masking.baselines import baseline_image
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.ops import Upsampling
 from hdm_core.masking.optimizer import MaskBank
-from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.settings import Baseline, Settings
 
 # A circle is enough when this share of what blurring the whole image takes away is left.
@@ -34,7 +34,7 @@ class MaskSettings(Settings):
     baseline: Baseline = Field("blur", description="what a masked pixel becomes: the blurred image, the normalisation mean, or black")
 
 
-class Deletion(Consistency):
+class Deletion(ConsistencyLoss):
     """As `Consistency`, but what its gradient is of is f_p itself, which is to be made small, and not J."""
 
     def loss(self, activation: Tensor, index: Tensor) -> Tensor:
@@ -63,9 +63,9 @@ def deletion_mask(deletion: Deletion, settings: MaskSettings) -> Tensor:
     scale = Upsampling(size, height, width, deletion.contrast, settings.blur)
     images = torch.arange(len(deletion), device=deletion.contrast.device)
     bank = MaskBank([_first_circle(deletion, scale, size, images, settings.circles)])
-    (masks,), (slopes,) = bank.masks, bank.slopes
+    (masks,), (slopes,) = bank.masks, bank.gradients
     optimiser = torch.optim.Adam([bank.values], lr=settings.learning_rate, fused=True)
-    bank.values.grad = bank.gradients
+    bank.values.grad = bank.flat_gradients
     pictures = deletion.contrast, deletion.baseline
     # On the CPU and always the same: masks depend neither on the device nor on what was drawn before.
     generator = torch.Generator().manual_seed(0)
@@ -101,8 +101,8 @@ def _regularity_slope(masks: Tensor, settings: MaskSettings) -> Tensor:
     return slope
 
 
-def _run(job: Job, settings: MaskSettings) -> RawMaps:
-    baseline = masked_pixels(settings.baseline, job.classifier, job.images).expand_as(job.images)
+def _run(job: ExplainJob, settings: MaskSettings) -> RawMaps:
+    baseline = baseline_image(settings.baseline, job.classifier, job.images).expand_as(job.images)
     with job.classifier.folded(job.images[:1]) as network:
         deletion = Deletion(network, job.images, job.targets, baseline, "probability", job.batch, job.passes, precision=job.precision)
         return RawMaps(deletion_mask(deletion, settings)[:, 0])

@@ -8,7 +8,9 @@ HDM_PRESETS: dict[str, HDMSettings] = {
     "paper-cub": HDMSettings(sizes=(6, 7, 8, 9, 10, 11), ratios=(2, 3, 5), stages=3),
     "paper-pm": HDMSettings(sizes=(6, 7, 8, 9), ratios=(2, 3), stages=1),
     # Few sizes, large steps, one stage, no threshold, and a loss of its own: chosen by `python -m benchmarks pareto`, see docs/engine.md.
-    "fast": HDMSettings(sizes=(6, 8, 11), ratios=(2,), stages=1, steps=20, learning_rate=0.15, eta=1.0, relative=True, noise=0.5, keep=1.0),
+    "fast": HDMSettings(
+        sizes=(6, 8, 11), ratios=(2,), stages=1, steps=20, learning_rate=0.15, eta=1.0, relative=True, noise=0.5, keep_fraction=1.0
+    ),
 }
 
 DM_PRESETS: dict[str, DMSettings] = {

@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hdm_core.masking.baselines import masked_pixels
-from hdm_core.masking.consistency import Consistency
+from hdm_core.masking.baselines import baseline_image
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.ops import normalise, upsample
-from hdm_core.methods.base import Job, Method, RawMaps
+from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.settings import Baseline, Settings
 
 
@@ -54,7 +54,7 @@ class RandomMasks:
         return large[mask[:, None, None], rows[:, :, None], columns[:, None, :]][:, None]
 
 
-def rise(consistency: Consistency, masks: RandomMasks, keep_probability: float) -> Tensor:
+def rise(consistency: ConsistencyLoss, masks: RandomMasks, keep_probability: float) -> Tensor:
     """The paper's Monte Carlo estimate S = 1 / (N p) sum_n f_p(M_n X) M_n of the images that `consistency` holds, (B, H, W)."""
     images = torch.arange(len(consistency), device=consistency.contrast.device)
     each = max(1, consistency.batch // len(images))
@@ -66,12 +66,14 @@ def rise(consistency: Consistency, masks: RandomMasks, keep_probability: float) 
     return total / (len(masks) * keep_probability)
 
 
-def _run(job: Job, settings: RiseSettings) -> RawMaps:
-    baseline = masked_pixels(settings.baseline, job.classifier, job.images)
+def _run(job: ExplainJob, settings: RiseSettings) -> RawMaps:
+    baseline = baseline_image(settings.baseline, job.classifier, job.images)
     height, width = job.images.shape[-2:]
     masks = RandomMasks(settings, height, width, job.images)
     with job.classifier.folded(job.images[:1]) as network:
-        consistency = Consistency(network, job.images, job.targets, baseline, "probability", job.batch, job.passes, precision=job.precision)
+        consistency = ConsistencyLoss(
+            network, job.images, job.targets, baseline, "probability", job.batch, job.passes, precision=job.precision
+        )
         return RawMaps(normalise(rise(consistency, masks, settings.keep_probability)))
 
 

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from hdm_core.classifier import Classifier
 from hdm_core.masking.ops import normalise, upsample
-from hdm_core.methods.base import Job, RawMaps
-from hdm_core.methods.cam import CAMSettings, answer_of, cam_method, in_parts, layer_of, target_layer
+from hdm_core.methods.base import ExplainJob, RawMaps
+from hdm_core.methods.cam import CAMSettings, cam_method, in_parts, layer_of, layer_output_of, target_layer
 from hdm_core.network.hooks import activations_and_logits
 from hdm_core.network.logits import class_logits
 
 
 @torch.no_grad()
-def _cam(part: Job, layer: nn.Module, network: nn.Module) -> Tensor:
+def _cam(part: ExplainJob, layer: nn.Module, network: nn.Module) -> Tensor:
     """sum_k w_k A_k with w_k = p_c(X H_k) - p_c(X_b), H_k = N(g(A_k)), X_b = 0 (the paper's CIC, Def. 2 and 3): -> (B, h, w).
 
     p_c is the softmax probability, as the paper's section on normalised scores asks. Its listing applies a softmax over the channels
@@ -22,7 +22,7 @@ def _cam(part: Job, layer: nn.Module, network: nn.Module) -> Tensor:
     and weighs nothing. `network` answers as the classifier does.
     """
     images, targets = part.images, part.targets
-    activations = answer_of(part, layer).activations.detach()
+    activations = layer_output_of(part, layer).activations.detach()
     part.passes.add(len(images))
     batch, channels = activations.shape[:2]
     maps = activations.flatten(0, 1)[:, None]
@@ -39,7 +39,7 @@ def _cam(part: Job, layer: nn.Module, network: nn.Module) -> Tensor:
     return (torch.where(varies, weights, 0.0)[:, :, None, None] * activations).sum(1)
 
 
-def _run(job: Job, settings: CAMSettings) -> RawMaps:
+def _run(job: ExplainJob, settings: CAMSettings) -> RawMaps:
     layer = layer_of(job, settings)
     with job.classifier.folded(job.images[:1]) as network:
         return in_parts(job, layer, lambda part, layer: _cam(part, layer, network))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 # The shares of pixels that are muted, in per cent.
-MUTED = (80, 70)
+REMOVED = (80, 70)
 
 
 def drop_and_increase(clean: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hdm_core.classifier import Classifier
 from hdm_core.device import default_batch
-from hdm_core.masking.baselines import masked_pixels
-from hdm_core.metrics.confidence import MUTED, drop_and_increase
+from hdm_core.masking.baselines import baseline_image
+from hdm_core.metrics.confidence import REMOVED, drop_and_increase
 from hdm_core.metrics.curves import Protocol, area, rise_blur
 from hdm_core.metrics.localisation import proportion
 from hdm_core.metrics.pixels import ranks
@@ -92,7 +92,7 @@ def evaluate(
             raise ValueError(f"{name} must have shape {shape}, not {tuple(tensor.shape)}")
     batch = default_batch(classifier.device) if batch is None else batch
     images, maps, targets, index = (tensor.to(classifier.device) for tensor in (images, maps, targets, index))
-    baseline = masked_pixels(settings.baseline, classifier, images)
+    baseline = baseline_image(settings.baseline, classifier, images)
     grounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]
     # Part by part and in half the bits: sorting all maps of a run's methods at once would need much memory.
     rank = torch.cat([ranks(part).int() for part in torch.split(maps, batch)])
@@ -100,11 +100,11 @@ def evaluate(
     with classifier.folded(images[:1]) as network, torch.no_grad():
         common, each = Viewer(network, images, targets, grounds, rank, index, batch).probabilities(shared, own)
     clean, blank, start = (common[index, view][:, None] for view in (0, 1, -1))
-    going, coming, kept = each.tensor_split([(len(own) - len(MUTED)) // 2, len(own) - len(MUTED)], dim=1)
+    going, coming, kept = each.tensor_split([(len(own) - len(REMOVED)) // 2, len(own) - len(REMOVED)], dim=1)
     deletion, insertion = torch.cat([clean, going, blank], 1), torch.cat([start, coming, clean], 1)
     drop, increase = drop_and_increase(clean, kept)
-    values = {f"average_drop_{muted}": column for muted, column in zip(MUTED, drop.unbind(1), strict=True)}
-    values |= {f"increase_{muted}": column for muted, column in zip(MUTED, increase.unbind(1), strict=True)}
+    values = {f"average_drop_{muted}": column for muted, column in zip(REMOVED, drop.unbind(1), strict=True)}
+    values |= {f"increase_{muted}": column for muted, column in zip(REMOVED, increase.unbind(1), strict=True)}
     values |= {"deletion_auc": area(deletion), "insertion_auc": area(insertion)}
     where = torch.zeros_like(images[:, 0], dtype=torch.bool) if regions is None else regions.to(images.device)
     values["proportion"] = proportion(maps, where[index])

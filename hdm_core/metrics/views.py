@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hdm_core.device import LAYOUT
 from hdm_core.masking.consistency import chunk
-from hdm_core.metrics.confidence import MUTED
+from hdm_core.metrics.confidence import REMOVED
 from hdm_core.metrics.curves import Protocol, curve_points
 from hdm_core.metrics.pixels import boundaries, share
 from hdm_core.network.logits import class_logits
@@ -31,7 +31,7 @@ def map_views(protocol: Protocol, height: int, width: int) -> list[View]:
     return [
         *((moved, pixels, 0) for moved in inner),
         *((0, moved, start) for moved in inner),
-        *((0, share(pixels, 100 - muted, 100), 0) for muted in MUTED),
+        *((0, share(pixels, 100 - muted, 100), 0) for muted in REMOVED),
     ]
 
 

@@ -25,7 +25,7 @@ _TRANSPARENT = (
 
 
 @dataclass
-class Captured:
+class CapturedOutput:
     """What a layer put out in its last call, (B, K, h, w), a leaf of the graph behind it; and how often it was called."""
 
     activations: Tensor | None = None
@@ -33,13 +33,13 @@ class Captured:
 
 
 @contextmanager
-def capture(layer: nn.Module) -> Iterator[Captured]:
+def capture(layer: nn.Module) -> Iterator[CapturedOutput]:
     """Cuts the graph at a layer: its output becomes a leaf that gradients reach, and the network goes on with a copy.
 
     The copy keeps a later in-place operation from overwriting what was captured. A layer that is called several times is cut each time
     and the last call is kept: no way leads from its output back to an earlier call. The hook is gone after the context.
     """
-    captured = Captured()
+    captured = CapturedOutput()
 
     def keep(_module: nn.Module, _inputs: object, output: object) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
@@ -56,7 +56,7 @@ def capture(layer: nn.Module) -> Iterator[Captured]:
 
 
 @dataclass(frozen=True)
-class Answer:
+class LayerOutput:
     """What a network answered and what a layer put out on the way, with the graph between the two.
 
     Attributes:
@@ -83,7 +83,7 @@ class Answer:
         return gradients
 
 
-def answer_at(network: nn.Module, layer: nn.Module | None, images: Tensor) -> Answer:
+def forward_to(network: nn.Module, layer: nn.Module | None, images: Tensor) -> LayerOutput:
     """One forward pass, of which only what follows the layer is remembered, or all of it.
 
     Raises:
@@ -93,10 +93,10 @@ def answer_at(network: nn.Module, layer: nn.Module | None, images: Tensor) -> An
     if layer is None:
         images = images.detach().requires_grad_()
         with torch.enable_grad():
-            return Answer(None, images, class_logits(network, images))
+            return LayerOutput(None, images, class_logits(network, images))
     with capture(layer) as captured, torch.enable_grad():
         logits = class_logits(network, images)
-    return Answer(layer, _called(captured), logits)
+    return LayerOutput(layer, _called(captured), logits)
 
 
 @torch.no_grad()
@@ -112,7 +112,7 @@ def activations_and_logits(network: nn.Module, layer: nn.Module, images: Tensor)
     return _called(captured).detach(), logits
 
 
-def _called(captured: Captured) -> Tensor:
+def _called(captured: CapturedOutput) -> Tensor:
     if captured.activations is None:
         raise ValueError("the target layer was not called by the network's forward")
     return captured.activations

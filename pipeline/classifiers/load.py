@@ -74,7 +74,7 @@ def preprocess_of(classifier: Classifier) -> Preprocess:
     return classifier.preprocess
 
 
-def interface_of(classifier: Classifier) -> dict[str, Any]:
+def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
     """What beside its weights says what a classifier answers: how images are prepared for it, and a checksum of its classes' names."""
     view = preprocess_of(classifier)
     names = json.dumps(classifier.class_names).encode()

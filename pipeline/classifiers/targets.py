@@ -16,7 +16,7 @@ from pipeline.errors import one_line
 
 
 @dataclass(frozen=True)
-class Wanted:
+class MapRequest:
     """One map that is asked for.
 
     Attributes:
@@ -31,25 +31,25 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Failed:
+class MapFailure:
     """A map that there is none of, and why."""
 
-    wanted: Wanted
+    request: MapRequest
     error: str
 
 
-def choose(target: Target, classifier: Classifier, samples: Sequence[Sample], images: Tensor) -> list[Wanted | Failed]:
+def request_maps(target: Target, classifier: Classifier, samples: Sequence[Sample], images: Tensor) -> list[MapRequest | MapFailure]:
     """The maps to make of the images (B, C, H, W) of B samples, rank by rank for every image."""
     if isinstance(target, Top):
         return list(_likeliest(classifier, images, target.top))
-    found: list[Wanted | Failed] = []
+    found: list[MapRequest | MapFailure] = []
     for place, sample in enumerate(samples):
         try:
             number = class_of(sample, classifier) if target == "label" else None if target == "predicted" else target
         except ValueError as error:
-            found.append(Failed(Wanted(place, 0, None), str(error)))
+            found.append(MapFailure(MapRequest(place, 0, None), str(error)))
         else:
-            found.append(Wanted(place, 0, number))
+            found.append(MapRequest(place, 0, number))
     return found
 
 
@@ -74,7 +74,7 @@ def class_of(sample: Sample, classifier: Classifier) -> int:
     return sample.label
 
 
-def _likeliest(classifier: Classifier, images: Tensor, top: int) -> Iterator[Wanted | Failed]:
+def _likeliest(classifier: Classifier, images: Tensor, top: int) -> Iterator[MapRequest | MapFailure]:
     with classifier.frozen() as network, torch.no_grad():
         try:
             answers: list[Tensor | Exception] = list(class_logits(network, images))
@@ -82,9 +82,9 @@ def _likeliest(classifier: Classifier, images: Tensor, top: int) -> Iterator[Wan
             answers = [_alone(network, image) for image in images]
     for place, answer in enumerate(answers):
         if isinstance(answer, Exception):
-            yield from (Failed(Wanted(place, rank, None), f"{type(answer).__name__}: {one_line(answer)}") for rank in range(top))
+            yield from (MapFailure(MapRequest(place, rank, None), f"{type(answer).__name__}: {one_line(answer)}") for rank in range(top))
         else:
-            yield from (Wanted(place, rank, target) for rank, target in enumerate(answer.topk(top).indices.tolist()))
+            yield from (MapRequest(place, rank, target) for rank, target in enumerate(answer.topk(top).indices.tolist()))
 
 
 def _alone(network: nn.Module, image: Tensor) -> Tensor | Exception:

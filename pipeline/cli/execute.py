@@ -18,18 +18,18 @@ _log = logging.getLogger("pipeline")
 def drive(plan: Any, store: Any, as_json: bool) -> None:
     """Runs what is planned, aggregates, and prints what came of it; ends the command with 3 if images could not be explained."""
     from pipeline.execution.driver import explain_run
-    from pipeline.monitoring.progress import clock, on_console
+    from pipeline.monitoring.progress import clock, progress_bar
     from pipeline.report import write_report
     from pipeline.tables.aggregate import read_tables
 
     _log.info(
         "%s: %d images in %d shards, at most %d passes; %s", plan.config.name, len(plan.samples), len(plan.shards), plan.passes, store.url
     )
-    with on_console(err) as show:
+    with progress_bar(err) as show:
         outcome = explain_run(plan, store, show)
     page = write_report(store)
     table = read_tables(store)
-    for item in outcome.set_aside:
+    for item in outcome.failed_shards:
         err.print(f"shard {item.shard.index} (rows {item.shard.start}-{item.shard.stop - 1}) was set aside: {item.error}", markup=False)
     if as_json:
         print_json(
@@ -38,11 +38,11 @@ def drive(plan: Any, store: Any, as_json: bool) -> None:
                 "report": page,
                 "images": outcome.images,
                 "shards": outcome.shards,
-                "resumed": outcome.resumed,
+                "resumed": outcome.already_done,
                 "passes": outcome.passes,
                 "seconds": round(outcome.seconds, 3),
                 "statuses": outcome.statuses,
-                "set_aside": [item.shard.index for item in outcome.set_aside],
+                "set_aside": [item.shard.index for item in outcome.failed_shards],
                 "tables": table.to_pylist(),
             }
         )
@@ -51,8 +51,8 @@ def drive(plan: Any, store: Any, as_json: bool) -> None:
         print_facts(
             {"images": outcome.images, "passes": f"{outcome.passes:,} in {clock(outcome.seconds)}", "run": store.url, "report": page}
         )
-    if outcome.unexplained:
-        err.print(f"{outcome.unexplained} images could not be explained: see the records' status and error", markup=False)
+    if outcome.failed_images:
+        err.print(f"{outcome.failed_images} images could not be explained: see the records' status and error", markup=False)
         raise typer.Exit(UNEXPLAINED)
 
 

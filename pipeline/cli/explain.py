@@ -13,7 +13,7 @@ from hdm_core import explain, get_method
 from pipeline.classifiers.load import count_classes, load_classifier, preprocess_of
 from pipeline.config.schema import ClassifierConfig
 from pipeline.datasets import Sample
-from pipeline.datasets.images import UnreadableError, read_picture
+from pipeline.datasets.images import UnreadableError, read_image
 from pipeline.errors import InputError, one_line
 from pipeline.report import overlay
 
@@ -35,14 +35,14 @@ def explain_image(
     loaded = load_classifier(classifier, seed=0)
     count_classes(classifier, loaded)
     try:
-        photograph = read_picture(Sample(image, image), {}).image
+        photograph = read_image(Sample(image, image), {}).image
     except UnreadableError as error:
         raise InputError(f"{image}: {error}") from None
     try:
         result = explain(loaded, loaded.prepare([photograph]), method, preset, target)
     except ValueError as error:  # a target that the network does not have
         raise InputError(one_line(error)) from None
-    picture = overlay(preprocess_of(loaded).view(photograph), result.maps[0].numpy())
+    picture = overlay(preprocess_of(loaded).cropped(photograph), result.maps[0].numpy())
     buffer = io.BytesIO()
     picture.save(buffer, format=Image.registered_extensions()[Path(out).suffix.lower()])
     try:

@@ -56,7 +56,7 @@ def plan(config: Config, output: Output = None, root: Root = None, limit: Limit 
     planned = make_plan(configuration(config, output, root, limit, set_))
     cost = measure_cost(planned)
     if as_json:
-        print_json({**planned.facts(), **asdict(cost)})
+        print_json({**planned.as_dict(), **asdict(cost)})
         return
     each = ", ".join(f"{method} {n:,}" for method, n in planned.passes_per_image.items())
     rates = f"{cost.seconds_per_pass * 1e3:.3g} ms a pass, {cost.seconds_per_forward * 1e3:.3g} ms a forward pass"
@@ -79,7 +79,7 @@ def status(run: Run, as_json: Json = False) -> None:
     from collections import Counter
 
     store = _open(run)
-    info, done = store.info(), store.done()
+    info, done = store.metadata(), store.done()
     statuses = sum((Counter(part["status"].to_pylist()) for part in store.record_parts(["status"])), Counter[str]())
     facts = {"run": store.url, "images": info["images"], "shards": info["shards"], "shards_done": len(done), "records": dict(statuses)}
     if as_json:
@@ -110,12 +110,12 @@ def verify(run: Run, as_json: Json = False) -> None:
 @app.command()
 def repair(run: Run, as_json: Json = False) -> None:
     """Do a run's damaged and missing shards again."""
-    from pipeline.runs.verify import forget
+    from pipeline.runs.verify import revoke_commits
 
     store = _open(run)
     verdict = _verify(store)
     plan, store = _replan(store)
-    forget(store, verdict)
+    revoke_commits(store, verdict)
     _log.info("%d of %d committed shards are damaged", len(verdict.damaged), verdict.shards)
     drive(plan, store, as_json)
 
@@ -135,7 +135,7 @@ def tables(
     if as_json:
         print_json({"run": run, "tables": table.to_pylist()})
         return
-    laid_out = paper_tables(table, store.info()["name"])
+    laid_out = paper_tables(table, store.metadata()["name"])
     out.print(to_rich(laid_out)) if format_ == "text" else sys.stdout.write(FORMATS[format_](laid_out))
 
 
@@ -226,7 +226,7 @@ def _replan(store: Any) -> tuple[Any, Any]:
     from pipeline.execution.driver import plan_run
 
     output, _, name = store.url.rpartition("/")
-    config = {**store.info()["config"], "output": output, "name": name}
+    config = {**store.metadata()["config"], "output": output, "name": name}
     return plan_run(configuration(config, None, None, None, None))
 
 

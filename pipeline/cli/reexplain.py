@@ -30,20 +30,20 @@ def reexplain(
     as_json: Json = False,
 ) -> None:
     """Explain a dataset again, and compute only what changed since the last run."""
-    from pipeline.reexplain.plan import plan_again, start_again
+    from pipeline.reexplain.plan import create_run, plan_reexplain
 
     chosen = configuration(config, output, root, limit, set_)
     if not dry_run:
         train_first(chosen)
     with counting("reading images") as show:
-        again = plan_again(chosen, since, show)
+        again = plan_reexplain(chosen, since, show)
     if dry_run:
         _print(again, as_json)
     elif again.unchanged and again.before is not None:
         _print_unchanged(again, as_json)
     else:
         _log.info("%s", again.line())
-        drive(*start_again(again), as_json)
+        drive(*create_run(again), as_json)
 
 
 def _print(again: Any, as_json: bool) -> None:

@@ -17,9 +17,9 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 
 def train(config: Config, output: Output = None, root: Root = None, set_: Set = None, as_json: Json = False) -> None:
     """Fine-tune a classifier; running it again goes on where it was."""
-    from pipeline.execution.cluster import run_as_a_worker
+    from pipeline.execution.cluster import reexec_with_worker_env
 
-    run_as_a_worker()
+    reexec_with_worker_env()
     from pipeline.config.load import load, parse_changes
     from pipeline.monitoring.progress import clock
     from pipeline.training.config import TrainConfig
@@ -32,7 +32,7 @@ def train(config: Config, output: Output = None, root: Root = None, set_: Set = 
     with on_console(err) as show:
         trained = train_classifier(load(config, changes, TrainConfig, train_presets()), show)
     if as_json:
-        print_json(trained.facts())
+        print_json(trained.as_dict())
         return
     metrics = {name.replace("_", " "): f"{value:.4g}" for name, value in trained.card.metrics.items()}
     print_facts({"classifier": trained.url, **metrics, "time": clock(trained.seconds)})

@@ -46,7 +46,10 @@ def _describe_one(location: tuple[Any, ...], items: list[dict[str, Any]], model:
     item = items[0]
     cause = item.get("ctx", {}).get("error")
     if item["type"] == "extra_forbidden":
-        return f"{where}: unknown key{_nearest(str(location[-1]), _keys_at(model, location[:-1]))}"
+        section, key = _model_at(model, location[:-1]), str(location[-1])
+        if new := getattr(section, "renamed", {}).get(key):
+            return f"{where}: this key is now called {new}; rename it"
+        return f"{where}: unknown key{_nearest(key, list(section.model_fields) if section else [])}"
     if isinstance(cause, ValueError) and str(cause).startswith("unknown key "):
         key = str(cause).split("'")[1]
         return f"{cause}{_nearest(key, [*model.model_fields, *METHODS])}"
@@ -61,13 +64,13 @@ def _describe_one(location: tuple[Any, ...], items: list[dict[str, Any]], model:
     return f"{where}: {message}" + ("" if item["type"] == "missing" else f", not {item['input']!r}")
 
 
-def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel] | None:
     for part in location:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
+            return None
         model = annotation
-    return list(model.model_fields)
+    return model
 
 
 def _nearest(key: str, known: list[str]) -> str:

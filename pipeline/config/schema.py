@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -27,6 +28,8 @@ class Section(BaseModel):
     """A part of the configuration: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    renamed: ClassVar[Mapping[str, str]] = {}  # old key -> new key, so that an error can say the new one
 
 
 class DatasetConfig(Section):
@@ -124,25 +127,34 @@ class ClassifierConfig(Section):
 class ComputeConfig(Section):
     """What a run may use."""
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "batch": "batch_size",
+        "attempts": "max_attempts",
+        "stall": "stall_timeout",
+        "lease": "lease_seconds",
+        "patience": "storage_timeout",
+        "sole_driver": "single_driver",
+    }
+
     workers: Count | Literal["auto"] = "auto"
     gpus_per_worker: float = Field(1.0, ge=0, allow_inf_nan=False, description="a share such as 0.25; without GPUs the run uses the CPU")
     threads: Count = Field(1, description="CPU threads of a worker without a GPU")
     shard_size: Count = Field(256, description="images a unit of work")
-    batch: Count | Literal["auto"] = Field("auto", description="images through the network at once")
+    batch_size: Count | Literal["auto"] = Field("auto", description="images through the network at once")
     precision: Precision | Literal["auto"] = Field("auto", description="of the network while masks are trained; auto is bfloat16 on GPUs")
-    attempts: Count = Field(3, description="how often a shard is tried before it is set aside")
-    stall: float = Field(
+    max_attempts: Count = Field(3, description="how often a shard is tried before it is set aside")
+    stall_timeout: float = Field(
         21600, gt=0, description="seconds without a pass after which a worker is taken for hung; longer than measuring a batch takes"
     )
-    lease: float = Field(60, gt=0, description="seconds after which another driver takes over a shard whose worker is silent")
-    patience: float = Field(600, gt=0, description="seconds that a run which is under way waits for its storage to come back")
-    sole_driver: bool = Field(False, description="work without leases: promises that no second driver is started on the run")
+    lease_seconds: float = Field(60, gt=0, description="seconds after which another driver takes over a shard whose worker is silent")
+    storage_timeout: float = Field(600, gt=0, description="seconds that a run which is under way waits for its storage to come back")
+    single_driver: bool = Field(False, description="work without leases: promises that no second driver is started on the run")
     ray_address: str | None = Field(None, description="a Ray cluster to join; without one Ray is started here")
 
     @property
-    def fixed_batch(self) -> int | None:
+    def fixed_batch_size(self) -> int | None:
         """The batch, or None where the worker chooses it."""
-        return None if self.batch == "auto" else self.batch
+        return None if self.batch_size == "auto" else self.batch_size
 
     @property
     def fixed_precision(self) -> Precision | None:
@@ -240,7 +252,7 @@ class RunConfig(BaseModel):
             "target": self.target.model_dump() if isinstance(self.target, Top) else self.target,
             "seed": self.seed,
             "shard_size": self.compute.shard_size,
-            "batch": self.compute.batch,
+            "batch": self.compute.batch_size,
             "threads": self.compute.threads,
             "precision": self.compute.precision,
         }

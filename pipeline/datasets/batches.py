@@ -13,14 +13,14 @@ from hdm_core import Preprocess
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
 from pipeline.datasets.checksums import truth_sha256
-from pipeline.datasets.images import Picture, UnreadableError, read_picture, read_region
+from pipeline.datasets.images import DecodedImage, UnreadableError, read_image, read_region
 from pipeline.errors import one_line
 
 _READERS = 8  # images that are read and decoded at once
 
 
 @dataclass(frozen=True)
-class Seen:
+class LoadedSample:
     """A sample whose image could be read.
 
     Attributes:
@@ -31,14 +31,14 @@ class Seen:
     """
 
     row: int
-    picture: Picture
+    image: DecodedImage
     region: Tensor
     kind: str
-    facts: dict[str, Any]
+    image_facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Unseen:
+class UnreadableSample:
     """A sample whose image could not be read, and why.
 
     Attributes:
@@ -47,22 +47,22 @@ class Unseen:
 
     row: int
     error: str
-    facts: dict[str, Any]
+    image_facts: dict[str, Any]
 
 
 def read_batches(
     samples: Sequence[Sample], config: RunConfig, preprocess: Preprocess, batch: int, rows: Sequence[int] | None = None
-) -> Iterator[list[Seen | Unseen]]:
+) -> Iterator[list[LoadedSample | UnreadableSample]]:
     """The samples in order, or those of some rows, `batch` at a time: no more than that many pictures are held at once."""
     wanted = range(len(samples)) if rows is None else rows
 
-    def read(row: int) -> Seen | Unseen:
+    def read(row: int) -> LoadedSample | UnreadableSample:
         try:
-            picture = read_picture(samples[row], config.storage, preprocess, config.compute.patience)
-            region, kind = read_region(samples[row], picture, preprocess, config.storage, config.compute.patience)
-            truth = truth_sha256(samples[row], config.storage, config.compute.patience)
+            picture = read_image(samples[row], config.storage, preprocess, config.compute.storage_timeout)
+            region, kind = read_region(samples[row], picture, preprocess, config.storage, config.compute.storage_timeout)
+            truth = truth_sha256(samples[row], config.storage, config.compute.storage_timeout)
         except UnreadableError as error:
-            return Unseen(row, one_line(error), {"sha256": error.sha256})
+            return UnreadableSample(row, one_line(error), {"sha256": error.sha256})
         width, height = picture.size
         facts = {
             "sha256": picture.sha256,
@@ -71,7 +71,7 @@ def read_batches(
             "height": height,
             "crop": preprocess.crop_box(width, height),
         }
-        return Seen(row, picture, region, kind, facts)
+        return LoadedSample(row, picture, region, kind, facts)
 
     with ThreadPoolExecutor(_READERS) as readers:
         for start in range(0, len(wanted), batch):

@@ -17,7 +17,7 @@ _AT_ONCE = 4096  # images that wait to be read
 
 
 @dataclass(frozen=True)
-class Contents:
+class SampleChecksums:
     """Checksums of a sample.
 
     Attributes:
@@ -29,27 +29,27 @@ class Contents:
     truth_sha256: str | None
 
 
-def truth_sha256(sample: Sample, storage: Mapping[str, Any], patience: float = 10.0) -> str | None:
+def truth_sha256(sample: Sample, storage: Mapping[str, Any], timeout: float = 10.0) -> str | None:
     """The checksum of a sample's ground truth; None where it has none.
 
     Raises:
         UnreadableError: if a mask cannot be read.
     """
     if sample.masks is not None:
-        files = [hashlib.sha256(read_file(path, sample.masks.root, storage, patience)).hexdigest() for path in sample.masks.paths]
+        files = [hashlib.sha256(read_file(path, sample.masks.root, storage, timeout)).hexdigest() for path in sample.masks.paths]
         return hashlib.sha256(json.dumps([sample.masks.ink, files]).encode()).hexdigest()
     if sample.bbox is not None:
         return hashlib.sha256(json.dumps(sample.bbox).encode()).hexdigest()
     return None
 
 
-def contents(samples: Sequence[Sample], storage: Mapping[str, Any]) -> Iterator[Contents | None]:
+def sample_checksums(samples: Sequence[Sample], storage: Mapping[str, Any]) -> Iterator[SampleChecksums | None]:
     """The checksums of samples, in order; None for one that cannot be read. Every file is read once, none is decoded."""
 
-    def read(sample: Sample) -> Contents | None:
+    def read(sample: Sample) -> SampleChecksums | None:
         try:
             image = hashlib.sha256(read_file(sample.path, sample.root, storage)).hexdigest()
-            return Contents(image, truth_sha256(sample, storage))
+            return SampleChecksums(image, truth_sha256(sample, storage))
         except UnreadableError:
             return None
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from hdm_core import Preprocess
 from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
-from pipeline.storage.retry import AwayError, patiently
+from pipeline.storage.retry import StorageTimeoutError, retry
 
 # Pillow knows many more, rare and old, and hands one of them, EPS, to an interpreter of programs.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -39,7 +39,7 @@ class UnreadableError(Exception):
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded image: RGB, upright (EXIF orientation applied), with the checksum of its file.
 
     Attributes:
@@ -51,7 +51,7 @@ class Picture:
     sha256: str
 
 
-def read_picture(sample: Sample, storage: Mapping[str, Any], preprocess: Preprocess | None = None, patience: float = 10.0) -> Picture:
+def read_image(sample: Sample, storage: Mapping[str, Any], preprocess: Preprocess | None = None, timeout: float = 10.0) -> DecodedImage:
     """Reads and decodes a sample's image.
 
     Args:
@@ -63,10 +63,10 @@ def read_picture(sample: Sample, storage: Mapping[str, Any], preprocess: Preproc
         UnreadableError: if there is no such file, it is no image, it is larger than Pillow's limit against decompression
             bombs, also after the resize, or its path leads out of the dataset's root.
     """
-    data = read_file(sample.path, sample.root, storage, patience)
+    data = read_file(sample.path, sample.root, storage, timeout)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        return Picture(*_picture(data, preprocess), sha256)
+        return DecodedImage(*_picture(data, preprocess), sha256)
     except UnreadableError as error:
         error.sha256 = sha256
         raise
@@ -83,7 +83,7 @@ def _picture(data: bytes, preprocess: Preprocess | None) -> tuple[Image.Image, t
 
 
 def read_region(
-    sample: Sample, picture: Picture, preprocess: Preprocess, storage: Mapping[str, Any], patience: float = 10.0
+    sample: Sample, picture: DecodedImage, preprocess: Preprocess, storage: Mapping[str, Any], timeout: float = 10.0
 ) -> tuple[Tensor, str]:
     """The ground truth as the network sees it, (crop, crop) bool, and what it is: segmentation, bbox or none.
 
@@ -92,7 +92,7 @@ def read_region(
     Raises:
         UnreadableError: if a mask cannot be read or has another size than the image, or the box lies outside of it.
     """
-    if (mask := read_mask(sample, picture.size, storage, patience)) is not None:
+    if (mask := read_mask(sample, picture.size, storage, timeout)) is not None:
         return preprocess.region(mask), "segmentation" if mask.getbbox() else "none"
     if sample.bbox is not None:
         left, top, right, bottom = sample.bbox
@@ -103,7 +103,7 @@ def read_region(
     return torch.zeros(preprocess.crop, preprocess.crop, dtype=torch.bool), "none"
 
 
-def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any], patience: float = 10.0) -> Image.Image | None:
+def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any], timeout: float = 10.0) -> Image.Image | None:
     """The union of a sample's masks, white on black; None where it has none.
 
     Args:
@@ -116,7 +116,7 @@ def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any],
         return None
     inside = np.zeros(size[::-1], dtype=bool)
     for path in sample.masks.paths:
-        mask, _ = _decode(read_file(path, sample.masks.root, storage, patience))
+        mask, _ = _decode(read_file(path, sample.masks.root, storage, timeout))
         if mask.size != size:
             raise UnreadableError(f"the mask {path} is {mask.width} x {mask.height}, the image {size[0]} x {size[1]}")
         match sample.masks.ink:
@@ -129,7 +129,7 @@ def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any],
     return Image.fromarray(inside)
 
 
-def read_file(path: str, root: str | None, storage: Mapping[str, Any], patience: float = 10.0) -> bytes:
+def read_file(path: str, root: str | None, storage: Mapping[str, Any], timeout: float = 10.0) -> bytes:
     """A file's bytes, local or at a URL.
 
     Args:
@@ -157,8 +157,8 @@ def read_file(path: str, root: str | None, storage: Mapping[str, Any], patience:
                 raise UnreadableError(f"cannot read {path}: it is no file")
             _check_bytes(facts.st_size)
             return Path(path).read_bytes()
-        return patiently(fetch, patience if stored else min(patience, 10.0), path)
-    except AwayError as error:
+        return retry(fetch, timeout if stored else min(timeout, 10.0), path)
+    except StorageTimeoutError as error:
         if stored:
             raise
         raise UnreadableError(one_line(error)) from None

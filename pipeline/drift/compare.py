@@ -21,7 +21,7 @@ from pipeline.drift.summary import Statistic, summarise
 from pipeline.errors import InputError
 from pipeline.runs import RunStore
 from pipeline.runs.maps import open_array, read_maps
-from pipeline.runs.records import SCHEMA_VERSION, STATUSES, likeliest
+from pipeline.runs.records import SCHEMA_VERSION, STATUSES, top_rank
 
 Show = Callable[[int, int], None]
 
@@ -65,7 +65,7 @@ def compare(before: RunStore, after: RunStore, show: Show = lambda done, maps: N
     Raises:
         InputError: if there is nothing to compare, or the runs cannot be compared.
     """
-    infos = before.info(), after.info()
+    infos = before.metadata(), after.metadata()
     for store, info in zip((before, after), infos, strict=True):
         if (there := info.get("schema_version")) != SCHEMA_VERSION:
             raise InputError(
@@ -136,7 +136,7 @@ def _table(before: RunStore, after: RunStore, images: pa.Table, methods: list[st
 
 def _records(store: RunStore, rows: NDArray[np.int64], methods: list[str]) -> pa.Table:
     """The records of rank 0 of some rows, an image's methods together."""
-    records = likeliest(store.records()).select(_RECORD)
+    records = top_rank(store.records()).select(_RECORD)
     records = records.filter(pc.is_in(records["method"], value_set=pa.array(methods)))
     row, method = records["row"].to_numpy(), pc.index_in(records["method"], value_set=pa.array(methods)).to_numpy()
     place = np.full((max(row.max(), rows.max()) + 1, len(methods)), -1)

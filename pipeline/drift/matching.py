@@ -73,7 +73,7 @@ def match(before: RunStore, after: RunStore) -> tuple[pa.Table, Counts]:
 def _images(store: RunStore) -> pa.Table:
     """A run's images with what reading them told so far, and whether their shard is done."""
     images = store.seen_images().select(_SHOWN)
-    return images.append_column("done", pc.is_in(images["row"], value_set=store.facts()["row"].combine_chunks()))
+    return images.append_column("done", pc.is_in(images["row"], value_set=store.image_facts()["row"].combine_chunks()))
 
 
 def _same_crop(before: pa.Table, after: pa.Table) -> None:

@@ -41,8 +41,8 @@ def page(drift: Drift, moved: Sequence[Any], flipped: Sequence[Any], broken: Seq
     methods = drift.methods
     return render(
         "drift.html",
-        before=_run(drift.before.info(), drift.before.url),
-        after=_run(drift.after.info(), drift.after.url),
+        before=_run(drift.before.metadata(), drift.before.url),
+        after=_run(drift.after.metadata(), drift.after.url),
         images=drift.images,
         glance=_glance(drift, statistics),
         broken=broken,

@@ -57,7 +57,7 @@ def draw(drift: Drift, images: Sequence[int], place: Storage) -> list[Moved]:
         place: where report/ is.
     """
     after = drift.after.seen_images()
-    storage = drift.after.info()["config"]["storage"]
+    storage = drift.after.metadata()["config"]["storage"]
     methods = len(drift.methods)
 
     def one(image: int) -> Moved:

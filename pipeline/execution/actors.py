@@ -8,13 +8,13 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from pipeline.execution.cluster import CPU_ENVIRONMENT, Staffing
+from pipeline.execution.cluster import CPU_ENVIRONMENT, WorkerResources
 from pipeline.execution.pool import PROGRESS
 from pipeline.execution.worker import Worker
 from pipeline.plan import Plan
 
 
-def hire(plan: Plan, staffing: Staffing) -> Callable[[], ActorHandle[Worker]]:
+def actor_factory(plan: Plan, staffing: WorkerResources) -> Callable[[], ActorHandle[Worker]]:
     """A function that starts one worker of a run on the connected cluster."""
     shared = ray.put(plan.config)
     actor = ray.remote(concurrency_groups={PROGRESS: 1})(Worker)  # type: ignore[call-overload]
@@ -22,8 +22,8 @@ def hire(plan: Plan, staffing: Staffing) -> Callable[[], ActorHandle[Worker]]:
     if staffing.gpus == 0:
         options["runtime_env"] = {"env_vars": CPU_ENVIRONMENT}
 
-    def spawn() -> ActorHandle[Worker]:
-        handle: ActorHandle[Worker] = actor.options(**options).remote(shared, plan.fingerprint)
+    def create_actor() -> ActorHandle[Worker]:
+        handle: ActorHandle[Worker] = actor.options(**options).remote(shared, plan.weights_digest)
         return handle
 
-    return spawn
+    return create_actor

@@ -27,14 +27,14 @@ CPU_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOL
 _HINT = "; one with a token needs RAY_AUTH_MODE=token and its ~/.ray/auth_token here, too"
 
 
-def run_as_a_worker() -> None:
+def reexec_with_worker_env() -> None:
     """Starts this command once more with the environment that a run's workers have: it must be there before Python is."""
     if any(os.environ.get(name) != value for name, value in CPU_ENVIRONMENT.items()):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | CPU_ENVIRONMENT)  # noqa: S606 - ourselves
 
 
 @dataclass(frozen=True)
-class Staffing:
+class WorkerResources:
     """How many workers, what each asks Ray for, and what the user should know of it."""
 
     workers: int
@@ -61,10 +61,10 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         if address is None:
-            with _on_loopback():
+            with _bind_loopback():
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            _knock(address)
+            _check_reachable(address)
             # The workers run the driver's own code, whatever is installed on their nodes: a few hundred kB, sent once a node.
             code = {"py_modules": [str(Path(package.__path__[0])) for package in (hdm_core, pipeline)], "excludes": ["__pycache__"]}
             ray.init(address=address, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
@@ -77,7 +77,7 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def _on_loopback() -> Iterator[None]:
+def _bind_loopback() -> Iterator[None]:
     """A Ray that is started meanwhile listens on the loopback interface only.
 
     Ray does so of itself on systems where it knows no clusters, but has no option for it: it takes 127.0.0.1 for the machine's address.
@@ -90,7 +90,7 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Connects to HOST:PORT once: Ray itself would go on trying a wrong address for many minutes.
 
     Raises:
@@ -101,7 +101,7 @@ def _knock(address: str) -> None:
         socket.create_connection((place.hostname, place.port), timeout=10).close()
 
 
-def staff(compute: ComputeConfig, resources: dict[str, float], shards: int) -> Staffing:
+def allocate_workers(compute: ComputeConfig, resources: dict[str, float], shards: int) -> WorkerResources:
     """Divides a cluster's resources (Ray's names and amounts) among workers.
 
     Raises:
@@ -115,9 +115,9 @@ def staff(compute: ComputeConfig, resources: dict[str, float], shards: int) -> S
         # Ray places no worker across two GPUs: a share is taken of each by itself.
         most = int(gpus // share) if share >= 1 else int(gpus) * int(1 / share + 1e-9)
         workers = min(most if compute.workers == "auto" else compute.workers, shards)
-        return Staffing(workers, 0, share, f"{workers} workers with {share:g} GPU each")
+        return WorkerResources(workers, 0, share, f"{workers} workers with {share:g} GPU each")
     if compute.threads > cpus:
         raise InputError(f"compute.threads is {compute.threads}, but the cluster has {cpus:g} CPUs; ask for less")
     workers = min(int(cpus // compute.threads) if compute.workers == "auto" else compute.workers, shards)
     why = "" if share == 0 else f"; the cluster has no GPU, so gpus_per_worker {share:g} does not apply"
-    return Staffing(workers, compute.threads, 0, f"{workers} workers on the CPU with {compute.threads} thread each{why}")
+    return WorkerResources(workers, compute.threads, 0, f"{workers} workers on the CPU with {compute.threads} thread each{why}")

@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from hdm_core import Classifier, get_method
 from hdm_core.metrics.evaluate import metric_forwards
 from pipeline.classifiers.load import load_classifier
-from pipeline.execution.actors import hire
-from pipeline.execution.cluster import cluster, staff
-from pipeline.execution.worker import Measured
+from pipeline.execution.actors import actor_factory
+from pipeline.execution.cluster import allocate_workers, cluster
+from pipeline.execution.worker import WorkerTimings
 from pipeline.plan import Plan
 
 _READ = 8  # images that are read to see how long it takes
@@ -59,16 +59,16 @@ def measure_cost(plan: Plan) -> Cost:
     """
     begin = time.monotonic()
     with cluster(plan.config.compute.ray_address):
-        staffing = staff(plan.config.compute, ray.cluster_resources(), len(plan.shards))  # type: ignore[no-untyped-call]
-        spawn = hire(plan, staffing)
+        staffing = allocate_workers(plan.config.compute, ray.cluster_resources(), len(plan.shards))  # type: ignore[no-untyped-call]
+        spawn = actor_factory(plan, staffing)
         workers = [spawn() for _ in range(staffing.workers)]
         ray.get([worker.ready.remote() for worker in workers])
         start = time.monotonic() - begin
-        measured: list[Measured] = ray.get([worker.measure.remote(plan.samples[:_READ]) for worker in workers])
-    return add_up(plan, measured, start, forward_flop(load_classifier(plan.config.classifier, plan.config.seed), plan.side))
+        measured: list[WorkerTimings] = ray.get([worker.measure.remote(plan.samples[:_READ]) for worker in workers])
+    return estimate(plan, measured, start, forward_flop(load_classifier(plan.config.classifier, plan.config.seed), plan.side))
 
 
-def add_up(plan: Plan, measured: Sequence[Measured], start: float, flop: float) -> Cost:
+def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: float) -> Cost:
     """The cost of a plan for workers that measured this, ready after `start` seconds; flop is of one forward pass."""
     a_pass, a_forward, reading = (fmean(getattr(found, name) for found in measured) for name in ("a_pass", "a_forward", "reading"))
     passes, alone = (

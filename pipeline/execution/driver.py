@@ -11,21 +11,21 @@ from ray.actor import ActorHandle
 
 from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError
-from pipeline.execution.actors import hire
-from pipeline.execution.cluster import Staffing, cluster, staff
-from pipeline.execution.pool import Pool, SetAside
+from pipeline.execution.actors import actor_factory
+from pipeline.execution.cluster import WorkerResources, allocate_workers, cluster
+from pipeline.execution.pool import FailedShard, Pool
 from pipeline.execution.worker import ShardReport, Worker
-from pipeline.monitoring.progress import Show, Stopwatch
+from pipeline.monitoring.progress import ProgressTracker, Show
 from pipeline.plan import Plan, Shard, make_plan
 from pipeline.runs import RunStore
 from pipeline.runs.leases import StaleLeaseDetector
-from pipeline.runs.reuse import Reuse
+from pipeline.runs.reuse import ReusePlan
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Outcome:
+class RunSummary:
     """What became of a run's images.
 
     Attributes:
@@ -39,19 +39,19 @@ class Outcome:
     url: str
     images: int
     shards: int
-    resumed: int
+    already_done: int
     passes: int = 0
     seconds: float = 0.0
     worker_seconds: float = 0.0
     gpu_hours: float = 0.0
     statuses: dict[str, int] = field(default_factory=dict)
-    set_aside: list[SetAside] = field(default_factory=list)
+    failed_shards: list[FailedShard] = field(default_factory=list)
 
     @property
-    def unexplained(self) -> int:
+    def failed_images(self) -> int:
         """Images that ended without any use: unreadable, failed, or in a shard that was set aside."""
         bad = sum(self.statuses.get(status, 0) for status in ("unreadable", "failed"))
-        return bad + sum(len(item.shard) for item in self.set_aside)
+        return bad + sum(len(item.shard) for item in self.failed_shards)
 
 
 def plan_run(config: RunConfig) -> tuple[Plan, RunStore]:
@@ -63,7 +63,7 @@ def plan_run(config: RunConfig) -> tuple[Plan, RunStore]:
     return lay_out(make_plan(config))
 
 
-def lay_out(plan: Plan, reuse: Reuse | None = None) -> tuple[Plan, RunStore]:
+def lay_out(plan: Plan, reuse: ReusePlan | None = None) -> tuple[Plan, RunStore]:
     """Lays a planned run out on storage, or finds it there.
 
     Args:
@@ -75,15 +75,15 @@ def lay_out(plan: Plan, reuse: Reuse | None = None) -> tuple[Plan, RunStore]:
     config = plan.config
     store = RunStore.at(config)
     store.create(plan, reuse)
-    if not config.compute.sole_driver and not store.storage.is_conditional():
+    if not config.compute.single_driver and not store.storage.is_conditional():
         raise InputError(
             f"{store.url}: this storage ignores the conditions of writes, so that two drivers could not share the run; "
-            "promise with compute.sole_driver=true that no second one is started, or use other storage"
+            "promise with compute.single_driver=true that no second one is started, or use other storage"
         )
-    return plan, RunStore.at(config, config.compute.patience)
+    return plan, RunStore.at(config, config.compute.storage_timeout)
 
 
-def explain_run(plan: Plan, store: RunStore, show: Show) -> Outcome:
+def explain_run(plan: Plan, store: RunStore, show: Show) -> RunSummary:
     """Explains all shards that are not committed yet.
 
     Args:
@@ -94,13 +94,13 @@ def explain_run(plan: Plan, store: RunStore, show: Show) -> Outcome:
         RunError: if no worker can start.
     """
     todo = open_shards(plan, store)
-    outcome = Outcome(store.url, len(plan.samples), len(plan.shards), resumed=len(plan.shards) - len(todo))
-    if outcome.resumed:
-        _log.info("%d of %d shards were done before; %d are left", outcome.resumed, outcome.shards, len(todo))
+    outcome = RunSummary(store.url, len(plan.samples), len(plan.shards), already_done=len(plan.shards) - len(todo))
+    if outcome.already_done:
+        _log.info("%d of %d shards were done before; %d are left", outcome.already_done, outcome.shards, len(todo))
     if todo:
         with cluster(plan.config.compute.ray_address):
             resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            staffing = staff(plan.config.compute, resources, len(todo))
+            staffing = allocate_workers(plan.config.compute, resources, len(todo))
             _log.info("%s", staffing.note)
             _work(plan, store, todo, staffing, outcome, show)
     outcome.statuses = store.statuses()
@@ -113,19 +113,19 @@ def open_shards(plan: Plan, store: RunStore) -> list[Shard]:
     return [shard for shard in plan.shards if shard.index not in done]
 
 
-def _work(plan: Plan, store: RunStore, todo: list[Shard], staffing: Staffing, outcome: Outcome, show: Show) -> None:
+def _work(plan: Plan, store: RunStore, todo: list[Shard], staffing: WorkerResources, outcome: RunSummary, show: Show) -> None:
     images, open_images, reuse = len(plan.samples), sum(len(shard) for shard in todo), store.reuse()
     kept = {} if reuse is None else reuse.count(plan.config.methods, [(shard.start, shard.stop) for shard in todo])
     passes = sum((open_images - kept.get(method, 0)) * each for method, each in plan.passes_per_image.items())
-    watch = Stopwatch(images - open_images, images, passes)
+    watch = ProgressTracker(images - open_images, images, passes)
 
     compute = plan.config.compute
-    silences = StaleLeaseDetector(compute.lease)
+    silences = StaleLeaseDetector(compute.lease_seconds)
 
     def submit(worker: ActorHandle[Worker], shard: Shard) -> ray.ObjectRef[ShardReport]:
         samples = plan.samples[shard.start : shard.stop]
         taken = None if reuse is None else reuse.rows(shard.start, shard.stop)
-        ref: ray.ObjectRef[ShardReport] = worker.run.remote(shard, samples, silences.silent(shard.index), taken)
+        ref: ray.ObjectRef[ShardReport] = worker.run.remote(shard, samples, silences.stale_tag(shard.index), taken)
         return ref
 
     def on_done(report: ShardReport) -> None:
@@ -134,7 +134,7 @@ def _work(plan: Plan, store: RunStore, todo: list[Shard], staffing: Staffing, ou
             outcome.worker_seconds += report.seconds
             outcome.gpu_hours += report.seconds * staffing.gpus / 3600
         else:
-            silences.note(report.shard, report.held)
+            silences.observe(report.shard, report.held)
             _log.info("shard %d is in the hands of %s; asking again", report.shard, report.held.holder)
 
     def on_tick(passes: int) -> None:
@@ -143,15 +143,15 @@ def _work(plan: Plan, store: RunStore, todo: list[Shard], staffing: Staffing, ou
 
     started = time.monotonic()
     pool = Pool(
-        hire(plan, staffing),
+        actor_factory(plan, staffing),
         submit,
         staffing.workers,
-        compute.attempts,
+        compute.max_attempts,
         on_done,
         on_tick,
-        stall=compute.stall,
-        pause=compute.lease / 4,
+        stall_timeout=compute.stall_timeout,
+        pause=compute.lease_seconds / 4,
         name=plan.config.name,
     )
-    outcome.set_aside = pool.run(todo)
+    outcome.failed_shards = pool.run(todo)
     outcome.seconds = time.monotonic() - started

@@ -28,12 +28,12 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 _TICK = 0.5  # seconds between two looks at the workers' progress
 
-Spawn = Callable[[], ActorHandle[Any]]
+CreateActor = Callable[[], ActorHandle[Any]]
 Submit = Callable[[ActorHandle[Any], Shard], ray.ObjectRef[ShardReport]]
 
 
 @dataclass(frozen=True)
-class SetAside:
+class FailedShard:
     """A shard that failed as often as it may."""
 
     shard: Shard
@@ -59,13 +59,13 @@ class Pool:
         name: of the run, for its metrics.
     """
 
-    spawn: Spawn
+    create_actor: CreateActor
     submit: Submit
     workers: int
-    attempts: int
+    max_attempts: int
     on_done: Callable[[ShardReport], None]
     on_tick: Callable[[int], None]
-    stall: float = 21600.0
+    stall_timeout: float = 21600.0
     pause: float = 15.0
     name: str = ""
     _queue: deque[Shard] = field(default_factory=deque)
@@ -78,9 +78,9 @@ class Pool:
     _passes: dict[ActorHandle[Any], int] = field(default_factory=dict)
     _failures: dict[int, int] = field(default_factory=dict)
     _failed_starts: int = 0
-    _set_aside: list[SetAside] = field(default_factory=list)
+    _set_aside: list[FailedShard] = field(default_factory=list)
 
-    def run(self, shards: Sequence[Shard]) -> list[SetAside]:
+    def run(self, shards: Sequence[Shard]) -> list[FailedShard]:
         """Works until every shard is done or set aside; returns the latter.
 
         Raises:
@@ -122,7 +122,7 @@ class Pool:
             self._moved[actor] = time.monotonic()
         wanted = min(self.workers, len(self._queue) + len(self._busy))
         for _ in range(wanted - len(self._starting) - len(self._busy) - len(self._idle)):
-            actor = self.spawn()
+            actor = self.create_actor()
             self._starting[actor.ready.remote()] = actor
 
     def _started(self, ref: ray.ObjectRef[Any]) -> None:
@@ -132,7 +132,7 @@ class Pool:
         except RayError as error:
             self._failed_starts += 1
             _log.warning("a worker did not start: %s", _cause(error))
-            if self._failed_starts >= self.attempts and not self._busy and not self._idle:
+            if self._failed_starts >= self.max_attempts and not self._busy and not self._idle:
                 raise RunError(f"no worker could start, tried {self._failed_starts} times: {_cause(error)}") from None
         else:
             self._failed_starts = 0
@@ -171,12 +171,12 @@ class Pool:
 
     def _again(self, shard: Shard, error: RayError) -> None:
         self._failures[shard.index] = self._failures.get(shard.index, 0) + 1
-        if self._failures[shard.index] < self.attempts:
+        if self._failures[shard.index] < self.max_attempts:
             telemetry.count("hdm_shards", run=self.name, outcome="failed")
             self._queue.append(shard)
         else:
             telemetry.count("hdm_shards", run=self.name, outcome="set_aside")
-            self._set_aside.append(SetAside(shard, _cause(error)))
+            self._set_aside.append(FailedShard(shard, _cause(error)))
 
     def _look(self) -> None:
         self._listen()
@@ -218,8 +218,8 @@ class Pool:
 
     def _give_up_the_hung(self) -> None:
         for actor, shard in self._busy.values():
-            if time.monotonic() - self._moved[actor] > self.stall:
-                _log.warning("shard %d: its worker has done no pass for %g seconds and is replaced", shard.index, self.stall)
+            if time.monotonic() - self._moved[actor] > self.stall_timeout:
+                _log.warning("shard %d: its worker has done no pass for %g seconds and is replaced", shard.index, self.stall_timeout)
                 self._moved[actor] = float("inf")  # killed once; its reference tells when it is gone
                 ray.kill(actor)
 

@@ -20,13 +20,13 @@ from pipeline.datasets.batches import read_batches
 from pipeline.errors import InputError
 from pipeline.explain.shard import explain_shard
 from pipeline.monitoring import telemetry
-from pipeline.monitoring.log_buffer import Journal, Line
+from pipeline.monitoring.log_buffer import Line, LogBuffer
 from pipeline.plan import Shard
 from pipeline.runs import RunStore
-from pipeline.runs.leases import LeaseHolder, Lease, LeaseLostError
+from pipeline.runs.leases import Lease, LeaseHolder, LeaseLostError
 from pipeline.runs.records import worst_statuses
-from pipeline.runs.reuse import Reuse
-from pipeline.runs.reused import read_kept
+from pipeline.runs.reuse import ReusePlan
+from pipeline.runs.reused import read_reused
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class ShardReport:
 
 
 @dataclass(frozen=True)
-class Measured:
+class WorkerTimings:
     """What a worker found its machine to take, seconds an image."""
 
-    a_pass: float
-    a_forward: float
-    reading: float
+    seconds_per_pass: float
+    seconds_per_forward: float
+    seconds_per_read: float
     device: str
 
 
@@ -65,17 +65,17 @@ class Worker:
         fingerprint: of the classifier that the run was planned with.
     """
 
-    def __init__(self, config: RunConfig, fingerprint: str) -> None:
-        self._journal = Journal()
+    def __init__(self, config: RunConfig, weights_digest: str) -> None:
+        self._journal = LogBuffer()
         torch.set_num_threads(config.compute.threads)
         self._config = config
         self._device = pick_device(config.compute.gpus_per_worker)
         self._classifier = load_classifier(config.classifier, config.seed).to(self._device)
-        self._store = RunStore.at(config, config.compute.patience)
-        self._batch = config.compute.fixed_batch or fastest_batch(
+        self._store = RunStore.at(config, config.compute.storage_timeout)
+        self._batch = config.compute.fixed_batch_size or fastest_batch(
             self._classifier, preprocess_of(self._classifier).crop, config.compute.fixed_precision
         )
-        self._fingerprint = fingerprint
+        self._weights_digest = weights_digest
         self._passes = 0
         self._leaving = False
         self._lease: Lease | None = None
@@ -87,7 +87,7 @@ class Worker:
         Raises:
             InputError: if the model is not the one that the run was planned with: its file was replaced in between.
         """
-        if self._classifier.fingerprint() != self._fingerprint:
+        if self._classifier.weights_digest() != self._weights_digest:
             raise InputError(
                 "the classifier's weights are no longer those that the run began with; put its file back, or start a run of another name"
             )
@@ -97,7 +97,7 @@ class Worker:
         """Passes done since the worker started; answered while a shard is in work. None once the worker was asked to go."""
         return None if self._leaving else self._passes
 
-    def measure(self, samples: Sequence[Sample]) -> Measured:
+    def measure(self, samples: Sequence[Sample]) -> WorkerTimings:
         """What a pass, a forward pass and reading an image cost this worker: seconds an image."""
         begin = time.perf_counter()
         preprocess = preprocess_of(self._classifier)
@@ -105,9 +105,9 @@ class Worker:
             pass
         reading = (time.perf_counter() - begin) / len(samples)
         found = probe(self._classifier, preprocess.crop, [self._batch], self._config.compute.fixed_precision)
-        return Measured(found.pass_seconds, found.forward_seconds, reading, device_name(self._device))
+        return WorkerTimings(found.pass_seconds, found.forward_seconds, reading, device_name(self._device))
 
-    def run(self, shard: Shard, samples: Sequence[Sample], silent: str | None = None, reuse: Reuse | None = None) -> ShardReport:
+    def run(self, shard: Shard, samples: Sequence[Sample], silent: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
         """Explains a shard and commits it, unless another driver's worker has its lease.
 
         Args:
@@ -116,26 +116,26 @@ class Worker:
         """
         begin = time.perf_counter()
         held = None
-        if self._config.compute.sole_driver:
+        if self._config.compute.single_driver:
             self._explain(shard, samples, None, reuse)
         else:
-            self._lease = lease = Lease(self._store.storage, shard.index, self._config.compute.lease)
+            self._lease = lease = Lease(self._store.storage, shard.index, self._config.compute.lease_seconds)
             held = LeaseHolder("nobody", "") if self._leaving else lease.take(silent)
             if held is None:
                 try:
-                    with lease.kept():
+                    with lease.renewing():
                         if not self._store.is_done(shard.index):
                             self._explain(shard, samples, lease, reuse)
                 except LeaseLostError:
                     held = LeaseHolder("another worker", "")
         seconds, device = time.perf_counter() - begin, device_name(self._device)
-        return ShardReport(shard.index, len(shard), seconds, device, held, self._passes, self._journal.take())
+        return ShardReport(shard.index, len(shard), seconds, device, held, self._passes, self._journal.drain())
 
-    def _explain(self, shard: Shard, samples: Sequence[Sample], lease: Lease | None, reuse: Reuse | None) -> None:
+    def _explain(self, shard: Shard, samples: Sequence[Sample], lease: Lease | None, reuse: ReusePlan | None) -> None:
         begin, name = time.perf_counter(), self._config.name
-        kept = None if reuse is None else read_kept(reuse, self._config.storage, self._config.compute.patience)
+        kept = None if reuse is None else read_reused(reuse, self._config.storage, self._config.compute.storage_timeout)
         result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, kept)
-        if self._store.write_shard(shard, result.arrays, result.records, result.facts, self._config, lease):
+        if self._store.write_shard(shard, result.arrays, result.records, result.image_facts, self._config, lease):
             statuses = worst_statuses(pa.table({key: [record[key] for record in result.records] for key in ("row", "status")}))
             for status, images in statuses.items():
                 telemetry.count("hdm_images", images, run=name, status=status)
@@ -149,7 +149,7 @@ class Worker:
         """
         self._leaving = True
         if self._lease is not None:
-            threading.Thread(target=self._lease.give_back, daemon=True).start()
+            threading.Thread(target=self._lease.release, daemon=True).start()
 
     def _count(self, passes: int) -> None:
         self._passes += passes

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from hdm_core import Classifier, Explanation, MetricSettings, evaluate
-from pipeline.classifiers.targets import Wanted
+from pipeline.classifiers.targets import MapRequest
 
 
 @dataclass(frozen=True)
-class Explained:
+class MethodResult:
     """What one method made of some images of a batch.
 
     Attributes:
@@ -25,7 +25,7 @@ class Explained:
     """
 
     method: str
-    wanted: Sequence[Wanted]
+    requests: Sequence[MapRequest]
     explanation: Explanation
     seconds: float
 
@@ -35,10 +35,10 @@ def measure(
     images: Tensor,
     regions: Tensor,
     kinds: Sequence[str],
-    explained: Sequence[Explained],
+    explained: Sequence[MethodResult],
     settings: MetricSettings,
     batch: int,
-) -> dict[tuple[Wanted, str], dict[str, Any]]:
+) -> dict[tuple[MapRequest, str], dict[str, Any]]:
     """(wanted, method) -> a record for every map.
 
     Where the status is ok it has the metrics and the curves `deletion` and `insertion`; all maps are measured together.
@@ -49,12 +49,12 @@ def measure(
         kinds: of the B regions.
         batch: how many images go through the network at once.
     """
-    records: dict[tuple[Wanted, str], dict[str, Any]] = {}
-    maps: dict[tuple[Wanted, str], Tensor] = {}
+    records: dict[tuple[MapRequest, str], dict[str, Any]] = {}
+    maps: dict[tuple[MapRequest, str], Tensor] = {}
     for item in explained:
         explanation, weights = item.explanation, item.explanation.stage_weights
         probability = explanation.logits.softmax(1)
-        for i, (wanted, target) in enumerate(zip(item.wanted, explanation.targets.tolist(), strict=True)):
+        for i, (wanted, target) in enumerate(zip(item.requests, explanation.targets.tolist(), strict=True)):
             records[wanted, item.method] = {
                 "status": explanation.status[i],
                 "target": target,

@@ -10,7 +10,7 @@ Line = tuple[int, str]  # a level of `logging`, and the text
 _MOST = 200  # lines between two shards: a server that is away for an hour must not fill the log
 
 
-class Journal(logging.Handler):
+class LogBuffer(logging.Handler):
     """Keeps the newest lines of this project's loggers."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Journal(logging.Handler):
         """Keeps a record's text."""
         self._lines.append((record.levelno, record.getMessage()))
 
-    def take(self) -> tuple[Line, ...]:
+    def drain(self) -> tuple[Line, ...]:
         """The lines since the last time."""
         lines = tuple(self._lines)
         self._lines.clear()

@@ -43,7 +43,7 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-class Stopwatch:
+class ProgressTracker:
     """Turns what workers report into a State.
 
     Time left is known from passes until the first image is done, and from whole images after that: those include what no
@@ -82,7 +82,7 @@ class Stopwatch:
         return State(self._done, self._images, rate, left)
 
 
-def every(seconds: float, show: Show) -> Show:
+def throttle(seconds: float, show: Show) -> Show:
     """Passes a state on when so much time has gone since the last one, and always when an image was finished."""
     last_time, last_done = float("-inf"), -1
 
@@ -96,10 +96,10 @@ def every(seconds: float, show: Show) -> Show:
 
 
 @contextmanager
-def on_console(console: Console) -> Iterator[Show]:
+def progress_bar(console: Console) -> Iterator[Show]:
     """A progress bar if the console is a terminal, else a plain line now and then."""
     if not console.is_terminal:
-        yield every(10, lambda state: print(state.line(), file=sys.stderr, flush=True))  # noqa: T201 - the console is a file or a pipe
+        yield throttle(10, lambda state: print(state.line(), file=sys.stderr, flush=True))  # noqa: T201 - the console is a file or a pipe
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:

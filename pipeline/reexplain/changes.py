@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.datasets import Sample
-from pipeline.datasets.checksums import Contents
+from pipeline.datasets.checksums import SampleChecksums
 from pipeline.plan import Plan
-from pipeline.reexplain.previous import Earlier
-from pipeline.runs.reuse import NOWHERE, Reuse
+from pipeline.reexplain.previous import PreviousRun
+from pipeline.runs.reuse import NOT_REUSED, ReusePlan
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Change:
     why: str
 
 
-def compare(plan: Plan, info: dict[str, Any], seen: Sequence[Contents | None], earlier: Sequence[Earlier]) -> tuple[list[Change], Reuse]:
+def compare(
+    plan: Plan, info: dict[str, Any], seen: Sequence[SampleChecksums | None], earlier: Sequence[PreviousRun]
+) -> tuple[list[Change], ReusePlan]:
     """Every image's change, and where each map is taken from.
 
     Args:
@@ -38,14 +40,14 @@ def compare(plan: Plan, info: dict[str, Any], seen: Sequence[Contents | None], e
         earlier: runs to take from, the newest first; at least one.
     """
     methods = plan.config.methods
-    places = {method: np.full((len(plan.samples), 2), NOWHERE, np.int64) for method in methods}
+    places = {method: np.full((len(plan.samples), 2), NOT_REUSED, np.int64) for method in methods}
     usable = [
-        (number, run, [method for method in methods if not run.obstacles_of(method, info)])
+        (number, run, [method for method in methods if not run.method_incompatibilities(method, info)])
         for number, run in enumerate(earlier)
-        if not run.obstacles(info)
+        if not run.incompatibilities(info)
     ]
     newest = earlier[0]
-    reasons = newest.obstacles(info) or [reason for method in methods for reason in newest.obstacles_of(method, info)]
+    reasons = newest.incompatibilities(info) or [reason for method in methods for reason in newest.method_incompatibilities(method, info)]
     by_label = plan.config.target == "label"
     changes = []
     for row, (sample, now) in enumerate(zip(plan.samples, seen, strict=True)):
@@ -54,20 +56,26 @@ def compare(plan: Plan, info: dict[str, Any], seen: Sequence[Contents | None], e
             if old is None or (by_label and _label(run, old) != (sample.label, sample.class_name)):
                 continue
             for method in there:
-                if places[method][row, 0] == NOWHERE and run.lasting[method][old]:
+                if places[method][row, 0] == NOT_REUSED and run.reusable[method][old]:
                     places[method][row] = number, old
         taken = {int(places[method][row, 0]) for method in methods}
         changes.append(_change(sample, now, taken, newest, earlier, reasons, by_label))
     here = {sample.image_id for sample in plan.samples}
     changes += [Change(name, "gone", f"it was in {newest.name}") for name in newest.rows if name not in here]
-    return changes, Reuse(tuple(run.store.url for run in earlier), places)
+    return changes, ReusePlan(tuple(run.store.url for run in earlier), places)
 
 
 def _change(
-    sample: Sample, now: Contents | None, taken: set[int], newest: Earlier, earlier: Sequence[Earlier], reasons: list[str], by_label: bool
+    sample: Sample,
+    now: SampleChecksums | None,
+    taken: set[int],
+    newest: PreviousRun,
+    earlier: Sequence[PreviousRun],
+    reasons: list[str],
+    by_label: bool,
 ) -> Change:
     old = newest.rows.get(sample.image_id)
-    if NOWHERE not in taken:
+    if NOT_REUSED not in taken:
         names = " and ".join(earlier[number].name for number in sorted(taken))
         return Change(sample.image_id, "reused", f"from {names}" if old is not None else f"from {names}, where it has another id")
     if old is None:
@@ -90,5 +98,5 @@ def _change(
     return Change(sample.image_id, "changed", why)
 
 
-def _label(run: Earlier, row: int) -> tuple[int | None, str | None]:
+def _label(run: PreviousRun, row: int) -> tuple[int | None, str | None]:
     return run.images[row]["label"], run.images[row]["class_name"]

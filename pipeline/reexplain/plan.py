@@ -8,22 +8,22 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pipeline.config.schema import RunConfig
-from pipeline.datasets.checksums import Contents, contents
+from pipeline.datasets.checksums import SampleChecksums, sample_checksums
 from pipeline.errors import InputError
 from pipeline.execution.driver import lay_out
 from pipeline.plan import Plan, make_plan
 from pipeline.reexplain.changes import Change, compare
-from pipeline.reexplain.previous import Earlier
-from pipeline.reexplain.series import comparable, earlier_runs, is_finished, next_name
+from pipeline.reexplain.previous import PreviousRun
+from pipeline.reexplain.series import comparable, is_finished, next_name, previous_runs
 from pipeline.runs import RunStore
-from pipeline.runs.reuse import NOWHERE, Reuse
+from pipeline.runs.reuse import NOT_REUSED, ReusePlan
 from pipeline.runs.store import run_json
 
 Show = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Again:
+class ReexplainPlan:
     """What running a configuration again comes to.
 
     Attributes:
@@ -39,7 +39,7 @@ class Again:
     before: RunStore | None
     unfinished: bool = False
     changes: Sequence[Change] = ()
-    reuse: Reuse | None = None
+    reuse: ReusePlan | None = None
     same_images: bool = False
 
     @property
@@ -70,10 +70,12 @@ class Again:
         """Forward and backward passes that are left to do."""
         if self.reuse is None:
             return self.plan.passes
-        return sum(int((self.reuse.places[m][:, 0] == NOWHERE).sum()) * each for m, each in self.plan.passes_per_image.items())
+        return sum(int((self.reuse.sources[m][:, 0] == NOT_REUSED).sum()) * each for m, each in self.plan.passes_per_image.items())
 
 
-def plan_again(config: RunConfig, since: str | None = None, show: Show = lambda done, images: None, now: datetime | None = None) -> Again:
+def plan_reexplain(
+    config: RunConfig, since: str | None = None, show: Show = lambda done, images: None, now: datetime | None = None
+) -> ReexplainPlan:
     """Compares the dataset, the classifier and the settings with the earlier runs; writes nothing.
 
     Args:
@@ -87,31 +89,31 @@ def plan_again(config: RunConfig, since: str | None = None, show: Show = lambda 
     """
     plan = make_plan(config.model_copy(update={"name": next_name(config.name, now or datetime.now(UTC))}))
     info = run_json(plan)
-    runs = earlier_runs(config) if since is None else _named(since, config)
+    runs = previous_runs(config) if since is None else _named(since, config)
     before = next((run for run in runs if is_finished(run)), None)
     if not runs:
-        return Again(plan, None)
-    newest = runs[0].info()
-    if since is None and before is not runs[0] and all(newest.get(key) == info[key] for key in _SAME):
+        return ReexplainPlan(plan, None)
+    newest = runs[0].metadata()
+    if since is None and before is not runs[0] and "renamed_keys" not in newest and all(newest.get(key) == info[key] for key in _SAME):
         going_on = config.model_copy(update={"name": newest["name"]})
-        return Again(replace(plan, config=going_on), before, unfinished=True)
-    seen: list[Contents | None] = []
-    for item in contents(plan.samples, config.storage):
+        return ReexplainPlan(replace(plan, config=going_on), before, unfinished=True)
+    seen: list[SampleChecksums | None] = []
+    for item in sample_checksums(plan.samples, config.storage):
         seen.append(item)
         show(len(seen), len(plan.samples))
-    earlier = [Earlier.read(run) for run in runs]
+    earlier = [PreviousRun.read(run) for run in runs]
     changes, reuse = compare(plan, info, seen, earlier)
     same = before is runs[0] and list(earlier[0].rows) == [sample.image_id for sample in plan.samples]
-    return Again(plan, before, changes=changes, reuse=reuse, same_images=same)
+    return ReexplainPlan(plan, before, changes=changes, reuse=reuse, same_images=same)
 
 
-def start_again(again: Again) -> tuple[Plan, RunStore]:
+def create_run(planned: ReexplainPlan) -> tuple[Plan, RunStore]:
     """Lays the run out; what it takes is written down first, so that a run that is killed ends in the same bytes.
 
     Raises:
         InputError: if it cannot be written.
     """
-    return lay_out(again.plan, again.reuse)
+    return lay_out(planned.plan, planned.reuse)
 
 
 # What an unfinished run must share with this one to be gone on with.
@@ -120,6 +122,6 @@ _SAME = ("schema_version", "config_hash", "model_fingerprint", "interface", "dat
 
 def _named(since: str, config: RunConfig) -> list[RunStore]:
     store = RunStore.open(since, config.storage)
-    if (run := comparable(store, config.compute.patience)) is None:
+    if (run := comparable(store, config.compute.storage_timeout)) is None:
         raise InputError(f"{since}: written by another version of hdm, nothing can be taken from it; leave --since out")
     return [run]

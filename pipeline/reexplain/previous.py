@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.config.diff import differences
-from pipeline.datasets.checksums import Contents
+from pipeline.datasets.checksums import SampleChecksums
 from pipeline.runs import RunStore
 
 # How an explanation may have ended that the same image, classifier and settings would end in again. A failure may have been the machine's.
-_LASTING = pa.array(["ok", "flat", "nan", "unreadable"])
+_DETERMINISTIC = pa.array(["ok", "flat", "nan", "unreadable"])
 
 
-def what_determines(info: dict[str, Any]) -> dict[str, Any]:
+def result_identity(info: dict[str, Any]) -> dict[str, Any]:
     """What beside the image and the method determines an explanation, out of a run.json."""
     identity = info["identity"]
     network = {name: identity["classifier"].get(name) for name in ("source", "arch", "factory", "arguments")}
@@ -33,7 +33,7 @@ def what_determines(info: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Earlier:
+class PreviousRun:
     """A run's images and what became of them.
 
     Attributes:
@@ -47,25 +47,25 @@ class Earlier:
     store: RunStore
     info: dict[str, Any]
     rows: dict[str, int]
-    found: dict[Contents, int]
+    found: dict[SampleChecksums, int]
     images: list[dict[str, Any]]
-    lasting: dict[str, NDArray[np.bool_]]
+    reusable: dict[str, NDArray[np.bool_]]
     unreadable: NDArray[np.bool_]
 
     @classmethod
-    def read(cls, store: RunStore) -> Earlier:
+    def read(cls, store: RunStore) -> PreviousRun:
         """Reads a run's tables; its maps stay where they are."""
         table = store.seen_images()
         columns = ["image_id", "sha256", "truth_sha256", "label", "class_name"]
         images = table.select(columns).to_pylist()
-        found = {Contents(image["sha256"], image["truth_sha256"]): row for row, image in enumerate(images) if image["sha256"]}
-        info, records = store.info(), store.records()
+        found = {SampleChecksums(image["sha256"], image["truth_sha256"]): row for row, image in enumerate(images) if image["sha256"]}
+        info, records = store.metadata(), store.records()
         lasting = {}
         for method in info["identity"]["methods"]:
             mine = records.filter(pc.equal(records["method"], method))
             lasting[method] = np.zeros(len(images), bool)
             lasting[method][mine["row"].to_numpy()] = True
-            bad = mine.filter(pc.invert(pc.is_in(mine["status"], value_set=_LASTING)))
+            bad = mine.filter(pc.invert(pc.is_in(mine["status"], value_set=_DETERMINISTIC)))
             lasting[method][bad["row"].to_numpy()] = False
         unreadable = np.zeros(len(images), bool)
         unreadable[records.filter(pc.equal(records["status"], "unreadable"))["row"].to_numpy()] = True
@@ -76,14 +76,14 @@ class Earlier:
         """The run's name."""
         return str(self.info["name"])
 
-    def obstacles(self, info: dict[str, Any]) -> list[str]:
+    def incompatibilities(self, info: dict[str, Any]) -> list[str]:
         """What keeps a run with this run.json from taking anything, such as other weights."""
-        old, new = what_determines(self.info), what_determines(info)
+        old, new = result_identity(self.info), result_identity(info)
         if old["classifier"]["weights"] != new["classifier"]["weights"]:
             return ["the classifier has other weights"]
         return differences(old, new)
 
-    def obstacles_of(self, method: str, info: dict[str, Any]) -> list[str]:
+    def method_incompatibilities(self, method: str, info: dict[str, Any]) -> list[str]:
         """What keeps a run with this run.json from taking the maps of one method."""
         old, new = self.info["identity"]["methods"].get(method), info["identity"]["methods"][method]
         return [f"{method} is a new method"] if old is None else differences(old, new, f"{method}.")

@@ -22,7 +22,7 @@ def next_name(name: str, now: datetime) -> str:
     return f"{name}-{now.astimezone(UTC):%Y-%m-%dT%H%M%S}"
 
 
-def earlier_runs(config: RunConfig) -> list[RunStore]:
+def previous_runs(config: RunConfig) -> list[RunStore]:
     """The series' runs that can be compared with, the newest first: back to the last that is finished, and that one.
 
     A run of another schema version is left out, with a line in the log.
@@ -38,7 +38,7 @@ def earlier_runs(config: RunConfig) -> list[RunStore]:
             store = RunStore.open(output.url(name), config.storage)
         except InputError:  # a folder that only looks like one
             continue
-        if (run := comparable(store, config.compute.patience)) is None:
+        if (run := comparable(store, config.compute.storage_timeout)) is None:
             continue
         found.append(run)
         if is_finished(run):
@@ -48,7 +48,7 @@ def earlier_runs(config: RunConfig) -> list[RunStore]:
 
 def comparable(store: RunStore, patience: float) -> RunStore | None:
     """The run with the patience of `Storage`, or None if another version wrote it, which is said."""
-    if (version := store.info().get("schema_version")) != SCHEMA_VERSION:
+    if (version := store.metadata().get("schema_version")) != SCHEMA_VERSION:
         _log.warning("%s has schema version %s, this is %s: nothing is taken from it", store.url, version, SCHEMA_VERSION)
         return None
     return RunStore(Storage(store.url, store.storage.options, patience))
@@ -56,4 +56,4 @@ def comparable(store: RunStore, patience: float) -> RunStore | None:
 
 def is_finished(store: RunStore) -> bool:
     """Whether all shards of a run are committed."""
-    return len(store.done()) == int(store.info()["shards"])
+    return len(store.done()) == int(store.metadata()["shards"])

@@ -8,22 +8,22 @@ from typing import Any
 from PIL import Image
 
 from pipeline.datasets import Sample
-from pipeline.datasets.images import UnreadableError, read_picture
+from pipeline.datasets.images import UnreadableError, read_image
 
 
-def read_view(image: Mapping[str, Any], side: int, storage: Mapping[str, Any]) -> Image.Image:
+def read_crop(image: Mapping[str, Any], side: int, storage: Mapping[str, Any]) -> Image.Image:
     """The crop of a row of images.parquet, side x side pixels in RGB.
 
     Raises:
         UnreadableError: if the photograph cannot be had any more, or is another one than the run explained.
     """
-    picture = read_picture(Sample(image["image_id"], image["path"]), storage)
+    picture = read_image(Sample(image["image_id"], image["path"]), storage)
     if picture.sha256 != image["sha256"]:
         raise UnreadableError(f"{image['path']} has changed since the run")
-    return cut(picture.image, image["crop"], side)
+    return crop(picture.image, image["crop"], side)
 
 
-def cut(photograph: Image.Image, crop: Sequence[float], side: int) -> Image.Image:
+def crop(photograph: Image.Image, crop: Sequence[float], side: int) -> Image.Image:
     """A box (left, top, right, bottom) of the photograph as a side x side picture, black where it reaches beyond the photograph."""
     left, top, right, bottom = crop
     inside = (max(left, 0.0), max(top, 0.0), min(right, photograph.width), min(bottom, photograph.height))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hdm_core import METHODS
 from pipeline.runs import RunStore
-from pipeline.runs.records import likeliest
+from pipeline.runs.records import top_rank
 
 _OURS = {"hdm": "#b3261e", "dm": "#e07b00"}  # thick and warm; every other method is thin
 _OTHERS = [f"C{number}" for number in (0, 2, 4, 5, 6, 7, 8, 9)]  # without the warm ones
@@ -44,7 +44,7 @@ def collect_curves(store: RunStore) -> dict[str, Curves]:
     One part is held at a time, so that the run may have any size.
     """
     found: dict[str, Curves] = {}
-    for part in map(likeliest, store.curves()):
+    for part in map(top_rank, store.curves()):
         for method in pc.unique(part["method"]).to_pylist():
             rows = part.filter(pc.equal(part["method"], method))
             both = [np.stack(rows[name].to_numpy()).astype(np.float64) for name in ("deletion", "insertion")]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hdm_core import METHODS
 from pipeline.datasets.images import UnreadableError
-from pipeline.report.crop import read_view
+from pipeline.report.crop import read_crop
 from pipeline.report.heatmap import overlay
 from pipeline.runs import RunStore
 from pipeline.runs.maps import STAGES, read_map
@@ -69,7 +69,7 @@ def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: in
     by_row: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
     for record in shown:
         by_row[record["row"]].append(record)
-    storage = store.info()["config"]["storage"]
+    storage = store.metadata()["config"]["storage"]
 
     def draw(image: dict[str, Any]) -> Entry:
         return _draw(store, image, by_row[image["row"]], storage)
@@ -128,7 +128,7 @@ def draw_photograph(
         put: writes a picture of a kind and returns its place below report/.
     """
     try:
-        view = read_view(image, side, storage)
+        view = read_crop(image, side, storage)
     except UnreadableError as error:
         note = f"The photograph is not available any more: {error}"
         return Image.new("RGB", (side, side), _EMPTY), Tile("Photograph", "", None, note)

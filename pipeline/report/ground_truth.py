@@ -12,7 +12,7 @@ from pipeline.config.load import load_config
 from pipeline.datasets import Sample, list_samples
 from pipeline.datasets.images import UnreadableError, read_mask
 from pipeline.errors import InputError
-from pipeline.report.crop import cut
+from pipeline.report.crop import crop
 from pipeline.report.gallery import Entry, Tile
 from pipeline.report.grids import Grid, hdm_tile, pick
 from pipeline.runs import RunStore
@@ -27,7 +27,7 @@ def draw_regions(store: RunStore, entries: Sequence[Entry]) -> Grid | str:
     if not shown:
         return "None of the images shown has both a map of HDM and an annotated region."
     try:
-        config = load_config(store.info()["config"])
+        config = load_config(store.metadata()["config"])
         samples = list_samples(config.dataset, config.storage)
         truths = [_truth(store, entry, samples, config.storage) for entry in shown]
     except (InputError, UnreadableError) as error:
@@ -48,7 +48,7 @@ def _truth(store: RunStore, entry: Entry, samples: Sequence[Sample], storage: Ma
     region = _region(samples[row], (image["width"], image["height"]), storage)
     place = f"images/{row:06d}-truth.png"
     buffer = io.BytesIO()
-    cut(region, image["crop"], entry.side).convert("L").point(lambda grey: 255 * (grey >= 128)).save(buffer, format="PNG")
+    crop(region, image["crop"], entry.side).convert("L").point(lambda grey: 255 * (grey >= 128)).save(buffer, format="PNG")
     store.storage.write(f"report/{place}", buffer.getvalue())
     return Tile("Ground truth", f"the annotated {'box' if samples[row].masks is None else 'segmentation'} of {name}", place)
 

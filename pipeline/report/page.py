@@ -10,7 +10,7 @@ from pipeline.report.heatmap import legend
 from pipeline.report.summary import body, facts, head, problems, settings
 from pipeline.report.templates import render
 from pipeline.runs import RunStore
-from pipeline.runs.records import likeliest
+from pipeline.runs.records import top_rank
 from pipeline.tables.aggregate import TITLES, aggregate
 
 # Where the page leads to the comparison with another run, which may be made after it.
@@ -28,7 +28,7 @@ def write_report(store: RunStore, limit: int = 24) -> str:
     """
     records = store.records()
     table = aggregate(store)
-    info = store.info()
+    info = store.metadata()
     listed, problem_count = problems(records)
     gallery = draw_gallery(store, records, store.images(), limit)
     page = render(
@@ -41,7 +41,7 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         done=pc.count_distinct(records["row"]).as_py(),
         total=info["images"],
         head=head(),
-        body=body(table, likeliest(records), info["passes_per_image"]),
+        body=body(table, top_rank(records), info["passes_per_image"]),
         baseline=info["config"]["metrics"]["baseline"],
         titles=TITLES,
         problems=listed,

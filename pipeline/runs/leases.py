@@ -48,7 +48,7 @@ class Lease:
         self._tag = ""
         self._turn = threading.Lock()
 
-    def take(self, silent: str | None) -> LeaseHolder | None:
+    def take(self, stale_tag: str | None) -> LeaseHolder | None:
         """Takes the lease, or says who has it.
 
         One that is free, or whose holder is known to be gone, is taken over.
@@ -61,7 +61,7 @@ class Lease:
             return None
         data, tag = self._storage.read_tagged(self._name)
         there = json.loads(data)
-        if (tag == silent or is_free(there)) and self._swap(tag):
+        if (tag == stale_tag or is_free(there)) and self._swap(tag):
             if there["holder"] is not None:
                 telemetry.count("hdm_lease_takeovers")
             return None
@@ -78,7 +78,7 @@ class Lease:
             if not self._swap(self._tag):
                 raise LeaseLostError(f"{self._storage.url(self._name)} was taken over by another worker")
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Leaves the lease to whoever comes next; nothing happens if it was lost."""
         try:
             with self._turn:
@@ -87,7 +87,7 @@ class Lease:
             _log.warning("%s could not be given back: %s", self._name, one_line(error))
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def renewing(self) -> Iterator[None]:
         """Renews the lease in time until the context ends."""
         over = threading.Event()
 
@@ -107,7 +107,7 @@ class Lease:
         finally:
             over.set()
             thread.join()
-            self.give_back()
+            self.release()
 
     def _body(self) -> bytes:
         until = datetime.now(UTC) + timedelta(seconds=self._seconds)
@@ -137,12 +137,12 @@ class StaleLeaseDetector:
         self._seconds = seconds
         self._seen: dict[int, tuple[str, float]] = {}
 
-    def note(self, shard: int, held: LeaseHolder) -> None:
+    def observe(self, shard: int, held: LeaseHolder) -> None:
         """Notes how a lease was found."""
         if self._seen.get(shard, ("", 0.0))[0] != held.tag:
             self._seen[shard] = held.tag, time.monotonic()
 
-    def silent(self, shard: int) -> str | None:
+    def stale_tag(self, shard: int) -> str | None:
         """The tag of a lease that has not changed for as long as it lasts, or None."""
         tag, since = self._seen.get(shard, ("", float("inf")))
         return tag if time.monotonic() - since >= self._seconds else None

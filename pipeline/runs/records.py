@@ -125,7 +125,7 @@ def _complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def likeliest(rows: pa.Table) -> pa.Table:
+def top_rank(rows: pa.Table) -> pa.Table:
     """The records or curves of rank 0: those that tables and figures are made of."""
     return rows.filter(pc.equal(rows["rank"], 0))
 

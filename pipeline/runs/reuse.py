@@ -23,11 +23,11 @@ REUSE = pa.schema(
     metadata={"hdm.schema_version": str(SCHEMA_VERSION)},
 )
 
-NOWHERE = -1
+NOT_REUSED = -1
 
 
 @dataclass(frozen=True)
-class Reuse:
+class ReusePlan:
     """What is taken from earlier runs.
 
     Attributes:
@@ -36,31 +36,31 @@ class Reuse:
     """
 
     runs: tuple[str, ...]
-    places: Mapping[str, NDArray[np.int64]]
+    sources: Mapping[str, NDArray[np.int64]]
 
-    def rows(self, start: int, stop: int) -> Reuse:
+    def rows(self, start: int, stop: int) -> ReusePlan:
         """The same for some rows only, numbered from 0."""
-        return Reuse(self.runs, {method: places[start:stop] for method, places in self.places.items()})
+        return ReusePlan(self.runs, {method: places[start:stop] for method, places in self.sources.items()})
 
     def count(self, methods: Iterable[str], rows: Iterable[tuple[int, int]]) -> dict[str, int]:
         """Method -> how many of the maps in ranges of rows are taken from earlier runs."""
         ranges = list(rows)
-        kept = {method: self.places[method][:, 0] != NOWHERE for method in methods if method in self.places}
+        kept = {method: self.sources[method][:, 0] != NOT_REUSED for method in methods if method in self.sources}
         return {method: sum(int(there[start:stop].sum()) for start, stop in ranges) for method, there in kept.items()}
 
 
-def to_bytes(reuse: Reuse) -> bytes:
+def to_bytes(reuse: ReusePlan) -> bytes:
     """reuse.parquet: a row a map that is taken."""
     tables = []
-    for method, places in reuse.places.items():
-        rows = np.flatnonzero(places[:, 0] != NOWHERE)
+    for method, places in reuse.sources.items():
+        rows = np.flatnonzero(places[:, 0] != NOT_REUSED)
         runs = pa.array(reuse.runs, pa.string()).take(pa.array(places[rows, 0]))
         columns = [pa.array(rows, pa.int64()), pa.repeat(method, len(rows)), runs, pa.array(places[rows, 1])]
         tables.append(pa.table(columns, schema=REUSE))
     return to_parquet(pa.concat_tables(tables) if tables else REUSE.empty_table(), REUSE)
 
 
-def from_bytes(data: bytes, images: int) -> Reuse:
+def from_bytes(data: bytes, images: int) -> ReusePlan:
     """What `to_bytes` wrote, for a run of so many images."""
     table = from_parquet([data], REUSE)
     runs = table["run"].combine_chunks().dictionary_encode()
@@ -70,6 +70,6 @@ def from_bytes(data: bytes, images: int) -> Reuse:
     places = {}
     for method in dict.fromkeys(methods.tolist()):
         mine = methods == method
-        places[method] = np.full((images, 2), NOWHERE, np.int64)
+        places[method] = np.full((images, 2), NOT_REUSED, np.int64)
         places[method][rows[mine]] = np.stack([numbers[mine], there[mine]], axis=1)
-    return Reuse(tuple(names), places)
+    return ReusePlan(tuple(names), places)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.monitoring import telemetry
 from pipeline.config.diff import differences
+from pipeline.config.renamed import translate_run
 from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError, one_line
 from pipeline.plan import Plan, Shard
@@ -21,7 +22,7 @@ from pipeline.runs.leases import Lease
 from pipeline.runs.maps import Arrays, create_arrays, encode_shard, layout
 from pipeline.runs.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, image_columns, to_parquet, with_facts, worst_statuses
 from pipeline.runs.reuse import NAME as REUSE_NAME
-from pipeline.runs.reuse import Reuse, from_bytes, to_bytes
+from pipeline.runs.reuse import ReusePlan, from_bytes, to_bytes
 from pipeline.storage.objects import Storage, to_json
 
 AT_ONCE = 16  # objects that are read or written at the same time
@@ -34,13 +35,13 @@ class RunStore:
         self.storage = storage
 
     @classmethod
-    def at(cls, config: RunConfig, patience: float = 10.0) -> RunStore:
+    def at(cls, config: RunConfig, timeout: float = 10.0) -> RunStore:
         """The place of a configuration's run, with the patience of `Storage`.
 
         Raises:
             InputError: if the output's protocol is unknown.
         """
-        return cls(Storage.of(config.output, config.name, config.storage, patience))
+        return cls(Storage.of(config.output, config.name, config.storage, timeout))
 
     @classmethod
     def open(cls, url: str, options: dict[str, Any] | None = None) -> RunStore:
@@ -51,7 +52,7 @@ class RunStore:
         """
         try:
             store = cls(Storage(url, options))
-            store.info()
+            store.metadata()
         except (OSError, ValueError, ImportError) as error:
             raise InputError(f"{url}: no run of hdm ({one_line(error)}); give the folder that holds run.json") from None
         return store
@@ -61,7 +62,7 @@ class RunStore:
         """Where the run is."""
         return self.storage.url("")
 
-    def create(self, plan: Plan, reuse: Reuse | None = None) -> bool:
+    def create(self, plan: Plan, reuse: ReusePlan | None = None) -> bool:
         """Lays the run out, or finds it laid out by the same plan. True if it is new.
 
         run.json comes last: without it there is no run, whatever else lies there.
@@ -92,9 +93,9 @@ class RunStore:
             raise InputError(f"output {self.url} cannot be written: {one_line(error)}; choose another with --output") from None
         return True
 
-    def info(self) -> dict[str, Any]:
-        """run.json."""
-        return self.storage.read_json("run.json")
+    def metadata(self) -> dict[str, Any]:
+        """Read run.json, with the keys of earlier versions translated; `renamed_keys` lists those that were."""
+        return translate_run(self.storage.read_json("run.json"))
 
     def is_done(self, shard: int) -> bool:
         """Whether a shard is committed."""
@@ -110,7 +111,7 @@ class RunStore:
         shard: Shard,
         arrays: Arrays,
         records: Sequence[dict[str, Any]],
-        facts: Sequence[dict[str, Any]],
+        image_facts: Sequence[dict[str, Any]],
         config: RunConfig,
         lease: Lease | None = None,
     ) -> bool:
@@ -127,7 +128,7 @@ class RunStore:
             f"maps.zarr/{name}": data for name, data in encode_shard(shard.index, shard.start, config.compute.shard_size, arrays).items()
         }
         curves = [record for record in records if record.get("deletion") is not None]
-        for folder, rows, schema in (("records", records, RECORDS), ("curves", curves, CURVES), ("images", facts, FACTS)):
+        for folder, rows, schema in (("records", records, RECORDS), ("curves", curves, CURVES), ("images", image_facts, FACTS)):
             objects[f"{folder}/part-{shard.index:06d}.parquet"] = to_parquet(rows, schema)
         commit = {
             "shard": shard.index,
@@ -145,10 +146,10 @@ class RunStore:
             lease.renew()
         return self.storage.create(commit_name(shard.index), to_json(commit))
 
-    def reuse(self) -> Reuse | None:
+    def reuse(self) -> ReusePlan | None:
         """What the run takes from earlier ones; None if nothing."""
         try:
-            return from_bytes(self.storage.read(REUSE_NAME), self.info()["images"])
+            return from_bytes(self.storage.read(REUSE_NAME), self.metadata()["images"])
         except FileNotFoundError:
             return None
 
@@ -169,7 +170,7 @@ class RunStore:
         """How many images of the committed shards ended how, each counted under the worst of its methods' statuses."""
         return dict(sum((Counter(worst_statuses(part)) for part in self.record_parts(["row", "status"])), Counter[str]()))
 
-    def facts(self, shards: Iterable[int] | None = None) -> pa.Table:
+    def image_facts(self, shards: Iterable[int] | None = None) -> pa.Table:
         """What reading the images of all committed shards, or of some, told."""
         return from_parquet(self._parts("images", shards), FACTS)
 
@@ -186,7 +187,7 @@ class RunStore:
 
     def seen_images(self) -> pa.Table:
         """images.parquet with what reading the images has told so far."""
-        return with_facts(self.images(), self.facts())
+        return with_facts(self.images(), self.image_facts())
 
     def complete_images(self) -> None:
         """Puts what reading the images told into images.parquet."""
@@ -200,7 +201,12 @@ class RunStore:
         return [f"{folder}/part-{index:06d}.parquet" for index in sorted(shards)]
 
     def _compare(self, plan: Plan) -> None:
-        there, here = self.info(), run_json(plan)
+        there, here = self.metadata(), run_json(plan)
+        if old := there.get("renamed_keys"):
+            raise InputError(
+                f"{self.url} was made by an earlier version of hdm, whose configuration has {', '.join(old)}: "
+                "it can be read, but not continued; choose another name for this run"
+            )
         if there.get("schema_version") == SCHEMA_VERSION and there["config_hash"] != here["config_hash"]:
             differing = ", ".join(differences(there["identity"], here["identity"]))
             raise InputError(
@@ -227,9 +233,9 @@ def run_json(plan: Plan) -> dict[str, Any]:
         "config": plan.config.model_dump(mode="json"),
         "identity": plan.config.identity(),
         "config_hash": plan.config.hash(),
-        "model_fingerprint": plan.fingerprint,
-        "interface": plan.interface,
-        "dataset_listing": plan.listing(),
+        "model_fingerprint": plan.weights_digest,
+        "interface": plan.preprocess_identity,
+        "dataset_listing": plan.dataset_digest(),
         "images": len(plan.samples),
         "shards": len(plan.shards),
         "passes_per_image": plan.passes_per_image,

@@ -11,7 +11,7 @@ from pipeline.runs.store import AT_ONCE, RunStore, commit_name
 
 
 @dataclass
-class Verdict:
+class VerifyReport:
     """What a run's checksums say.
 
     Attributes:
@@ -25,13 +25,13 @@ class Verdict:
     damaged: dict[int, list[str]] = field(default_factory=dict)
 
 
-def verify(store: RunStore, show: Callable[[int, int], None] = lambda done, shards: None) -> Verdict:
+def verify(store: RunStore, show: Callable[[int, int], None] = lambda done, shards: None) -> VerifyReport:
     """Reads every object of every committed shard and compares it with the commit.
 
     Args:
         show: told after every shard how many of how many were read.
     """
-    verdict, done = Verdict(), sorted(store.done())
+    verdict, done = VerifyReport(), sorted(store.done())
     for index in done:
         try:
             sums: dict[str, str] = store.storage.read_json(commit_name(index))["sha256"]
@@ -48,7 +48,7 @@ def verify(store: RunStore, show: Callable[[int, int], None] = lambda done, shar
     return verdict
 
 
-def forget(store: RunStore, damaged: Verdict) -> None:
+def revoke_commits(store: RunStore, damaged: VerifyReport) -> None:
     """Takes back the commits of damaged shards, so that the run is open again there and will do them anew."""
     for index in damaged.damaged:
         store.storage.remove(commit_name(index))

@@ -35,7 +35,7 @@ def open_run(url: str, storage: Mapping[str, Any] | None = None) -> xr.Dataset:
     ids = images["image_id"].to_numpy()
     about = {name: ("image", images[name].to_numpy()) for name in ("row", "path", "label", "class_name", "split")}
     pixels = {axis: np.arange(maps.sizes[axis]) for axis in ("y", "x")}
-    methods = list(store.info()["identity"]["methods"])
+    methods = list(store.metadata()["identity"]["methods"])
     run: xr.Dataset = maps.assign(_columns(records, len(ids), methods)).assign_coords(image=ids, method_id=methods, **about, **pixels)
     return run
 

@@ -18,7 +18,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from pipeline.errors import InputError, one_line
-from pipeline.storage.retry import patiently
+from pipeline.storage.retry import retry
 
 T = TypeVar("T")
 
@@ -35,27 +35,27 @@ class Storage:
         ValueError, ImportError: if fsspec does not know the protocol.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any] | None = None, patience: float = 10.0) -> None:
-        self.patience = patience
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None, timeout: float = 10.0) -> None:
+        self.timeout = timeout
         self.options = dict(options or {})
         self.fs, root = fsspec.core.url_to_fs(url, **(self.options if "://" in url else {}))
         self.root = root.rstrip("/")
         self.local = isinstance(self.fs, LocalFileSystem)
 
     @classmethod
-    def of(cls, output: str, name: str, options: Mapping[str, Any], patience: float = 10.0) -> Storage:
+    def of(cls, output: str, name: str, options: Mapping[str, Any], timeout: float = 10.0) -> Storage:
         """The folder `name` below an output.
 
         Raises:
             InputError: if the output's protocol is unknown.
         """
         try:
-            return cls(f"{output.removesuffix('/')}/{name}", options, patience)
+            return cls(f"{output.removesuffix('/')}/{name}", options, timeout)
         except (ValueError, ImportError) as error:
             raise InputError(f"output {output}: {one_line(error)}") from None
 
     def __reduce__(self) -> tuple[type[Storage], tuple[str, dict[str, Any], float]]:
-        return Storage, (self.url(""), self.options, self.patience)  # a file system's connections do not travel
+        return Storage, (self.url(""), self.options, self.timeout)  # a file system's connections do not travel
 
     def path(self, name: str) -> str:
         """An object's path in the file system's own terms."""
@@ -71,7 +71,7 @@ class Storage:
         Raises:
             FileNotFoundError: if there is none.
         """
-        data: bytes = self._patiently(lambda: self.fs.cat_file(self.path(name)))
+        data: bytes = self._retry(lambda: self.fs.cat_file(self.path(name)))
         return data
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Storage:
             data = self.read(name)
             return data, _sha256(data)
         # The tag first: where the object changes in between, `replace` refuses the old tag.
-        tag = self._patiently(lambda: self.fs.info(self.path(name), refresh=True)).get("ETag")
+        tag = self._retry(lambda: self.fs.info(self.path(name), refresh=True)).get("ETag")
         if tag is None:
             raise NotImplementedError(f"{self.url('')} has no tags to compare and swap by")
         return self.read(name), str(tag)
@@ -101,7 +101,7 @@ class Storage:
             temporary = self._temporary(name, data)
             temporary.replace(self.path(name))
         else:
-            self._patiently(lambda: self.fs.pipe_file(self.path(name), data))
+            self._retry(lambda: self.fs.pipe_file(self.path(name), data))
 
     def create(self, name: str, data: bytes) -> bool:
         """Writes an object unless there is one already; of several writers exactly one gets True, if their data differ."""
@@ -124,7 +124,7 @@ class Storage:
             except FileNotFoundError:  # some servers say so of an object that is gone
                 return False
         # Files know no condition: those who replace a folder's files take turns.
-        with FileLock(self.path(f"{name.rpartition('/')[0]}/.lock"), timeout=self.patience):
+        with FileLock(self.path(f"{name.rpartition('/')[0]}/.lock"), timeout=self.timeout):
             if not self.exists(name) or _sha256(self.read(name)) != tag:
                 return False
             self.write(name, data)
@@ -133,7 +133,7 @@ class Storage:
     def remove(self, name: str) -> None:
         """Removes an object, if it is there."""
         with contextlib.suppress(FileNotFoundError):
-            self._patiently(lambda: self.fs.rm_file(self.path(name)))
+            self._retry(lambda: self.fs.rm_file(self.path(name)))
 
     def is_conditional(self) -> bool:
         """Whether the storage keeps its word on `create` and `replace`; some servers ignore the condition and let everybody win."""
@@ -151,13 +151,13 @@ class Storage:
     def exists(self, name: str) -> bool:
         """Whether there is such an object, asked anew."""
         self.fs.invalidate_cache()
-        return bool(self._patiently(lambda: self.fs.exists(self.path(name))))
+        return bool(self._retry(lambda: self.fs.exists(self.path(name))))
 
     def names(self, folder: str) -> list[str]:
         """The names of a folder's objects, sorted: one listing; empty if there is no folder."""
         self.fs.invalidate_cache()
         try:
-            found = self._patiently(lambda: self.fs.ls(self.path(folder), detail=False))
+            found = self._retry(lambda: self.fs.ls(self.path(folder), detail=False))
         except FileNotFoundError:
             return []
         names = (path.rpartition("/")[2] for path in found)
@@ -171,7 +171,7 @@ class Storage:
 
     def _conditionally(self, name: str, data: bytes, **condition: str) -> bool:
         try:
-            self._patiently(lambda: self.fs.pipe_file(self.path(name), data, **condition))
+            self._retry(lambda: self.fs.pipe_file(self.path(name), data, **condition))
         except OSError as error:
             if not _is_refusal(error):
                 raise
@@ -182,11 +182,11 @@ class Storage:
                 return False
         return True
 
-    def _patiently(self, work: Callable[[], T]) -> T:
+    def _retry(self, work: Callable[[], T]) -> T:
         """Tries again, for as long as `patience` says, what fails because a server is away, busy or broken."""
         if self.local:
             return work()
-        return patiently(work, self.patience, self.url(""))
+        return retry(work, self.timeout, self.url(""))
 
     def _temporary(self, name: str, data: bytes) -> Path:
         target = Path(self.path(name))

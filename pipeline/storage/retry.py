@@ -24,16 +24,16 @@ _log = logging.getLogger(__name__)
 UNREACHABLE = (RefusedError, HTTPClientError, ClientError)
 
 # What s3fs makes of an answer that the request itself earned: another try gets the same.
-_LASTING = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-_LASTING_NUMBERS = {errno.EINVAL, errno.EPERM, errno.ENOSYS}
+_PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+_PERMANENT_ERRNOS = {errno.EINVAL, errno.EPERM, errno.ENOSYS}
 _BUSY = {408, 425, 429}  # the answers among HTTP's 4xx that are no fault of the request
 
 
-class AwayError(RunError, OSError):
+class StorageTimeoutError(RunError, OSError):
     """A server did not come back for as long as it was waited for."""
 
 
-def patiently(work: Callable[[], T], seconds: float, place: str) -> T:
+def retry(work: Callable[[], T], seconds: float, place: str) -> T:
     """Does what may fail because a server is away, again and again until it works.
 
     Args:
@@ -47,10 +47,10 @@ def patiently(work: Callable[[], T], seconds: float, place: str) -> T:
     def give_up(state: RetryCallState) -> NoReturn:
         error = state.outcome.exception() if state.outcome is not None else None
         why = "" if error is None else f" ({one_line(error)})"
-        raise AwayError(f"{place} has not answered for {seconds:g} seconds{why}") from error
+        raise StorageTimeoutError(f"{place} has not answered for {seconds:g} seconds{why}") from error
 
     return Retrying(
-        retry=retry_if_exception(_may_pass),
+        retry=retry_if_exception(_is_transient),
         wait=wait_random_exponential(multiplier=0.2, max=10),
         stop=stop_after_delay(seconds),
         before_sleep=_note,
@@ -63,10 +63,10 @@ def _note(state: RetryCallState) -> None:
     before_sleep_log(_log, logging.WARNING)(state)
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     """Whether what raised this may work a little later."""
     if isinstance(error, OSError):
-        return not isinstance(error, _LASTING) and error.errno not in _LASTING_NUMBERS
+        return not isinstance(error, _PERMANENT) and error.errno not in _PERMANENT_ERRNOS
     if isinstance(error, ClientResponseError) and 400 <= error.status < 500:
         return error.status in _BUSY
     return isinstance(error, (*S3_RETRYABLE_ERRORS, *UNREACHABLE))

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from hdm_core import METHODS, METRICS
 from pipeline.runs import RunStore
-from pipeline.runs.records import SCHEMA_VERSION, from_parquet, likeliest, to_parquet
+from pipeline.runs.records import SCHEMA_VERSION, from_parquet, to_parquet, top_rank
 
 TABLES = pa.schema(
     [
@@ -44,7 +44,7 @@ def aggregate(store: RunStore) -> pa.Table:
 
     Of several classes an image only the likeliest counts.
     """
-    records = likeliest(store.records()).select(["method", "status", *METRICS])
+    records = top_rank(store.records()).select(["method", "status", *METRICS])
     table = pa.Table.from_pylist(list(_rows(records)), schema=TABLES)
     store.storage.write("tables.parquet", to_parquet(table, TABLES))
     store.complete_images()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from itertools import accumulate
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -77,13 +78,15 @@ class Recipe(Section):
 class TrainCompute(Section):
     """What a training may use. More than one worker train together, through Ray Train."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"attempts": "max_attempts"}
+
     workers: Count | Literal["auto"] = Field("auto", description="auto is a worker for every GPU of this machine, or one")
     gpus_per_worker: Literal[0, 1] = Field(1, description="0 keeps to the CPU; without GPUs it does not matter")
     threads: Count | Literal["auto"] = Field("auto", description="CPU threads of a worker without a GPU; auto is its share of the cores")
     readers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field("auto", description="processes that prepare a worker's batches")
     cache: float = Field(4, ge=0, allow_inf_nan=False, description="GiB of decoded images that a worker keeps; others are read every epoch")
     precision: Precision | Literal["auto"] = Field("auto", description="auto is bfloat16 on GPUs")
-    attempts: Count = Field(3, description="how often workers of which one was lost are started")
+    max_attempts: Count = Field(3, description="how often workers of which one was lost are started")
     ray_address: str | None = Field(None, description="a Ray cluster to join; without one Ray is started here if it is needed")
 
 
@@ -119,4 +122,4 @@ class TrainConfig(Section):
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-_NO_MATTER = {"cache", "attempts", "ray_address"}
+_NO_MATTER = {"cache", "max_attempts", "ray_address"}

@@ -14,10 +14,10 @@ from torchvision.transforms import functional as F
 from torchvision.transforms import v2
 
 from hdm_core import Preprocess
-from pipeline.datasets.images import UnreadableError, read_picture
+from pipeline.datasets.images import UnreadableError, read_image
 from pipeline.errors import RunError, one_line
 from pipeline.training.config import Augmentation
-from pipeline.training.split import Item
+from pipeline.training.split import Example
 
 _log = logging.getLogger(__name__)
 
@@ -25,14 +25,14 @@ _READERS = 8  # images that are read and decoded at once
 _SECONDS = 10.0  # between two lines while images are read
 
 
-class Pictures:
+class ImageCache:
     """Decoded images (3, H, W) uint8 whose short side is the preprocessing's `resize`; so many bytes of them are kept.
 
     Attributes:
         facts: of every item its file's checksum and why it could not be read, each empty where there is none; `read` fills it.
     """
 
-    def __init__(self, items: Sequence[Item], preprocess: Preprocess, storage: Mapping[str, Any], keep: float) -> None:
+    def __init__(self, items: Sequence[Example], preprocess: Preprocess, storage: Mapping[str, Any], keep: float) -> None:
         self.items = items
         self.preprocess = preprocess
         self.facts: list[tuple[str, str]] = []
@@ -40,7 +40,7 @@ class Pictures:
         self._kept: dict[str, Tensor] = {}
         self._room = keep
 
-    def read(self) -> list[Item]:
+    def read(self) -> list[Example]:
         """Reads every image, keeps what there is room for, and returns the items that could be read."""
         readable = []
         last = time.monotonic()
@@ -55,7 +55,7 @@ class Pictures:
                     _log.info("%d of %d images are read", len(self.facts), len(self.items))
         return readable
 
-    def get(self, item: Item) -> Tensor:
+    def get(self, item: Example) -> Tensor:
         """An image, from memory or read again.
 
         Raises:
@@ -70,26 +70,26 @@ class Pictures:
         self._keep(item, picture)
         return picture
 
-    def _keep(self, item: Item, picture: Tensor) -> None:
+    def _keep(self, item: Example, picture: Tensor) -> None:
         if picture.nbytes <= self._room:
             self._room -= picture.nbytes
             self._kept[item.sample.image_id] = picture
 
-    def _read(self, item: Item) -> tuple[Tensor | None, str, str]:
+    def _read(self, item: Example) -> tuple[Tensor | None, str, str]:
         try:
-            picture = read_picture(item.sample, self._storage, self.preprocess)
+            picture = read_image(item.sample, self._storage, self.preprocess)
         except UnreadableError as error:
             return None, "", one_line(error)
         return F.pil_to_tensor(picture.image), picture.sha256, ""
 
 
-class Seen(Dataset[tuple[Tensor, int]]):
+class ImageDataset(Dataset[tuple[Tensor, int]]):
     """Some of the images as the network sees them, (3, crop, crop) float32, each with its class.
 
     Without an augmentation the tensors are those of `Preprocess`, byte for byte.
     """
 
-    def __init__(self, pictures: Pictures, items: Sequence[Item], augmentation: Augmentation | None = None) -> None:
+    def __init__(self, pictures: ImageCache, items: Sequence[Example], augmentation: Augmentation | None = None) -> None:
         self._pictures = pictures
         self._items = items
         self._change = centre(pictures.preprocess) if augmentation is None else changes(pictures.preprocess, augmentation)

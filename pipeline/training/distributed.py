@@ -13,15 +13,15 @@ from ray.train.torch import TorchTrainer
 
 from pipeline.errors import InputError, RunError, one_line
 from pipeline.execution.cluster import CPU_ENVIRONMENT, cluster
-from pipeline.training.loop import State
+from pipeline.training.loop import TrainingState
 from pipeline.training.progress import Epoch, Show
-from pipeline.training.store import Folder
-from pipeline.training.worker import Job, work
+from pipeline.training.store import TrainingStore
+from pipeline.training.worker import TrainingJob, train_worker
 
 _LOOK = 1.0  # seconds between two looks at the history
 
 
-def work_together(job: Job, workers: int, show: Show) -> State:
+def train_distributed(job: TrainingJob, workers: int, show: Show) -> TrainingState:
     """Trains on so many workers; where one is lost, all start again from the last epoch that was saved.
 
     Raises:
@@ -35,7 +35,7 @@ def work_together(job: Job, workers: int, show: Show) -> State:
         kind = "GPU" if gpus else "CPU"
         if workers > resources.get(kind, 0):
             raise InputError(f"compute.workers is {workers}, but the cluster has {resources.get(kind, 0):g} {kind}s; ask for fewer")
-        folder = Folder.at(job.config)
+        folder = TrainingStore.at(job.config)
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"job": job, "gpus": gpus},
@@ -44,7 +44,7 @@ def work_together(job: Job, workers: int, show: Show) -> State:
                 name="ray",
                 storage_path=folder.storage.path(""),
                 storage_filesystem=PyFileSystem(FSSpecHandler(folder.storage.fs)),
-                failure_config=FailureConfig(max_failures=compute.attempts - 1),
+                failure_config=FailureConfig(max_failures=compute.max_attempts - 1),
                 worker_runtime_env={} if gpus else {"env_vars": CPU_ENVIRONMENT},
             ),
         )
@@ -68,7 +68,7 @@ def work_together(job: Job, workers: int, show: Show) -> State:
 def _worker(config: dict[str, Any]) -> None:
     """One process of several; the first one writes."""
     context = ray.train.get_context()
-    work(config["job"], None, config["gpus"], context.get_local_world_size(), lambda _: None, saves=context.get_world_rank() == 0)
+    train_worker(config["job"], None, config["gpus"], context.get_local_world_size(), lambda _: None, saves=context.get_world_rank() == 0)
 
 
 def _cause(error: ray.train.TrainingFailedError) -> str:

@@ -21,17 +21,17 @@ from torchvision.transforms import v2
 from hdm_core.device import LAYOUT, default_batch, default_precision, in_precision
 from pipeline.errors import RunError
 from pipeline.training.config import TrainConfig
-from pipeline.training.dataset import Pictures, Seen
+from pipeline.training.dataset import ImageCache, ImageDataset
 from pipeline.training.metrics import scores
 from pipeline.training.network import logits_of, parameter_groups, train_mode, unfreeze
 from pipeline.training.progress import Epoch, Show
-from pipeline.training.split import TEST, TRAIN, VALIDATION, Item
+from pipeline.training.split import TEST, TRAIN, VALIDATION, Example
 
 Weights = dict[str, Tensor]
 
 
 @dataclass
-class State:
+class TrainingState:
     """A training between two epochs: all that the next one depends on, beside the configuration.
 
     Attributes:
@@ -62,7 +62,9 @@ class Training:
         device: where the network is.
     """
 
-    def __init__(self, config: TrainConfig, network: nn.Module, pictures: Pictures, items: Sequence[Item], device: torch.device) -> None:
+    def __init__(
+        self, config: TrainConfig, network: nn.Module, pictures: ImageCache, items: Sequence[Example], device: torch.device
+    ) -> None:
         self.config = config
         self.network = network
         self.device = device
@@ -76,7 +78,7 @@ class Training:
         readers = config.compute.readers
         self._readers = (8 if device.type == "cuda" else 0) if readers == "auto" else readers
 
-    def fit(self, state: State, save: Callable[[State], None], show: Show) -> None:
+    def fit(self, state: TrainingState, save: Callable[[TrainingState], None], show: Show) -> None:
         """Trains from a state to the end of the recipe, and tests what came of it; the state goes along and is saved after every epoch.
 
         Raises:
@@ -98,7 +100,7 @@ class Training:
                 state.metrics |= {f"{role}_{name}": value for name, value in self._scores(self.network, role).items()}
         save(state)
 
-    def _stage(self, number: int, done: int, state: State, save: Callable[[State], None], show: Show) -> None:
+    def _stage(self, number: int, done: int, state: TrainingState, save: Callable[[TrainingState], None], show: Show) -> None:
         recipe, stage = self.config.recipe, self.config.recipe.stages[number]
         unfreeze(self.network, stage)
         loader = self._loader()
@@ -152,7 +154,7 @@ class Training:
             dist.all_reduce(total)
         return float(total) / len(loader) / self._world
 
-    def _note(self, state: State, entry: dict[str, float], optimiser: torch.optim.Optimizer) -> None:
+    def _note(self, state: TrainingState, entry: dict[str, float], optimiser: torch.optim.Optimizer) -> None:
         """Measures the epoch on the validation images and puts it into the state."""
         judged: nn.Module = self.network if self._average is None else self._average.module
         if self._world > 1:  # each process has batch statistics of its own; the first one's count
@@ -173,7 +175,7 @@ class Training:
         batch = min(self.config.recipe.batch, len(items)) // self._world
         if batch < 2:
             raise RunError(f"{len(items)} training images in batches of {self.config.recipe.batch} are too few for {self._world} workers")
-        seen = Seen(self._pictures, items, self.config.recipe.augmentation)
+        seen = ImageDataset(self._pictures, items, self.config.recipe.augmentation)
         sampler: DistributedSampler[tuple[Tensor, int]] = DistributedSampler(
             seen, self._world, self._rank, seed=self.config.seed, drop_last=True
         )
@@ -183,7 +185,7 @@ class Training:
     def _scores(self, network: nn.Module, role: str) -> dict[str, float]:
         """On the images of a role, of which every process sees its share."""
         network.eval()
-        seen = Seen(self._pictures, self._items[role][self._rank :: self._world])
+        seen = ImageDataset(self._pictures, self._items[role][self._rank :: self._world])
         answers, classes = [], []
         for images, targets in DataLoader(seen, default_batch(self.device), num_workers=self._readers):
             with in_precision(self._precision, self.device):

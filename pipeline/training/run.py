@@ -14,13 +14,13 @@ import torch
 from hdm_core.sources.checkpoint import Card
 from pipeline.datasets import list_samples
 from pipeline.training.config import TrainConfig
-from pipeline.training.dataset import Pictures
-from pipeline.training.loop import State
+from pipeline.training.dataset import ImageCache
+from pipeline.training.loop import TrainingState
 from pipeline.training.network import check_stages, make_network
 from pipeline.training.progress import Show
-from pipeline.training.split import check_classes, divide, split_table
-from pipeline.training.store import Folder
-from pipeline.training.worker import Job, work
+from pipeline.training.split import check_classes, split, split_table
+from pipeline.training.store import TrainingStore
+from pipeline.training.worker import TrainingJob, train_worker
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Trained:
     card: Card
     seconds: float
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What the command prints."""
         return {
             "classifier": self.url,
@@ -62,17 +62,17 @@ def train(config: TrainConfig, show: Show) -> Trained:
         RunError: if it cannot go on.
     """
     begin = time.monotonic()
-    division = divide(list_samples(config.dataset, config.storage), config)
+    division = split(list_samples(config.dataset, config.storage), config)
     network, preprocess = make_network(config.classifier, len(division.classes), config.seed)
     check_stages(network, config.recipe)
-    folder = Folder.at(config)
+    folder = TrainingStore.at(config)
     folder.create(config)
     card = folder.card()
     if card is not None:
         _log.info("%s was trained before", folder.url)
         return Trained(folder.url, card, time.monotonic() - begin)
 
-    pictures = Pictures(division.items, preprocess, config.storage, config.compute.cache * 2**30)
+    pictures = ImageCache(division.items, preprocess, config.storage, config.compute.cache * 2**30)
     items = tuple(pictures.read())
     check_classes(items, division.classes)
     data = folder.keep_split(split_table(division.items, division.classes, pictures.facts))
@@ -80,7 +80,7 @@ def train(config: TrainConfig, show: Show) -> Trained:
     counts |= {"unreadable_images": len(division.items) - len(items), "unlabelled_images": division.unlabelled}
     _log.info("%s: %s", folder.url, ", ".join(f"{number:.0f} {name.replace('_', ' ')}" for name, number in counts.items() if number))
 
-    state = _fit(Job(config, items, len(division.classes)), pictures, show)
+    state = _fit(TrainingJob(config, items, len(division.classes)), pictures, show)
     network.load_state_dict(state.best)
     metrics = {**state.metrics, **counts, "epoch": state.kept}
     card = Card(arch=config.classifier.arch, classes=division.classes, preprocess=preprocess, metrics=metrics, data=data)
@@ -88,12 +88,12 @@ def train(config: TrainConfig, show: Show) -> Trained:
     return Trained(folder.url, card, time.monotonic() - begin)
 
 
-def _fit(job: Job, pictures: Pictures, show: Show) -> State:
+def _fit(job: TrainingJob, pictures: ImageCache, show: Show) -> TrainingState:
     compute = job.config.compute
     every = max(1, torch.cuda.device_count()) if compute.gpus_per_worker else 1
     workers = every if compute.workers == "auto" else compute.workers
     if workers == 1 and compute.ray_address is None:
-        return work(job, pictures, compute.gpus_per_worker, 1, show)
-    from pipeline.training.distributed import work_together  # Ray Train takes seconds to import
+        return train_worker(job, pictures, compute.gpus_per_worker, 1, show)
+    from pipeline.training.distributed import train_distributed  # Ray Train takes seconds to import
 
-    return work_together(job, workers, show)
+    return train_distributed(job, workers, show)

@@ -18,7 +18,7 @@ TRAIN, VALIDATION, TEST = ROLES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Item:
+class Example:
     """An image with its part in the training and its class, the network's output of that number."""
 
     sample: Sample
@@ -27,15 +27,15 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Division:
+class Splits:
     """The labelled images in the dataset's order, and the classes' names in the order of the network's outputs."""
 
-    items: tuple[Item, ...]
+    items: tuple[Example, ...]
     classes: tuple[str, ...]
     unlabelled: int
 
 
-def divide(samples: Sequence[Sample], config: TrainConfig) -> Division:
+def split(samples: Sequence[Sample], config: TrainConfig) -> Splits:
     """Gives every labelled image its part. A share is drawn with the seed, of every class by itself.
 
     Raises:
@@ -54,12 +54,12 @@ def divide(samples: Sequence[Sample], config: TrainConfig) -> Division:
         rest = [sample for sample in labelled if roles[sample.image_id] == TRAIN]
         for sample in _held_back(rest, held, role, config.seed):
             roles[sample.image_id] = role
-    items = tuple(Item(sample, roles[sample.image_id], targets[int(sample.label or 0)]) for sample in labelled)
+    items = tuple(Example(sample, roles[sample.image_id], targets[int(sample.label or 0)]) for sample in labelled)
     check_classes(items, classes)
-    return Division(items, classes, len(samples) - len(labelled))
+    return Splits(items, classes, len(samples) - len(labelled))
 
 
-def check_classes(items: Sequence[Item], classes: Sequence[str]) -> None:
+def check_classes(items: Sequence[Example], classes: Sequence[str]) -> None:
     """Whether there is something to train on for every class.
 
     Raises:
@@ -87,7 +87,7 @@ def _held_back(samples: Sequence[Sample], held: float | str | None, role: str, s
     return [sample for label in sorted(classes, key=str) for sample in draw.sample(classes[label], round(held * len(classes[label])))]
 
 
-def split_table(items: Sequence[Item], classes: Sequence[str], facts: Sequence[tuple[str, str]]) -> bytes:
+def split_table(items: Sequence[Example], classes: Sequence[str], facts: Sequence[tuple[str, str]]) -> bytes:
     """split.csv: a row an image with its part; `facts` are its file's checksum and why it could not be read."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -19,13 +19,13 @@ from pipeline.config.diff import differences
 from pipeline.errors import InputError, one_line
 from pipeline.storage.objects import Storage, to_json
 from pipeline.training.config import TrainConfig
-from pipeline.training.loop import State
+from pipeline.training.loop import TrainingState
 from pipeline.training.split import SPLIT
 
 TRAINING, STATE, HISTORY = "train.json", "state.pt", "history.json"
 
 
-class Folder:
+class TrainingStore:
     """{output}/{name}. The training is done when, and only when, the card exists.
 
     train.json says what is trained, split.csv on what; state.pt is where an interrupted training goes on, and is gone at the end.
@@ -35,7 +35,7 @@ class Folder:
         self.storage = storage
 
     @classmethod
-    def at(cls, config: TrainConfig) -> Folder:
+    def at(cls, config: TrainConfig) -> TrainingStore:
         """The place of a configuration's classifier.
 
         Raises:
@@ -84,18 +84,18 @@ class Folder:
             raise InputError(f"{self.url} was started with other images than these, see its {SPLIT}; choose another name")
         return hashlib.sha256(table).hexdigest()
 
-    def load(self) -> State:
+    def load(self) -> TrainingState:
         """Where the training is; at its beginning, if no epoch was saved."""
         try:
             data = self.storage.read(STATE)
         except FileNotFoundError:
-            return State()
-        return State(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+            return TrainingState()
+        return TrainingState(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
 
-    def save(self, state: State) -> None:
+    def save(self, state: TrainingState) -> None:
         """Writes the state whole."""
         data = io.BytesIO()
-        torch.save({each.name: getattr(state, each.name) for each in fields(State)}, data)
+        torch.save({each.name: getattr(state, each.name) for each in fields(TrainingState)}, data)
         self.storage.write(STATE, data.getvalue())
         self.storage.write(HISTORY, to_json(state.history))
 

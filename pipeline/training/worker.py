@@ -9,24 +9,24 @@ import torch
 
 from hdm_core.device import pick_device
 from pipeline.training.config import TrainConfig
-from pipeline.training.dataset import Pictures
-from pipeline.training.loop import State, Training
+from pipeline.training.dataset import ImageCache
+from pipeline.training.loop import Training, TrainingState
 from pipeline.training.network import make_network
 from pipeline.training.progress import Show
-from pipeline.training.split import Item
-from pipeline.training.store import Folder
+from pipeline.training.split import Example
+from pipeline.training.store import TrainingStore
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """A training that can begin: all its images can be read."""
 
     config: TrainConfig
-    items: tuple[Item, ...]
+    items: tuple[Example, ...]
     classes: int
 
 
-def work(job: Job, pictures: Pictures | None, gpus: int, workers: int, show: Show, saves: bool = True) -> State:
+def train_worker(job: TrainingJob, pictures: ImageCache | None, gpus: int, workers: int, show: Show, saves: bool = True) -> TrainingState:
     """Trains on from where the folder is, to the end.
 
     Args:
@@ -40,9 +40,9 @@ def work(job: Job, pictures: Pictures | None, gpus: int, workers: int, show: Sho
         threads = config.compute.threads
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers) if threads == "auto" else threads)
     network, preprocess = make_network(config.classifier, job.classes, config.seed)
-    folder = Folder.at(config)
+    folder = TrainingStore.at(config)
     state = folder.load()
-    pictures = pictures or Pictures(job.items, preprocess, config.storage, config.compute.cache * 2**30)
+    pictures = pictures or ImageCache(job.items, preprocess, config.storage, config.compute.cache * 2**30)
     training = Training(config, network.to(device), pictures, job.items, device)
     training.fit(state, folder.save if saves else lambda _: None, show)
     return state

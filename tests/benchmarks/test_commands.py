@@ -13,7 +13,7 @@ from benchmarks.methods import bench_method, comparable
 from benchmarks.metrics import bench_metrics
 from benchmarks.sequential import one_after_another
 from hdm_core import METHODS, Classifier, MetricSettings
-from hdm_core.masking.consistency import Consistency, Passes
+from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
 from hdm_core.masking.dynamic import dm_passes, dynamic_mask
 from hdm_core.metrics.curves import Protocol
 from hdm_core.metrics.evaluate import metric_forwards
@@ -26,10 +26,10 @@ from tests.support.tiny_networks import pictures, smooth
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("relative", [False, True])
 def test_the_sequential_version_is_dm(relative: bool) -> None:
-    settings = DMSettings(sizes=(2, 3), ratios=(2, 3), steps=5, learning_rate=0.1, eta=0.5, relative=relative, keep=0.6)
-    network, image, passes = smooth().requires_grad_(False), pictures(1, 12), Passes()
+    settings = DMSettings(sizes=(2, 3), ratios=(2, 3), steps=5, learning_rate=0.1, eta=0.5, relative=relative, keep_fraction=0.6)
+    network, image, passes = smooth().requires_grad_(False), pictures(1, 12), PassCounter()
     found = one_after_another(network, image, 1, settings, passes)
-    loss = Consistency(network, image, torch.tensor([1]), torch.zeros(1, 3, 1, 1), "logit", 8, Passes(), relative)
+    loss = ConsistencyLoss(network, image, torch.tensor([1]), torch.zeros(1, 3, 1, 1), "logit", 8, PassCounter(), relative)
     torch.testing.assert_close(found, dynamic_mask(loss, settings)[0, 0], rtol=0, atol=1e-8)
     assert passes.total == dm_passes(settings, 12, 12)
 
@@ -56,7 +56,7 @@ def test_bench_metrics_counts_the_forwards_that_the_metrics_make(protocol: Proto
     assert found.forwards == 2 * metric_forwards(8, 8, protocol, 3)
     low, high = found.efficiency_range
     assert 0 < low <= found.efficiency <= high
-    json.dumps(found.facts())
+    json.dumps(found.as_dict())
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -68,7 +68,7 @@ def test_bench_methods_compares_with_the_fastest_library(method: str) -> None:
     assert found.images == (1 if method == "rise" else 2)
     assert found.ratio == found.library_ms / found.ours_ms
     assert not any(module._forward_hooks for module in classifier.module.modules()), "libraries work on a copy"
-    json.dumps(found.facts())
+    json.dumps(found.as_dict())
 
 
 def test_only_methods_of_the_registry_are_compared() -> None:

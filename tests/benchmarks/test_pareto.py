@@ -98,7 +98,7 @@ def test_candidates_are_compared_photograph_by_photograph_and_only_once(case: Ru
     assert set(shown) == {"birds-choose-2-grad_cam", "birds-choose-2-hdm", "birds-choose-2-more"}
     points = {point.candidate: point for point in compare(case.name, stores)}
     assert {name: point.photographs for name, point in points.items()} == {"grad_cam": 2, "hdm": 2, "more": 2}
-    assert points["hdm"].passes == stores["hdm"].info()["passes_per_image"]["hdm"]
+    assert points["hdm"].passes == stores["hdm"].metadata()["passes_per_image"]["hdm"]
     assert all(points["grad_cam"].gains[metric][0] == 0 for metric in PARETO_METRICS)
 
     rows = {name: {row["image_id"]: row for row in store.records().to_pylist()} for name, store in stores.items()}

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from benchmarks.planted import benchmark as planted_benchmark
-from benchmarks.planted.benchmark import CHANGES, Material, bench_truth, blobs, material, score
+from benchmarks.planted.benchmark import CHANGES, PlantedData, bench_truth, blobs, make_data, score
 from benchmarks.planted.figure import truth_figure, truth_lines, truth_table
 from benchmarks.planted.images import DISTRACTORS, EVERY_KIND, KINDS, NEEDS, PATCH, SIDE, Kind, Planted, plant, rule
-from benchmarks.planted.network import network, obeys, trained
+from benchmarks.planted.network import is_correct, network, trained
 from benchmarks.planted.scores import both_found, pointing, similarity
 from hdm_core import METHODS
 from tests.support.plans import refused
@@ -101,11 +101,11 @@ def test_a_network_that_always_says_the_same_does_not_obey() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.eye(len(NEEDS))[1].expand(len(images), -1)
 
-    assert not obeys(Always(), drawn("redundant")).any()
+    assert not is_correct(Always(), drawn("redundant")).any()
 
 
 def test_a_network_that_did_not_learn_is_not_asked() -> None:
-    assert refused(lambda: material(2, 0, steps=1)).startswith("the network keeps the rule on 0 of 200 pictures (single)")
+    assert refused(lambda: make_data(2, 0, steps=1)).startswith("the network keeps the rule on 0 of 200 pictures (single)")
 
 
 # The scores
@@ -162,17 +162,17 @@ def test_similarity_is_of_ranks_with_ties_shared() -> None:
 
 
 @pytest.fixture
-def untrained(monkeypatch: pytest.MonkeyPatch) -> Material:
+def untrained(monkeypatch: pytest.MonkeyPatch) -> PlantedData:
     """Two pictures a kind and a network that knows nothing: what the methods say of it does not matter here."""
     parts = [drawn(kind, 2) for kind in KINDS]
     planted = Planted(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Planted)))
-    made = Material(planted, [kind for kind in KINDS for _ in range(2)], network(0).eval(), 1.0, 0.9)
+    made = PlantedData(planted, [kind for kind in KINDS for _ in range(2)], network(0).eval(), 1.0, 0.9)
     monkeypatch.setattr(planted_benchmark, "material", lambda images, seed: made)
     monkeypatch.setitem(CHANGES, "hdm", {"sizes": (4,), "steps": 2})
     return made
 
 
-def test_maps_that_are_the_evidence_score_one_and_flat_ones_their_area(untrained: Material) -> None:
+def test_maps_that_are_the_evidence_score_one_and_flat_ones_their_area(untrained: PlantedData) -> None:
     evidence = untrained.planted.evidence
     best, flat = score(evidence.float(), untrained), score(torch.ones(evidence.shape), untrained)
     for name in ("energy", "pointing", "redundant", "joint"):
@@ -183,9 +183,9 @@ def test_maps_that_are_the_evidence_score_one_and_flat_ones_their_area(untrained
     assert flat["energy_by_kind"]["single"][0] == pytest.approx(PATCH**2 / SIDE**2)
 
 
-def test_bench_truth_has_a_row_a_method_and_chance(untrained: Material) -> None:
+def test_bench_truth_has_a_row_a_method_and_chance(untrained: PlantedData) -> None:
     result, made, maps = bench_truth(2, 0, ["hdm", "eigen_cam", "gradient"])
-    facts = json.loads(json.dumps(result.facts()))
+    facts = json.loads(json.dumps(result.as_dict()))
     assert [row["method"] for row in facts["rows"]] == ["hdm", "eigen_cam", "gradient", "chance"]
     assert facts["area"] == pytest.approx((2 * PATCH**2 + 4 * 2 * PATCH**2) / (6 * SIDE**2))
     assert facts["rows"][0]["changed"] == {"sizes": [4], "steps": 2}

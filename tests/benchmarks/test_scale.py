@@ -64,10 +64,10 @@ def test_the_listing_is_the_hash_of_all_samples_whatever_is_hashed_at_a_time(pla
     rows = [["0.png", "photographs/0.png", 0, None, {"paths": ["a", "b"], "ink": "any", "root": "/r"}, [1.0, 2.0, 3.0, 4.5]]]
     rows += [[f"{i}.png", f"photographs/{i}.png", i % 2, None, None, None] for i in range(1, 5)]
     expected = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    assert plan.listing() == expected
+    assert plan.dataset_digest() == expected
     monkeypatch.setattr(pipeline.plan, "_AT_ONCE", 2)
-    assert plan.listing() == expected
-    assert replace(plan, samples=[]).listing() == hashlib.sha256(b"[]").hexdigest()
+    assert plan.dataset_digest() == expected
+    assert replace(plan, samples=[]).dataset_digest() == hashlib.sha256(b"[]").hexdigest()
 
 
 def test_bench_store_says_what_the_runs_own_maps_take(plan: Plan, store: RunStore, tmp_path: Path, s3: S3) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from hdm_core import Preprocess
 from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import KINDS, Masks, Sample, list_samples
-from pipeline.datasets.images import read_picture, read_region
+from pipeline.datasets.images import read_image, read_region
 from tests.support import dataset_layouts
 from tests.support.plans import refused, save_picture
 
@@ -71,7 +71,7 @@ def test_there_are_samples_with_ids_of_their_own(samples: list[Sample]) -> None:
 @each_kind
 def test_every_sample_is_a_picture_with_its_ground_truth_in_it(samples: list[Sample]) -> None:
     for sample in samples:
-        picture = read_picture(sample, {})
+        picture = read_image(sample, {})
         assert picture.image.mode == "RGB"
         region, what = read_region(sample, picture, Preprocess(resize=16, crop=16), {})
         assert what == ("segmentation" if sample.masks else "bbox" if sample.bbox else "none")

@@ -177,7 +177,7 @@ def test_a_run_is_laid_out_written_and_found_again(place: Place) -> None:
     assert store.done() == {0, 1, 2}
 
     again = RunStore.open(store.url, place.options)
-    assert again.info()["config_hash"] == plan.config.hash()
+    assert again.metadata()["config_hash"] == plan.config.hash()
     assert again.done() == {0, 1, 2}
     records = again.records().to_pylist()
     assert [(record["row"], record["method"]) for record in records] == [

@@ -178,5 +178,5 @@ def test_methods_that_need_layers_are_refused_before_a_run_starts(place: Path) -
 
 def test_what_an_imported_function_draws_comes_from_the_seed() -> None:
     config = load_section("{source: import, factory: 'my_models:make', arguments: {classes: 3}}")
-    one, again, other = (load_classifier(config, seed).fingerprint() for seed in (1, 1, 2))
+    one, again, other = (load_classifier(config, seed).weights_digest() for seed in (1, 1, 2))
     assert one == again != other

@@ -89,7 +89,7 @@ def settings(folder: Path, name: str) -> Path:
         classifier={"source": "import", "factory": "corpus_network:make", "resize": image_corpus.SIDE + 4, "crop": image_corpus.SIDE},
         hdm={"preset": "fast", "sizes": [3], "stages": 2, "steps": 3, "mix_steps": 2},
         metrics={"protocol": "rise"},
-        compute={"workers": 2, "shard_size": 16, "batch": 4},
+        compute={"workers": 2, "shard_size": 16, "batch_size": 4},
     )
 
 

@@ -20,7 +20,7 @@ import ray
 
 from pipeline.config.load import load_config
 from pipeline.errors import RunError
-from pipeline.execution.driver import Outcome, plan_run
+from pipeline.execution.driver import RunSummary, plan_run
 from pipeline.runs import RunStore
 from pipeline.runs.verify import verify
 from tests.support.fault_runs import IMAGES, SHARDS, Once, at_work, contents, driver, explained, settings, until, written
@@ -55,10 +55,10 @@ def own_s3() -> Iterator[S3]:
 def test_a_worker_that_is_killed_hangs_or_is_asked_to_go(folder: Path, undisturbed: dict[str, Any], sent: signal.Signals) -> None:
     fault = Once(lambda process: os.kill(process, sent))
     # What is stopped is waited for as long as `stall`; what is asked to go does not count as a failure of its shard.
-    compute = {signal.SIGKILL: {}, signal.SIGSTOP: {"stall": 15.0}, signal.SIGTERM: {"attempts": 1}}[sent]
+    compute = {signal.SIGKILL: {}, signal.SIGSTOP: {"stall_timeout": 15.0}, signal.SIGTERM: {"max_attempts": 1}}[sent]
     outcome, store = explained(settings(folder, f"worker-{sent.name}", compute=compute), fault)
     assert fault.done, "the fault must come while there is work"
-    assert not outcome.set_aside
+    assert not outcome.failed_shards
     assert contents(store) == undisturbed
     assert not verify(store).damaged
 
@@ -66,7 +66,7 @@ def test_a_worker_that_is_killed_hangs_or_is_asked_to_go(folder: Path, undisturb
 def test_a_worker_that_is_asked_to_go_gives_its_lease_back(folder: Path, undisturbed: dict[str, Any]) -> None:
     """The driver of the worker that goes stands still, so that only another one can take the shard, and its lease would last long."""
     lease = 240.0
-    file = written(folder, "spot", compute={"workers": 1, "lease": lease})
+    file = written(folder, "spot", compute={"workers": 1, "lease_seconds": lease})
     configuration = load_config(str(file))
     with driver(file) as first:
         store = RunStore.at(configuration)
@@ -85,7 +85,7 @@ def test_a_worker_that_is_asked_to_go_gives_its_lease_back(folder: Path, undistu
 
 def test_a_clock_two_minutes_off(folder: Path, undisturbed: dict[str, Any]) -> None:
     """By the fast clock, all leases that the other driver's workers hold have ended a minute ago and more."""
-    file = written(folder, "clock", compute={"workers": 1, "lease": 40.0})
+    file = written(folder, "clock", compute={"workers": 1, "lease_seconds": 40.0})
     configuration = load_config(str(file))
     first_holders: dict[str, str] = {}
 
@@ -127,13 +127,13 @@ def test_a_shard_that_kills_its_worker_every_time(folder: Path, undisturbed: dic
     assert len(RunStore.at(load_config(str(file))).done()) == SHARDS - 1
     armed.unlink()
     outcome, store = explained(load_config(str(file)))
-    assert (outcome.resumed, outcome.statuses) == (SHARDS - 1, {"ok": IMAGES})
+    assert (outcome.already_done, outcome.statuses) == (SHARDS - 1, {"ok": IMAGES})
     assert contents(store) == undisturbed
 
 
 def test_two_drivers_share_a_run(folder: Path, undisturbed: dict[str, Any]) -> None:
     configuration = settings(folder, "shared", compute={"workers": 1})
-    outcomes: list[Outcome] = []
+    outcomes: list[RunSummary] = []
     threads = [threading.Thread(target=lambda: outcomes.append(explained(configuration)[0])) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -186,14 +186,14 @@ def test_s3_whose_server_is_killed_and_comes_back(folder: Path, undisturbed: dic
     outcome, store = explained(settings(folder, "s3-killed", **places), killed)
     assert killed.done
     outage.join()
-    assert not outcome.set_aside
+    assert not outcome.failed_shards
     assert contents(store) == undisturbed
     assert not verify(store).damaged
 
 
 def test_s3_whose_server_does_not_come_back(folder: Path, undisturbed: dict[str, Any], own_s3: S3) -> None:
     place = own_s3.folder()
-    configuration = settings(folder, "s3-gone", output=place.url, storage=place.storage, compute={"patience": 5.0})
+    configuration = settings(folder, "s3-gone", output=place.url, storage=place.storage, compute={"storage_timeout": 5.0})
     with pytest.raises(RunError, match="has not answered for 5 seconds") as stopped:
         explained(configuration, Once(lambda process: own_s3.server.kill()))
     assert "\n" not in str(stopped.value)

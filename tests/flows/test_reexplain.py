@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 QUICK: dict[str, Any] = {
     "methods": ["eigen_cam", "hdm"],
     "metrics": {"protocol": "rise"},
-    "compute": {"workers": 1, "shard_size": 2, "batch": 1},
+    "compute": {"workers": 1, "shard_size": 2, "batch_size": 1},
 }
 
 

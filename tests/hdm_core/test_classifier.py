@@ -193,7 +193,7 @@ def test_random_weights_come_from_the_seed_and_from_nothing_else() -> None:
     torch.manual_seed(5)
     again = Classifier.from_torchvision("squeezenet1_1", seed=1)
     other = Classifier.from_torchvision("squeezenet1_1", seed=2)
-    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
+    assert first.weights_digest() == again.weights_digest() != other.weights_digest()
     assert first.preprocess == Preprocess()
     assert first.class_names is None
     assert first.class_name(3) == "3"
@@ -276,34 +276,34 @@ def test_the_batch_is_larger_on_a_gpu() -> None:
 
 def test_the_same_weights_give_the_same_fingerprint() -> None:
     network = normalised()
-    before = Classifier.from_module(network).fingerprint()
-    assert Classifier.from_module(normalised()).fingerprint() == before
+    before = Classifier.from_module(network).weights_digest()
+    assert Classifier.from_module(normalised()).weights_digest() == before
     with Classifier.from_module(network).folded(pictures(1)):
-        assert Classifier.from_module(network.eval()).fingerprint() == before
+        assert Classifier.from_module(network.eval()).weights_digest() == before
     assert len(before) == 64
 
 
 @pytest.mark.parametrize("name", ["conv.weight", "norm.running_mean", "norm.num_batches_tracked", "head.bias", "features.1.weight"])
 def test_one_changed_number_changes_the_fingerprint(name: str) -> None:
     network = normalised()
-    before = Classifier.from_module(network).fingerprint()
+    before = Classifier.from_module(network).weights_digest()
     tensor = network.state_dict()[name]
     flat = tensor.view(-1)
     flat[-1] = torch.nextafter(flat[-1], flat[-1] + 1) if flat.is_floating_point() else flat[-1] + 1
-    assert Classifier.from_module(network).fingerprint() != before
+    assert Classifier.from_module(network).weights_digest() != before
 
 
 def test_the_layout_in_memory_does_not_count() -> None:
     network = smooth()
-    before = Classifier.from_module(network).fingerprint()
-    assert Classifier.from_module(network.to(memory_format=torch.channels_last)).fingerprint() == before
+    before = Classifier.from_module(network).weights_digest()
+    assert Classifier.from_module(network.to(memory_format=torch.channels_last)).weights_digest() == before
 
 
 def test_name_shape_and_type_count_where_the_bytes_are_equal() -> None:
     def fingerprint(name: str, tensor: Tensor) -> str:
         network = nn.Module()
         network.register_buffer(name, tensor)
-        return Classifier.from_module(network).fingerprint()
+        return Classifier.from_module(network).weights_digest()
 
     zeros = torch.zeros(2, 3)
     others = [("b", zeros), ("a", zeros.reshape(3, 2)), ("a", zeros.int())]

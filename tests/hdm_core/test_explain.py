@@ -129,7 +129,7 @@ def test_a_setting_replaces_the_presets(classifier: Classifier) -> None:
 @pytest.mark.parametrize("activation", ["logit", "probability"])
 def test_hdm_from_the_front_door_is_the_slow_one(baseline: str, activation: str) -> None:
     network, images, targets = smooth().requires_grad_(False), pictures(2, 12), [1, 0]
-    changes = {"noise": 0.0, **QUICK, "baseline": baseline, "activation": activation, "keep": 0.4, "eta": 0.5}
+    changes = {"noise": 0.0, **QUICK, "baseline": baseline, "activation": activation, "keep_fraction": 0.4, "eta": 0.5}
     settings = get_method("hdm").configure(None, **changes)
     result = explain(Classifier.from_module(network), images, "hdm", targets=targets, **changes)
     block = reference.Slow(**{field: getattr(settings, field) for field in reference.Slow.__dataclass_fields__ if field != "backdrops"})
@@ -240,7 +240,7 @@ def test_mobilenet_is_explained_where_its_evidence_is() -> None:
     classifier = Classifier.from_torchvision("mobilenet_v2", weights="IMAGENET1K_V1")
     images = torch.zeros(1, 3, 96, 96)
     images[..., :48] = pictures(1, 96, 48, seed=2)
-    result = explain(classifier, images, "dm", sizes=[4], ratios=[5], steps=25, learning_rate=0.05, keep=0.3)
+    result = explain(classifier, images, "dm", sizes=[4], ratios=[5], steps=25, learning_rate=0.05, keep_fraction=0.3)
     assert result.status == ["ok"]
     assert result.maps[0, :, :48].mean() > 2 * result.maps[0, :, 52:].mean()
 

@@ -29,7 +29,7 @@ def drawn(width: int, height: int, box: tuple[int, int, int, int]) -> tuple[Imag
 
 
 def red(preprocess: Preprocess, picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(preprocess.view(picture)))[:, :, 0] / 255
+    return torch.from_numpy(np.array(preprocess.cropped(picture)))[:, :, 0] / 255
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
@@ -48,7 +48,7 @@ def test_the_default_is_what_most_weights_use() -> None:
 
 def test_the_tensor_is_the_normalised_view() -> None:
     image = photograph(70, 50)
-    pixels = torch.from_numpy(np.array(SMALL.view(image))).permute(2, 0, 1) / 255
+    pixels = torch.from_numpy(np.array(SMALL.cropped(image))).permute(2, 0, 1) / 255
     expected = (pixels - torch.tensor(SMALL.mean)[:, None, None]) / torch.tensor(SMALL.std)[:, None, None]
     torch.testing.assert_close(SMALL(image), expected)
 

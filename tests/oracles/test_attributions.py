@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.masking.consistency import Passes
+from hdm_core.masking.consistency import PassCounter
 from hdm_core.masking.ops import normalise
 from hdm_core.methods.attribution import pixel_shares
 from hdm_core.methods.deeplift import deeplift
@@ -67,7 +67,7 @@ def test_gradient_is_captums_saliency() -> None:
 def test_integrated_gradients_are_captums() -> None:
     network, images, baseline = smooth(), pictures(3), torch.zeros(1, 3, 1, 1)
     expected = IntegratedGradients(network).attribute(images, baseline.expand_as(images), target=TARGETS, n_steps=50).detach()
-    found = integrated_gradients(network, images, TARGETS, baseline, 50, 64, Passes())
+    found = integrated_gradients(network, images, TARGETS, baseline, 50, 64, PassCounter())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
     alike(maps_of(network, images, "integrated_gradients"), pixel_shares(expected))
 

@@ -74,8 +74,8 @@ def test_stages_are_those_of_hdm() -> None:
 
 def test_facts_are_json(tmp_path: Path) -> None:
     plan = make_plan(config_of(tmp_path, 3))
-    facts = json.loads(json.dumps(plan.facts()))
-    assert facts == plan.facts()
+    facts = json.loads(json.dumps(plan.as_dict()))
+    assert facts == plan.as_dict()
     assert facts["images"] == 3
     assert facts["shards"] == 2
     assert facts["shard_size"] == 2
@@ -89,9 +89,11 @@ def test_facts_are_json(tmp_path: Path) -> None:
 def test_the_same_plan_is_made_twice(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     one, two = make_plan(config), make_plan(config)
-    assert one.fingerprint == two.fingerprint
-    assert one.listing() == two.listing()
-    assert make_plan(config_of(tmp_path, changes={"seed": 1})).fingerprint != one.fingerprint  # random weights are drawn with the seed
+    assert one.weights_digest == two.weights_digest
+    assert one.dataset_digest() == two.dataset_digest()
+    assert (
+        make_plan(config_of(tmp_path, changes={"seed": 1})).weights_digest != one.weights_digest
+    )  # random weights are drawn with the seed
 
 
 @pytest.mark.parametrize(
@@ -99,8 +101,8 @@ def test_the_same_plan_is_made_twice(tmp_path: Path) -> None:
 )
 def test_the_listing_tells_a_dataset_that_changed(plan: Plan, change: dict[str, Any]) -> None:
     first, *rest = plan.samples
-    assert replace(plan, samples=[replace(first, **change), *rest]).listing() != plan.listing()
-    assert replace(plan, samples=[*rest, first]).listing() != plan.listing()
+    assert replace(plan, samples=[replace(first, **change), *rest]).dataset_digest() != plan.dataset_digest()
+    assert replace(plan, samples=[*rest, first]).dataset_digest() != plan.dataset_digest()
 
 
 # What cannot work

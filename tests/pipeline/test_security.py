@@ -24,7 +24,7 @@ from pipeline.classifiers.load import load_classifier
 from pipeline.config.load import load
 from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import list_samples
-from pipeline.datasets.images import UnreadableError, read_picture
+from pipeline.datasets.images import UnreadableError, read_image
 from pipeline.datasets.label_tables import read_columns
 from pipeline.datasets.root import Root
 from pipeline.errors import InputError, RunError, one_line
@@ -125,7 +125,7 @@ def test_what_a_manifest_says_else_is_text(tmp_path: Path) -> None:
     assert [sample.image_id for sample in samples] == odd
     for sample in samples:
         with pytest.raises(UnreadableError, match="cannot read"):
-            read_picture(sample, {})
+            read_image(sample, {})
 
 
 def workbook(sheet: bytes) -> bytes:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from hdm_core import Classifier
-from pipeline.datasets.images import read_picture
+from pipeline.datasets.images import read_image
 from pipeline.datasets.sample import Sample
 
 
@@ -22,7 +22,7 @@ class Deadly(Classifier):
     armed: Path
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:
-        victim = read_picture(Sample("victim", self.victim), {}, self.preprocess).image
+        victim = read_image(Sample("victim", self.victim), {}, self.preprocess).image
         if self.armed.exists() and any(image.tobytes() == victim.tobytes() for image in images):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().prepare(images)

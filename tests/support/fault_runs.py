@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
-from pipeline.execution.driver import Outcome, explain_run, plan_run
+from pipeline.execution.driver import RunSummary, explain_run, plan_run
 from pipeline.monitoring.progress import State
 from pipeline.runs import RunStore
 from tests.support.small_run import command, config
@@ -37,11 +37,17 @@ def settings(folder: Path, name: str, **changes: Any) -> RunConfig:
 
 def written(folder: Path, name: str, **changes: Any) -> Path:
     """The same in a file. Two workers, and a lease that is over soon."""
-    compute = {"workers": 2, "shard_size": IMAGES // SHARDS, "batch": IMAGES // SHARDS, "lease": 4.0, **changes.pop("compute", {})}
+    compute = {
+        "workers": 2,
+        "shard_size": IMAGES // SHARDS,
+        "batch_size": IMAGES // SHARDS,
+        "lease_seconds": 4.0,
+        **changes.pop("compute", {}),
+    }
     return config(folder, folder / "photographs", name=name, **{"methods": ["hdm", "grad_cam"], "compute": compute, **changes})
 
 
-def explained(configuration: RunConfig, interfere: Interfere = lambda store: None) -> tuple[Outcome, RunStore]:
+def explained(configuration: RunConfig, interfere: Interfere = lambda store: None) -> tuple[RunSummary, RunStore]:
     """Runs it to its end; `interfere` is called about twice a second."""
     plan, store = plan_run(configuration)
 

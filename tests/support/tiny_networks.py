@@ -8,7 +8,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from hdm_core.network.hooks import answer_at
+from hdm_core.network.hooks import forward_to
 
 
 def smooth(classes: int = 3, channels: int = 3, seed: int = 0) -> nn.Sequential:
@@ -149,7 +149,7 @@ def pictures(batch: int = 3, height: int = 16, width: int | None = None, channel
 
 def activations_and_gradients(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """A layer's output and the gradient of the targets' logits to it, each (B, K, h, w)."""
-    answer = answer_at(network, layer, images)
+    answer = forward_to(network, layer, images)
     return answer.activations.detach(), answer.gradients(targets)
 
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from hdm_core.classifier import Classifier
-from hdm_core.masking.baselines import masked_pixels
+from hdm_core.masking.baselines import baseline_image
 from hdm_core.preprocess import Preprocess
 from tests.support.tiny_networks import pictures, smooth
 
@@ -16,25 +16,25 @@ CLASSIFIER = Classifier.from_module(smooth(), Preprocess(resize=16, crop=16))
 
 def test_mean_is_zero_so_that_a_masked_image_is_the_mask_times_the_image() -> None:
     images = pictures(2)
-    baseline = masked_pixels("mean", CLASSIFIER, images)
+    baseline = baseline_image("mean", CLASSIFIER, images)
     assert torch.equal(baseline.expand_as(images), torch.zeros_like(images))
 
 
 def test_black_is_a_black_photograph() -> None:
     images = pictures(2)
     expected = CLASSIFIER.prepare([Image.new("RGB", (16, 16))])
-    assert torch.equal(masked_pixels("black", CLASSIFIER, images).expand_as(images), expected.expand_as(images))
+    assert torch.equal(baseline_image("black", CLASSIFIER, images).expand_as(images), expected.expand_as(images))
 
 
 def test_black_needs_a_preprocess() -> None:
     with pytest.raises(ValueError, match="needs the classifier's preprocess"):
-        masked_pixels("black", Classifier.from_module(smooth()), pictures(1))
+        baseline_image("black", Classifier.from_module(smooth()), pictures(1))
 
 
 def test_blur_is_a_gaussian_of_a_twentieth_of_the_short_side() -> None:
     image = torch.zeros(1, 1, 40, 60)
     image[0, 0, 20, 30] = 1
-    found = masked_pixels("blur", CLASSIFIER, image)[0, 0]
+    found = baseline_image("blur", CLASSIFIER, image)[0, 0]
     kernel = [math.exp(-((i - 4) ** 2) / (2 * 2.0**2)) for i in range(9)]
     expected = torch.zeros(40, 60)
     for i in range(9):
@@ -46,10 +46,10 @@ def test_blur_is_a_gaussian_of_a_twentieth_of_the_short_side() -> None:
 @pytest.mark.parametrize("side", [1, 4, 16, 37])
 def test_blur_keeps_the_size_and_a_constant_picture(side: int) -> None:
     images = torch.full((2, 3, side, side + 3), 0.4)
-    torch.testing.assert_close(masked_pixels("blur", CLASSIFIER, images), images)
+    torch.testing.assert_close(baseline_image("blur", CLASSIFIER, images), images)
 
 
 @pytest.mark.parametrize("kind", ["mean", "black", "blur"])
 def test_the_type_is_the_images(kind: str) -> None:
     images = pictures(2).double()
-    assert masked_pixels(kind, CLASSIFIER, images).dtype == torch.float64
+    assert baseline_image(kind, CLASSIFIER, images).dtype == torch.float64

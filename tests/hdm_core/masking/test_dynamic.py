@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hdm_core.masking.consistency import Consistency, Passes
+from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
 from hdm_core.masking.dynamic import dm_passes, dynamic_mask
 from hdm_core.methods.presets import DM_PRESETS
 from hdm_core.settings import DMSettings
@@ -13,14 +13,14 @@ from tests.support.tiny_networks import Constant, pictures, smooth
 
 pytestmark = pytest.mark.usefixtures("double")
 
-SETTINGS = DMSettings(sizes=(2, 3), ratios=(2, 3), steps=6, learning_rate=0.08, eta=2.0, tau=0.5, keep=0.3)
+SETTINGS = DMSettings(sizes=(2, 3), ratios=(2, 3), steps=6, learning_rate=0.08, eta=2.0, tau=0.5, keep_fraction=0.3)
 
 
-def run(images: Tensor, targets: Tensor, settings: DMSettings, network: torch.nn.Module | None = None) -> tuple[Tensor, Passes]:
-    passes = Passes()
+def run(images: Tensor, targets: Tensor, settings: DMSettings, network: torch.nn.Module | None = None) -> tuple[Tensor, PassCounter]:
+    passes = PassCounter()
     network = (smooth() if network is None else network).requires_grad_(False)
     muted = torch.zeros(1, 3, 1, 1)
-    loss = Consistency(network, images, targets, muted, settings.activation, 16, passes)
+    loss = ConsistencyLoss(network, images, targets, muted, settings.activation, 16, passes)
     return dynamic_mask(loss, settings), passes
 
 
@@ -29,7 +29,7 @@ def run(images: Tensor, targets: Tensor, settings: DMSettings, network: torch.nn
     [
         (16, 16, {}),
         (18, 13, {}),
-        (13, 18, {"keep": 1.0}),
+        (13, 18, {"keep_fraction": 1.0}),
         (16, 16, {"activation": "probability", "eta": 0.05}),
         (12, 12, {"sizes": (4,), "ratios": (5,), "tau": 0.9}),
     ],
@@ -41,7 +41,7 @@ def test_dm_is_the_slow_one(height: int, width: int, changes: dict[str, object])
     found, passes = run(images, targets, settings)
     assert found.shape == (2, 1, height, width)
     network = smooth().requires_grad_(False)
-    fields = ("sizes", "ratios", "steps", "learning_rate", "eta", "tau", "keep")
+    fields = ("sizes", "ratios", "steps", "learning_rate", "eta", "tau", "keep_fraction")
     block = reference.Slow(**{field: getattr(settings, field) for field in fields})
     for b, image in enumerate(images):
 

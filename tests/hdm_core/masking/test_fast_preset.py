@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.masking.consistency import Consistency, Passes
+from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
 from tests.support.tiny_networks import Constant, pictures, smooth
 
 FAST = {"sizes": (3, 5), "steps": 8}
@@ -44,27 +44,27 @@ def test_an_answer_that_never_changes_has_a_flat_map() -> None:
     assert explain(Classifier.from_module(Constant()), pictures(2), **FAST).status == ["flat", "flat"]
 
 
-def loss(noise: float, images: Tensor) -> Consistency:
-    return Consistency(smooth(), images, torch.tensor([1, 0]), torch.zeros(1, 3, 1, 1), "logit", 8, Passes(), True, noise)
+def loss(noise: float, images: Tensor) -> ConsistencyLoss:
+    return ConsistencyLoss(smooth(), images, torch.tensor([1, 0]), torch.zeros(1, 3, 1, 1), "logit", 8, PassCounter(), True, noise)
 
 
 def test_backdrops_are_drawn_anew_in_every_step_and_the_same_in_every_run() -> None:
     state = torch.random.get_rng_state()
     one, two = (loss(0.5, pictures(2, 12, 10)) for _ in range(2))
-    first, second = one.backdrop(), one.backdrop()
+    first, second = one.noise_background(), one.noise_background()
     assert torch.equal(torch.random.get_rng_state(), state)
     assert first.shape == (1, 3, 12, 10)
     assert not torch.equal(first, second)
-    assert torch.equal(two.backdrop(), first)
-    torch.testing.assert_close(loss(1.0, pictures(2, 12, 10)).backdrop(), 2 * first)
-    assert loss(0.0, pictures(2)).backdrop() is None
+    assert torch.equal(two.noise_background(), first)
+    torch.testing.assert_close(loss(1.0, pictures(2, 12, 10)).noise_background(), 2 * first)
+    assert loss(0.0, pictures(2)).noise_background() is None
 
 
 def test_where_all_is_shown_a_backdrop_does_not_matter() -> None:
     images, index = pictures(2, 12), torch.arange(2)
     found = loss(0.5, images)
     shown = torch.ones(2, 1, 12, 12)
-    torch.testing.assert_close(found.gradient(shown, index, found.backdrop()), torch.zeros_like(shown), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.gradient(shown, index, found.noise_background()), torch.zeros_like(shown), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [2, 3, 8])
@@ -76,7 +76,7 @@ def test_a_map_depends_neither_on_the_batch_nor_on_its_company(batch: int) -> No
 
 
 def test_emptied_asks_for_the_answer_to_the_baseline() -> None:
-    found = loss(0.0, pictures(2)).emptied()
+    found = loss(0.0, pictures(2)).removal()
     blank = smooth()(torch.zeros(2, 3, 16, 16)).gather(1, torch.tensor([[1], [0]]))[:, 0]
     torch.testing.assert_close(found.reference, blank.detach())
     torch.testing.assert_close(found.gradient(torch.zeros(2, 1, 16, 16), torch.arange(2)), torch.zeros(2, 1, 16, 16), rtol=0, atol=1e-6)

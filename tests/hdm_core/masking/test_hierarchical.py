@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hdm_core.masking import hierarchical
-from hdm_core.masking.consistency import Consistency, Passes
+from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
 from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask, mix, mixed, stage_shares
 from hdm_core.methods.presets import HDM_PRESETS
 from hdm_core.settings import HDMSettings
@@ -17,15 +17,24 @@ from tests.support import reference
 from tests.support.tiny_networks import pictures, smooth
 
 SETTINGS = HDMSettings(
-    sizes=(2, 3), ratios=(2,), steps=5, learning_rate=0.08, eta=2.0, keep=0.5, stages=3, mix_steps=12, mix_learning_rate=0.1, mix_weight=0.1
+    sizes=(2, 3),
+    ratios=(2,),
+    steps=5,
+    learning_rate=0.08,
+    eta=2.0,
+    keep_fraction=0.5,
+    stages=3,
+    mix_steps=12,
+    mix_learning_rate=0.1,
+    mix_weight=0.1,
 )
 TARGETS = torch.tensor([2, 0])
 SHARES = st.lists(st.floats(-3, 3).filter(lambda v: abs(v) > 1e-3), min_size=1, max_size=6)
 
 
-def loss_of(images: Tensor, baseline: Tensor, passes: Passes, settings: HDMSettings = SETTINGS) -> Consistency:
+def loss_of(images: Tensor, baseline: Tensor, passes: PassCounter, settings: HDMSettings = SETTINGS) -> ConsistencyLoss:
     network = smooth().requires_grad_(False)
-    return Consistency(network, images, TARGETS[: len(images)], baseline, settings.activation, 16, passes)
+    return ConsistencyLoss(network, images, TARGETS[: len(images)], baseline, settings.activation, 16, passes)
 
 
 def slow_of(settings: HDMSettings) -> reference.Slow:
@@ -44,7 +53,7 @@ def test_hdm_is_the_slow_one(stages: int, kind: str) -> None:
     settings = SETTINGS.model_copy(update={"stages": stages})
     images = pictures(2, 12, 14)
     baseline = torch.zeros(1, 3, 1, 1) if kind == "mean" else 0.4 * images.flip(2)
-    passes = Passes()
+    passes = PassCounter()
     maps, masks, shares = hierarchical_mask(loss_of(images, baseline, passes, settings), settings)
     assert maps.shape == (2, 12, 14)
     assert masks.shape == (2, stages, 12, 14)
@@ -60,14 +69,14 @@ def test_hdm_is_the_slow_one(stages: int, kind: str) -> None:
 def test_the_second_stage_sees_what_the_first_left(monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures(2, 12)
     seen: list[Tensor] = []
-    of = Consistency.of
+    of = ConsistencyLoss.for_images
 
-    def watch(self: Consistency, x: Tensor) -> Consistency:
+    def watch(self: ConsistencyLoss, x: Tensor) -> ConsistencyLoss:
         seen.append(x)
         return of(self, x)
 
-    monkeypatch.setattr(Consistency, "of", watch)
-    _, masks, _ = hierarchical_mask(loss_of(images, torch.zeros(1, 3, 1, 1), Passes()), SETTINGS)
+    monkeypatch.setattr(ConsistencyLoss, "for_images", watch)
+    _, masks, _ = hierarchical_mask(loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
     assert len(seen) == 2
     for stage in (1, 2):
         for b in range(2):
@@ -104,7 +113,7 @@ def test_mixing_lowers_its_loss_and_keeps_the_shares_in_order() -> None:
     images = pictures(2, 12)
     masks = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(3)) ** 3
     settings = SETTINGS.model_copy(update={"mix_steps": 60, "mix_learning_rate": 0.05, "mix_weight": 1e-4})
-    shares = mix(masks, loss_of(images, torch.zeros(1, 3, 1, 1), Passes()), settings)
+    shares = mix(masks, loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), settings)
     assert shares.sum(1).tolist() == pytest.approx([1, 1])
     assert (shares.diff(dim=1) <= 0).all()
     assert not shares.requires_grad
@@ -122,8 +131,8 @@ def test_mixing_lowers_its_loss_and_keeps_the_shares_in_order() -> None:
 def test_mixing_is_independent_of_the_neighbours() -> None:
     images = pictures(2, 12)
     masks = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(3))
-    together = mix(masks, loss_of(images, torch.zeros(1, 3, 1, 1), Passes()), SETTINGS)
-    alone = mix(masks[:1], loss_of(images[:1], torch.zeros(1, 3, 1, 1), Passes()), SETTINGS)
+    together = mix(masks, loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
+    alone = mix(masks[:1], loss_of(images[:1], torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
     torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-9)
 
 
@@ -133,7 +142,7 @@ def test_a_map_never_exceeds_one_by_rounding(monkeypatch: pytest.MonkeyPatch) ->
     assert mixed(full.expand(-1, 3, -1, -1), shares).max() > 1
     monkeypatch.setattr(hierarchical, "dynamic_mask", lambda _consistency, _settings: full)
     monkeypatch.setattr(hierarchical, "mix", lambda _masks, _consistency, _settings: shares)
-    unused = SimpleNamespace(baseline=torch.zeros(1), contrast=torch.zeros(1), of=lambda _images: None)
+    unused = SimpleNamespace(baseline=torch.zeros(1), contrast=torch.zeros(1), for_images=lambda _images: None)
     maps, _, _ = hierarchical_mask(unused, SETTINGS)
     assert maps.max() == 1
 
@@ -141,7 +150,7 @@ def test_a_map_never_exceeds_one_by_rounding(monkeypatch: pytest.MonkeyPatch) ->
 def test_one_stage_is_not_mixed() -> None:
     settings = SETTINGS.model_copy(update={"stages": 1})
     images, baseline = pictures(2, 12), torch.zeros(1, 3, 1, 1)
-    maps, masks, shares = hierarchical_mask(loss_of(images, baseline, Passes(), settings), settings)
+    maps, masks, shares = hierarchical_mask(loss_of(images, baseline, PassCounter(), settings), settings)
     assert torch.equal(maps, masks[:, 0])
     assert torch.equal(shares, torch.ones(2, 1))
 

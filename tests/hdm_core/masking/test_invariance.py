@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.masking.consistency import Consistency, Passes, chunk
-from hdm_core.masking.optimizer import MaskBank, train_masks
+from hdm_core.masking.consistency import ConsistencyLoss, PassCounter, chunk
+from hdm_core.masking.optimizer import MaskBank, optimize_masks
 from hdm_core.settings import DMSettings
 from tests.support.tiny_networks import pictures, smooth
 
@@ -21,10 +21,10 @@ SETTINGS = DMSettings(sizes=SIZES, ratios=(2,), steps=6, learning_rate=0.1, rela
 TARGETS = torch.tensor([3, 1, 4, 1, 5])
 
 
-def train(network: nn.Module, images: Tensor, targets: Tensor, batch: int, passes: Passes | None = None) -> list[Tensor]:
-    loss = Consistency(network, images, targets, torch.zeros(1, 3, 1, 1), "logit", batch, passes or Passes(), relative=True)
+def train(network: nn.Module, images: Tensor, targets: Tensor, batch: int, passes: PassCounter | None = None) -> list[Tensor]:
+    loss = ConsistencyLoss(network, images, targets, torch.zeros(1, 3, 1, 1), "logit", batch, passes or PassCounter(), relative=True)
     start = [torch.full((len(images), 1, size, size), 0.5) for size in SIZES]
-    return train_masks(start, [None] * len(SIZES), loss, SETTINGS)
+    return optimize_masks(start, [None] * len(SIZES), loss, SETTINGS)
 
 
 @pytest.fixture(scope="module", params=["mobilenet_v2", "resnet18"])
@@ -71,13 +71,13 @@ class Small(nn.Module):
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    images, targets, told = pictures(4, 16), torch.tensor([0, 1, 2, 0]), Passes()
+    images, targets, told = pictures(4, 16), torch.tensor([0, 1, 2, 0]), PassCounter()
     free = train(smooth(), images, targets, 16)
     network = Small(smooth(), 4)
-    loss = Consistency(network, images, targets, torch.zeros(1, 3, 1, 1), "logit", 4, told, relative=True)
+    loss = ConsistencyLoss(network, images, targets, torch.zeros(1, 3, 1, 1), "logit", 4, told, relative=True)
     loss.batch = 16  # found too large in the middle of the work
     with caplog.at_level(logging.WARNING):
-        tight = train_masks([torch.full((4, 1, size, size), 0.5) for size in SIZES], [None] * len(SIZES), loss, SETTINGS)
+        tight = optimize_masks([torch.full((4, 1, size, size), 0.5) for size in SIZES], [None] * len(SIZES), loss, SETTINGS)
     for found, value in zip(tight, free, strict=True):
         torch.testing.assert_close(found, value, rtol=0, atol=1e-5)
     assert loss.batch == 4

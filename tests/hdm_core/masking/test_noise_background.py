@@ -7,16 +7,25 @@ import torch
 from torch import Tensor
 
 from hdm_core import Classifier, explain
-from hdm_core.masking.consistency import Consistency, Passes
+from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
 from tests.support.tiny_networks import pictures, smooth
 
 TARGETS = torch.tensor([1, 0, 2])
-SETTINGS = {"sizes": (3, 5), "ratios": (2,), "steps": 6, "learning_rate": 0.15, "eta": 1.0, "relative": True, "noise": 0.5, "keep": 1.0}
+SETTINGS = {
+    "sizes": (3, 5),
+    "ratios": (2,),
+    "steps": 6,
+    "learning_rate": 0.15,
+    "eta": 1.0,
+    "relative": True,
+    "noise": 0.5,
+    "keep_fraction": 1.0,
+}
 
 
-def loss(images: Tensor, baseline: Tensor, noise: float = 0.5, *, relative: bool = False, activation: str = "logit") -> Consistency:
+def loss(images: Tensor, baseline: Tensor, noise: float = 0.5, *, relative: bool = False, activation: str = "logit") -> ConsistencyLoss:
     network = smooth().requires_grad_(False)
-    return Consistency(network, images, TARGETS[: len(images)], baseline, activation, 4, Passes(), relative, noise)
+    return ConsistencyLoss(network, images, TARGETS[: len(images)], baseline, activation, 4, PassCounter(), relative, noise)
 
 
 def test_the_drawing_is_the_same_whatever_was_drawn_before() -> None:
@@ -24,18 +33,18 @@ def test_the_drawing_is_the_same_whatever_was_drawn_before() -> None:
     for seed in (1, 2):
         torch.manual_seed(seed)
         torch.rand(seed)
-        drawn.append(loss(pictures(2, 12, 10), torch.zeros(1, 3, 1, 1)).backdrop())
+        drawn.append(loss(pictures(2, 12, 10), torch.zeros(1, 3, 1, 1)).noise_background())
     assert torch.equal(drawn[0], drawn[1])
 
 
 def test_images_have_one_backdrop_whatever_they_show() -> None:
-    one, two = (loss(pictures(batch, seed=batch), torch.zeros(1, 3, 1, 1)).backdrop() for batch in (1, 3))
+    one, two = (loss(pictures(batch, seed=batch), torch.zeros(1, 3, 1, 1)).noise_background() for batch in (1, 3))
     assert torch.equal(one, two)
 
 
 def test_its_spread_is_the_noise_and_it_is_smooth() -> None:
     found = loss(pictures(1, 32), torch.zeros(1, 3, 1, 1), noise=3.0)
-    drawn = torch.cat([found.backdrop() for _ in range(300)])
+    drawn = torch.cat([found.noise_background() for _ in range(300)])
     # At the middle of a cell of the 4 x 4 grid nothing is averaged away: pixels 4, 12, .. of 32 lie half a pixel beside it.
     assert drawn[:, :, 4::8, 4::8].std() == pytest.approx(3 * (0.9375**2 + 0.0625**2), rel=0.05)
     assert drawn.mean() == pytest.approx(0, abs=0.1)
@@ -52,7 +61,7 @@ def test_the_gradient_is_that_of_the_formula(relative: bool, activation: str, ki
     baseline = torch.full((1, 3, 1, 1), 0.2) if kind == "grey" else 0.5 * images.flip(3)
     masks = torch.rand(5, 1, 8, 10, generator=torch.Generator().manual_seed(0))
     consistency = loss(images, baseline, relative=relative, activation=activation)
-    e = consistency.backdrop()
+    e = consistency.noise_background()
     found = consistency.gradient(masks, index, e)
     network = smooth().requires_grad_(False)
 
@@ -71,7 +80,7 @@ def test_the_gradient_is_that_of_the_formula(relative: bool, activation: str, ki
 def test_where_nothing_is_shown_a_backdrop_matters() -> None:
     images, index, hidden = pictures(2, 12), torch.arange(2), torch.zeros(2, 1, 12, 12)
     found = loss(images, torch.zeros(1, 3, 1, 1))
-    one, two = (found.gradient(hidden, index, found.backdrop()) for _ in range(2))
+    one, two = (found.gradient(hidden, index, found.noise_background()) for _ in range(2))
     assert (one - two).abs().max() > 0.1 * one.abs().max()
 
 

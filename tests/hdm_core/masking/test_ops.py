@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdm_core.masking.ops import Rung, Upsampling, depth, keep_top, ladder, normalise, trainings, upsample
+from hdm_core.masking.ops import AuxiliaryMask, Upsampling, auxiliary_masks, depth, keep_top, masks_trained, normalise, upsample
 from tests.support import reference
 
 GRIDS = st.integers(2, 6).flatmap(
@@ -136,23 +136,23 @@ def test_k_refuses_what_has_none(size: int, ratio: int, limit: int) -> None:
     width=st.integers(12, 80),
 )
 def test_the_ladder_holds_every_auxiliary_mask_once(sizes: list[int], ratios: list[int], height: int, width: int) -> None:
-    levels = ladder(sizes, ratios, height, width)
+    levels = auxiliary_masks(sizes, ratios, height, width)
     expected = set()
     for i, size in enumerate(sizes):
         for ratio in ratios:
             for k in range(1, 10):
                 if ratio**k * size <= height and ratio**k * size <= width:
-                    expected.add((k, Rung(i, ratio, ratio**k * size)))
+                    expected.add((k, AuxiliaryMask(i, ratio, ratio**k * size)))
     found = [(k, rung) for k, level in enumerate(levels, start=1) for rung in level]
     assert len(found) == len(set(found))
     assert set(found) == expected
     assert all(levels)
-    assert trainings(sizes, ratios, height, width) == len(sizes) + len(expected)
+    assert masks_trained(sizes, ratios, height, width) == len(sizes) + len(expected)
 
 
 @pytest.mark.parametrize(("sizes", "ratios", "count"), [(range(6, 12), (2, 3, 5), 56), (range(6, 10), (2, 3), 33)])
 def test_the_papers_settings_train_as_many_masks_as_the_design_says(sizes: range, ratios: tuple[int, ...], count: int) -> None:
-    assert trainings(sizes, ratios, 224, 224) == count
+    assert masks_trained(sizes, ratios, 224, 224) == count
 
 
 @given(keep=st.floats(0.05, 1.0), seed=st.integers(0, 1000), side=st.integers(4, 12))

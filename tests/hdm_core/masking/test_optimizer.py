@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hdm_core.masking.consistency import Consistency, Passes
+from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
 from hdm_core.masking.ops import upsample
-from hdm_core.masking.optimizer import train_masks
+from hdm_core.masking.optimizer import optimize_masks
 from hdm_core.settings import DMSettings
 from tests.support import reference
 from tests.support.tiny_networks import pictures, smooth
@@ -19,13 +19,13 @@ TARGETS = torch.tensor([2, 0, 1])
 
 def consistency(
     images: Tensor, baseline: Tensor | None = None, *, activation: str = "logit", batch: int = 4, relative: bool = False, noise: float = 0.0
-) -> Consistency:
+) -> ConsistencyLoss:
     muted = torch.zeros(1, images.shape[1], 1, 1) if baseline is None else baseline
     network = smooth().requires_grad_(False)
-    return Consistency(network, images, TARGETS[: len(images)], muted, activation, batch, Passes(), relative, noise)
+    return ConsistencyLoss(network, images, TARGETS[: len(images)], muted, activation, batch, PassCounter(), relative, noise)
 
 
-def gradient(loss: Consistency, masks: Tensor) -> Tensor:
+def gradient(loss: ConsistencyLoss, masks: Tensor) -> Tensor:
     """dJ/dM for masks (E, B, H, W): entry e, b belongs to image b."""
     index = torch.arange(masks.shape[1]).repeat(len(masks))
     return loss.gradient(masks.flatten(0, 1)[:, None], index).reshape(masks.shape)
@@ -77,7 +77,7 @@ def test_at_most_so_many_go_through_the_network_at_once() -> None:
 def test_passes_are_counted_and_told() -> None:
     told: list[int] = []
     loss = consistency(pictures(2, 8))
-    loss.passes = Passes(told.append)
+    loss.passes = PassCounter(told.append)
     gradient(loss, torch.rand(5, 2, 8, 8))
     gradient(loss, torch.rand(1, 2, 8, 8))
     assert told == [10, 2]
@@ -86,7 +86,7 @@ def test_passes_are_counted_and_told() -> None:
 
 def test_no_gradient_reaches_the_weights() -> None:
     loss = consistency(pictures(2, 8))
-    train_masks([torch.full((2, 1, 3, 3), 0.5)], [None], loss, SETTINGS)
+    optimize_masks([torch.full((2, 1, 3, 3), 0.5)], [None], loss, SETTINGS)
     assert all(parameter.grad is None for parameter in loss.network.parameters())
 
 
@@ -97,8 +97,8 @@ def test_training_is_the_slow_one_mask_after_another(guided: bool) -> None:
     sizes = [2, 3, 5]
     start = [torch.rand(3, 1, size, size, generator=generator) for size in sizes]
     guides = [torch.rand(3, 1, size, size, generator=generator) if guided else None for size in sizes]
-    trained = train_masks(start, guides, consistency(images), SETTINGS)
-    block = reference.Slow((3,), (2,), SETTINGS.steps, SETTINGS.learning_rate, SETTINGS.eta, SETTINGS.tau, SETTINGS.keep)
+    trained = optimize_masks(start, guides, consistency(images), SETTINGS)
+    block = reference.Slow((3,), (2,), SETTINGS.steps, SETTINGS.learning_rate, SETTINGS.eta, SETTINGS.tau, SETTINGS.keep_fraction)
     for e in range(3):
         for b, image in enumerate(images):
             guide = None if guides[e] is None else guides[e][b, 0]
@@ -114,12 +114,12 @@ def test_so_it_is_with_a_scale_free_loss_backdrops_and_removal(guided: bool, rem
     generator = torch.Generator().manual_seed(1)
     start, guide = (torch.rand(3, 1, 3, 3, generator=generator) for _ in range(2))
     loss, again = (consistency(images, relative=True, noise=0.5) for _ in range(2))
-    (trained,) = train_masks([start], [guide if guided else None], loss, settings)
+    (trained,) = optimize_masks([start], [guide if guided else None], loss, settings)
     block = reference.Slow(
-        **{name: getattr(settings, name) for name in ("sizes", "ratios", "steps", "learning_rate", "eta", "tau", "keep")},
+        **{name: getattr(settings, name) for name in ("sizes", "ratios", "steps", "learning_rate", "eta", "tau", "keep_fraction")},
         relative=True,
         removal=removal,
-        backdrops=[again.backdrop()[0] for _ in range(settings.steps)],
+        backdrops=[again.noise_background()[0] for _ in range(settings.steps)],
     )
     for b, image in enumerate(images):
         seen = guide[b, 0] if guided else None
@@ -130,7 +130,7 @@ def test_so_it_is_with_a_scale_free_loss_backdrops_and_removal(guided: bool, rem
 
 def test_the_masks_given_are_left_alone() -> None:
     start = torch.full((2, 1, 3, 3), 0.5)
-    (trained,) = train_masks([start], [None], consistency(pictures(2, 8)), SETTINGS)
+    (trained,) = optimize_masks([start], [None], consistency(pictures(2, 8)), SETTINGS)
     assert torch.equal(start, torch.full((2, 1, 3, 3), 0.5))
     assert not torch.equal(trained, start)
     assert not trained.requires_grad
@@ -139,7 +139,7 @@ def test_the_masks_given_are_left_alone() -> None:
 def test_masks_stay_between_zero_and_one() -> None:
     settings = SETTINGS.model_copy(update={"learning_rate": 0.9, "steps": 5})
     for size in (2, 4):
-        (trained,) = train_masks([torch.full((3, 1, size, size), 0.5)], [None], consistency(pictures(3, 8)), settings)
+        (trained,) = optimize_masks([torch.full((3, 1, size, size), 0.5)], [None], consistency(pictures(3, 8)), settings)
         assert trained.min() >= 0
         assert trained.max() <= 1
         assert ((trained == 0) | (trained == 1)).any()
@@ -149,7 +149,7 @@ def test_training_lowers_the_loss() -> None:
     images = pictures(3, 12)
     settings = SETTINGS.model_copy(update={"steps": 40, "learning_rate": 0.03, "eta": 0.3})
     start = torch.full((3, 1, 4, 4), 0.5)
-    (trained,) = train_masks([start], [None], consistency(images), settings)
+    (trained,) = optimize_masks([start], [None], consistency(images), settings)
 
     def loss(mask: Tensor, b: int) -> float:
         applied = upsample(mask[b : b + 1], 12, 12)[0]
@@ -165,5 +165,5 @@ def test_sparsity_alone_empties_a_mask_and_consistency_alone_does_not() -> None:
     heavy = SETTINGS.model_copy(update={"eta": 1e6, "steps": 20})
     light = SETTINGS.model_copy(update={"eta": 0.0, "steps": 20})
     start = torch.full((2, 1, 3, 3), 0.5)
-    assert torch.equal(train_masks([start], [None], consistency(images), heavy)[0], torch.zeros(2, 1, 3, 3))
-    assert train_masks([start], [None], consistency(images), light)[0].mean() > 0.1
+    assert torch.equal(optimize_masks([start], [None], consistency(images), heavy)[0], torch.zeros(2, 1, 3, 3))
+    assert optimize_masks([start], [None], consistency(images), light)[0].mean() > 0.1

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.masking.baselines import masked_pixels
-from hdm_core.masking.consistency import Passes
+from hdm_core.masking.baselines import baseline_image
+from hdm_core.masking.consistency import PassCounter
 from hdm_core.methods.integrated_gradients import gauss_legendre, integrated_gradients
 from hdm_core.preprocess import Preprocess
 from hdm_core.settings import Baseline
@@ -18,7 +18,7 @@ TARGETS = torch.tensor([2, 0, 1])
 
 
 def run(network: nn.Module, images: Tensor, baseline: Tensor, steps: int = 20, batch: int = 8) -> Tensor:
-    return integrated_gradients(network.requires_grad_(False), images, TARGETS[: len(images)], baseline, steps, batch, Passes())
+    return integrated_gradients(network.requires_grad_(False), images, TARGETS[: len(images)], baseline, steps, batch, PassCounter())
 
 
 def test_the_quadrature_of_two_and_three_points_is_that_of_the_tables() -> None:
@@ -78,5 +78,5 @@ def test_the_baseline_is_the_named_one(kind: Baseline) -> None:
     classifier = Classifier.from_module(Linear(torch.ones(3, 24, 24)), Preprocess(resize=24, crop=24))
     images = pictures(1, 24)
     result = explain(classifier, images, "integrated_gradients", targets=1, baseline=kind)
-    expected = reference.N((images - masked_pixels(kind, classifier, images)).sum(1).abs()[0])
+    expected = reference.N((images - baseline_image(kind, classifier, images)).sum(1).abs()[0])
     torch.testing.assert_close(result.maps[0].double(), expected, rtol=0, atol=1e-6)

@@ -35,7 +35,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "birds")[1] == card
     classifier = Classifier.from_checkpoint(tmp_path / "birds")
     assert (classifier.name, classifier.class_names, classifier.preprocess) == ("squeezenet1_1 birds", NAMES, PREPROCESS)
-    assert classifier.fingerprint() == Classifier.from_module(network).fingerprint()
+    assert classifier.weights_digest() == Classifier.from_module(network).weights_digest()
     images = torch.randn(2, 3, 64, 64)
     with classifier.frozen() as copy, torch.no_grad():
         assert torch.equal(copy(images), network(images))

@@ -63,7 +63,7 @@ class Scaled(nn.Module):
 
 def test_the_fingerprint_is_of_weights_graph_and_constants(tmp_path: Path) -> None:
     def fingerprint(network: nn.Module, name: str) -> str:
-        return Classifier.from_exported(save(network, tmp_path / name, pictures())).fingerprint()
+        return Classifier.from_exported(save(network, tmp_path / name, pictures())).weights_digest()
 
     network = smooth()
     one = fingerprint(Scaled(network, 2.0), "one.pt2")
@@ -76,10 +76,10 @@ def test_the_fingerprint_is_of_weights_graph_and_constants(tmp_path: Path) -> No
 
 def test_a_program_moves_with_its_constants(tmp_path: Path) -> None:
     classifier = Classifier.from_exported(save(Scaled(smooth(), 2.0, 1.0), tmp_path / "mine.pt2", pictures()))
-    before, images = classifier.fingerprint(), pictures()
+    before, images = classifier.weights_digest(), pictures()
     logits = classifier.module(images)
     torch.testing.assert_close(classifier.to("cpu").module(images), logits)
-    assert classifier.fingerprint() == before
+    assert classifier.weights_digest() == before
     assert classifier.to("meta").module(images.to("meta")).device.type == "meta"
 
 

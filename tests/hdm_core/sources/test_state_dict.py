@@ -37,7 +37,7 @@ WAYS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 def test_what_training_scripts_save_is_read(network: nn.Module, tmp_path: Path, way: str) -> None:
     torch.save(WAYS[way](network.state_dict()), tmp_path / "mine.pth")
     classifier = Classifier.from_checkpoint(tmp_path / "mine.pth", ARCH, ["ant", "bee", "cat"])
-    assert classifier.fingerprint() == Classifier.from_module(network).fingerprint()
+    assert classifier.weights_digest() == Classifier.from_module(network).weights_digest()
     assert (classifier.name, classifier.class_names) == (f"{ARCH} mine.pth", ("ant", "bee", "cat"))
     assert classifier.preprocess == Preprocess()
 
@@ -45,7 +45,7 @@ def test_what_training_scripts_save_is_read(network: nn.Module, tmp_path: Path, 
 def test_safetensors_are_read_and_a_number_of_classes_is_enough(network: nn.Module, tmp_path: Path) -> None:
     save_file(network.state_dict(), tmp_path / "mine.safetensors")
     classifier = Classifier.from_checkpoint(tmp_path / "mine.safetensors", ARCH, 3, Preprocess(72, 64))
-    assert classifier.fingerprint() == Classifier.from_module(network).fingerprint()
+    assert classifier.weights_digest() == Classifier.from_module(network).weights_digest()
     assert (classifier.class_names, classifier.preprocess) == (None, Preprocess(72, 64))
 
 

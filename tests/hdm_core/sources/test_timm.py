@@ -32,8 +32,8 @@ def test_a_network_comes_with_timms_preprocessing(vit: Classifier) -> None:
     half = (0.5, 0.5, 0.5)
     assert vit.preprocess == Preprocess(248, 224, half, half, InterpolationMode.BICUBIC)
     assert (vit.name, vit.class_names) == (VIT, None)
-    assert Classifier.from_timm(VIT, classes=4).fingerprint() == vit.fingerprint()
-    assert Classifier.from_timm(VIT, classes=4, seed=1).fingerprint() != vit.fingerprint()
+    assert Classifier.from_timm(VIT, classes=4).weights_digest() == vit.weights_digest()
+    assert Classifier.from_timm(VIT, classes=4, seed=1).weights_digest() != vit.weights_digest()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -52,7 +52,7 @@ def test_a_state_dict_of_ones_own(tmp_path: Path) -> None:
     network = timm.create_model(RESNET, num_classes=3)
     torch.save({"state_dict": network.state_dict()}, tmp_path / "mine.pth")
     classifier = Classifier.from_timm(RESNET, path=tmp_path / "mine.pth", classes=["ant", "bee", "cat"])
-    assert classifier.fingerprint() == Classifier.from_module(network).fingerprint()
+    assert classifier.weights_digest() == Classifier.from_module(network).weights_digest()
     assert (classifier.name, classifier.class_names) == (f"{RESNET} mine.pth", ("ant", "bee", "cat"))
     with pytest.raises(ValueError, match=rf"does not hold the weights of {RESNET} with 4 classes: fc.weight is \(3, 512\)"):
         Classifier.from_timm(RESNET, path=tmp_path / "mine.pth", classes=4)

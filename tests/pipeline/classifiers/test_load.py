@@ -34,7 +34,7 @@ def checkpoint(folder: Path, **keys: Any) -> dict[str, Any]:
 def test_a_checkpoint_is_loaded_whatever_the_seed(folder: Path) -> None:
     config = configuration(classifier=checkpoint(folder)).classifier
     one, two = (load_classifier(config, seed) for seed in (0, 1))
-    assert one.fingerprint() == two.fingerprint()
+    assert one.weights_digest() == two.weights_digest()
     assert (one.name, one.class_names, one.preprocess) == ("squeezenet1_1 insects", NAMES, PREPROCESS)
     with one.frozen() as network, torch.no_grad():
         assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 3)

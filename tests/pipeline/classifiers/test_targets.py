@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, Preprocess
-from pipeline.classifiers.targets import Failed, Wanted, choose, class_of
+from pipeline.classifiers.targets import MapFailure, MapRequest, class_of, request_maps
 from pipeline.config.schema import RunConfig, Target, Top
 from pipeline.datasets import Sample
 from pipeline.explain.shard import ShardResult, explain_shard
@@ -77,18 +77,18 @@ IMAGES = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0
 
 def test_one_class_an_image() -> None:
     samples = [sample(0), sample(2), sample(None), sample(5)]
-    assert choose("predicted", classifier(), samples, IMAGES) == [Wanted(place, 0, None) for place in range(4)]
-    assert choose(1, classifier(), samples, IMAGES) == [Wanted(place, 0, 1) for place in range(4)]
-    labels = choose("label", classifier(), samples, IMAGES)
-    assert labels[:2] == [Wanted(0, 0, 0), Wanted(1, 0, 2)]
-    assert [(item.wanted.place, item.wanted.rank) for item in labels[2:] if isinstance(item, Failed)] == [(2, 0), (3, 0)]
+    assert request_maps("predicted", classifier(), samples, IMAGES) == [MapRequest(place, 0, None) for place in range(4)]
+    assert request_maps(1, classifier(), samples, IMAGES) == [MapRequest(place, 0, 1) for place in range(4)]
+    labels = request_maps("label", classifier(), samples, IMAGES)
+    assert labels[:2] == [MapRequest(0, 0, 0), MapRequest(1, 0, 2)]
+    assert [(item.request.place, item.request.rank) for item in labels[2:] if isinstance(item, MapFailure)] == [(2, 0), (3, 0)]
 
 
 def test_the_likeliest_classes_in_their_order() -> None:
     logits = smooth(3)(IMAGES)
     order = logits.argsort(1, descending=True)[:, :2].tolist()
-    expected = [Wanted(place, rank, target) for place, targets in enumerate(order) for rank, target in enumerate(targets)]
-    assert choose(Top(top=2), classifier(), [sample()] * 4, IMAGES) == expected
+    expected = [MapRequest(place, rank, target) for place, targets in enumerate(order) for rank, target in enumerate(targets)]
+    assert request_maps(Top(top=2), classifier(), [sample()] * 4, IMAGES) == expected
 
 
 class Picky(nn.Module):
@@ -107,17 +107,17 @@ class Picky(nn.Module):
 def test_an_image_on_which_the_network_raises_costs_no_other_its_classes() -> None:
     images = IMAGES.clone()
     images[1] = 99
-    found = choose(Top(top=2), classifier(module=Picky()), [sample()] * 4, images)
-    good = choose(Top(top=2), classifier(), [sample()] * 4, IMAGES)
+    found = request_maps(Top(top=2), classifier(module=Picky()), [sample()] * 4, images)
+    good = request_maps(Top(top=2), classifier(), [sample()] * 4, IMAGES)
     assert [*found[:2], *found[4:]] == [*good[:2], *good[4:]]
-    assert found[2:4] == [Failed(Wanted(1, rank, None), "RuntimeError: too bright") for rank in range(2)]
+    assert found[2:4] == [MapFailure(MapRequest(1, rank, None), "RuntimeError: too bright") for rank in range(2)]
 
 
 # A shard
 
 
 def work(tmp_path: Path, target: Target | dict[str, int], samples: Sequence[Sample], batch: int = 4) -> ShardResult:
-    config: RunConfig = configuration({"compute.batch": batch}, methods=["hdm", "dm", "grad_cam"], hdm=HDM, dm=DM, target=target)
+    config: RunConfig = configuration({"compute.batch_size": batch}, methods=["hdm", "dm", "grad_cam"], hdm=HDM, dm=DM, target=target)
     return explain_shard(classifier(), config, Shard(0, 0, len(samples)), samples)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hdm_core import Preprocess
 from pipeline.datasets import list_samples
-from pipeline.datasets.batches import Seen, Unseen, read_batches
+from pipeline.datasets.batches import LoadedSample, UnreadableSample, read_batches
 from tests.support.plans import configuration
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
@@ -49,7 +49,7 @@ def _turned() -> Image.Exif:
 
 
 @pytest.fixture
-def items(tmp_path: Path) -> dict[str, Seen | Unseen]:
+def items(tmp_path: Path) -> dict[str, LoadedSample | UnreadableSample]:
     root = tmp_path / "root"
     root.mkdir()
     for name, make in {**READ, **{name: make for name, (make, _) in NOT_READ.items()}}.items():
@@ -65,17 +65,17 @@ def items(tmp_path: Path) -> dict[str, Seen | Unseen]:
     return {sample.image_id: item for sample, item in zip(samples, read, strict=True)}
 
 
-def test_every_image_of_a_bad_folder_is_read_or_says_why_not(items: dict[str, Seen | Unseen]) -> None:
+def test_every_image_of_a_bad_folder_is_read_or_says_why_not(items: dict[str, LoadedSample | UnreadableSample]) -> None:
     reasons = {name: words for name, (_, words) in NOT_READ.items()} | LINKS
     assert set(items) == set(READ) | set(reasons)
     for name, item in items.items():
         if name in READ:
-            assert isinstance(item, Seen), name
-            assert item.picture.image.mode == "RGB"
-            assert item.picture.image.size == ((16, 21) if name == "turned.jpg" else (21, 16))
-            assert (item.facts["width"], item.facts["height"]) == ((90, 120) if name == "turned.jpg" else (120, 90))
+            assert isinstance(item, LoadedSample), name
+            assert item.image.image.mode == "RGB"
+            assert item.image.image.size == ((16, 21) if name == "turned.jpg" else (21, 16))
+            assert (item.image_facts["width"], item.image_facts["height"]) == ((90, 120) if name == "turned.jpg" else (120, 90))
         else:
-            assert isinstance(item, Unseen), name
+            assert isinstance(item, UnreadableSample), name
             assert reasons[name] in item.error
             assert "\n" not in item.error
 
@@ -85,9 +85,9 @@ def test_what_is_written_down_of_a_large_photograph_is_of_the_photograph_and_not
     config = configuration(dataset={"kind": "folder", "root": str(tmp_path)})
     preprocess = Preprocess(resize=64, crop=56)
     ((item,),) = read_batches(list_samples(config.dataset, {}), config, preprocess, 4)
-    assert isinstance(item, Seen)
-    assert item.picture.image.size == (64, 85)
-    assert {name: item.facts[name] for name in ("width", "height", "crop")} == {
+    assert isinstance(item, LoadedSample)
+    assert item.image.image.size == (64, 85)
+    assert {name: item.image_facts[name] for name in ("width", "height", "crop")} == {
         "width": 900,
         "height": 1200,
         "crop": preprocess.crop_box(900, 1200),

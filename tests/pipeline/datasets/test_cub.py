@@ -14,7 +14,7 @@ from PIL import Image
 from hdm_core import Preprocess
 from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Masks, Sample, list_samples
-from pipeline.datasets.images import UnreadableError, read_mask, read_picture, read_region
+from pipeline.datasets.images import UnreadableError, read_image, read_mask, read_region
 from tests.support.dataset_layouts import BIRDS, HEIGHT, WIDTH, boxed, cub
 from tests.support.plans import refused, save_picture
 
@@ -27,7 +27,7 @@ def birds(root: Path | str, **keys: Any) -> list[Sample]:
 
 
 def region(sample: Sample) -> tuple[torch.Tensor, str]:
-    return read_region(sample, read_picture(sample, {}, PREPROCESS), PREPROCESS, {})
+    return read_region(sample, read_image(sample, {}, PREPROCESS), PREPROCESS, {})
 
 
 def change(root: Path, table: str, old: str, new: str) -> str:
@@ -160,7 +160,7 @@ def test_an_image_that_is_missing_is_a_row_that_is_unreadable(root: Path) -> Non
     Path(sample.path).unlink()
     (again, *_) = birds(root)
     with pytest.raises(UnreadableError, match="No such file"):
-        read_picture(again, {})
+        read_image(again, {})
 
 
 @pytest.mark.parametrize("target", ["outside", "sibling"])

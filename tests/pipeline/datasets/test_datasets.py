@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Sample, list_samples
-from pipeline.datasets.images import UnreadableError, read_picture
+from pipeline.datasets.images import UnreadableError, read_image
 from pipeline.datasets.sample import below, is_image, number_classes, select
 from tests.support.plans import refused, save_picture
 
@@ -99,7 +99,7 @@ def test_a_strange_name_is_a_name(tmp_path: Path, name: str, parent: str) -> Non
     (sample,) = folder(tmp_path)
     assert sample.image_id == parent + name
     assert sample.class_name == (parent[:-1] or None)
-    assert read_picture(sample, {}).image.size == (24, 20)
+    assert read_image(sample, {}).image.size == (24, 20)
 
 
 def test_however_a_root_is_written_the_samples_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,20 +123,20 @@ def test_a_link_that_leaves_the_root_is_unreadable_and_one_that_stays_is_read(tm
     (root / "loop.png").symlink_to("loop.png")
     samples = {sample.image_id: sample for sample in folder(root)}
     assert set(samples) == {"a.png", "inside.png", "outside.png", "up.png", "dead.png", "loop.png"}
-    assert read_picture(samples["inside.png"], {}) is not None
+    assert read_image(samples["inside.png"], {}) is not None
     for name in ("outside.png", "up.png"):
         with pytest.raises(UnreadableError, match="leads out of the dataset's root"):
-            read_picture(samples[name], {})
+            read_image(samples[name], {})
     for name in ("dead.png", "loop.png"):
         with pytest.raises(UnreadableError, match="cannot read"):
-            read_picture(samples[name], {})
+            read_image(samples[name], {})
 
 
 def test_a_root_that_is_a_link_itself_is_a_root(tmp_path: Path) -> None:
     save_picture(tmp_path / "data" / "a.png")
     (tmp_path / "link").symlink_to("data")
     (sample,) = folder(tmp_path / "link")
-    assert read_picture(sample, {}).image.size == (24, 20)
+    assert read_image(sample, {}).image.size == (24, 20)
 
 
 def test_a_folder_in_an_object_store_is_read_the_same_way(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_folder_in_an_object_store_is_read_the_same_way(tmp_path: Path) -> Non
     try:
         (sample,) = folder("memory://test_datasets")
         assert (sample.image_id, sample.class_name, sample.path) == ("cat/a b.png", "cat", "memory:///test_datasets/cat/a b.png")
-        assert read_picture(sample, {}).image.size == (24, 20)
+        assert read_image(sample, {}).image.size == (24, 20)
     finally:
         memory.rm("/test_datasets", recursive=True)
 

@@ -17,7 +17,7 @@ from torchvision.transforms import InterpolationMode
 
 from hdm_core import Preprocess
 from pipeline.datasets import Masks, Sample
-from pipeline.datasets.images import UnreadableError, read_picture, read_region
+from pipeline.datasets.images import UnreadableError, read_image, read_region
 
 PREPROCESS = Preprocess(resize=64, crop=56)
 
@@ -38,11 +38,11 @@ def save(folder: Path, image: Image.Image, name: str = "a.jpg", orientation: int
 
 def both(sample: Sample, preprocess: Preprocess = PREPROCESS) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
     """What the network sees of the whole photograph, and of the one read for it: (crop, crop, 3)."""
-    whole, read = read_picture(sample, {}), read_picture(sample, {}, preprocess)
+    whole, read = read_image(sample, {}), read_image(sample, {}, preprocess)
     assert read.size == whole.size == whole.image.size
     assert read.sha256 == whole.sha256
     assert read.image.size == preprocess.resized(*whole.size)
-    views = [np.asarray(preprocess.view(picture.image)).astype(np.int16) for picture in (whole, read)]
+    views = [np.asarray(preprocess.cropped(picture.image)).astype(np.int16) for picture in (whole, read)]
     return views[0], views[1]
 
 
@@ -81,7 +81,7 @@ def test_a_photograph_is_decoded_to_at_least_twice_what_is_needed(tmp_path: Path
     for size, first in expected.items():
         sample = save(tmp_path, Image.new("RGB", size))
         decoded.clear()
-        read_picture(sample, {}, PREPROCESS)
+        read_image(sample, {}, PREPROCESS)
         assert decoded[0] == first, size
 
 
@@ -107,7 +107,7 @@ def test_a_truncated_jpeg_is_unreadable_also_when_it_is_drafted(tmp_path: Path) 
     Path(sample.path).write_bytes(data[: len(data) // 2])
     for preprocess in (None, PREPROCESS):
         with pytest.raises(UnreadableError, match="truncated"):
-            read_picture(sample, {}, preprocess)
+            read_image(sample, {}, preprocess)
 
 
 def test_a_picture_of_200_megapixels_is_not_unpacked(tmp_path: Path) -> None:
@@ -116,13 +116,13 @@ def test_a_picture_of_200_megapixels_is_not_unpacked(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
     for preprocess in (None, PREPROCESS):
         with pytest.raises(UnreadableError, match="decompression bomb"):
-            read_picture(Sample("a", str(tmp_path / "a.png")), {}, preprocess)
+            read_image(Sample("a", str(tmp_path / "a.png")), {}, preprocess)
 
 
 def test_a_line_of_pixels_is_not_blown_up(tmp_path: Path) -> None:
     Image.new("RGB", (40_000, 1)).save(tmp_path / "a.png")
     with pytest.raises(UnreadableError, match=r"40000 x 1 is too narrow: with a short side of 64 it is 2560000 x 64"):
-        read_picture(Sample("a", str(tmp_path / "a.png")), {}, PREPROCESS)
+        read_image(Sample("a", str(tmp_path / "a.png")), {}, PREPROCESS)
 
 
 # Ground truth
@@ -147,7 +147,7 @@ def stored(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def seen(picture: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(PREPROCESS.view(picture).convert("L")) >= 128)
+    return torch.from_numpy(np.asarray(PREPROCESS.cropped(picture).convert("L")) >= 128)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -158,7 +158,7 @@ def test_a_mask_drawn_on_the_picture_moves_with_it(tmp_path: Path, size: tuple[i
     sample = save(tmp_path, stored(picture, orientation), orientation=orientation)
     mask.save(tmp_path / "upright.png")
     save(tmp_path, stored(mask, orientation), "turned.png", orientation)
-    read = read_picture(sample, {}, PREPROCESS)
+    read = read_image(sample, {}, PREPROCESS)
     assert read.size == size
     white = seen(read.image)
     assert white.any()
@@ -187,19 +187,19 @@ def test_a_mask_of_the_stored_size_of_a_turned_picture_is_refused_and_not_guesse
     stored(mask, 6).save(tmp_path / "mask.png")
     sample = Sample("a", sample.path, masks=Masks((str(tmp_path / "mask.png"),)))
     with pytest.raises(UnreadableError, match=r"mask\.png is 480 x 640, the image 640 x 480"):
-        read_region(sample, read_picture(sample, {}, PREPROCESS), PREPROCESS, {})
+        read_region(sample, read_image(sample, {}, PREPROCESS), PREPROCESS, {})
 
 
 @pytest.mark.parametrize("box", [(-9.0, 2.0, 0.0, 9.0), (640.0, 2.0, 650.0, 9.0), (1.0, 480.0, 9.0, 481.0), (1.0, -4.0, 9.0, -1.0)])
 def test_a_box_outside_the_picture_is_unreadable(tmp_path: Path, box: tuple[float, float, float, float]) -> None:
     sample = save(tmp_path, mark((640, 480))[0], bbox=box)
     with pytest.raises(UnreadableError, match=r"the box .* lies outside the image of 640 x 480"):
-        read_region(sample, read_picture(sample, {}, PREPROCESS), PREPROCESS, {})
+        read_region(sample, read_image(sample, {}, PREPROCESS), PREPROCESS, {})
 
 
 def test_a_box_that_reaches_out_of_the_picture_is_cut(tmp_path: Path) -> None:
     sample = save(tmp_path, mark((640, 480))[0], bbox=(-50.0, -50.0, 700.0, 240.0))
-    inside, kind = read_region(sample, read_picture(sample, {}, PREPROCESS), PREPROCESS, {})
+    inside, kind = read_region(sample, read_image(sample, {}, PREPROCESS), PREPROCESS, {})
     assert kind == "bbox"
     assert inside[:28].all()
     assert not inside[28:].any()

@@ -11,7 +11,7 @@ import pytest
 from hdm_core import Preprocess
 from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Sample, list_samples
-from pipeline.datasets.images import read_picture, read_region
+from pipeline.datasets.images import read_image, read_region
 from tests.support.dataset_layouts import GRADES, HEIGHT, boxed, idrid, plain_idrid
 from tests.support.plans import refused, save_picture
 
@@ -26,7 +26,7 @@ def fundi(root: Path | str, part: str, **keys: Any) -> dict[str, Sample]:
 
 
 def region(sample: Sample) -> tuple[np.ndarray, str]:
-    inside, kind = read_region(sample, read_picture(sample, {}, PREPROCESS), PREPROCESS, {})
+    inside, kind = read_region(sample, read_image(sample, {}, PREPROCESS), PREPROCESS, {})
     return inside.numpy(), kind
 
 

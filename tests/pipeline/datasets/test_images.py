@@ -20,7 +20,7 @@ from PIL import Image
 
 from hdm_core import Preprocess
 from pipeline.datasets import Masks, Sample
-from pipeline.datasets.images import Picture, UnreadableError, read_picture, read_region
+from pipeline.datasets.images import DecodedImage, UnreadableError, read_image, read_region
 
 PIXELS: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 COLOUR = Image.fromarray(PIXELS)
@@ -32,9 +32,9 @@ def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def read(folder: Path, data: bytes, name: str = "a.png") -> Picture:
+def read(folder: Path, data: bytes, name: str = "a.png") -> DecodedImage:
     (folder / name).write_bytes(data)
-    return read_picture(Sample(name, str(folder / name), root=str(folder)), {})
+    return read_image(Sample(name, str(folder / name), root=str(folder)), {})
 
 
 def unreadable(folder: Path, data: bytes, name: str = "a.png") -> str:
@@ -51,7 +51,7 @@ def unreadable(folder: Path, data: bytes, name: str = "a.png") -> str:
     return messages[0]
 
 
-def pixels(picture: Picture) -> NDArray[np.uint8]:
+def pixels(picture: DecodedImage) -> NDArray[np.uint8]:
     assert picture.image.mode == "RGB"
     return np.asarray(picture.image)
 
@@ -163,13 +163,13 @@ def test_a_truncated_image(tmp_path: Path, form: str) -> None:
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match=r"cannot read .*nowhere\.png: .*No such file"):
-        read_picture(Sample("a", str(tmp_path / "nowhere.png")), {})
+        read_image(Sample("a", str(tmp_path / "nowhere.png")), {})
 
 
 def test_a_folder_a_url_of_nobody_and_an_impossible_name(tmp_path: Path) -> None:
     for path in (str(tmp_path), "nosuch://bucket/a.png", f"{tmp_path}/a\0b.png"):
         with pytest.raises(UnreadableError, match="cannot read"):
-            read_picture(Sample("a", path), {})
+            read_image(Sample("a", path), {})
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_path_that_leads_out_of_the_root_is_not_opened(tmp_path: Path, path: str, root: str) -> None:
     (tmp_path / "data").mkdir()
     with pytest.raises(UnreadableError, match="leads out of the dataset's root"):
-        read_picture(Sample("a", str(tmp_path / root / path), root=str(tmp_path / root)), {})
+        read_image(Sample("a", str(tmp_path / root / path), root=str(tmp_path / root)), {})
 
 
 def _samples_of_bytes() -> list[bytes]:
@@ -204,7 +204,7 @@ def test_whatever_the_bytes_it_is_a_picture_or_unreadable(
     path = tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(damaged if length % 3 else damaged[: length % len(damaged)])
     try:
-        said = read_picture(Sample("a", str(path)), {}).image.mode
+        said = read_image(Sample("a", str(path)), {}).image.mode
     except UnreadableError as error:
         said = str(error)
     assert said
@@ -233,7 +233,7 @@ WIDE = Image.new("RGB", (20, 10))  # the crop of 10 x 10 sees its columns 5 to 1
 
 def region(folder: Path, picture: Image.Image = WIDE, **keys: Any) -> tuple[torch.Tensor, str]:
     sample = Sample("a", str(folder / "a.png"), root=str(folder), **keys)
-    return read_region(sample, Picture(picture, picture.size, "0"), Preprocess(resize=10, crop=10), {})
+    return read_region(sample, DecodedImage(picture, picture.size, "0"), Preprocess(resize=10, crop=10), {})
 
 
 def test_without_ground_truth_nothing_is_inside(tmp_path: Path) -> None:

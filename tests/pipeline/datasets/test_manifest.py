@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Masks, Sample, list_samples
-from pipeline.datasets.images import UnreadableError, read_picture
+from pipeline.datasets.images import UnreadableError, read_image
 from tests.support.plans import refused, save_picture
 
 COLUMNS: dict[str, list[Any]] = {
@@ -108,7 +108,7 @@ def test_a_link_out_of_the_manifests_folder_is_unreadable(tmp_path: Path) -> Non
     (tmp_path / "data" / "a.png").symlink_to(secret)
     (sample,) = read(write(tmp_path / "data", {"path": ["a.png"]}))
     with pytest.raises(UnreadableError, match="leads out of the dataset's root"):
-        read_picture(sample, {})
+        read_image(sample, {})
 
 
 BOX = "bbox must be left top right bottom with left < right and top < bottom"

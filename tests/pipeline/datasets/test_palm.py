@@ -12,7 +12,7 @@ import pytest
 from hdm_core import Preprocess
 from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Sample, list_samples
-from pipeline.datasets.images import UnreadableError, read_picture, read_region
+from pipeline.datasets.images import UnreadableError, read_image, read_region
 from tests.support.dataset_layouts import HEIGHT, boxed, palm, save_mask
 from tests.support.plans import refused, save_picture
 
@@ -25,7 +25,7 @@ def fundi(root: Path | str, **keys: Any) -> dict[str, Sample]:
 
 
 def region(sample: Sample) -> tuple[np.ndarray, str]:
-    inside, kind = read_region(sample, read_picture(sample, {}, PREPROCESS), PREPROCESS, {})
+    inside, kind = read_region(sample, read_image(sample, {}, PREPROCESS), PREPROCESS, {})
     return inside.numpy(), kind
 
 

@@ -16,8 +16,8 @@ import torch
 from hdm_core import Preprocess
 from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import KINDS, Masks, Sample, list_samples
-from pipeline.datasets.batches import Seen, read_batches
-from pipeline.datasets.images import UnreadableError, read_picture, read_region
+from pipeline.datasets.batches import LoadedSample, read_batches
+from pipeline.datasets.images import UnreadableError, read_image, read_region
 from tests.support import dataset_layouts
 from tests.support.plans import configuration, refused, save_picture
 from tests.support.s3_server import S3
@@ -56,7 +56,7 @@ def in_s3(here: str, base: Path, s3: S3) -> str:
 
 
 def seen(sample: Sample, storage: dict[str, Any]) -> tuple[str, np.ndarray, torch.Tensor, str]:
-    picture = read_picture(sample, storage, PREPROCESS)
+    picture = read_image(sample, storage, PREPROCESS)
     return picture.sha256, np.asarray(picture.image), *read_region(sample, picture, PREPROCESS, storage)
 
 
@@ -99,10 +99,10 @@ def test_a_worker_reads_them_side_by_side_and_in_order(tmp_path: Path, s3: S3) -
     samples.insert(3, replace(samples[0], image_id="lost", path=f"{s3.url}/images/nowhere.jpg"))
     items = [item for batch in read_batches(samples, config, PREPROCESS, 5) for item in batch]
     assert [item.row for item in items] == list(range(13))
-    assert [item.row for item in items if not isinstance(item, Seen)] == [3]
+    assert [item.row for item in items if not isinstance(item, LoadedSample)] == [3]
     for sample, item in zip(samples, items, strict=True):
-        if isinstance(item, Seen):
-            assert item.facts["sha256"] == read_picture(sample, s3.storage).sha256
+        if isinstance(item, LoadedSample):
+            assert item.image_facts["sha256"] == read_image(sample, s3.storage).sha256
 
 
 def test_what_is_not_there_is_said_in_one_line(s3: S3) -> None:
@@ -112,7 +112,7 @@ def test_what_is_not_there_is_said_in_one_line(s3: S3) -> None:
     message = refused(lambda: list_samples(DatasetConfig(kind="manifest", root=f"{s3.url}/no.csv"), s3.storage))
     assert message.startswith(f"{s3.url}/no.csv: cannot be read as CSV or Parquet")
     with pytest.raises(UnreadableError, match="cannot read s3://"):
-        read_picture(Sample("a", f"{s3.url}/nowhere.png"), s3.storage)
+        read_image(Sample("a", f"{s3.url}/nowhere.png"), s3.storage)
 
 
 def test_a_wrong_secret_is_one_line_without_the_secret(tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hdm_core import Preprocess
 from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Sample, list_samples
-from pipeline.datasets.images import read_picture, read_region
+from pipeline.datasets.images import read_image, read_region
 from tests.support.paths import SHARED
 
 DATA = SHARED / "data"
@@ -27,7 +27,7 @@ def look(samples: list[Sample]) -> Counter[str]:
     """How many of the samples have which region; where there is one it is seen."""
     kinds: Counter[str] = Counter()
     for sample in samples:
-        picture = read_picture(sample, {}, Preprocess())
+        picture = read_image(sample, {}, Preprocess())
         region, kind = read_region(sample, picture, Preprocess(), {})
         assert bool(region.any()) == (kind != "none"), sample.image_id
         kinds[kind] += 1

@@ -12,7 +12,7 @@ import torch
 from hdm_core import Classifier
 from pipeline.config.load import load, load_config
 from pipeline.datasets import list_samples
-from pipeline.datasets.images import read_picture
+from pipeline.datasets.images import read_image
 from pipeline.drift import compare, write_drift
 from pipeline.drift.summary import flipped
 from pipeline.training.config import TrainConfig
@@ -63,7 +63,7 @@ def test_a_classifier_that_was_trained_again(tmp_path: Path) -> None:
             }
         )
         runs.append(run_of(classifier, config))
-        pictures = [read_picture(sample, {}, classifier.preprocess).image for sample in list_samples(config.dataset, {})]
+        pictures = [read_image(sample, {}, classifier.preprocess).image for sample in list_samples(config.dataset, {})]
         with classifier.frozen() as network, torch.no_grad():
             answers.append(network(classifier.prepare(pictures)).argmax(1))
     drift = compare(*runs)

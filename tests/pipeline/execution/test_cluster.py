@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.config.schema import ComputeConfig
 from pipeline.errors import InputError
-from pipeline.execution.cluster import cluster, staff
+from pipeline.execution.cluster import allocate_workers, cluster
 from tests.support.plans import refused
 
 MANY = 1000  # shards, so that they bound nothing
@@ -38,7 +38,7 @@ def compute(**keys: Any) -> ComputeConfig:
     ],
 )
 def test_workers_share_gpus(share: float, gpus: float, workers: int) -> None:
-    staffing = staff(compute(gpus_per_worker=share), {"GPU": gpus, "CPU": 2.0}, MANY)
+    staffing = allocate_workers(compute(gpus_per_worker=share), {"GPU": gpus, "CPU": 2.0}, MANY)
     assert staffing.workers == workers
     assert staffing.gpus == share
     assert staffing.cpus == 0  # a GPU worker does not wait for a free CPU
@@ -47,7 +47,7 @@ def test_workers_share_gpus(share: float, gpus: float, workers: int) -> None:
 
 @given(st.floats(0.01, 1.0), st.integers(1, 8))
 def test_shares_never_ask_for_more_than_there_is_and_leave_no_room(share: float, gpus: int) -> None:
-    staffing = staff(compute(gpus_per_worker=share), {"GPU": float(gpus)}, 10**6)
+    staffing = allocate_workers(compute(gpus_per_worker=share), {"GPU": float(gpus)}, 10**6)
     a_gpu = staffing.workers // gpus
     assert staffing.workers == a_gpu * gpus
     assert a_gpu * share <= 1 + 1e-6
@@ -56,21 +56,21 @@ def test_shares_never_ask_for_more_than_there_is_and_leave_no_room(share: float,
 
 @pytest.mark.parametrize(("threads", "cpus", "workers"), [(1, 4, 4), (2, 5, 2), (4, 4, 1)])
 def test_without_gpus_workers_share_cpus(threads: int, cpus: float, workers: int) -> None:
-    staffing = staff(compute(gpus_per_worker=0, threads=threads), {"CPU": cpus}, MANY)
+    staffing = allocate_workers(compute(gpus_per_worker=0, threads=threads), {"CPU": cpus}, MANY)
     assert (staffing.workers, staffing.cpus, staffing.gpus) == (workers, threads, 0)
     assert "on the CPU" in staffing.note
     assert "GPU" not in staffing.note.replace("CPU", "")
 
 
 def test_where_a_gpu_was_asked_for_and_there_is_none_it_says_so() -> None:
-    staffing = staff(compute(gpus_per_worker=0.25), {"CPU": 2.0}, MANY)
+    staffing = allocate_workers(compute(gpus_per_worker=0.25), {"CPU": 2.0}, MANY)
     assert (staffing.workers, staffing.cpus, staffing.gpus) == (2, 1, 0)
     assert "2 workers on the CPU" in staffing.note
     assert "the cluster has no GPU, so gpus_per_worker 0.25 does not apply" in staffing.note
 
 
 def test_gpus_that_nobody_asks_for_are_left_alone() -> None:
-    assert staff(compute(gpus_per_worker=0), {"CPU": 2.0, "GPU": 1.0}, MANY).gpus == 0
+    assert allocate_workers(compute(gpus_per_worker=0), {"CPU": 2.0, "GPU": 1.0}, MANY).gpus == 0
 
 
 @pytest.mark.parametrize("resources", [{"CPU": 8.0}, {"CPU": 8.0, "GPU": 8.0}])
@@ -78,20 +78,20 @@ def test_gpus_that_nobody_asks_for_are_left_alone() -> None:
 def test_no_more_workers_than_are_asked_for_and_than_there_are_shards(
     resources: dict[str, float], asked: int | str, shards: int, workers: int
 ) -> None:
-    assert staff(compute(workers=asked), resources, shards).workers == workers
+    assert allocate_workers(compute(workers=asked), resources, shards).workers == workers
 
 
 def test_workers_that_are_asked_for_may_come_later() -> None:
     """An elastic cluster grows: what is asked for is asked for, even where it does not fit today."""
-    assert staff(compute(workers=16), {"CPU": 2.0}, MANY).workers == 16
+    assert allocate_workers(compute(workers=16), {"CPU": 2.0}, MANY).workers == 16
 
 
 def test_a_worker_that_fits_nowhere_is_refused() -> None:
-    message = refused(lambda: staff(compute(gpus_per_worker=2), {"CPU": 8.0, "GPU": 1.0}, MANY))
+    message = refused(lambda: allocate_workers(compute(gpus_per_worker=2), {"CPU": 8.0, "GPU": 1.0}, MANY))
     assert message == "compute.gpus_per_worker is 2, but the cluster has 1 GPUs; ask for less"
-    message = refused(lambda: staff(compute(gpus_per_worker=0, threads=16), {"CPU": 8.0}, MANY))
+    message = refused(lambda: allocate_workers(compute(gpus_per_worker=0, threads=16), {"CPU": 8.0}, MANY))
     assert message == "compute.threads is 16, but the cluster has 8 CPUs; ask for less"
-    refused(lambda: staff(compute(), {}, MANY))
+    refused(lambda: allocate_workers(compute(), {}, MANY))
 
 
 def test_an_address_where_nobody_listens_is_a_mistake_at_once() -> None:

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hdm_core import Classifier, MetricSettings, evaluate
 from hdm_core.metrics.curves import Protocol
 from hdm_core.metrics.evaluate import metric_forwards
-from pipeline.execution.cost import PUBLISHED, add_up, busiest, forward_flop
-from pipeline.execution.worker import Measured
+from pipeline.execution.cost import PUBLISHED, busiest, estimate, forward_flop
+from pipeline.execution.worker import WorkerTimings
 from tests.support.plans import configuration, plan_of
 from tests.support.tiny_networks import Untraceable, pictures, smooth
 
@@ -44,8 +44,8 @@ def test_a_plan_by_hand() -> None:
     # 5 images in shards of 2, 2, 1; two methods of one pass each; metrics of 8 x 8 = 64 pixels.
     plan = plan_of(configuration())
     forwards = 2 + metric_forwards(8, 8, maps=2)
-    measured = [Measured(0.5, 0.01, 0.1, "cpu"), Measured(1.5, 0.03, 0.3, "cpu")]
-    cost = add_up(plan, measured, start=7.0, flop=1e9)
+    measured = [WorkerTimings(0.5, 0.01, 0.1, "cpu"), WorkerTimings(1.5, 0.03, 0.3, "cpu")]
+    cost = estimate(plan, measured, start=7.0, flop=1e9)
     image = 2 * 1.0 + forwards * 0.02 + 0.2
     assert (cost.workers, cost.passes, cost.forwards) == (2, 10, 5 * forwards)
     assert cost.seconds == pytest.approx(7 + 3 * image), "one worker has two shards, of 2 and of 1"
@@ -55,13 +55,13 @@ def test_a_plan_by_hand() -> None:
 
 
 def test_a_pass_without_a_backward_costs_a_forward() -> None:
-    measured = [Measured(1.0, 0.25, 0.0, "cpu")]
+    measured = [WorkerTimings(1.0, 0.25, 0.0, "cpu")]
     rise, cam = (
         replace(plan_of(configuration(methods=[method]), images=1), passes_per_image={method: 8}) for method in ("rise", "grad_cam")
     )
     metrics = (1 + metric_forwards(8, 8)) * 0.25
-    assert add_up(rise, measured, 0.0, 1e9).seconds == pytest.approx(8 * 0.25 + metrics)
-    assert add_up(cam, measured, 0.0, 1e9).seconds == pytest.approx(8 * 1.0 + metrics)
+    assert estimate(rise, measured, 0.0, 1e9).seconds == pytest.approx(8 * 0.25 + metrics)
+    assert estimate(cam, measured, 0.0, 1e9).seconds == pytest.approx(8 * 1.0 + metrics)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 8))

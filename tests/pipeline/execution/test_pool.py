@@ -17,7 +17,7 @@ from ray.actor import ActorHandle
 from ray.cluster_utils import Cluster
 
 from pipeline.errors import RunError
-from pipeline.execution.pool import PROGRESS, Pool, SetAside
+from pipeline.execution.pool import PROGRESS, FailedShard, Pool
 from pipeline.execution.worker import ShardReport
 from pipeline.plan import Shard
 from pipeline.runs.leases import LeaseHolder
@@ -127,7 +127,7 @@ class TestOnOneNode:
     def test_a_shard_that_fails_every_time_is_set_aside(self, tmp_path: Path, fault: str) -> None:
         pool, done = pool_of(tmp_path, faults={(1, tries): fault for tries in range(1, 9)})
         (item,) = pool.run(shards(4))
-        assert isinstance(item, SetAside)
+        assert isinstance(item, FailedShard)
         assert item.shard.index == 1
         assert "\n" not in item.error
         if fault == "raise":
@@ -142,7 +142,7 @@ class TestOnOneNode:
 
     def test_a_worker_that_hangs_is_replaced(self, tmp_path: Path) -> None:
         pool, done = pool_of(tmp_path, faults={(1, 1): "hang"})
-        pool.stall = 3.0
+        pool.stall_timeout = 3.0
         assert pool.run(shards(4)) == []
         assert sorted(report.shard for report in done) == [0, 1, 2, 3]
 

@@ -41,7 +41,7 @@ def test_two_classes_an_image_from_the_plan_to_the_page(tmp_path: Path, monkeypa
     assert ended.returncode == 0, ended.stderr
     facts, run = json.loads(ended.stdout), tmp_path / "out/small"
     store = RunStore.open(str(run))
-    info = store.info()
+    info = store.metadata()
     assert info["identity"]["target"] == {"top": 2}
     assert facts["passes"] == 2 * sum(info["passes_per_image"].values())
 

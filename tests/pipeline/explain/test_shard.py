@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from hdm_core import METHODS, METRICS, Classifier, Method, Preprocess, evaluate, explain_with
 from hdm_core.masking.ops import normalise
-from hdm_core.methods import Job, RawMaps
+from hdm_core.methods import ExplainJob, RawMaps
 from hdm_core.settings import Settings
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Masks, Sample
-from pipeline.datasets.images import read_picture
+from pipeline.datasets.images import read_image
 from pipeline.explain.shard import ShardResult, explain_shard
 from pipeline.plan import Plan, Shard
 from pipeline.runs import RunStore
@@ -32,7 +32,7 @@ SIDE = 16
 PREPROCESS = Preprocess(resize=SIDE, crop=SIDE)
 
 
-def _run(job: Job, settings: Settings) -> RawMaps:
+def _run(job: ExplainJob, settings: Settings) -> RawMaps:
     """The red channel. A grey picture gives a flat map, a black one NaN, and on a white one the method fails."""
     job.passes.add(2 * len(job.images))
     if (job.images > job.images.new_tensor([2.2, 2.4, 2.6])[:, None, None]).all((1, 2, 3)).any():
@@ -56,7 +56,7 @@ def classifier() -> Classifier:
 
 
 def config_of(methods: Sequence[str] = ("probe",), batch: int | str = 4, **changes: Any) -> RunConfig:
-    return configuration({"compute.batch": batch, **changes}, methods=list(methods), dm=DM)
+    return configuration({"compute.batch_size": batch, **changes}, methods=list(methods), dm=DM)
 
 
 def photograph(folder: Path, name: str, seed: int) -> Sample:
@@ -138,7 +138,7 @@ def test_only_maps_that_are_ok_are_measured(classifier: Classifier, samples: lis
 
 
 def test_facts_are_told_of_all_that_could_be_read(classifier: Classifier, samples: list[Sample]) -> None:
-    facts = work(classifier, config_of(), samples, start=10).facts
+    facts = work(classifier, config_of(), samples, start=10).image_facts
     assert [fact["row"] for fact in facts] == [10, 11, 12, 13, 14, 15]
     assert facts[3] == {"row": 13, "sha256": hashlib.sha256(Path(samples[3].path).read_bytes()).hexdigest()}
     for place in (0, 1, 2, 4, 5):
@@ -150,7 +150,7 @@ def test_facts_are_told_of_all_that_could_be_read(classifier: Classifier, sample
 def test_records_and_facts_fit_their_schemas(classifier: Classifier, samples: list[Sample]) -> None:
     result = work(classifier, config_of(["probe", "grad_cam"]), samples)
     assert from_parquet([to_parquet(result.records, RECORDS)], RECORDS).num_rows == 12
-    assert from_parquet([to_parquet(result.facts, FACTS)], FACTS)["width"].to_pylist() == [24, 24, 24, None, 24, 24]
+    assert from_parquet([to_parquet(result.image_facts, FACTS)], FACTS)["width"].to_pylist() == [24, 24, 24, None, 24, 24]
 
 
 def test_a_shard_of_unreadable_images_is_done(classifier: Classifier, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_shard_of_unreadable_images_is_done(classifier: Classifier, tmp_path: 
     assert [record["status"] for record in result.records] == ["unreadable"] * 6
     assert not any(array.any() for array in result.arrays.values())
     sums = [hashlib.sha256(Path(sample.path).read_bytes()).hexdigest() for sample in samples]
-    assert result.facts == [{"row": row, "sha256": sha256} for row, sha256 in enumerate(sums)]
+    assert result.image_facts == [{"row": row, "sha256": sha256} for row, sha256 in enumerate(sums)]
 
 
 def test_a_method_that_fails_costs_no_other_method_its_map(classifier: Classifier, samples: list[Sample]) -> None:
@@ -186,7 +186,7 @@ def test_records_are_in_row_order_and_in_it_in_the_methods_order(classifier: Cla
 def test_a_map_is_that_of_the_image_of_its_row(classifier: Classifier, samples: list[Sample]) -> None:
     result = work(classifier, config_of(batch=2), samples)
     for row in (0, 5):
-        red = PREPROCESS(read_picture(samples[row], {}).image)[None, :1]
+        red = PREPROCESS(read_image(samples[row], {}).image)[None, :1]
         np.testing.assert_array_equal(result.arrays["probe"][row], normalise(red)[0, 0].half().numpy())
 
 
@@ -194,7 +194,7 @@ def test_metrics_are_those_of_the_stored_map(classifier: Classifier, tmp_path: P
     sample = Sample("a", str(save_picture(tmp_path / "a.png")), bbox=(2.0, 2.0, 12.0, 12.0))
     result = work(classifier, config_of(["grad_cam"]), [sample])
     (record,) = result.records
-    picture = read_picture(sample, {}).image
+    picture = read_image(sample, {}).image
     region = PREPROCESS.region_of_box((2.0, 2.0, 12.0, 12.0), 24, 20)[None]
     stored = torch.from_numpy(result.arrays["grad_cam"]).float()
     metrics = evaluate(classifier, classifier.prepare([picture]), stored, torch.tensor([record["target"]]), region, batch=4)
@@ -253,7 +253,7 @@ def test_hdm_leaves_its_stages_and_their_weights(classifier: Classifier, tmp_pat
     }
     assert all(array.dtype == np.float16 for array in result.arrays.values())
     expected = explain_with(
-        classifier, classifier.prepare([read_picture(samples[row], {}).image for row in (0, 2)]), "hdm", config.settings["hdm"], batch=4
+        classifier, classifier.prepare([read_image(samples[row], {}).image for row in (0, 2)]), "hdm", config.settings["hdm"], batch=4
     )
     assert expected.stages is not None
     np.testing.assert_array_equal(result.arrays["hdm"][[0, 2]], expected.maps.half().numpy())
@@ -272,7 +272,7 @@ def test_a_class_that_was_asked_for_is_explained(classifier: Classifier, tmp_pat
     for target in range(3):
         records = work(classifier, config_of(["grad_cam"], target=target), samples).records
         assert {(record["target"], record["target_name"]) for record in records} == {(target, ("ant", "bee", "cat")[target])}
-    predicted = classifier.module(classifier.prepare([read_picture(sample, {}).image for sample in samples])).argmax(1)
+    predicted = classifier.module(classifier.prepare([read_image(sample, {}).image for sample in samples])).argmax(1)
     assert [record["target"] for record in work(classifier, config_of(["grad_cam"]), samples).records] == predicted.tolist()
 
 
@@ -297,7 +297,7 @@ def test_neighbours_that_cannot_be_read_change_no_row(classifier: Classifier, tm
     np.testing.assert_allclose(mixed.arrays["grad_cam"][places], alone.arrays["grad_cam"], rtol=0, atol=1e-3)
     assert [record["image_id"] for record in rows(mixed)] == ["bad0.png", "0.png", "bad1.png", "bad2.png", "1.png", "2.png", "bad3.png"]
     assert [rows(mixed)[place]["status"] for place in places] == ["ok"] * 3
-    assert [mixed.facts[place]["sha256"] for place in places] == [fact["sha256"] for fact in alone.facts]
+    assert [mixed.image_facts[place]["sha256"] for place in places] == [fact["sha256"] for fact in alone.image_facts]
 
 
 def test_the_same_shard_twice_has_the_same_bytes(samples: list[Sample], tmp_path: Path) -> None:
@@ -307,11 +307,11 @@ def test_the_same_shard_twice_has_the_same_bytes(samples: list[Sample], tmp_path
         classifier = Classifier(normalised(3), PREPROCESS, name="insects")
         result = work(classifier, config, samples)
         there = config.model_copy(update={"output": str(tmp_path / turn)})
-        plan = Plan(there, samples, [Shard(0, 0, 6)], SIDE, classifier.fingerprint(), {})
+        plan = Plan(there, samples, [Shard(0, 0, 6)], SIDE, classifier.weights_digest(), {})
         store = RunStore.at(plan.config)
         store.create(plan)
         records = [{**record, "seconds": 0.0} for record in result.records]
-        store.write_shard(plan.shards[0], result.arrays, records, result.facts, config)
+        store.write_shard(plan.shards[0], result.arrays, records, result.image_facts, config)
         contents.append((Path(store.url) / "commits/000000.json").read_bytes())
     assert contents[0] == contents[1]  # a commit holds the checksums of all that was written
 
@@ -319,9 +319,9 @@ def test_the_same_shard_twice_has_the_same_bytes(samples: list[Sample], tmp_path
 def test_the_network_is_left_as_it_was(samples: list[Sample]) -> None:
     network = normalised(3)
     classifier = Classifier(network, PREPROCESS)
-    before = classifier.fingerprint()
+    before = classifier.weights_digest()
     work(classifier, config_of(["hdm", "probe"]), samples)
-    assert classifier.fingerprint() == before
+    assert classifier.weights_digest() == before
     assert network.training
 
 

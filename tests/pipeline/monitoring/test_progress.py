@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pipeline.monitoring import progress
-from pipeline.monitoring.progress import State, Stopwatch, clock, every, on_console
+from pipeline.monitoring.progress import ProgressTracker, State, clock, progress_bar, throttle
 
 
 def state(done: int = 2, rate: float = 10.0, time_left: float | None = 30.0) -> State:
@@ -44,7 +44,7 @@ def test_a_line() -> None:
 
 def test_while_models_load_nothing_is_known_and_the_time_does_not_count() -> None:
     now = Clock()
-    watch = Stopwatch(0, 4, 400, now)
+    watch = ProgressTracker(0, 4, 400, now)
     for _ in range(3):
         now.time += 50
         assert watch.state(0) == State(0, 4, 0.0, None)
@@ -54,7 +54,7 @@ def test_while_models_load_nothing_is_known_and_the_time_does_not_count() -> Non
 
 def test_until_the_first_image_is_done_the_end_is_known_from_passes() -> None:
     now = Clock()
-    watch = Stopwatch(0, 4, 400, now)
+    watch = ProgressTracker(0, 4, 400, now)
     now.time += 10
     assert watch.state(100) == State(0, 4, 10.0, 30.0)
     assert watch.state(400).time_left is None  # what is left, such as the metrics, no pass measures
@@ -62,7 +62,7 @@ def test_until_the_first_image_is_done_the_end_is_known_from_passes() -> None:
 
 def test_after_the_first_image_it_is_known_from_images() -> None:
     now = Clock()
-    watch = Stopwatch(0, 4, 400, now)
+    watch = ProgressTracker(0, 4, 400, now)
     now.time += 20
     watch.finished(1)
     assert watch.state(100) == State(1, 4, 5.0, 60.0)  # three more at 20 seconds each
@@ -74,7 +74,7 @@ def test_after_the_first_image_it_is_known_from_images() -> None:
 
 def test_images_of_earlier_drivers_are_done_but_say_nothing_of_the_speed() -> None:
     now = Clock()
-    watch = Stopwatch(6, 10, 400, now)
+    watch = ProgressTracker(6, 10, 400, now)
     now.time += 10
     assert watch.state(100).done == 6
     watch.finished(2)
@@ -84,7 +84,7 @@ def test_images_of_earlier_drivers_are_done_but_say_nothing_of_the_speed() -> No
 @given(st.lists(st.tuples(st.floats(0.1, 50), st.integers(1, 3)), min_size=1, max_size=6))
 def test_whatever_comes_in_the_run_ends_at_its_last_image(steps: list[tuple[float, int]]) -> None:
     now, images = Clock(), sum(count for _, count in steps)
-    watch = Stopwatch(0, images, 10 * images, now)
+    watch = ProgressTracker(0, images, 10 * images, now)
     for seconds, count in steps:
         now.time += seconds
         watch.finished(count)
@@ -97,7 +97,7 @@ def test_whatever_comes_in_the_run_ends_at_its_last_image(steps: list[tuple[floa
 
 def test_a_run_of_which_every_image_is_unreadable_comes_to_an_end() -> None:
     now = Clock()
-    watch = Stopwatch(0, 2, 400, now)
+    watch = ProgressTracker(0, 2, 400, now)
     now.time += 1
     watch.finished(2)
     assert watch.state(0) == State(2, 2, 0.0, 0.0)
@@ -109,7 +109,7 @@ def test_a_run_of_which_every_image_is_unreadable_comes_to_an_end() -> None:
 def test_only_now_and_then_but_always_when_an_image_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     now, seen = Clock(), []
     monkeypatch.setattr(progress.time, "monotonic", now)
-    show = every(10, seen.append)
+    show = throttle(10, seen.append)
     for moment, done in ((100, 0), (101, 0), (109.9, 0), (110, 0), (111, 1), (112, 1), (121, 1), (121.5, 2)):
         now.time = moment
         show(state(done, time_left=moment))
@@ -117,7 +117,7 @@ def test_only_now_and_then_but_always_when_an_image_is_done(monkeypatch: pytest.
 
 
 def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with on_console(Console(file=io.StringIO())) as show:
+    with progress_bar(Console(file=io.StringIO())) as show:
         show(state(1))
         show(state(1))
         show(state(2))
@@ -128,7 +128,7 @@ def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_bar_on_a_terminal() -> None:
     terminal = io.StringIO()
-    with on_console(Console(file=terminal, force_terminal=True, width=120)) as show:
+    with progress_bar(Console(file=terminal, force_terminal=True, width=120)) as show:
         show(state(3))
     shown = terminal.getvalue()
     assert "3/8" in shown
@@ -137,7 +137,7 @@ def test_a_bar_on_a_terminal() -> None:
 
 def test_a_bar_that_has_nothing_to_say_of_the_end() -> None:
     terminal = io.StringIO()
-    with on_console(Console(file=terminal, force_terminal=True, width=120)) as show:
+    with progress_bar(Console(file=terminal, force_terminal=True, width=120)) as show:
         show(state(0, rate=0.0, time_left=None))
     assert "0.0 passes/s" in terminal.getvalue()
     assert "left" not in terminal.getvalue()

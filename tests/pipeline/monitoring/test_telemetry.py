@@ -57,7 +57,7 @@ def test_the_metrics_say_what_the_records_say(measured_ray: str, tmp_path: Path)
         if (error := next(attempts, None)) is not None:
             raise error
 
-    Storage("memory://telemetry")._patiently(flaky)
+    Storage("memory://telemetry")._retry(flaky)
 
     deadline, ours = time.monotonic() + 30, scrape(measured_ray)
     while time.monotonic() < deadline and "ray_hdm_storage_retries_total" not in ours:

@@ -20,7 +20,7 @@ from pipeline.config.schema import RunConfig
 from pipeline.execution.driver import plan_run
 from pipeline.execution.worker import Worker
 from pipeline.plan import Plan, make_plan
-from pipeline.reexplain.plan import Again, plan_again, start_again
+from pipeline.reexplain.plan import ReexplainPlan, create_run, plan_reexplain
 from pipeline.reexplain.series import next_name
 from pipeline.runs import RunStore
 from tests.support.plans import configuration, mapping, refused, save_picture
@@ -34,7 +34,7 @@ def config(folder: Path, **changes: Any) -> RunConfig:
     keys = {
         "methods": METHODS,
         "metrics": {"protocol": "rise"},
-        "compute": {"shard_size": 3, "batch": 1, "lease": 5},
+        "compute": {"shard_size": 3, "batch_size": 1, "lease_seconds": 5},
         "output": str(folder / "runs"),
     }
     return configuration(**{**keys, "dataset": {"kind": "folder", "root": str(folder / "images")}, **changes})
@@ -43,7 +43,7 @@ def config(folder: Path, **changes: Any) -> RunConfig:
 def work(planned: tuple[Plan, RunStore], shards: int | None = None) -> tuple[RunStore, int]:
     """Does a run's shards that are not done, or the first of them; also says how many passes that took."""
     plan, store = planned
-    reuse, worker = store.reuse(), Worker(plan.config, plan.fingerprint)
+    reuse, worker = store.reuse(), Worker(plan.config, plan.weights_digest)
     for shard in [shard for shard in plan.shards if shard.index not in store.done()][:shards]:
         taken = None if reuse is None else reuse.rows(shard.start, shard.stop)
         worker.run(shard, plan.samples[shard.start : shard.stop], None, taken)
@@ -51,11 +51,11 @@ def work(planned: tuple[Plan, RunStore], shards: int | None = None) -> tuple[Run
     return store, worker.passes()
 
 
-def again(config: RunConfig, since: str | None = None, hours: int = 0) -> Again:
-    return plan_again(config, since, now=LATER + timedelta(hours=hours))
+def again(config: RunConfig, since: str | None = None, hours: int = 0) -> ReexplainPlan:
+    return plan_reexplain(config, since, now=LATER + timedelta(hours=hours))
 
 
-def whys(planned: Again) -> dict[str, tuple[str, str]]:
+def whys(planned: ReexplainPlan) -> dict[str, tuple[str, str]]:
     return {change.image_id: (change.state, change.why) for change in planned.changes}
 
 
@@ -79,7 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_picture(folder / "images" / "ab"[number % 2] / f"{number}.png", seed=number)
     (folder / "images" / "a" / "broken.png").write_bytes(b"no image")
     store, passes = work(plan_run(config(folder)))
-    assert passes == 6 * sum(store.info()["passes_per_image"].values())
+    assert passes == 6 * sum(store.metadata()["passes_per_image"].values())
     return folder
 
 
@@ -119,9 +119,11 @@ def test_only_what_changed_is_computed_and_the_rest_is_as_if_it_had_been(first: 
         "b/1.png": ("gone", "it was in tiny"),
         "a/0.png": ("gone", "it was in tiny"),
     }
-    store, passes = work(start_again(planned))
-    assert passes == 2 * sum(store.info()["passes_per_image"].values())
-    assert planned.passes == 3 * sum(store.info()["passes_per_image"].values())  # the file that is none would take as many, if it were one
+    store, passes = work(create_run(planned))
+    assert passes == 2 * sum(store.metadata()["passes_per_image"].values())
+    assert planned.passes == 3 * sum(
+        store.metadata()["passes_per_image"].values()
+    )  # the file that is none would take as many, if it were one
     fresh, _ = work(plan_run(config(folder, name="fresh")))
     same(store, fresh)
     assert {row["image_id"] for row in store.records().to_pylist() if row["reused_from"] is None} == {
@@ -132,7 +134,7 @@ def test_only_what_changed_is_computed_and_the_rest_is_as_if_it_had_been(first: 
 
     assert again(config(folder), hours=1).unchanged  # the second run is now the one to compare with
     save_picture(images / "a" / "2.png", seed=23)
-    third, _ = work(start_again(again(config(folder), hours=1)))
+    third, _ = work(create_run(again(config(folder), hours=1)))
     origins = {row["image_id"]: row["reused_from"] for row in third.records().to_pylist()}
     assert origins["a/4.png"] == "tiny"  # and who computed it is known over two hands
     assert origins["b/new.png"] == "tiny-2026-12-01T030000"
@@ -143,8 +145,8 @@ def test_a_new_method_and_another_setting_compute_only_themselves(first: tuple[P
     wanted = config(folder, methods=[*METHODS, "gradient"], hdm={**mapping()["hdm"], "steps": 4})
     planned = again(wanted)
     assert {change.why for change in planned.changes if change.state == "changed"} == {"hdm.steps (3, now 4); gradient is a new method"}
-    store, passes = work(start_again(planned))
-    each = store.info()["passes_per_image"]
+    store, passes = work(create_run(planned))
+    each = store.metadata()["passes_per_image"]
     assert passes == 6 * (each["hdm"] + each["gradient"])
     assert {(row["method"], row["reused_from"]) for row in store.records().to_pylist() if row["status"] == "ok"} == {
         ("hdm", None),
@@ -183,7 +185,7 @@ def test_another_ground_truth_is_measured_anew(tmp_path: Path) -> None:
     smaller.save(tmp_path / "mask1.png")
     planned = again(wanted)
     assert list(whys(planned).values()) == [("reused", "from tiny"), ("changed", "its ground truth has other contents")]
-    store, _ = work(start_again(planned))
+    store, _ = work(create_run(planned))
     assert store.records()["proportion"].to_pylist()[0] == 1
     same(store, work(plan_run(wanted.model_copy(update={"name": "fresh"})))[0])
 
@@ -191,11 +193,11 @@ def test_another_ground_truth_is_measured_anew(tmp_path: Path) -> None:
 def test_a_killed_reexplanation_goes_on_to_the_same_bytes(first: tuple[Path, RunStore]) -> None:
     folder, _ = first
     save_picture(folder / "images" / "a" / "2.png", seed=22)
-    begun, _ = work(start_again(again(config(folder))), shards=1)
+    begun, _ = work(create_run(again(config(folder))), shards=1)
     going_on = again(config(folder), hours=1)
     assert going_on.unfinished
     assert going_on.line() == "tiny-2026-12-01T030000 is not finished and goes on"
-    store, _ = work(start_again(going_on))
+    store, _ = work(create_run(going_on))
     assert store.url == begun.url
     same(store, work(plan_run(config(folder, name="fresh")))[0])
 
@@ -205,7 +207,7 @@ def test_a_run_that_was_killed_gives_what_it_had_done(tmp_path: Path) -> None:
     for number in range(4):
         save_picture(tmp_path / "images" / f"{number}.png", seed=number)
     work(plan_run(config(tmp_path)))
-    work(start_again(again(config(tmp_path, seed=1))), shards=1)
+    work(create_run(again(config(tmp_path, seed=1))), shards=1)
     save_picture(tmp_path / "images" / "4.png", seed=4)  # no longer the same dataset, so that it cannot go on
     planned = again(config(tmp_path, seed=1), hours=1)
     assert not planned.unfinished
@@ -222,7 +224,7 @@ def test_a_run_that_was_killed_gives_what_it_had_done(tmp_path: Path) -> None:
 def test_where_the_earlier_run_is_gone_its_part_is_computed(first: tuple[Path, RunStore], caplog: pytest.LogCaptureFixture) -> None:
     folder, store = first
     save_picture(folder / "images" / "a" / "2.png", seed=22)
-    planned = start_again(again(config(folder)))
+    planned = create_run(again(config(folder)))
     store.storage.fs.rm(store.url, recursive=True)
     with caplog.at_level(logging.WARNING):
         made, _ = work(planned)
@@ -233,7 +235,7 @@ def test_where_the_earlier_run_is_gone_its_part_is_computed(first: tuple[Path, R
 @pytest.fixture
 def of_another_version(first: tuple[Path, RunStore]) -> Iterator[tuple[Path, RunStore]]:
     folder, store = first
-    store.storage.write("run.json", json.dumps(store.info() | {"schema_version": 0}).encode())
+    store.storage.write("run.json", json.dumps(store.metadata() | {"schema_version": 0}).encode())
     before = store.storage.read("run.json")
     yield folder, store
     assert store.storage.read("run.json") == before
@@ -252,14 +254,14 @@ def test_a_run_of_another_schema_version_is_left_alone(of_another_version: tuple
 
 def test_a_worker_refuses_a_classifier_that_was_replaced_after_the_plan(first: tuple[Path, RunStore]) -> None:
     plan = make_plan(config(first[0]))
-    worker = Worker(plan.config.model_copy(update={"seed": 1}), plan.fingerprint)
+    worker = Worker(plan.config.model_copy(update={"seed": 1}), plan.weights_digest)
     assert "no longer those that the run began with" in refused(worker.ready)
 
 
 def test_a_worker_says_in_its_report_what_it_logged(tmp_path: Path) -> None:
     save_picture(tmp_path / "images" / "0.png")
     plan, _ = plan_run(config(tmp_path, methods=["eigen_cam"]))
-    worker = Worker(plan.config, plan.fingerprint)
+    worker = Worker(plan.config, plan.weights_digest)
     logging.getLogger("pipeline.runs").warning("away %d", 3)
     report = worker.run(plan.shards[0], plan.samples)
     assert (logging.WARNING, "away 3") in report.lines

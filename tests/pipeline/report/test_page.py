@@ -21,7 +21,7 @@ from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
 from pipeline.plan import Plan, Shard
 from pipeline.report import overlay, write_report
-from pipeline.report.crop import cut
+from pipeline.report.crop import crop
 from pipeline.report.gallery import spread
 from pipeline.report.summary import DEFINITIONS
 from pipeline.runs import RunStore
@@ -121,7 +121,7 @@ def test_the_page_says_what_the_run_was(tmp_path: Path) -> None:
     page = Path(url).read_text()
     text = text_of(page)
     assert url == f"{tmp_path}/tiny/report/index.html"
-    for expected in ("tiny", "some_net, random weights", "f" * 12, store.info()["config_hash"], f"folder, {tmp_path}", "Seed 7"):
+    for expected in ("tiny", "some_net, random weights", "f" * 12, store.metadata()["config_hash"], f"folder, {tmp_path}", "Seed 7"):
         assert expected in text
     assert "Complete: 3 of 3 images processed" in text
     assert "3 of 3 images shown." in text
@@ -313,8 +313,8 @@ def test_a_map_of_another_size_is_refused() -> None:
 def test_a_view_is_what_the_network_saw(tmp_path: Path, size: tuple[int, int], preprocess: Preprocess) -> None:
     ramp = np.linspace(40, 255, size[0] * size[1]).reshape(size[1], size[0])
     photograph = Image.fromarray(np.stack([ramp, ramp[::-1], ramp[:, ::-1]], axis=2).astype(np.uint8))
-    view = cut(photograph, np.float32(preprocess.crop_box(*size)).tolist(), preprocess.crop)
-    seen = preprocess.view(photograph)
+    view = crop(photograph, np.float32(preprocess.crop_box(*size)).tolist(), preprocess.crop)
+    seen = preprocess.cropped(photograph)
     difference = np.abs(np.asarray(view, np.float32) - np.asarray(seen, np.float32))
     assert view.size == seen.size
     assert difference.mean() < 1.5

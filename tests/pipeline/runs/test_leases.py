@@ -50,17 +50,17 @@ def test_a_lease_is_had_by_one(storage: Storage) -> None:
 def test_what_is_given_back_may_be_taken(storage: Storage) -> None:
     one, other = lease(storage), lease(storage)
     one.take(None)
-    with one.kept():
+    with one.renewing():
         assert other.take(None) is not None
     assert other.take(None) is None
-    one.give_back()  # not theirs any more
+    one.release()  # not theirs any more
     other.renew()
 
 
 def test_it_is_given_back_after_an_exception(storage: Storage) -> None:
     one = lease(storage)
     one.take(None)
-    with pytest.raises(ZeroDivisionError), one.kept():
+    with pytest.raises(ZeroDivisionError), one.renewing():
         raise ZeroDivisionError
     assert lease(storage).take(None) is None
 
@@ -91,7 +91,7 @@ def test_it_is_renewed_while_it_is_kept(storage: Storage) -> None:
     one = lease(storage, seconds=0.2)
     one.take(None)
     tags = set()
-    with one.kept():
+    with one.renewing():
         end = time.monotonic() + 5
         while len(tags) < 3 and time.monotonic() < end:
             held = lease(storage).take(None)
@@ -103,16 +103,16 @@ def test_it_is_renewed_while_it_is_kept(storage: Storage) -> None:
 
 def test_silence_is_counted_by_ones_own_clock_and_anew_after_every_renewal() -> None:
     silences = StaleLeaseDetector(0.05)
-    assert silences.silent(7) is None
-    silences.note(7, LeaseHolder("a", "1"))
-    assert silences.silent(7) is None
+    assert silences.stale_tag(7) is None
+    silences.observe(7, LeaseHolder("a", "1"))
+    assert silences.stale_tag(7) is None
     time.sleep(0.06)
-    assert silences.silent(7) == "1"
-    silences.note(7, LeaseHolder("a", "1"))
-    assert silences.silent(7) == "1"
-    silences.note(7, LeaseHolder("a", "2"))
-    assert silences.silent(7) is None
-    assert silences.silent(8) is None
+    assert silences.stale_tag(7) == "1"
+    silences.observe(7, LeaseHolder("a", "1"))
+    assert silences.stale_tag(7) == "1"
+    silences.observe(7, LeaseHolder("a", "2"))
+    assert silences.stale_tag(7) is None
+    assert silences.stale_tag(8) is None
 
 
 def test_a_process_that_is_dead_holds_nothing() -> None:

@@ -69,8 +69,8 @@ def test_run_json_says_what_was_run(plan: Plan, store: RunStore) -> None:
     assert info["config"] == plan.config.model_dump(mode="json")
     assert info["config_hash"] == plan.config.hash()
     assert info["identity"] == json.loads(json.dumps(plan.config.identity()))
-    assert info["model_fingerprint"] == plan.fingerprint
-    assert info["dataset_listing"] == plan.listing()
+    assert info["model_fingerprint"] == plan.weights_digest
+    assert info["dataset_listing"] == plan.dataset_digest()
     assert (info["images"], info["shards"], info["seed"]) == (5, 3, 0)
     assert {"hdm-pipeline", "torch", "torchvision", "zarr", "ray", "pyarrow"} <= set(info["versions"])
 
@@ -226,7 +226,7 @@ def test_a_dataset_that_changed_is_refused(plan: Plan, store: RunStore) -> None:
     ):
         message = refused(lambda samples=samples: store.create(replace(plan, samples=samples)))
         assert "was started with another dataset" in message
-        assert plan.listing() in message
+        assert plan.dataset_digest() in message
 
 
 def test_another_classifier_of_the_same_name_is_refused(plan: Plan, store: RunStore) -> None:

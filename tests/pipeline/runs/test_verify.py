@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.plan import Plan
 from pipeline.runs import RunStore
-from pipeline.runs.verify import forget, verify
+from pipeline.runs.verify import revoke_commits, verify
 from tests.support.plans import configuration, plan_of, results, write_all
 from tests.support.small_run import hdm
 
@@ -54,7 +54,7 @@ def test_what_is_damaged_is_open_again_and_done_again_is_well(store: RunStore, p
     map_ = Path(store.url) / "maps.zarr/hdm/c/1/0/0"
     before = map_.read_bytes()
     map_.write_bytes(before[:-1])
-    forget(store, verify(store))
+    revoke_commits(store, verify(store))
     assert store.done() == {0, 2}
     assert store.write_shard(plan.shards[1], *results(plan, plan.shards[1]), plan.config)
     assert map_.read_bytes() == before

@@ -13,14 +13,14 @@ from hdm_core import Preprocess
 from hdm_core.sources.checkpoint import build
 from pipeline.config.load import load_config
 from pipeline.datasets import Sample
-from pipeline.datasets.images import read_picture
+from pipeline.datasets.images import read_image
 from pipeline.training.config import Augmentation, NetworkConfig, Recipe, Stage
-from pipeline.training.dataset import Pictures, Seen
+from pipeline.training.dataset import ImageCache, ImageDataset
 from pipeline.training.loop import _up_and_down
 from pipeline.training.metrics import scores
 from pipeline.training.network import head_of, make_network, parameter_groups, train_mode, unfreeze
 from pipeline.training.prerequisite import training_before
-from pipeline.training.split import TEST, TRAIN, VALIDATION, Division, Item, divide
+from pipeline.training.split import TEST, TRAIN, VALIDATION, Example, Splits, split
 from tests.support.plans import refused, save_picture
 from tests.support.trainings import configured
 
@@ -35,12 +35,12 @@ def samples(count: int = 40) -> list[Sample]:
     ]
 
 
-def of_role(division: Division, role: str) -> set[str]:
+def of_role(division: Splits, role: str) -> set[str]:
     return {item.sample.image_id for item in division.items if item.role == role}
 
 
-def division(**held: Any) -> Division:
-    return divide(samples(), configured(Path("images"), **held))
+def division(**held: Any) -> Splits:
+    return split(samples(), configured(Path("images"), **held))
 
 
 def test_shares_are_drawn_of_every_class_by_itself() -> None:
@@ -64,13 +64,13 @@ def test_a_split_of_the_dataset_is_held_back_whole() -> None:
 
 
 def test_images_without_a_label_are_counted() -> None:
-    found = divide([*samples(), Sample("no", "no.png")], configured(Path("images")))
+    found = split([*samples(), Sample("no", "no.png")], configured(Path("images")))
     assert (len(found.items), found.unlabelled) == (40, 1)
 
 
 def test_labels_become_the_outputs_numbers() -> None:
     shifted = [Sample(str(i), f"{i}.png", label=7 + 2 * (i % 2)) for i in range(8)]
-    found = divide(shifted, configured(Path("images"), test=None, validation=None))
+    found = split(shifted, configured(Path("images"), test=None, validation=None))
     assert found.classes == ("7", "9")
     assert [item.target for item in found.items] == [0, 1] * 4
 
@@ -86,33 +86,33 @@ def test_labels_become_the_outputs_numbers() -> None:
     ids=["no such split", "one class", "no label", "nothing to train on"],
 )
 def test_a_dataset_that_cannot_be_trained_on(given: list[Sample], held: dict[str, Any], says: str) -> None:
-    assert says in refused(lambda: divide(given, configured(Path("images"), **held)))
+    assert says in refused(lambda: split(given, configured(Path("images"), **held)))
 
 
 @pytest.fixture
-def pictured(tmp_path: Path) -> list[Item]:
-    return [Item(Sample(f"{i}", str(save_picture(tmp_path / f"{i}.png", 60 + i, 50, i))), TRAIN, i % 2) for i in range(3)]
+def pictured(tmp_path: Path) -> list[Example]:
+    return [Example(Sample(f"{i}", str(save_picture(tmp_path / f"{i}.png", 60 + i, 50, i))), TRAIN, i % 2) for i in range(3)]
 
 
 @pytest.mark.parametrize("room", [0, 12_000, 10**9], ids=["nothing kept", "one kept", "all kept"])
-def test_without_augmentation_a_network_sees_what_an_explanation_shows_it(pictured: list[Item], room: float) -> None:
+def test_without_augmentation_a_network_sees_what_an_explanation_shows_it(pictured: list[Example], room: float) -> None:
     preprocess = Preprocess(resize=40, crop=32)
-    pictures = Pictures(pictured, preprocess, {}, room)
+    pictures = ImageCache(pictured, preprocess, {}, room)
     assert pictures.read() == pictured
-    seen = Seen(pictures, pictured)
+    seen = ImageDataset(pictures, pictured)
     for index, item in enumerate(pictured):
         image, target = seen[index]
-        assert torch.equal(image, preprocess(read_picture(item.sample, {}).image))
+        assert torch.equal(image, preprocess(read_image(item.sample, {}).image))
         assert target == item.target
 
 
-def test_augmentation_follows_from_torchs_seed(pictured: list[Item]) -> None:
+def test_augmentation_follows_from_torchs_seed(pictured: list[Example]) -> None:
     augmentation = Augmentation(vertical_flip=True, rotation=30, colour=0.4, erasing=0.5)
-    pictures = Pictures(pictured, Preprocess(resize=40, crop=32), {}, 10**9)
+    pictures = ImageCache(pictured, Preprocess(resize=40, crop=32), {}, 10**9)
     views = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        views.append(torch.stack([Seen(pictures, pictured, augmentation)[index][0] for index in range(3)]))
+        views.append(torch.stack([ImageDataset(pictures, pictured, augmentation)[index][0] for index in range(3)]))
     assert views[0].shape == (3, 3, 32, 32)
     assert torch.equal(views[0], views[1])
     assert not torch.equal(views[0], views[2])

@@ -17,7 +17,7 @@ from hdm_core.sources.checkpoint import CARD, MODEL
 from pipeline.cli.main import main
 from pipeline.config.load import load, load_config
 from pipeline.datasets import list_samples
-from pipeline.datasets.images import read_picture
+from pipeline.datasets.images import read_image
 from pipeline.errors import RunError
 from pipeline.execution.cluster import CPU_ENVIRONMENT
 from pipeline.training.config import TrainConfig
@@ -74,7 +74,7 @@ def test_the_card_tells_what_the_classifier_does(folder: Path, images: Path) -> 
     samples = list_samples(run.dataset, {})
     assert [sample.image_id for sample in samples] == [row["image_id"] for row in rows(folder) if row["split"] == "test"]
     with classifier.frozen() as network:
-        logits = network(classifier.prepare([read_picture(sample, {}).image for sample in samples]))
+        logits = network(classifier.prepare([read_image(sample, {}).image for sample in samples]))
     right = sum(int(guess) == sample.label for guess, sample in zip(logits.argmax(1), samples, strict=True))
     assert right / len(samples) == json.loads((folder / CARD).read_text())["metrics"]["test_accuracy"]
 
@@ -162,7 +162,7 @@ def test_a_run_trains_its_classifier_first(images: Path, tmp_path: Path) -> None
     assert "is not trained yet" in done.stderr
     assert "epoch 4 of 4" in done.stderr
     info = json.loads((tmp_path / "runs" / "run" / "run.json").read_text())
-    assert info["model_fingerprint"] == Classifier.from_checkpoint(classifier["path"]).fingerprint()
+    assert info["model_fingerprint"] == Classifier.from_checkpoint(classifier["path"]).weights_digest()
 
 
 def test_the_test_images_have_no_say(images: Path, folder: Path, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_the_presets_are_valid(preset: str) -> None:
 
 def test_the_hash_is_of_what_the_weights_depend_on(images: Path) -> None:
     one = configured(images)
-    for same in ({"output": "elsewhere"}, {"name": "other"}, {"compute.cache": 0}, {"compute.attempts": 1}):
+    for same in ({"output": "elsewhere"}, {"name": "other"}, {"compute.cache": 0}, {"compute.max_attempts": 1}):
         assert configured(images, same).hash() == one.hash()
     for other in ({"seed": 1}, {"recipe.batch": 5}, {"test": 0.3}, {"compute.workers": 2}, {"compute.threads": 2}, {"dataset.limit": 9}):
         assert configured(images, other).hash() != one.hash()
