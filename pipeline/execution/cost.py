@@ -70,7 +70,9 @@ def measure_cost(plan: Plan) -> Cost:
 
 def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: float) -> Cost:
     """The cost of a plan for workers that measured this, ready after `start` seconds; flop is of one forward pass."""
-    a_pass, a_forward, reading = (fmean(getattr(found, name) for found in measured) for name in ("a_pass", "a_forward", "reading"))
+    a_pass, a_forward, reading = (
+        fmean(getattr(found, name) for found in measured) for name in ("seconds_per_pass", "seconds_per_forward", "seconds_per_read")
+    )
     passes, alone = (
         sum(count for method, count in plan.passes_per_image.items() if get_method(method).backward == backward)
         for backward in (True, False)

@@ -167,7 +167,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> PlantedData:
     parts = [drawn(kind, 2) for kind in KINDS]
     planted = Planted(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Planted)))
     made = PlantedData(planted, [kind for kind in KINDS for _ in range(2)], network(0).eval(), 1.0, 0.9)
-    monkeypatch.setattr(planted_benchmark, "material", lambda images, seed: made)
+    monkeypatch.setattr(planted_benchmark, "make_data", lambda images, seed: made)
     monkeypatch.setitem(CHANGES, "hdm", {"sizes": (4,), "steps": 2})
     return made
 

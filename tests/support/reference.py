@@ -63,7 +63,7 @@ class Slow:
     learning_rate: float
     eta: float
     tau: float
-    keep: float
+    keep_fraction: float
     stages: int = 1
     mix_steps: int = 1
     mix_learning_rate: float = 0.1
@@ -114,7 +114,7 @@ class Slow:
     def top(self, total: Tensor) -> Tensor:
         """Eq. 10."""
         values = sorted(total.flatten().tolist(), reverse=True)
-        gamma = values[round(self.keep * len(values)) - 1]
+        gamma = values[round(self.keep_fraction * len(values)) - 1]
         return N((total - gamma) * (total >= gamma))
 
     def hdm(self, score: Score, image: Tensor, muted: Tensor) -> tuple[Tensor, Tensor, Tensor]:

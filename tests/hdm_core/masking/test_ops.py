@@ -168,7 +168,7 @@ def test_gamma_keeps_its_share_of_the_pixels(keep: float, seed: int, side: int) 
 @pytest.mark.parametrize("keep", [0.1, 0.3, 0.5, 1.0])
 def test_the_overlay_mask_is_eq_10(keep: float) -> None:
     stacked = torch.randn(3, 1, 6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).abs()
-    block = reference.Slow(sizes=(1,), ratios=(2,), steps=1, learning_rate=0.1, eta=1, tau=0.5, keep=keep)
+    block = reference.Slow(sizes=(1,), ratios=(2,), steps=1, learning_rate=0.1, eta=1, tau=0.5, keep_fraction=keep)
     expected = torch.stack([block.top(image[0]) for image in stacked])
     torch.testing.assert_close(keep_top(stacked, keep)[:, 0], expected, rtol=0, atol=1e-12)
 

@@ -25,7 +25,7 @@ classifier: {source: torchvision, arch: resnet50, weights: IMAGENET1K_V2}
 methods:    [hdm, dm, grad_cam]    # or: all
 hdm:        {preset: paper-cub}    # and any setting of it; each method's section likewise
 metrics:    {baseline: mean, protocol: paper}
-compute:    {workers: auto, gpus_per_worker: 0.25, shard_size: 256, batch: auto, ray_address: null}
+compute:    {workers: auto, gpus_per_worker: 0.25, shard_size: 256, batch_size: auto, ray_address: null}
 output:     s3://explanations
 storage:    {endpoint_url: "http://127.0.0.1:9000", client_kwargs: {region_name: eu-central-1}}
 """

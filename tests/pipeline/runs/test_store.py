@@ -231,7 +231,7 @@ def test_a_dataset_that_changed_is_refused(plan: Plan, store: RunStore) -> None:
 
 def test_another_classifier_of_the_same_name_is_refused(plan: Plan, store: RunStore) -> None:
     store.create(plan)
-    message = refused(lambda: store.create(replace(plan, fingerprint="e" * 64)))
+    message = refused(lambda: store.create(replace(plan, weights_digest="e" * 64)))
     assert "was started with another classifier" in message
     assert "f" * 64 in message
     assert "e" * 64 in message
