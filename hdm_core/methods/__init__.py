@@ -18,11 +18,13 @@ from hdm_core.methods.mask import MASK
 from hdm_core.methods.rise import RISE
 from hdm_core.methods.score_cam import SCORE_CAM
 from hdm_core.methods.xgrad_cam import XGRAD_CAM
+from hdm_core.registry import Registry
 
-# As tables and pages list them.
-METHODS: dict[str, Method] = {
-    method.id: method
-    for method in (
+# As tables and pages list them; installed packages add theirs by the entry points `hdm.methods`.
+METHODS: Registry[Method] = Registry(
+    "hdm.methods",
+    Method,
+    (
         HDM,
         DM,
         GRADIENT,
@@ -38,8 +40,8 @@ METHODS: dict[str, Method] = {
         EIGEN_CAM,
         LAYER_CAM,
         FULL_GRAD,
-    )
-}
+    ),
+)
 
 __all__ = ["METHODS", "ExplainJob", "Method", "RawMaps", "get_method"]
 

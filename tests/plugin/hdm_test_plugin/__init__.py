@@ -1,0 +1,1 @@
+"""A package outside hdm that adds entries to its registries."""
