@@ -1,4 +1,4 @@
-"""How a run's workers are started: the same for the run and for the probe that plans it."""
+"""Creation of a run's Ray actors; shared by the driver and the cost probe."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipeline.execution.worker import Worker
 from pipeline.plan import Plan
 
 
-def actor_factory(plan: Plan, staffing: WorkerResources) -> Callable[[], ActorHandle[Worker]]:
-    """A function that starts one worker of a run on the connected cluster."""
+def actor_factory(plan: Plan, resources: WorkerResources) -> Callable[[], ActorHandle[Worker]]:
+    """Return a function that creates one worker of a run on the connected cluster."""
     shared = ray.put(plan.config)
     actor = ray.remote(concurrency_groups={PROGRESS: 1})(Worker)  # type: ignore[call-overload]
-    options: dict[str, Any] = {"num_cpus": staffing.cpus, "num_gpus": staffing.gpus, "max_restarts": 0, "max_task_retries": 0}
-    if staffing.gpus == 0:
+    options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_restarts": 0, "max_task_retries": 0}
+    if resources.gpus == 0:
         options["runtime_env"] = {"env_vars": CPU_ENVIRONMENT}
 
     def create_actor() -> ActorHandle[Worker]:

@@ -1,4 +1,4 @@
-"""The Ray cluster a run computes on, and what a worker asks of it."""
+"""Connection to a Ray cluster, and the resources that each worker requests."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ import pipeline
 from pipeline.config.schema import ComputeConfig
 from pipeline.errors import InputError, one_line
 
-# A pass on the CPU allocates and frees tensors of many megabytes. glibc would hand each back to the kernel and take it
-# again page by page, which costs a quarter of the time; with these a worker keeps what it has.
+# A pass on the CPU allocates and frees tensors of many megabytes. By default glibc returns each to the kernel and faults it
+# in again page by page, which costs a quarter of the time; with these thresholds a worker keeps its memory.
 CPU_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 
-_HINT = "; one with a token needs RAY_AUTH_MODE=token and its ~/.ray/auth_token here, too"
+_HINT = "; a cluster with token authentication needs RAY_AUTH_MODE=token and its ~/.ray/auth_token on this machine"
 
 
 def reexec_with_worker_env() -> None:
-    """Starts this command once more with the environment that a run's workers have: it must be there before Python is."""
+    """Restart this command with the workers' environment, which must be set before Python starts."""
     if any(os.environ.get(name) != value for name, value in CPU_ENVIRONMENT.items()):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | CPU_ENVIRONMENT)  # noqa: S606 - ourselves
 
 
 @dataclass(frozen=True)
 class WorkerResources:
-    """How many workers, what each asks Ray for, and what the user should know of it."""
+    """Number of workers, the CPUs and GPUs of each, and a note for the user."""
 
     workers: int
     cpus: float
@@ -45,19 +45,21 @@ class WorkerResources:
 
 @contextmanager
 def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
-    """Joins the cluster at an address, or starts Ray on this machine; a Ray that is connected already is used and left on.
+    """Join the cluster at an address, or start Ray on this machine.
+
+    A Ray that is connected already is used and left running.
 
     Args:
-        cpus: that a Ray which is started here has in its books; None counts them.
+        cpus: logical CPUs of a Ray that is started here; None counts the real ones.
 
     Raises:
-        InputError: if there is no cluster at the address.
+        InputError: if no cluster is reachable at the address.
     """
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Today's default warns that it will change; a worker without a GPU must not see one.
+    # Ray warns that the default will change; a worker that requested no GPU must not see one.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         if address is None:
@@ -65,11 +67,11 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         else:
             _check_reachable(address)
-            # The workers run the driver's own code, whatever is installed on their nodes: a few hundred kB, sent once a node.
+            # The workers run the driver's own code, whatever is installed on their nodes: a few hundred kB, sent once per node.
             code = {"py_modules": [str(Path(package.__path__[0])) for package in (hdm_core, pipeline)], "excludes": ["__pycache__"]}
             ray.init(address=address, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"compute.ray_address {address}: no Ray cluster answers ({one_line(error)}){_HINT}") from None
+        raise InputError(f"compute.ray_address {address}: no Ray cluster is reachable ({one_line(error)}){_HINT}") from None
     try:
         yield
     finally:
@@ -78,9 +80,9 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def _bind_loopback() -> Iterator[None]:
-    """A Ray that is started meanwhile listens on the loopback interface only.
+    """Make a Ray that is started in this context listen on the loopback interface only.
 
-    Ray does so of itself on systems where it knows no clusters, but has no option for it: it takes 127.0.0.1 for the machine's address.
+    Ray has no option for it, but does so on systems on which it supports no clusters, by taking 127.0.0.1 for the machine's address.
     """
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
@@ -91,10 +93,10 @@ def _bind_loopback() -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Connects to HOST:PORT once: Ray itself would go on trying a wrong address for many minutes.
+    """Connect to HOST:PORT once, since Ray itself retries a wrong address for many minutes.
 
     Raises:
-        OSError: if nobody listens there.
+        OSError: if nothing listens there.
     """
     place = urlsplit(address if "://" in address else f"//{address}")
     if place.hostname is not None and place.port is not None:
@@ -102,17 +104,17 @@ def _check_reachable(address: str) -> None:
 
 
 def allocate_workers(compute: ComputeConfig, resources: dict[str, float], shards: int) -> WorkerResources:
-    """Divides a cluster's resources (Ray's names and amounts) among workers.
+    """Divide a cluster's resources (Ray's names and amounts) among workers.
 
     Raises:
-        InputError: if a worker asks for more than the cluster has.
+        InputError: if a worker requests more than the cluster has.
     """
     gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
     share = compute.gpus_per_worker
     if share > 0 and gpus > 0:
         if share > gpus:
             raise InputError(f"compute.gpus_per_worker is {share:g}, but the cluster has {gpus:g} GPUs; ask for less")
-        # Ray places no worker across two GPUs: a share is taken of each by itself.
+        # Ray places no worker across two GPUs: shares are counted per GPU.
         most = int(gpus // share) if share >= 1 else int(gpus) * int(1 / share + 1e-9)
         workers = min(most if compute.workers == "auto" else compute.workers, shards)
         return WorkerResources(workers, 0, share, f"{workers} workers with {share:g} GPU each")

@@ -1,4 +1,4 @@
-"""What a run will take: measured on the workers that it would have, and estimated for GPUs that are not here."""
+"""Cost of a run: measured on its own workers, and estimated for other GPUs."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from pipeline.execution.cluster import allocate_workers, cluster
 from pipeline.execution.worker import WorkerTimings
 from pipeline.plan import Plan
 
-_READ = 8  # images that are read to see how long it takes
+_READ = 8  # images that are read to time reading
 
-# Training of ResNet-50 v1.5 in mixed precision on one GPU, images a second, as NVIDIA published it (DeepLearningExamples,
+# Training of ResNet-50 v1.5 in mixed precision on one GPU, images per second, as NVIDIA published it (DeepLearningExamples,
 # PyTorch/Classification/ConvNets/resnet50v1.5, container 21.03).
 PUBLISHED = {"A100": 2470.0, "V100": 1200.0}
-# A forward pass at 224 x 224 is 8.2 GFLOP, two a multiplication and addition; training is three times that.
+# A forward pass at 224 x 224 is 8.2 GFLOP (two per multiply-add); training is three times that.
 _RESNET50_TRAINING_FLOP = 3 * 8.2e9
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run takes on the machine, or the cluster, at hand.
+    """Cost of a run on this machine or cluster.
 
     Attributes:
-        seconds: from the command's start to the last shard, with `start_seconds` until the workers are ready.
-        gpu_hours: GPU -> hours of one GPU, an estimate from published throughput.
+        seconds: from the command's start to the last shard, including `start_seconds` until the workers are ready.
+        gpu_hours: GPU -> hours on one such GPU, estimated from published throughput.
     """
 
     workers: int
@@ -52,16 +52,16 @@ class Cost:
 
 
 def measure_cost(plan: Plan) -> Cost:
-    """Starts the workers that the run would have, lets each measure a few passes at the same time, and adds up.
+    """Start the run's workers, let all measure a few passes at once, and estimate.
 
     Raises:
-        InputError: if the cluster cannot do what the configuration asks.
+        InputError: if the cluster lacks the resources that the configuration requests.
     """
     begin = time.monotonic()
     with cluster(plan.config.compute.ray_address):
-        staffing = allocate_workers(plan.config.compute, ray.cluster_resources(), len(plan.shards))  # type: ignore[no-untyped-call]
-        spawn = actor_factory(plan, staffing)
-        workers = [spawn() for _ in range(staffing.workers)]
+        resources = allocate_workers(plan.config.compute, ray.cluster_resources(), len(plan.shards))  # type: ignore[no-untyped-call]
+        create_actor = actor_factory(plan, resources)
+        workers = [create_actor() for _ in range(resources.workers)]
         ray.get([worker.ready.remote() for worker in workers])
         start = time.monotonic() - begin
         measured: list[WorkerTimings] = ray.get([worker.measure.remote(plan.samples[:_READ]) for worker in workers])
@@ -69,8 +69,14 @@ def measure_cost(plan: Plan) -> Cost:
 
 
 def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: float) -> Cost:
-    """The cost of a plan for workers that measured this, ready after `start` seconds; flop is of one forward pass."""
-    a_pass, a_forward, reading = (
+    """Estimate the cost of a plan from the workers' timings.
+
+    Args:
+        measured: timings of every worker.
+        start: seconds until the workers were ready.
+        flop: floating point operations of one forward pass.
+    """
+    per_pass, per_forward, per_read = (
         fmean(getattr(found, name) for found in measured) for name in ("seconds_per_pass", "seconds_per_forward", "seconds_per_read")
     )
     passes, alone = (
@@ -79,8 +85,8 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
     )
     methods, ranks = len(plan.config.methods), plan.config.ranks
     forwards = ranks * (methods + metric_forwards(plan.side, plan.side, plan.config.metrics.protocol, methods))
-    image = passes * a_pass + (alone + forwards) * a_forward + reading
-    work = busiest([len(shard) for shard in plan.shards], len(measured)) * image
+    seconds_per_image = passes * per_pass + (alone + forwards) * per_forward + per_read
+    work = busiest([len(shard) for shard in plan.shards], len(measured)) * seconds_per_image
     count = len(plan.samples)
     total_flop = count * (2 * passes + alone + forwards) * flop  # backward to the input alone costs what forward does
     return Cost(
@@ -88,18 +94,18 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
         device=measured[0].device,
         passes=count * (passes + alone),
         forwards=count * forwards,
-        seconds_per_pass=a_pass,
-        seconds_per_forward=a_forward,
-        seconds_per_reading=reading,
+        seconds_per_pass=per_pass,
+        seconds_per_forward=per_forward,
+        seconds_per_reading=per_read,
         start_seconds=start,
         seconds=start + work,
-        worker_hours=count * image / 3600,
+        worker_hours=count * seconds_per_image / 3600,
         gpu_hours={gpu: total_flop / (rate * _RESNET50_TRAINING_FLOP) / 3600 for gpu, rate in PUBLISHED.items()},
     )
 
 
 def busiest(shards: Sequence[int], workers: int) -> int:
-    """Images of the worker that ends last when every shard goes to the worker that is free first."""
+    """Return the images of the busiest worker if each shard goes to the first free one."""
     loads = [0] * workers
     for images in shards:
         heapq.heapreplace(loads, loads[0] + images)
@@ -107,7 +113,7 @@ def busiest(shards: Sequence[int], workers: int) -> int:
 
 
 def forward_flop(classifier: Classifier, side: int) -> float:
-    """Floating point operations of a forward pass of one image."""
+    """Count the floating point operations of a forward pass of one image."""
     with classifier.frozen() as network, torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, side, side))
     return float(counter.get_total_flops())

@@ -13,7 +13,8 @@ from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError
 from pipeline.execution.actors import actor_factory
 from pipeline.execution.cluster import WorkerResources, allocate_workers, cluster
-from pipeline.execution.pool import FailedShard, Pool
+from pipeline.execution.pool import Pool
+from pipeline.execution.queue import FailedShard
 from pipeline.execution.worker import ShardReport, Worker
 from pipeline.monitoring.progress import ProgressTracker, Show
 from pipeline.plan import Plan, Shard, make_plan

@@ -1,62 +1,75 @@
-"""An elastic pull pool of Ray actors: an idle worker takes the next shard, a lost one is replaced and its shard requeued."""
+"""Elastic pool of Ray actors: idle workers take shards, lost workers are replaced."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
 from pipeline.errors import RunError, one_line
+from pipeline.execution.queue import FailedShard, ShardQueue
 from pipeline.execution.worker import ShardReport
 from pipeline.monitoring import telemetry
 from pipeline.plan import Shard
 
 _log = logging.getLogger(__name__)
 
-# The workers' concurrency group that answers while a shard is in work.
+# Concurrency group in which an actor answers `passes` while it works on a shard.
 PROGRESS = "progress"
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_STORAGE_FULL = {errno.ENOSPC, errno.EDQUOT}
 
-_TICK = 0.5  # seconds between two looks at the workers' progress
+_POLL_SECONDS = 0.5  # between two polls of the workers' progress
 
 CreateActor = Callable[[], ActorHandle[Any]]
 Submit = Callable[[ActorHandle[Any], Shard], ray.ObjectRef[ShardReport]]
 
 
-@dataclass(frozen=True)
-class FailedShard:
-    """A shard that failed as often as it may."""
+@dataclass(eq=False)
+class WorkerState:
+    """State of one worker of the pool.
 
-    shard: Shard
-    error: str
+    Attributes:
+        pending: result of `ready` while the worker starts, of `run` while it is busy.
+        shard: the shard in work, if it is busy.
+        passes: passes since the worker started.
+        last_progress: monotonic time of the last pass, or of the start of the shard; infinite once the worker was killed as hung.
+        passes_request: the unanswered request for `passes`.
+    """
+
+    actor: ActorHandle[Any]
+    status: Literal["starting", "idle", "busy"]
+    pending: ray.ObjectRef[Any] | None = None
+    shard: Shard | None = None
+    passes: int = 0
+    last_progress: float = 0.0
+    passes_request: ray.ObjectRef[Any] | None = None
 
 
 @dataclass
 class Pool:
     """Runs shards on workers that may come and go.
 
-    Ray neither restarts the actors nor repeats their calls: calls to an actor that cannot be placed again would wait for
-    ever. A worker that is asked for is one of many things waited for, so a cluster that shrank goes on with what it has.
+    Ray neither restarts the actors nor repeats their calls: a call to an actor that cannot be placed again would wait forever.
+    A requested worker is one of many things waited for, so a cluster that shrank continues with the workers it has.
 
     Attributes:
-        spawn: asks Ray for a worker; returns at once.
+        create_actor: requests a worker from Ray; returns at once.
         submit: gives a worker a shard.
-        workers: how many to keep asked for while there is work.
-        attempts: how often a shard is tried.
-        on_done: called with every report; one that says that the shard is held is no end of it.
-        on_tick: called twice a second with the passes that all workers have done so far.
-        stall: seconds without a pass after which a worker is taken for hung.
-        pause: seconds after which a shard that another driver's worker holds is asked for again.
-        name: of the run, for its metrics.
+        workers: number of workers to keep requested while there is work.
+        max_attempts: attempts per shard.
+        on_done: called with every report; a report with `held` set does not end its shard.
+        on_tick: called twice a second with the passes of all workers so far.
+        stall_timeout: seconds without a pass after which a worker counts as hung.
+        pause: seconds after which a shard that another driver's worker holds is tried again.
+        name: name of the run, the label of its metrics.
     """
 
     create_actor: CreateActor
@@ -68,164 +81,158 @@ class Pool:
     stall_timeout: float = 21600.0
     pause: float = 15.0
     name: str = ""
-    _queue: deque[Shard] = field(default_factory=deque)
-    _held: list[tuple[float, Shard]] = field(default_factory=list)
-    _moved: dict[ActorHandle[Any], float] = field(default_factory=dict)
-    _starting: dict[ray.ObjectRef[Any], ActorHandle[Any]] = field(default_factory=dict)
-    _busy: dict[ray.ObjectRef[Any], tuple[ActorHandle[Any], Shard]] = field(default_factory=dict)
-    _idle: list[ActorHandle[Any]] = field(default_factory=list)
-    _asked: dict[ray.ObjectRef[Any], ActorHandle[Any]] = field(default_factory=dict)
-    _passes: dict[ActorHandle[Any], int] = field(default_factory=dict)
-    _failures: dict[int, int] = field(default_factory=dict)
+    _workers: list[WorkerState] = field(default_factory=list)
+    _passes_of_lost: int = 0
     _failed_starts: int = 0
-    _set_aside: list[FailedShard] = field(default_factory=list)
 
     def run(self, shards: Sequence[Shard]) -> list[FailedShard]:
-        """Works until every shard is done or set aside; returns the latter.
+        """Work until every shard is done or has failed; return the failed ones.
 
         Raises:
-            RunError: if workers fail to start `attempts` times and none is at work, or the storage is full or does not come back.
+            RunError: if workers fail to start `max_attempts` times and none is at work, or the storage is full or stays unreachable.
         """
-        self._queue.extend(shards)
-        looked = float("-inf")
+        queue = ShardQueue(shards, self.max_attempts, self.pause, self.name)
+        polled = float("-inf")
         try:
-            while self._queue or self._busy or self._held:
-                self._recall()
-                self._staff()
-                pending = [*self._starting, *self._busy]
-                if not pending:  # all that is left is in others' hands
-                    time.sleep(_TICK)
-                ready, _ = ray.wait(pending, num_returns=1, timeout=_TICK) if pending else ([], [])
+            while queue or self._count("busy"):
+                queue.requeue_held()
+                self._assign_and_scale(queue)
+                pending = {worker.pending: worker for worker in self._workers if worker.pending is not None}
+                if not pending:  # all shards that are left are held by other drivers
+                    time.sleep(_POLL_SECONDS)
+                ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS) if pending else ([], [])
                 for ref in ready:
-                    if ref in self._starting:
-                        self._started(ref)
+                    if pending[ref].status == "starting":
+                        self._on_started(pending[ref], ref)
                     else:
-                        self._finished(ref)
-                if time.monotonic() - looked >= _TICK:  # not after every shard: each look asks every worker
-                    looked = time.monotonic()
-                    self._look()
-            self._look()
+                        self._on_finished(pending[ref], ref, queue)
+                if time.monotonic() - polled >= _POLL_SECONDS:  # not after every shard: each poll sends a request to every worker
+                    polled = time.monotonic()
+                    self._poll(queue)
+            self._poll(queue)
         finally:
-            for actor in [*self._starting.values(), *self._idle, *(actor for actor, _ in self._busy.values())]:
-                ray.kill(actor)
-        return self._set_aside
+            for worker in self._workers:
+                ray.kill(worker.actor)
+            self._workers.clear()
+        return queue.failed
 
-    def _recall(self) -> None:
-        now = time.monotonic()
-        self._queue.extend(shard for due, shard in self._held if due <= now)
-        self._held = [(due, shard) for due, shard in self._held if due > now]
+    def _count(self, status: str) -> int:
+        return sum(worker.status == status for worker in self._workers)
 
-    def _staff(self) -> None:
-        while self._idle and self._queue:
-            actor, shard = self._idle.pop(), self._queue.popleft()
-            self._busy[self.submit(actor, shard)] = actor, shard
-            self._moved[actor] = time.monotonic()
-        wanted = min(self.workers, len(self._queue) + len(self._busy))
-        for _ in range(wanted - len(self._starting) - len(self._busy) - len(self._idle)):
+    def _assign_and_scale(self, queue: ShardQueue) -> None:
+        for worker in self._workers:
+            if not queue.waiting:
+                break
+            if worker.status == "idle":
+                shard = queue.pop()
+                worker.status, worker.shard, worker.last_progress = "busy", shard, time.monotonic()
+                worker.pending = self.submit(worker.actor, shard)
+        needed = min(self.workers, queue.waiting + self._count("busy"))
+        for _ in range(needed - len(self._workers)):
             actor = self.create_actor()
-            self._starting[actor.ready.remote()] = actor
+            self._workers.append(WorkerState(actor, "starting", pending=actor.ready.remote()))
 
-    def _started(self, ref: ray.ObjectRef[Any]) -> None:
-        actor = self._starting.pop(ref)
+    def _on_started(self, worker: WorkerState, result: ray.ObjectRef[Any]) -> None:
         try:
-            ray.get(ref)
+            ray.get(result)
         except RayError as error:
+            self._workers.remove(worker)
             self._failed_starts += 1
             _log.warning("a worker did not start: %s", _cause(error))
-            if self._failed_starts >= self.max_attempts and not self._busy and not self._idle:
+            if self._failed_starts >= self.max_attempts and not self._count("busy") and not self._count("idle"):
                 raise RunError(f"no worker could start, tried {self._failed_starts} times: {_cause(error)}") from None
         else:
             self._failed_starts = 0
-            self._idle.append(actor)
+            worker.status, worker.pending = "idle", None
 
-    def _finished(self, ref: ray.ObjectRef[Any]) -> None:
-        actor, shard = self._busy.pop(ref)
+    def _on_finished(self, worker: WorkerState, result: ray.ObjectRef[ShardReport], queue: ShardQueue) -> None:
+        shard = _shard_of(worker)
+        worker.status, worker.pending, worker.shard = "idle", None, None
         try:
-            report = ray.get(ref)
+            report = ray.get(result)
         except RayActorError as error:  # the worker is gone, with its process or its node
             _log.warning("shard %d: its worker was lost", shard.index)
             telemetry.count("hdm_workers_lost", run=self.name)
-            ray.kill(actor)  # it may only be out of reach: it must not come back and hold its resources
+            self._remove(worker)  # it may only be unreachable: it must not come back and hold its resources
             if error.preempted:  # its node was taken away, for which the shard cannot be blamed
-                self._queue.append(shard)
+                queue.requeue(shard)
             else:
-                self._again(shard, error)
+                queue.retry_or_fail(shard, _cause(error))
         except RayError as error:  # the worker is well, the shard is not
-            if isinstance(cause := getattr(error, "cause", None), OSError) and cause.errno in _FULL:
+            if isinstance(cause := getattr(error, "cause", None), OSError) and cause.errno in _STORAGE_FULL:
                 raise RunError(f"the storage is full: {one_line(cause)}; make room") from None
             if isinstance(cause, RunError):
                 raise RunError(one_line(cause)) from None
             _log.warning("shard %d: %s", shard.index, _cause(error))
-            self._idle.append(actor)
-            self._again(shard, error)
+            queue.retry_or_fail(shard, _cause(error))
         else:
-            self._idle.append(actor)
-            self._passes[actor] = max(self._passes.get(actor, 0), report.passes)  # those since it was last asked
+            worker.passes = max(worker.passes, report.passes)  # includes the passes since the last poll
             for level, line in report.lines:
                 _log.log(level, "shard %d: %s", shard.index, line)
             if report.held is not None:
-                self._held.append((time.monotonic() + self.pause, shard))
+                queue.hold(shard)
             else:
-                telemetry.count("hdm_shards", run=self.name, outcome="done")
+                queue.done()
             self.on_done(report)
 
-    def _again(self, shard: Shard, error: RayError) -> None:
-        self._failures[shard.index] = self._failures.get(shard.index, 0) + 1
-        if self._failures[shard.index] < self.max_attempts:
-            telemetry.count("hdm_shards", run=self.name, outcome="failed")
-            self._queue.append(shard)
-        else:
-            telemetry.count("hdm_shards", run=self.name, outcome="set_aside")
-            self._set_aside.append(FailedShard(shard, _cause(error)))
+    def _poll(self, queue: ShardQueue) -> None:
+        self._collect_progress(queue)
+        self._kill_stalled()
+        self._publish_metrics(queue)
 
-    def _look(self) -> None:
-        self._listen()
-        self._give_up_the_hung()
-        self._tell()
-
-    def _listen(self) -> None:
-        """Asks busy workers for their passes, and takes the answers that have come in."""
-        asked = set(self._asked.values())
-        for actor in [*self._idle, *(actor for actor, _ in self._busy.values())]:
-            if actor not in asked:
-                self._asked[actor.passes.options(concurrency_group=PROGRESS).remote()] = actor
-        answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
+    def _collect_progress(self, queue: ShardQueue) -> None:
+        """Request the passes of started workers, and take the answers that have arrived."""
+        for worker in self._workers:
+            if worker.status != "starting" and worker.passes_request is None:
+                worker.passes_request = worker.actor.passes.options(concurrency_group=PROGRESS).remote()
+        requests = {worker.passes_request: worker for worker in self._workers if worker.passes_request is not None}
+        answered, _ = ray.wait(list(requests), num_returns=len(requests), timeout=0) if requests else ([], [])
         for ref in answered:
-            actor = self._asked.pop(ref)
+            worker = requests[ref]
+            worker.passes_request = None
             try:
-                passes = ray.get(ref)
+                passes: int | None = ray.get(ref)
             except RayError:
-                continue  # lost; its shard's own reference tells
+                continue  # the worker is lost; the result of its shard reports it
             if passes is None:
-                self._let_go(actor)
-            elif passes > self._passes.get(actor, -1):
-                self._passes[actor], self._moved[actor] = passes, time.monotonic()
-        self.on_tick(sum(self._passes.values()))
+                self._release(worker, queue)
+            elif passes > worker.passes:
+                worker.passes, worker.last_progress = passes, time.monotonic()
+        self.on_tick(self._passes_of_lost + sum(worker.passes for worker in self._workers))
 
-    def _tell(self) -> None:
-        telemetry.show("hdm_shards_left", len(self._queue) + len(self._busy) + len(self._held), run=self.name)
-        for state, workers in (("at_work", self._busy), ("idle", self._idle), ("starting", self._starting)):
-            telemetry.show("hdm_workers", len(workers), run=self.name, state=state)
+    def _publish_metrics(self, queue: ShardQueue) -> None:
+        telemetry.set_gauge("hdm_shards_left", len(queue) + self._count("busy"), run=self.name)
+        for label, status in (("at_work", "busy"), ("idle", "idle"), ("starting", "starting")):
+            telemetry.set_gauge("hdm_workers", self._count(status), run=self.name, state=label)
 
-    def _let_go(self, actor: ActorHandle[Any]) -> None:
-        """Takes a worker's shard back that was asked to go with its machine; the shard has not failed."""
-        self._idle = [other for other in self._idle if other != actor]
-        for ref, (_, shard) in [item for item in self._busy.items() if item[1][0] == actor]:
-            _log.warning("shard %d: its worker was asked to go", shard.index)
-            del self._busy[ref]
-            self._queue.append(shard)
-        ray.kill(actor)
+    def _release(self, worker: WorkerState, queue: ShardQueue) -> None:
+        """Remove a worker whose machine is being taken away; its shard has not failed."""
+        if worker.shard is not None:
+            _log.warning("shard %d: its worker received SIGTERM", worker.shard.index)
+            queue.requeue(worker.shard)
+        self._remove(worker)
 
-    def _give_up_the_hung(self) -> None:
-        for actor, shard in self._busy.values():
-            if time.monotonic() - self._moved[actor] > self.stall_timeout:
-                _log.warning("shard %d: its worker has done no pass for %g seconds and is replaced", shard.index, self.stall_timeout)
-                self._moved[actor] = float("inf")  # killed once; its reference tells when it is gone
-                ray.kill(actor)
+    def _remove(self, worker: WorkerState) -> None:
+        self._passes_of_lost += worker.passes
+        self._workers.remove(worker)
+        ray.kill(worker.actor)
+
+    def _kill_stalled(self) -> None:
+        for worker in self._workers:
+            if worker.shard is not None and time.monotonic() - worker.last_progress > self.stall_timeout:
+                _log.warning("shard %d: its worker has done no pass for %g seconds and is replaced", worker.shard.index, self.stall_timeout)
+                worker.last_progress = float("inf")  # killed once; the result of its shard reports when it is gone
+                ray.kill(worker.actor)
+
+
+def _shard_of(worker: WorkerState) -> Shard:
+    if worker.shard is None:
+        raise RuntimeError("a busy worker has no shard")
+    return worker.shard
 
 
 def _cause(error: BaseException) -> str:
-    """What happened in the worker, as one line without Ray's remote traceback."""
+    """Return the exception raised in the worker as one line, without Ray's remote traceback."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
         return f"{type(cause).__name__}: {one_line(cause)}"

@@ -1,31 +1,34 @@
-"""What a worker logs, kept until its driver asks for it: so that it is read where the run is watched, and not on some machine's disk."""
+"""Buffer a worker's log records until the driver collects them.
+
+So they are read where the run is watched, and not on the disk of some machine.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
 
-Line = tuple[int, str]  # a level of `logging`, and the text
+Line = tuple[int, str]  # (level of `logging`, text)
 
-_MOST = 200  # lines between two shards: a server that is away for an hour must not fill the log
+_MAX_LINES = 200  # between two shards: an hour of retries must not fill the log
 
 
 class LogBuffer(logging.Handler):
-    """Keeps the newest lines of this project's loggers."""
+    """Handler that keeps the newest lines of this project's loggers."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self._lines: deque[Line] = deque(maxlen=_MOST)
+        self._lines: deque[Line] = deque(maxlen=_MAX_LINES)
         logger = logging.getLogger("pipeline")
         logger.setLevel(logging.INFO)
         logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keeps a record's text."""
+        """Store a record's level and text."""
         self._lines.append((record.levelno, record.getMessage()))
 
     def drain(self) -> tuple[Line, ...]:
-        """The lines since the last time."""
+        """Return the lines since the last call, and forget them."""
         lines = tuple(self._lines)
         self._lines.clear()
         return lines

@@ -98,5 +98,5 @@ def test_an_address_where_nobody_listens_is_a_mistake_at_once() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    with pytest.raises(InputError, match=f"compute.ray_address {address}: no Ray cluster answers"), cluster(address):
+    with pytest.raises(InputError, match=f"compute.ray_address {address}: no Ray cluster is reachable"), cluster(address):
         pass

@@ -17,7 +17,8 @@ from ray.actor import ActorHandle
 from ray.cluster_utils import Cluster
 
 from pipeline.errors import RunError
-from pipeline.execution.pool import PROGRESS, FailedShard, Pool
+from pipeline.execution.pool import PROGRESS, Pool
+from pipeline.execution.queue import FailedShard
 from pipeline.execution.worker import ShardReport
 from pipeline.plan import Shard
 from pipeline.runs.leases import LeaseHolder

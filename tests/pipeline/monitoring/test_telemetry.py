@@ -88,6 +88,6 @@ def expected_names() -> set[str]:
 def test_where_no_ray_runs_nothing_is_counted() -> None:
     telemetry._metric.cache_clear()
     for name, (kind, _, labels) in telemetry.METRICS.items():
-        tell = {"Counter": telemetry.count, "Gauge": telemetry.show, "Histogram": telemetry.observe}[kind]
+        tell = {"Counter": telemetry.count, "Gauge": telemetry.set_gauge, "Histogram": telemetry.observe}[kind]
         tell(name, 1, **dict.fromkeys(labels, "x"))
     assert telemetry._metric.cache_info().currsize == 0
