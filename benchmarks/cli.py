@@ -52,12 +52,12 @@ def engine(
     from hdm_core.methods.presets import DM_PRESETS
 
     settings = DM_PRESETS["fast"].model_copy(update={"steps": steps})
-    shown = _pictures(images, crop, threads)
+    shown = _random_images(images, crop, threads)
     results = []
     for name in arch or ["mobilenet_v2", "resnet50"]:
         err.print(f"{name}: {pairs} pairs ...", markup=False)
         results.append(bench_engine(_classifier(name, weights), shown, settings, pairs).as_dict())
-    _show("engine", results, as_json)
+    _print_results("engine", results, as_json)
 
 
 @bench.command()
@@ -78,14 +78,14 @@ def metrics(
     from benchmarks.metrics import bench_metrics
     from hdm_core import MetricSettings
 
-    shown = _pictures(images, crop, threads)
+    shown = _random_images(images, crop, threads)
     results = []
     for name in arch or ["mobilenet_v2"]:
         classifier = _classifier(name, weights)
         for protocol in ("paper", "rise"):
             err.print(f"{name}, {protocol}: {pairs} pairs ...", markup=False)
             results.append(bench_metrics(classifier, shown, maps, MetricSettings(protocol=protocol), pairs).as_dict())
-    _show("metrics", results, as_json)
+    _print_results("metrics", results, as_json)
 
 
 @bench.command()
@@ -102,10 +102,10 @@ def methods(
     from pipeline.execution.cluster import reexec_with_worker_env
 
     reexec_with_worker_env()
-    from benchmarks.methods import bench_method, comparable
+    from benchmarks.methods import bench_method, comparable_methods
 
-    chosen = comparable(None if only is None else only.split(","))
-    shown, classifier = _pictures(images, crop, threads), _classifier("mobilenet_v2", weights)
+    chosen = comparable_methods(None if only is None else only.split(","))
+    shown, classifier = _random_images(images, crop, threads), _classifier("mobilenet_v2", weights)
     results = []
     for name in chosen:
         err.print(f"{name}: {pairs} pairs ...", markup=False)
@@ -207,7 +207,7 @@ def _points_table(points: Sequence[Point]) -> Table:
     return table
 
 
-def _pictures(images: int, crop: int, threads: int | None) -> Tensor:
+def _random_images(images: int, crop: int, threads: int | None) -> Tensor:
     """Random pictures (images, 3, crop, crop), on which neither speed nor agreement depends, where the network will be."""
     import torch
 
@@ -226,7 +226,7 @@ def _classifier(arch: str, weights: str | None) -> Classifier:
     return load_classifier(ClassifierConfig(arch=arch, weights=weights), seed=0).to(pick_device(1))
 
 
-def _show(what: str, results: list[dict[str, Any]], as_json: bool) -> None:
+def _print_results(what: str, results: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps({what: results}) + "\n")
         return

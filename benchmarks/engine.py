@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.reference import LAYOUTS, bare_pass, filled, now, quartiles
-from benchmarks.sequential import one_after_another
+from benchmarks.reference import LAYOUTS, bare_pass, repeat_to_batch, now, quartiles
+from benchmarks.sequential import sequential_dm
 from hdm_core import Classifier
 from hdm_core.device import Precision, batch_candidates, default_precision
 from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
@@ -69,7 +69,7 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
         targets = network(images).argmax(1)
     with classifier.folded(images[:1]) as network:
         layout, batch = _fastest(network, images, precision)
-        shown = filled(images, batch, layout)
+        shown = repeat_to_batch(images, batch, layout)
 
         def engine() -> float:
             passes, begin = PassCounter(), now(device)
@@ -83,7 +83,7 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
         ours = dynamic_mask(_loss(network, images[:1], targets[:1], plain, batch, PassCounter(), "float32"), plain)[0, 0]
     with classifier.frozen() as network:
         passes, begin = PassCounter(), now(device)
-        theirs = one_after_another(network, images[:1], int(targets[0]), plain, passes)
+        theirs = sequential_dm(network, images[:1], int(targets[0]), plain, passes)
         sequential = (now(device) - begin) / passes.total
     bare, trained = (statistics.median(column) for column in zip(*taken, strict=True))
     ratios = [bare / engine for bare, engine in taken]
@@ -124,7 +124,7 @@ def _fastest(network: nn.Module, images: Tensor, precision: Precision) -> tuple[
     if len(batches) == 1:
         batches = [batches[0] // 2, batches[0], batches[0] * 2]
     seconds = {
-        (layout, batch): min(bare_pass(network, filled(images, batch, layout), precision) for _ in range(3))
+        (layout, batch): min(bare_pass(network, repeat_to_batch(images, batch, layout), precision) for _ in range(3))
         for layout in LAYOUTS
         for batch in batches
     }

@@ -56,7 +56,7 @@ class MethodResult:
         return asdict(self)
 
 
-def comparable(names: Sequence[str] | None) -> list[str]:
+def comparable_methods(names: Sequence[str] | None) -> list[str]:
     """The methods that a library has, or those of them that are named.
 
     Raises:

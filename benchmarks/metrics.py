@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.reference import LAYOUTS, bare_forward, filled, now, quartiles
+from benchmarks.reference import LAYOUTS, bare_forward, repeat_to_batch, now, quartiles
 from hdm_core import Classifier, MetricSettings, evaluate
 from hdm_core.device import default_batch, device_name
 from hdm_core.metrics.evaluate import metric_forwards
@@ -62,9 +62,9 @@ def bench_metrics(classifier: Classifier, images: Tensor, maps: int, settings: M
     targets = torch.zeros(len(images), dtype=torch.int64)
     forwards = len(images) * metric_forwards(height, width, settings.protocol, maps)
     with classifier.folded(images[:1]) as network:
-        seconds = {layout: min(bare_forward(network, filled(images, batch, layout)) for _ in range(2)) for layout in LAYOUTS}
+        seconds = {layout: min(bare_forward(network, repeat_to_batch(images, batch, layout)) for _ in range(2)) for layout in LAYOUTS}
         layout = min(seconds, key=seconds.__getitem__)
-        ready = filled(images, batch, layout)
+        ready = repeat_to_batch(images, batch, layout)
         taken = []
         for _ in range(pairs):
             # Half of the bare passes before and half after.

@@ -29,7 +29,7 @@ _BATCH = 10_000  # rows of a manifest that are made at a time
 
 
 @dataclass(frozen=True)
-class Step:
+class StepTiming:
     """One thing that a driver does.
 
     Attributes:
@@ -42,7 +42,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlanResult:
     """A run planned, half done, and gone on with.
 
     Attributes:
@@ -56,26 +56,26 @@ class Planned:
     seconds: float
     peak_mib: float
     listing: str
-    steps: tuple[Step, ...]
+    steps: tuple[StepTiming, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """What the command prints."""
         return asdict(self)
 
 
-def bench_plan(rows: int, shard_size: int, folder: Path) -> Planned:
+def bench_plan(rows: int, shard_size: int, folder: Path) -> PlanResult:
     """Plans a manifest of so many images in Parquet and in CSV, lays the run out, and resumes it with every other shard done.
 
     Args:
         folder: where the manifests and the run go.
     """
     manifests = {suffix: _write_manifest(folder / f"manifest.{suffix}", rows) for suffix in ("parquet", "csv")}
-    steps: list[Step] = []
+    steps: list[StepTiming] = []
 
     def timed(step: str, work: Callable[[], T]) -> T:
         begin = time.perf_counter()
         result = work()
-        steps.append(Step(step, time.perf_counter() - begin, _peak()))
+        steps.append(StepTiming(step, time.perf_counter() - begin, _peak()))
         return result
 
     plan = timed("plan, CSV", lambda: make_plan(_configuration(manifests["csv"], shard_size, folder)))
@@ -92,7 +92,7 @@ def bench_plan(rows: int, shard_size: int, folder: Path) -> Planned:
     _, store = timed("find the run", lambda: lay_out(plan))
     left = timed("list what is done", lambda: open_shards(plan, store))
     timed("count what is done", store.statuses)
-    return Planned(rows, shards, len(left), sum(step.seconds for step in steps), _peak(), listing, tuple(steps))
+    return PlanResult(rows, shards, len(left), sum(step.seconds for step in steps), _peak(), listing, tuple(steps))
 
 
 def _configuration(manifest: Path, shard_size: int, folder: Path) -> RunConfig:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import ray
 from ray.actor import ActorHandle
 
-from benchmarks.sleep_worker import SimulatedReport, SleepWorker, memory
+from benchmarks.sleep_worker import SimulatedReport, SleepWorker, resident_bytes
 from benchmarks.write_worker import WriteWorker
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
@@ -84,7 +84,7 @@ def bench_sleep(workers: int, shards: int, shard_size: int, image_seconds: float
     """Workers that sleep for as long as images take; no time if `image_seconds` is 0."""
     crew = _PrestartedWorkers(SleepWorker, (image_seconds,), workers)
     work: Work = "sleep" if image_seconds else "nothing"
-    return _measure(work, crew, _cut(shards * shard_size, shard_size), shard_size, image_seconds, _submit_numbers)
+    return _measure(work, crew, _make_shards(shards * shard_size, shard_size), shard_size, image_seconds, _submit_numbers)
 
 
 def bench_write(output: str, workers: int, images: int, shard_size: int, side: int) -> PoolBenchmark:
@@ -95,7 +95,7 @@ def bench_write(output: str, workers: int, images: int, shard_size: int, side: i
     """
     config = _configuration(output, shard_size)
     samples = [Sample(f"{row:07d}.jpg", f"/photographs/{row:07d}.jpg") for row in range(images)]
-    shards = _cut(images, shard_size)
+    shards = _make_shards(images, shard_size)
     store = RunStore.at(config)
     try:
         store.create(Plan(config, samples, shards, side, "0" * 64, dict.fromkeys(config.methods, 1)))
@@ -127,7 +127,7 @@ def _submit_numbers(worker: ActorHandle[Any], shard: Shard) -> ray.ObjectRef[Any
     return ref
 
 
-def _cut(images: int, size: int) -> list[Shard]:
+def _make_shards(images: int, size: int) -> list[Shard]:
     return [Shard(index, start, min(start + size, images)) for index, start in enumerate(range(0, images, size))]
 
 
@@ -147,7 +147,7 @@ def _measure(
 
     def on_done(nap: Any) -> None:
         naps.append(nap)
-        held.append(memory())
+        held.append(resident_bytes())
 
     with cluster(None, cpus=crew.workers):
         start = time.monotonic()
@@ -159,11 +159,11 @@ def _measure(
         raise RuntimeError(f"shard {failed[0].shard.index}: {failed[0].error}")
 
     by_worker: dict[int, list[SimulatedReport]] = defaultdict(list)
-    for nap in sorted(naps, key=lambda nap: nap.began):
-        by_worker[nap.worker].append(nap)
+    for nap in sorted(naps, key=lambda nap: nap.started):
+        by_worker[nap.process_id].append(nap)
     end = max(map(_end, naps))
-    span = end - min(nap.began for nap in naps)
-    gaps = [later.began - _end(earlier) for mine in by_worker.values() for earlier, later in pairwise(mine)]
+    span = end - min(nap.started for nap in naps)
+    gaps = [later.started - _end(earlier) for mine in by_worker.values() for earlier, later in pairwise(mine)]
     images = sum(nap.images for nap in naps)
     few = max(1, min(crew.workers, len(naps) // 3))
     middle = len(naps) // 2
@@ -183,9 +183,9 @@ def _measure(
         gap_ms=1e3 * median(gaps) if gaps else 0.0,
         driver=processor / seconds,
         driver_mib=tuple(held[place] / 2**20 for place in (0, len(held) // 2, -1)),
-        worker_mib=tuple(fmean(nap.memory for nap in each) / 2**20 for each in some),
+        worker_mib=tuple(fmean(nap.memory_bytes for nap in each) / 2**20 for each in some),
     )
 
 
 def _end(nap: SimulatedReport) -> float:
-    return nap.began + nap.seconds
+    return nap.started + nap.seconds

@@ -13,14 +13,14 @@ from hdm_core.device import Precision, in_precision, synchronise
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
-LONG_ENOUGH = 2.0  # seconds of one measurement
+MIN_SECONDS = 2.0  # seconds of one measurement
 
 
 def bare_pass(network: nn.Module, images: Tensor, precision: Precision) -> float:
     """Seconds of a forward and backward pass to the input of one image, of as many as take a while: images (B, C, H, W)."""
     images = images.detach().requires_grad_()
     begin, done = now(images.device), 0
-    while done == 0 or now(images.device) - begin < LONG_ENOUGH:
+    while done == 0 or now(images.device) - begin < MIN_SECONDS:
         with in_precision(precision, images.device):
             logits = network(images)
         torch.autograd.grad(logits[:, 0].sum(), images)
@@ -32,13 +32,13 @@ def bare_pass(network: nn.Module, images: Tensor, precision: Precision) -> float
 def bare_forward(network: nn.Module, images: Tensor) -> float:
     """Seconds of a forward pass of one image, of as many as take a while: images (B, C, H, W)."""
     begin, done = now(images.device), 0
-    while done == 0 or now(images.device) - begin < LONG_ENOUGH:
+    while done == 0 or now(images.device) - begin < MIN_SECONDS:
         network(images)
         done += len(images)
     return (now(images.device) - begin) / done
 
 
-def filled(images: Tensor, batch: int, layout: str) -> Tensor:
+def repeat_to_batch(images: Tensor, batch: int, layout: str) -> Tensor:
     """The images (B, C, H, W) again and again, to a batch."""
     return images[torch.arange(batch, device=images.device) % len(images)].contiguous(memory_format=LAYOUTS[layout])
 

@@ -11,7 +11,7 @@ from hdm_core.masking.ops import auxiliary_masks, keep_top
 from hdm_core.settings import DMSettings
 
 
-def one_after_another(network: nn.Module, image: Tensor, target: int, settings: DMSettings, passes: PassCounter) -> Tensor:
+def sequential_dm(network: nn.Module, image: Tensor, target: int, settings: DMSettings, passes: PassCounter) -> Tensor:
     """Mask after mask, batch 1, autograd through everything: image (1, C, H, W) -> M_b (H, W)."""
     height, width = image.shape[-2:]
 

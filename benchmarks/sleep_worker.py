@@ -20,10 +20,10 @@ class SimulatedReport:
 
     shard: int
     images: int
-    began: float
+    started: float
     seconds: float
-    worker: int
-    memory: int
+    process_id: int
+    memory_bytes: int
     device: str = "none"
     held: None = None
     passes: int = 0
@@ -32,7 +32,7 @@ class SimulatedReport:
     @classmethod
     def since(cls, began: float, shard: int, images: int) -> SimulatedReport:
         """The report of a shard that ends now."""
-        return cls(shard, images, began, time.monotonic() - began, os.getpid(), memory())
+        return cls(shard, images, began, time.monotonic() - began, os.getpid(), resident_bytes())
 
 
 class SleepWorker:
@@ -56,6 +56,6 @@ class SleepWorker:
         return SimulatedReport.since(began, shard, images)
 
 
-def memory() -> int:
+def resident_bytes() -> int:
     """Bytes of memory that this process holds now (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -33,12 +33,12 @@ CODECS: dict[str, dict[str, Any] | None] = {"none": None, "zstd 3": {}} | {
     for shuffle in ("noshuffle", "shuffle", "bitshuffle")
 }
 LAYOUTS = ((1, 64), (1, 256), (1, 1024), (16, 256), (16, 1024))  # images a chunk, and a shard
-_LOOKS = 20  # single maps that are read
+_SINGLE_READS = 20  # single maps that are read
 _NAME = "maps"
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodecResult:
     """Maps in one type by one codec, a chunk a map.
 
     Attributes:
@@ -56,7 +56,7 @@ class Coded:
 
 
 @dataclass(frozen=True)
-class Laid:
+class LayoutResult:
     """Maps in the run's type and codec in one layout on one storage.
 
     Attributes:
@@ -78,20 +78,20 @@ class Laid:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoreResult:
     """All of it: of so many different maps, which the layouts repeat to have enough."""
 
     maps: int
     side: int
-    codecs: tuple[Coded, ...]
-    layouts: tuple[Laid, ...]
+    codecs: tuple[CodecResult, ...]
+    layouts: tuple[LayoutResult, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """What the command prints."""
         return asdict(self)
 
 
-def bench_store(run: RunStore, places: Mapping[str, Storage], images: int, maps: int) -> Stored:
+def bench_store(run: RunStore, places: Mapping[str, Storage], images: int, maps: int) -> StoreResult:
     """Measures a run's maps.
 
     Args:
@@ -104,10 +104,10 @@ def bench_store(run: RunStore, places: Mapping[str, Storage], images: int, maps:
     """
     found = _maps(run, images)
     pooled = np.concatenate([*found.values()])
-    codecs = [_code(found, dtype, codec) for dtype, codec in product(DTYPES, CODECS)]
+    codecs = [_measure_codec(found, dtype, codec) for dtype, codec in product(DTYPES, CODECS)]
     repeated = np.resize(pooled, (maps, *pooled.shape[1:]))
-    layouts = [_lay(name, place, repeated, chunk, shard) for name, place in places.items() for chunk, shard in LAYOUTS]
-    return Stored(len(pooled), pooled.shape[-1], tuple(codecs), tuple(layouts))
+    layouts = [_measure_layout(name, place, repeated, chunk, shard) for name, place in places.items() for chunk, shard in LAYOUTS]
+    return StoreResult(len(pooled), pooled.shape[-1], tuple(codecs), tuple(layouts))
 
 
 def _maps(run: RunStore, images: int) -> dict[str, Maps]:
@@ -119,7 +119,7 @@ def _maps(run: RunStore, images: int) -> dict[str, Maps]:
     return {method: read_maps(open_array(store, method), np.asarray(rows)) for method in run.metadata()["config"]["methods"]}
 
 
-def _code(found: dict[str, Maps], dtype: str, codec: str) -> Coded:
+def _measure_codec(found: dict[str, Maps], dtype: str, codec: str) -> CodecResult:
     scale = 255 if dtype == "uint8" else 1
     sizes, encode, decode, error = {}, 0.0, 0.0, 0.0
     for method, maps in found.items():
@@ -133,7 +133,7 @@ def _code(found: dict[str, Maps], dtype: str, codec: str) -> Coded:
         error = max(error, float(np.abs(np.asarray(read, np.float32) / scale - exact).max()))
         sizes[method] = sum(len(data) for name, data in objects.items() if "/c/" in name) / len(maps)
     count = sum(map(len, found.values()))
-    return Coded(dtype, codec, fmean(sizes.values()), sizes, 1e3 * encode / count, 1e3 * decode / count, error)
+    return CodecResult(dtype, codec, fmean(sizes.values()), sizes, 1e3 * encode / count, 1e3 * decode / count, error)
 
 
 def _codec(dtype: str, codec: str) -> BloscCodec | ZstdCodec | None:
@@ -153,7 +153,7 @@ def _encode(maps: Maps, chunk: int, shard: int, **changes: Any) -> dict[str, Buf
     return memory
 
 
-def _lay(name: str, place: Storage, maps: Maps, chunk: int, shard: int) -> Laid:
+def _measure_layout(name: str, place: Storage, maps: Maps, chunk: int, shard: int) -> LayoutResult:
     raw = maps.nbytes / 2**20
     begin = time.perf_counter()
     objects = {name: data.to_bytes() for name, data in _encode(maps, chunk, shard).items()}
@@ -163,7 +163,7 @@ def _lay(name: str, place: Storage, maps: Maps, chunk: int, shard: int) -> Laid:
         for key, data in objects.items():
             place.write(f"{folder}/{key}", data)
         put = time.perf_counter()
-        array = open_array(_Counted(place.zarr(folder)), _NAME)
+        array = open_array(_CountingStore(place.zarr(folder)), _NAME)
         opened = time.perf_counter()
         same = np.array_equal(np.asarray(array[:]), maps)
         read = time.perf_counter()
@@ -171,10 +171,10 @@ def _lay(name: str, place: Storage, maps: Maps, chunk: int, shard: int) -> Laid:
             raise RuntimeError(f"{place.url(folder)} does not hold what was written")
         counted: Any = array.store  # Zarr opens a read-only copy
         counted.requests = counted.bytes = 0
-        seconds = [_time(array, row) for row in np.linspace(0, len(maps) - 1, _LOOKS, dtype=int)]
+        seconds = [_seconds_to_read(array, row) for row in np.linspace(0, len(maps) - 1, _SINGLE_READS, dtype=int)]
     finally:
         place.fs.rm(place.path(folder), recursive=True)
-    return Laid(
+    return LayoutResult(
         place=name,
         chunk=chunk,
         shard=shard,
@@ -183,18 +183,18 @@ def _lay(name: str, place: Storage, maps: Maps, chunk: int, shard: int) -> Laid:
         put_mib=raw / (put - encoded),
         read_mib=raw / (read - opened),
         one_ms=1e3 * median(seconds),
-        one_requests=counted.requests / _LOOKS,
-        one_bytes=counted.bytes / _LOOKS,
+        one_requests=counted.requests / _SINGLE_READS,
+        one_bytes=counted.bytes / _SINGLE_READS,
     )
 
 
-def _time(array: zarr.Array[Any], row: int) -> float:
+def _seconds_to_read(array: zarr.Array[Any], row: int) -> float:
     begin = time.perf_counter()
     _ = array[row]
     return time.perf_counter() - begin
 
 
-class _Counted(WrapperStore[Store]):
+class _CountingStore(WrapperStore[Store]):
     """A store that counts what is asked of it."""
 
     requests = 0

@@ -28,7 +28,7 @@ class WriteWorker:
     def __init__(self, config: RunConfig, side: int) -> None:
         self._config = config
         self._store = RunStore.at(config)
-        self._maps = made_up_maps(config.compute.shard_size, side)
+        self._maps = synthetic_maps(config.compute.shard_size, side)
 
     def ready(self) -> str:
         """As of a worker."""
@@ -50,7 +50,7 @@ class WriteWorker:
         return SimulatedReport.since(began, shard.index, len(shard))
 
 
-def made_up_maps(count: int, side: int) -> NDArray[np.float16]:
+def synthetic_maps(count: int, side: int) -> NDArray[np.float16]:
     """Smooth maps (count, side, side) in [0, 1]."""
     draw = np.random.default_rng(0)
     coarse = [Image.fromarray(draw.random((_CELLS, _CELLS), dtype=np.float32)) for _ in range(count)]

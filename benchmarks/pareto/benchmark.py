@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.pareto.photographs import keep, photographs, spread
+from benchmarks.pareto.photographs import write_manifest, split_by_confidence, evenly_spaced
 from hdm_core import METRICS
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
@@ -109,7 +109,7 @@ def _dataset(case: RunConfig, storage: Storage, split: str, count: int) -> str:
     name = f"{case.name}-{split}-{count}"
     if storage.exists(f"{name}.csv"):
         return storage.url(f"{name}.csv")
-    return keep(spread(photographs(case)[split], count), storage, name, case.storage)
+    return write_manifest(evenly_spaced(split_by_confidence(case)[split], count), storage, name, case.storage)
 
 
 def _config(case: RunConfig, candidate: Candidate, group: str, dataset: str) -> RunConfig:

@@ -13,7 +13,7 @@ from hdm_core import METRICS
 from pipeline.tables.aggregate import TITLES
 
 # Points of the same number of passes stand beside each other.
-_ASIDE = 1.12
+_OFFSET = 1.12
 
 
 def pareto_figure(points: Sequence[Point]) -> bytes:
@@ -33,7 +33,7 @@ def pareto_figure(points: Sequence[Point]) -> bytes:
                     gain, half = point.gains[metric]
                     label = f"{name} (n = {point.photographs})"
                     # As far from the line as measured on the photographs that both have.
-                    aside = point.passes * _ASIDE ** sum(here[other].passes == point.passes for other in others[:number] if other in here)
+                    aside = point.passes * _OFFSET ** sum(here[other].passes == point.passes for other in others[:number] if other in here)
                     axis.errorbar(aside, base + gain, yerr=half, fmt="o", color=f"C{number}", capsize=2, label=label)
             axis.set_xscale("log")
             axis.xaxis.set_minor_formatter(NullFormatter())

@@ -31,7 +31,7 @@ class Photograph:
     probability: float
 
 
-def photographs(config: RunConfig) -> dict[str, list[Photograph]]:
+def split_by_confidence(config: RunConfig) -> dict[str, list[Photograph]]:
     """A dataset's readable images, in the order of the predicted class's probability, dealt out in turn to the splits.
 
     Raises:
@@ -50,7 +50,7 @@ def photographs(config: RunConfig) -> dict[str, list[Photograph]]:
     return {split: found[place :: len(SPLITS)] for place, split in enumerate(SPLITS)}
 
 
-def spread(ordered: Sequence[Photograph], count: int) -> list[Photograph]:
+def evenly_spaced(ordered: Sequence[Photograph], count: int) -> list[Photograph]:
     """So many photographs, evenly from the first to the last.
 
     Raises:
@@ -62,7 +62,7 @@ def spread(ordered: Sequence[Photograph], count: int) -> list[Photograph]:
     return [ordered[round(place * last / max(count - 1, 1))] for place in range(count)]
 
 
-def keep(chosen: Sequence[Photograph], storage: Storage, name: str, options: Mapping[str, Any]) -> str:
+def write_manifest(chosen: Sequence[Photograph], storage: Storage, name: str, options: Mapping[str, Any]) -> str:
     """Copies the photographs to a place as a dataset of kind `manifest`, whose files must lie below it; returns the manifest's URL.
 
     Args:

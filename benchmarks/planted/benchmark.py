@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.planted.images import KINDS, PATCH, SIDE, Planted, plant
-from benchmarks.planted.network import STEPS, is_correct, network, trained
+from benchmarks.planted.images import KINDS, PATCH, SIDE, PlantedImages, plant
+from benchmarks.planted.network import STEPS, is_correct, build_network, train
 from benchmarks.planted.scores import both_found, pointing, similarity
 from hdm_core import METHODS, Classifier, Explanation, explain_with
 from hdm_core.metrics.localisation import proportion
@@ -83,7 +83,7 @@ class PlantedResult:
 class PlantedData:
     """The pictures of all kinds, those of a kind in a row, and the network that they are explained for."""
 
-    planted: Planted
+    planted: PlantedImages
     kinds: list[str]
     model: torch.nn.Sequential
     accuracy: float
@@ -96,7 +96,7 @@ def make_data(images: int, seed: int, steps: int = STEPS) -> PlantedData:
     Raises:
         InputError: if the network did not learn the rule well enough to be asked for it.
     """
-    model, generator = trained(seed, steps), torch.Generator().manual_seed(seed + 1_000_000)
+    model, generator = train(seed, steps), torch.Generator().manual_seed(seed + 1_000_000)
     chosen, right, kept = [], [], []
     for kind in KINDS:
         drawn = plant(kind, max(_HELD_OUT, 2 * images), generator)
@@ -106,7 +106,7 @@ def make_data(images: int, seed: int, steps: int = STEPS) -> PlantedData:
         if kept[-1].sum() < images:
             raise InputError(f"the network keeps the rule on {int(kept[-1].sum())} of {len(drawn)} pictures ({kind}): take another --seed")
         chosen.append(drawn[kept[-1].nonzero()[:images, 0]])
-    planted = Planted(*(torch.cat(parts) for parts in zip(*(vars(part).values() for part in chosen), strict=True)))
+    planted = PlantedImages(*(torch.cat(parts) for parts in zip(*(vars(part).values() for part in chosen), strict=True)))
     kinds: list[str] = [kind for kind in KINDS for _ in range(images)]
     return PlantedData(planted, kinds, model, *(float(torch.cat(flags).double().mean()) for flags in (right, kept)))
 
@@ -125,7 +125,7 @@ def bench_truth(
     began = time.perf_counter()
     made = make_data(images, seed)
     training_seconds = time.perf_counter() - began
-    learnt, random = (Classifier.from_module(model) for model in (made.model, network(seed + 1).eval()))
+    learnt, random = (Classifier.from_module(model) for model in (made.model, build_network(seed + 1).eval()))
     rows, maps = [], {}
     for name in only or METHODS:
         show(f"{name} ...")

@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.planted.benchmark import CHANCE, Interval, PlantedData, PlantedResult
-from benchmarks.planted.images import KINDS, Planted
+from benchmarks.planted.images import KINDS, PlantedImages
 from hdm_core import METHODS
 from pipeline.report.heatmap import overlay
 
@@ -70,7 +70,7 @@ def truth_figure(made: PlantedData, maps: Mapping[str, Tensor], suffix: str) -> 
     return buffer.getvalue()
 
 
-def _view(planted: Planted, place: int) -> Image.Image:
+def _view(planted: PlantedImages, place: int) -> Image.Image:
     """A picture as colours, its range cut to what a screen shows."""
     pixels = (planted.images[place].permute(1, 2, 0) / 3 + 0.5).clamp(0, 1)
     return Image.fromarray((pixels * 255).byte().numpy())

@@ -25,7 +25,7 @@ _MARGIN = 4  # from a patch to the border of its quadrant: two patches are at le
 
 
 @dataclass(frozen=True)
-class Planted:
+class PlantedImages:
     """N pictures, with and without what decides their class.
 
     Attributes:
@@ -46,9 +46,9 @@ class Planted:
         """N."""
         return len(self.images)
 
-    def __getitem__(self, chosen: Tensor | slice) -> Planted:
+    def __getitem__(self, chosen: Tensor | slice) -> PlantedImages:
         """Some of the pictures."""
-        return Planted(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        return PlantedImages(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     @property
     def evidence(self) -> Tensor:
@@ -70,7 +70,7 @@ def rule(patterns: Tensor) -> Tensor:
     return labels
 
 
-def plant(kind: Kind, count: int, generator: torch.Generator) -> Planted:
+def plant(kind: Kind, count: int, generator: torch.Generator) -> PlantedImages:
     """Draws pictures of one kind.
 
     Args:
@@ -100,22 +100,22 @@ def plant(kind: Kind, count: int, generator: torch.Generator) -> Planted:
     corners = torch.stack([quadrants // 2, quadrants % 2], 2) * (SIDE // 2) + shift
     colours = 0.8 + 0.4 * torch.rand(count, 4, 3, generator=generator)
 
-    bare, _ = _painted(_background(count, generator), distractors, corners, colours)
-    images, regions = _painted(bare, patterns, corners[:, :2], colours[:, :2])
-    return Planted(images, rule(patterns), patterns, regions, bare)
+    bare, _ = _paint(_background(count, generator), distractors, corners, colours)
+    images, regions = _paint(bare, patterns, corners[:, :2], colours[:, :2])
+    return PlantedImages(images, rule(patterns), patterns, regions, bare)
 
 
 def _background(count: int, generator: torch.Generator) -> Tensor:
     """Smooth coloured noise, coarse and less of finer, (N, 3, 64, 64)."""
     coarse, fine = (torch.randn(count, 3, cells, cells, generator=generator) for cells in (6, 16))
-    return _enlarged(coarse, 0.5) + _enlarged(fine, 0.2)
+    return _enlarge(coarse, 0.5) + _enlarge(fine, 0.2)
 
 
-def _enlarged(noise: Tensor, spread: float) -> Tensor:
+def _enlarge(noise: Tensor, spread: float) -> Tensor:
     return spread * F.interpolate(noise, size=(SIDE, SIDE), mode="bicubic", align_corners=False)
 
 
-def _painted(canvas: Tensor, patterns: Tensor, corners: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
+def _paint(canvas: Tensor, patterns: Tensor, corners: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
     """Pictures (N, 3, 64, 64) with patches laid over a copy, and the pixels of each patch (N, patches, 64, 64).
 
     Args:

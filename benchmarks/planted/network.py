@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.planted.images import EVERY_KIND, NEEDS, Planted, plant
+from benchmarks.planted.images import EVERY_KIND, NEEDS, PlantedImages, plant
 
 WIDTHS = (12, 16, 24, 32)
 STEPS = 600
 _BATCH = 60
 
 
-def network(seed: int) -> nn.Sequential:
+def build_network(seed: int) -> nn.Sequential:
     """Four convolutions with ReLU, three poolings between them (the last maps are 8 x 8), their mean and a linear layer; random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -25,9 +25,9 @@ def network(seed: int) -> nn.Sequential:
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTHS[-1], len(NEEDS)))
 
 
-def trained(seed: int, steps: int = STEPS) -> nn.Sequential:
+def train(seed: int, steps: int = STEPS) -> nn.Sequential:
     """The network after so many batches of fresh pictures of every kind; on one machine the same seed gives the same weights."""
-    model, generator = network(seed), torch.Generator().manual_seed(seed)
+    model, generator = build_network(seed), torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
     for _ in range(steps):
@@ -41,7 +41,7 @@ def trained(seed: int, steps: int = STEPS) -> nn.Sequential:
 
 
 @torch.no_grad()
-def is_correct(model: nn.Module, planted: Planted) -> Tensor:
+def is_correct(model: nn.Module, planted: PlantedImages) -> Tensor:
     """Whether the network keeps the rule on a picture and on all it becomes when one or both patches are taken out, (N,) bool."""
     kept = torch.ones(len(planted), dtype=torch.bool)
     for patches in ((), (0,), (1,), (0, 1)):

@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.pareto.benchmark import PARETO_METRICS, Candidate, candidates, compare, run_case
 from benchmarks.pareto.figure import pareto_figure
 from benchmarks.pareto.maps import maps_figure
-from benchmarks.pareto.photographs import Photograph, keep, photographs, spread
+from benchmarks.pareto.photographs import Photograph, write_manifest, split_by_confidence, evenly_spaced
 from hdm_core import METRICS
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
@@ -36,29 +36,29 @@ def dealt(count: int) -> list[Photograph]:
 
 
 def test_both_halves_go_from_unsure_to_sure_and_leave_out_what_cannot_be_read(case: RunConfig) -> None:
-    halves = photographs(case)
+    halves = split_by_confidence(case)
     assert {split: len(half) for split, half in halves.items()} == {"choose": 4, "report": 3}
     names = [photograph.sample.image_id for half in halves.values() for photograph in half]
     assert sorted(names) == [f"{number}.png" for number in range(7)]
     order = [p.probability for pair in zip(halves["choose"], halves["report"], strict=False) for p in pair]
     assert order == sorted(order)
-    assert photographs(case) == halves
+    assert split_by_confidence(case) == halves
 
 
 @pytest.mark.parametrize(("count", "places"), [(1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, list(range(10)))])
 def test_photographs_are_spread_from_end_to_end(count: int, places: list[int]) -> None:
-    assert [int(photograph.sample.image_id) for photograph in spread(dealt(10), count)] == places
+    assert [int(photograph.sample.image_id) for photograph in evenly_spaced(dealt(10), count)] == places
 
 
 def test_more_photographs_than_there_are() -> None:
-    assert refused(lambda: spread(dealt(3), 4)) == "4 photographs are asked for and a half of the dataset has 3 that can be read"
+    assert refused(lambda: evenly_spaced(dealt(3), 4)) == "4 photographs are asked for and a half of the dataset has 3 that can be read"
 
 
 def test_the_manifest_keeps_ids_and_the_photographs_beside_it(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"a photograph")
     chosen = [Photograph(Sample('a "b", c', str(tmp_path / "1.png"), class_name="wren"), 0.5)]
     place = Storage(str(tmp_path / "runs"))
-    url = keep(chosen, place, "birds", {})
+    url = write_manifest(chosen, place, "birds", {})
     rows = list(csv.DictReader(io.StringIO(Path(url).read_text())))
     assert rows == [{"path": "birds/0000.png", "image_id": 'a "b", c', "class_name": "wren", "probability": "0.500000"}]
     assert place.read("birds/0000.png") == b"a photograph"

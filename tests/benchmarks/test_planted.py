@@ -13,15 +13,15 @@ from PIL import Image
 from benchmarks.planted import benchmark as planted_benchmark
 from benchmarks.planted.benchmark import CHANGES, PlantedData, bench_truth, blobs, make_data, score
 from benchmarks.planted.figure import truth_figure, truth_lines, truth_table
-from benchmarks.planted.images import DISTRACTORS, EVERY_KIND, KINDS, NEEDS, PATCH, SIDE, Kind, Planted, plant, rule
-from benchmarks.planted.network import is_correct, network, trained
+from benchmarks.planted.images import DISTRACTORS, EVERY_KIND, KINDS, NEEDS, PATCH, SIDE, Kind, PlantedImages, plant, rule
+from benchmarks.planted.network import is_correct, build_network, train
 from benchmarks.planted.scores import both_found, pointing, similarity
 from hdm_core import METHODS
 from tests.support.plans import refused
 from tests.support.small_run import benchmark
 
 
-def drawn(kind: Kind, count: int = 40, seed: int = 3) -> Planted:
+def drawn(kind: Kind, count: int = 40, seed: int = 3) -> PlantedImages:
     return plant(kind, count, torch.Generator().manual_seed(seed))
 
 
@@ -91,9 +91,9 @@ def test_training_goes_towards_the_rule_and_repeats() -> None:
         with torch.no_grad():
             return sum(float(torch.nn.functional.cross_entropy(model(part.images), part.labels)) for part in map(drawn, EVERY_KIND))
 
-    model, again = trained(0, steps=8), trained(0, steps=8)
+    model, again = train(0, steps=8), train(0, steps=8)
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
-    assert loss(model) < loss(network(0))
+    assert loss(model) < loss(build_network(0))
 
 
 def test_a_network_that_always_says_the_same_does_not_obey() -> None:
@@ -111,7 +111,7 @@ def test_a_network_that_did_not_learn_is_not_asked() -> None:
 # The scores
 
 
-def hand_made(kind: Kind = "joint") -> tuple[Planted, torch.Tensor, torch.Tensor]:
+def hand_made(kind: Kind = "joint") -> tuple[PlantedImages, torch.Tensor, torch.Tensor]:
     planted = drawn(kind, 6)
     return planted, planted.evidence.float(), torch.full((6, SIDE, SIDE), 0.5)
 
@@ -165,8 +165,8 @@ def test_similarity_is_of_ranks_with_ties_shared() -> None:
 def untrained(monkeypatch: pytest.MonkeyPatch) -> PlantedData:
     """Two pictures a kind and a network that knows nothing: what the methods say of it does not matter here."""
     parts = [drawn(kind, 2) for kind in KINDS]
-    planted = Planted(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Planted)))
-    made = PlantedData(planted, [kind for kind in KINDS for _ in range(2)], network(0).eval(), 1.0, 0.9)
+    planted = PlantedImages(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(PlantedImages)))
+    made = PlantedData(planted, [kind for kind in KINDS for _ in range(2)], build_network(0).eval(), 1.0, 0.9)
     monkeypatch.setattr(planted_benchmark, "make_data", lambda images, seed: made)
     monkeypatch.setitem(CHANGES, "hdm", {"sizes": (4,), "steps": 2})
     return made

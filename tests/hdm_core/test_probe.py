@@ -27,7 +27,7 @@ class Small(nn.Module):
 def test_a_candidate_is_chosen_and_a_pass_takes_longer_than_a_forward_pass() -> None:
     found = probe(Classifier.from_module(smooth()), 32, [2, 4, 8])
     assert found.batch in {2, 4, 8}
-    assert found.pass_seconds > found.forward_seconds > 0
+    assert found.seconds_per_pass > found.seconds_per_forward > 0
 
 
 def test_what_does_not_fit_is_not_chosen() -> None:

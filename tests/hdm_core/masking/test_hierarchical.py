@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hdm_core.masking import hierarchical
 from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
-from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask, mix, mixed, stage_shares
+from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask, optimize_stage_weights, mix_stages, stage_weights
 from hdm_core.methods.presets import HDM_PRESETS
 from hdm_core.settings import HDMSettings
 from tests.support import reference
@@ -86,7 +86,7 @@ def test_the_second_stage_sees_what_the_first_left(monkeypatch: pytest.MonkeyPat
 
 @given(SHARES)
 def test_shares_sum_to_one_and_never_grow(v: list[float]) -> None:
-    shares = stage_shares(torch.tensor([v], dtype=torch.float64))[0]
+    shares = stage_weights(torch.tensor([v], dtype=torch.float64))[0]
     assert float(shares.sum()) == pytest.approx(1)
     assert (shares.diff() <= 0).all()
     assert (shares >= 0).all()
@@ -95,17 +95,17 @@ def test_shares_sum_to_one_and_never_grow(v: list[float]) -> None:
 @given(SHARES)
 def test_shares_are_eq_3(v: list[float]) -> None:
     w = [sum(value**2 for value in v[j:]) for j in range(len(v))]
-    assert stage_shares(torch.tensor([v], dtype=torch.float64))[0].tolist() == pytest.approx([each / sum(w) for each in w])
+    assert stage_weights(torch.tensor([v], dtype=torch.float64))[0].tolist() == pytest.approx([each / sum(w) for each in w])
 
 
 def test_equal_v_gives_falling_shares() -> None:
-    assert stage_shares(torch.ones(1, 3))[0].tolist() == pytest.approx([3 / 6, 2 / 6, 1 / 6])
+    assert stage_weights(torch.ones(1, 3))[0].tolist() == pytest.approx([3 / 6, 2 / 6, 1 / 6])
 
 
 @given(SHARES)
 def test_a_mixture_of_full_masks_is_full(v: list[float]) -> None:
-    shares = stage_shares(torch.tensor([v], dtype=torch.float64))
-    assert mixed(torch.ones(1, len(v), 2, 2, dtype=torch.float64), shares).flatten().tolist() == pytest.approx([1] * 4)
+    shares = stage_weights(torch.tensor([v], dtype=torch.float64))
+    assert mix_stages(torch.ones(1, len(v), 2, 2, dtype=torch.float64), shares).flatten().tolist() == pytest.approx([1] * 4)
 
 
 @pytest.mark.usefixtures("double")
@@ -113,7 +113,7 @@ def test_mixing_lowers_its_loss_and_keeps_the_shares_in_order() -> None:
     images = pictures(2, 12)
     masks = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(3)) ** 3
     settings = SETTINGS.model_copy(update={"mix_steps": 60, "mix_learning_rate": 0.05, "mix_weight": 1e-4})
-    shares = mix(masks, loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), settings)
+    shares = optimize_stage_weights(masks, loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), settings)
     assert shares.sum(1).tolist() == pytest.approx([1, 1])
     assert (shares.diff(dim=1) <= 0).all()
     assert not shares.requires_grad
@@ -124,22 +124,22 @@ def test_mixing_lowers_its_loss_and_keeps_the_shares_in_order() -> None:
             fused = (share[:, None, None] * masks[b]).sum(0)
             return float((score(fused * image) - score(image)) ** 2 + settings.mix_weight * fused.mean())
 
-        assert loss(shares[b]) < loss(stage_shares(torch.ones(1, 3))[0])
+        assert loss(shares[b]) < loss(stage_weights(torch.ones(1, 3))[0])
 
 
 @pytest.mark.usefixtures("double")
 def test_mixing_is_independent_of_the_neighbours() -> None:
     images = pictures(2, 12)
     masks = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(3))
-    together = mix(masks, loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
-    alone = mix(masks[:1], loss_of(images[:1], torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
+    together = optimize_stage_weights(masks, loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
+    alone = optimize_stage_weights(masks[:1], loss_of(images[:1], torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
     torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-9)
 
 
 def test_a_map_never_exceeds_one_by_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = stage_shares(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)))
+    shares = stage_weights(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)))
     full = torch.ones(100, 1, 8, 8)
-    assert mixed(full.expand(-1, 3, -1, -1), shares).max() > 1
+    assert mix_stages(full.expand(-1, 3, -1, -1), shares).max() > 1
     monkeypatch.setattr(hierarchical, "dynamic_mask", lambda _consistency, _settings: full)
     monkeypatch.setattr(hierarchical, "mix", lambda _masks, _consistency, _settings: shares)
     unused = SimpleNamespace(baseline=torch.zeros(1), contrast=torch.zeros(1), for_images=lambda _images: None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter, chunk
+from hdm_core.masking.consistency import ConsistencyLoss, PassCounter, chunk_size
 from hdm_core.masking.optimizer import MaskBank, optimize_masks
 from hdm_core.settings import DMSettings
 from tests.support.tiny_networks import pictures, smooth
@@ -82,8 +82,8 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(caplog: pytest.LogCapt
         torch.testing.assert_close(found, value, rtol=0, atol=1e-5)
     assert loss.batch == 4
     assert [record.message for record in caplog.records] == [
-        "out of memory: from here on 8 images go through the network at once",
-        "out of memory: from here on 4 images go through the network at once",
+        "out of memory: continuing with batches of 8 images",
+        "out of memory: continuing with batches of 4 images",
     ]
     assert told.total == 4 * len(SIZES) * SETTINGS.steps
 
@@ -114,7 +114,7 @@ def test_an_image_that_diverges_leaves_its_neighbours_alone() -> None:
 def test_chunks_are_even_and_never_too_large(rows: int, batch: int) -> None:
     sizes, left = [], rows
     while left:
-        sizes.append(chunk(left, batch))
+        sizes.append(chunk_size(left, batch))
         left -= sizes[-1]
     assert max(sizes) <= batch
     assert max(sizes) - min(sizes) <= 1

@@ -130,9 +130,9 @@ def test_torchvisions_families_give_maps_that_say_something(method: str, family:
 @pytest.mark.parametrize("method", CAMS)
 def test_a_vision_transformer_is_refused_unless_a_layer_with_maps_is_named(method: str) -> None:
     classifier = Classifier.from_module(transformer())
-    with pytest.raises(ValueError, match="answers from tokens, which have no rows and columns: name a layer"):
+    with pytest.raises(ValueError, match="classifies from tokens, which have no rows and columns: name a layer"):
         explain(classifier, pictures(1, 32), method)
-    with pytest.raises(TypeError, match=r"must put out \(B, K, h, w\); Encoder does not"):
+    with pytest.raises(TypeError, match=r"must return a tensor \(B, K, h, w\); Encoder does not"):
         explain(classifier, pictures(1, 32), method, layer="encoder")
     assert explain(classifier, pictures(1, 32), method, layer="conv_proj").maps.shape == (1, 32, 32)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.methods.mask import MaskSettings, moved
+from hdm_core.methods.mask import MaskSettings, translate
 from tests.support import reference
 from tests.support.tiny_networks import pictures, smooth
 
@@ -109,6 +109,6 @@ def test_the_map_shows_where_the_class_is() -> None:
 
 def test_pictures_move_and_their_edges_stay() -> None:
     picture = torch.arange(6.0).reshape(1, 1, 2, 3)
-    assert moved(picture, 0, 0).tolist() == picture.tolist()
-    assert moved(picture, 1, 0).tolist() == [[[[0, 1, 2], [0, 1, 2]]]]
-    assert moved(picture, 0, -1).tolist() == [[[[1, 2, 2], [4, 5, 5]]]]
+    assert translate(picture, 0, 0).tolist() == picture.tolist()
+    assert translate(picture, 1, 0).tolist() == [[[[0, 1, 2], [0, 1, 2]]]]
+    assert translate(picture, 0, -1).tolist() == [[[[1, 2, 2], [4, 5, 5]]]]

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from hdm_core.network.hooks import activations_and_logits, calls_of, capture, last_spatial_layer, logits_with
+from hdm_core.network.hooks import activations_and_logits, count_calls, capture, last_spatial_layer, logits_with_activations
 from tests.support.tiny_networks import (
     InterruptionError,
     activations_and_gradients,
@@ -68,7 +68,7 @@ def test_the_hook_is_gone_after_an_exception() -> None:
 @pytest.mark.parametrize("layer", [-1, -2])
 def test_a_layer_that_puts_out_no_map_is_refused(layer: int) -> None:
     network = smooth()
-    with pytest.raises(TypeError, match=r"must put out \(B, K, h, w\); (Linear|Flatten) does not"):
+    with pytest.raises(TypeError, match=r"must return a tensor \(B, K, h, w\); (Linear|Flatten) does not"):
         activations_and_gradients(network, network[layer], pictures(1), torch.tensor([0]))
     assert hooks(network) == 0
 
@@ -151,7 +151,7 @@ def test_the_end_of_the_last_convolutional_stage(arch: str, layer: str) -> None:
 
 
 def test_a_network_that_answers_from_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="answers from tokens"):
+    with pytest.raises(ValueError, match="classifies from tokens"):
         last_spatial_layer(transformer(), pictures(1, 32))
 
 
@@ -177,11 +177,11 @@ def test_of_a_layer_that_is_called_twice_the_last_output_is_captured() -> None:
     by_hand = network.head.weight[[0, 2], :, None, None] / expected[1][0, 0].numel()
     torch.testing.assert_close(gradients, by_hand.expand_as(gradients).detach())
     assert last_spatial_layer(network, images) is network.relu
-    assert calls_of(network, network.relu, images) == 2
+    assert count_calls(network, network.relu, images) == 2
     # Another output in the place of the last call's alone.
-    swapped = logits_with(network, network.relu, 2, 2 * expected[1], images)
+    swapped = logits_with_activations(network, network.relu, 2, 2 * expected[1], images)
     torch.testing.assert_close(swapped, network.head(2 * expected[1].mean((2, 3))))
-    torch.testing.assert_close(logits_with(network, network.relu, 2, expected[1].clone(), images), answer)
+    torch.testing.assert_close(logits_with_activations(network, network.relu, 2, expected[1].clone(), images), answer)
     assert hooks(network) == 0
 
 
