@@ -69,7 +69,7 @@ def require_layers(network: nn.Module) -> None:
         ValueError: for an exported program.
     """
     if isinstance(network, Exported):
-        raise ValueError("this method needs layers and an exported program has none: give the network it was exported from")  # noqa: TRY004
+        raise ValueError("an exported program has no layers, and this method needs them: give the network it was exported from")  # noqa: TRY004
 
 
 def load_exported(path: str | Path) -> Exported:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: what it says, not how fast it is."""
+"""`python -m benchmarks`: its output, not its speed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_bench_engine_compares_with_the_bare_network_and_with_one_mask_after_ano
 
 @pytest.mark.parametrize("protocol", ["paper", "rise"])
 def test_bench_metrics_counts_the_forwards_that_the_metrics_make(protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "LONG_ENOUGH", 0.0)
+    monkeypatch.setattr(reference, "MIN_SECONDS", 0.0)
     found = bench_metrics(Classifier.from_module(smooth()), pictures(2, 8), 3, MetricSettings(protocol=protocol), 2)
     assert (found.images, found.maps, found.pairs) == (2, 3, 2)
     assert found.forwards == 2 * metric_forwards(8, 8, protocol, 3)
@@ -106,7 +106,7 @@ def test_bench_metrics_and_methods_end_with_one_json_object() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_measured_is_one_line(arguments: list[str], words: str) -> None:
+def test_bad_input_is_one_line(arguments: list[str], words: str) -> None:
     ended = benchmark(*arguments)
     assert ended.returncode == 2
     assert words in ended.stderr.strip().splitlines()[-1]

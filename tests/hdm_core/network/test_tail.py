@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hdm_core.network.tail import is_affine, extract_tail
+from hdm_core.network.tail import extract_tail, is_affine
 from tests.support.tiny_networks import Untraceable, assert_unchanged, normalised, pictures, smooth, snapshot
 from tests.support.torchvision_families import FAMILIES
 
@@ -39,7 +39,7 @@ def built() -> list[tuple[str, nn.Module, str]]:
     return [(family, build(), {"resnet": "layer4"}.get(family, "features")) for family, build in FAMILIES.items()]
 
 
-def test_a_layer_with_a_way_around_it_has_no_tail_nor_has_one_that_is_not_called() -> None:
+def test_a_layer_that_is_bypassed_or_not_called_has_no_tail() -> None:
     resnet = FAMILIES["resnet"]()
     assert extract_tail(resnet, resnet.layer4[0].conv2) is None
     assert extract_tail(resnet, nn.ReLU()) is None
@@ -48,7 +48,7 @@ def test_a_layer_with_a_way_around_it_has_no_tail_nor_has_one_that_is_not_called
 
 
 class Ignored(nn.Module):
-    """Calls a layer whose output it does not use."""
+    """Network that calls a layer without using its output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +59,6 @@ class Ignored(nn.Module):
         return self.rest(images)
 
 
-def test_what_takes_no_part_in_the_answer_has_no_tail() -> None:
+def test_a_layer_without_effect_has_no_tail() -> None:
     network = Ignored()
     assert extract_tail(network, network.ignored) is None
