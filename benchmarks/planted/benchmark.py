@@ -62,7 +62,7 @@ class PlantedResult:
     Attributes:
         images: images per kind.
         accuracy: on held-out images of the three kinds.
-        obeyed: share of of_kind on which the network follows the rule also when patches are removed.
+        obeyed: share of those on which the network follows the rule also when patches are removed.
         area: share of the pixels that is evidence, which is the energy of a flat map.
         rows: one per method, chance last.
     """

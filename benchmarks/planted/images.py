@@ -31,7 +31,7 @@ class PlantedImages:
     Attributes:
         images: (N, 3, 64, 64) float32, roughly centred at 0, as a network takes them.
         labels: (N,) int64, the `rule` applied to the patterns.
-        patterns: (N, 2) int64, the pattern of each planted patch; -1 where regions is no patch.
+        patterns: (N, 2) int64, the pattern of each planted patch; -1 where there is no patch.
         regions: (N, 2, 64, 64) bool, the pixels of each planted patch.
         bare: (N, 3, 64, 64), the same images without the planted patches: background and distractors.
     """

@@ -48,7 +48,7 @@ def score_of(target: int) -> reference.Score:
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("stages", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["mean", "one an image"])
+@pytest.mark.parametrize("kind", ["mean", "one per image"])
 def test_hdm_equals_the_reference(stages: int, kind: str) -> None:
     settings = SETTINGS.model_copy(update={"stages": stages})
     images = pictures(2, 12, 14)

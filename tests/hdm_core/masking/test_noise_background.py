@@ -55,7 +55,7 @@ def test_its_spread_is_the_noise_and_it_is_smooth() -> None:
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("activation", ["logit", "probability"])
-@pytest.mark.parametrize("kind", ["grey", "one an image"])
+@pytest.mark.parametrize("kind", ["grey", "one per image"])
 def test_the_gradient_is_that_of_the_formula(relative: bool, activation: str, kind: str) -> None:
     images, index = pictures(3, 8, 10), torch.tensor([2, 0, 0, 1, 2])
     baseline = torch.full((1, 3, 1, 1), 0.2) if kind == "grey" else 0.5 * images.flip(3)

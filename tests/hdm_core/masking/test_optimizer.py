@@ -42,18 +42,18 @@ def score_of(target: int, activation: str = "logit") -> reference.Score:
 
 
 @pytest.mark.parametrize("activation", ["logit", "probability"])
-@pytest.mark.parametrize("kind", ["grey", "one an image"])
+@pytest.mark.parametrize("kind", ["grey", "one per image"])
 def test_the_gradient_is_that_of_j_for_every_mask_independently(activation: str, kind: str) -> None:
     images = pictures(3, 8, 10)
     baseline = torch.full((1, 3, 1, 1), 0.2) if kind == "grey" else 0.5 * images.flip(3)
     masks = torch.rand(4, 3, 8, 10, generator=torch.Generator().manual_seed(0))
     found = gradient(consistency(images, baseline, activation=activation), masks)
     for b, image in enumerate(images):
-        baseline = baseline[b % len(baseline)]
+        shown = baseline[b % len(baseline)]
         score = score_of(int(TARGETS[b]), activation)
         for e in range(4):
             mask = masks[e, b].clone().requires_grad_()
-            ((score(baseline + mask * (image - baseline)) - score(image)) ** 2).backward()
+            ((score(shown + mask * (image - shown)) - score(image)) ** 2).backward()
             torch.testing.assert_close(found[e, b], mask.grad, rtol=1e-9, atol=1e-12)
 
 
