@@ -186,7 +186,7 @@ def _measure(
         tail=sum(end - _end(shards_done[-1]) for shards_done in by_worker.values()) / (prestarted.workers * span),
         gap_ms=1e3 * median(gaps) if gaps else 0.0,
         driver=cpu_seconds / seconds,
-        driver_mib=tuple(driver_bytes[place] / 2**20 for place in (0, len(driver_bytes) // 2, -1)),
+        driver_mib=tuple(driver_bytes[index] / 2**20 for index in (0, len(driver_bytes) // 2, -1)),
         worker_mib=tuple(fmean(report.memory_bytes for report in sample) / 2**20 for sample in samples),
     )
 

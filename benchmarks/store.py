@@ -116,7 +116,7 @@ def bench_store(run: RunStore, places: Mapping[str, Storage], images: int, maps:
     pooled = np.concatenate([*by_method.values()])
     codecs = [_measure_codec(by_method, dtype, codec) for dtype, codec in product(DTYPES, CODECS)]
     repeated = np.resize(pooled, (maps, *pooled.shape[1:]))
-    layouts = [_measure_layout(name, place, repeated, chunk, shard) for name, place in places.items() for chunk, shard in LAYOUTS]
+    layouts = [_measure_layout(name, storage, repeated, chunk, shard) for name, storage in places.items() for chunk, shard in LAYOUTS]
     return StoreResult(len(pooled), pooled.shape[-1], tuple(codecs), tuple(layouts))
 
 
@@ -164,7 +164,7 @@ def _encode(maps: Maps, chunk: int, shard: int, **changes: Any) -> dict[str, Buf
     return memory
 
 
-def _measure_layout(name: str, place: Storage, maps: Maps, chunk: int, shard: int) -> LayoutResult:
+def _measure_layout(name: str, storage: Storage, maps: Maps, chunk: int, shard: int) -> LayoutResult:
     """Write the maps in one layout, then read all of them and single ones."""
     raw = maps.nbytes / 2**20
     begin = time.perf_counter()
@@ -173,19 +173,19 @@ def _measure_layout(name: str, place: Storage, maps: Maps, chunk: int, shard: in
     folder = f"bench-store-{uuid.uuid4().hex[:8]}"
     try:
         for key, data in objects.items():
-            place.write(f"{folder}/{key}", data)
+            storage.write(f"{folder}/{key}", data)
         put = time.perf_counter()
-        array = open_array(_CountingStore(place.zarr(folder)), _NAME)
+        array = open_array(_CountingStore(storage.zarr(folder)), _NAME)
         opened = time.perf_counter()
         same = np.array_equal(np.asarray(array[:]), maps)
         read = time.perf_counter()
         if not same:
-            raise RuntimeError(f"{place.url(folder)} does not hold what was written")
+            raise RuntimeError(f"{storage.url(folder)} does not hold what was written")
         counted: Any = array.store  # Zarr opens a read-only copy
         counted.requests = counted.bytes = 0
         seconds = [_seconds_to_read(array, row) for row in np.linspace(0, len(maps) - 1, _SINGLE_READS, dtype=int)]
     finally:
-        place.fs.rm(place.path(folder), recursive=True)
+        storage.fs.rm(storage.path(folder), recursive=True)
     return LayoutResult(
         place=name,
         chunk=chunk,

@@ -50,7 +50,7 @@ def split_by_confidence(config: RunConfig) -> dict[str, list[Photograph]]:
                 confidence = network(classifier.prepare([item.image.image for item in loaded])).softmax(1).amax(1)
                 photographs += [Photograph(samples[item.row], p) for item, p in zip(loaded, confidence.tolist(), strict=True)]
     photographs.sort(key=lambda photograph: (photograph.probability, photograph.sample.image_id))
-    return {split: photographs[place :: len(SPLITS)] for place, split in enumerate(SPLITS)}
+    return {split: photographs[offset :: len(SPLITS)] for offset, split in enumerate(SPLITS)}
 
 
 def evenly_spaced(ordered: Sequence[Photograph], count: int) -> list[Photograph]:
@@ -62,7 +62,7 @@ def evenly_spaced(ordered: Sequence[Photograph], count: int) -> list[Photograph]
     if count > len(ordered):
         raise InputError(f"{count} photographs are requested, but half of the dataset has only {len(ordered)} readable ones")
     last = len(ordered) - 1
-    return [ordered[round(place * last / max(count - 1, 1))] for place in range(count)]
+    return [ordered[round(number * last / max(count - 1, 1))] for number in range(count)]
 
 
 def write_manifest(selected: Sequence[Photograph], storage: Storage, name: str, options: Mapping[str, Any]) -> str:

@@ -53,26 +53,26 @@ def truth_figure(data: PlantedData, maps: Mapping[str, Tensor], suffix: str) -> 
     selected = [*(data.kinds.index(kind) for kind in KINDS), len(data.kinds) - 1]
     figure = Figure(figsize=(1.2 * (1 + len(columns)), 1.25 * len(selected)), layout="constrained")
     axes = figure.subplots(len(selected), 1 + len(columns), squeeze=False)
-    for row, place in zip(axes, selected, strict=True):
-        image = _rgb(data.planted, place)
+    for row, index in zip(axes, selected, strict=True):
+        image = _rgb(data.planted, index)
         for axis, name in zip(row, [None, *columns], strict=True):
-            axis.imshow(image if name is None else overlay(image, maps[name][place].numpy()))
-            for region in data.planted.regions[place]:
+            axis.imshow(image if name is None else overlay(image, maps[name][index].numpy()))
+            for region in data.planted.regions[index]:
                 if region.any():
                     axis.contour(region.numpy(), levels=[0.5], colors="white", linewidths=0.8)
             axis.set_xticks([])
             axis.set_yticks([])
-            if place == selected[0]:
+            if index == selected[0]:
                 axis.set_title("evidence" if name is None else METHODS[name].title, fontsize=7)
-        row[0].set_ylabel(data.kinds[place], fontsize=7)
+        row[0].set_ylabel(data.kinds[index], fontsize=7)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix[1:], dpi=100)
     return buffer.getvalue()
 
 
-def _rgb(planted: PlantedImages, place: int) -> Image.Image:
+def _rgb(planted: PlantedImages, index: int) -> Image.Image:
     """Convert an image to RGB, its values clamped to the displayable range."""
-    pixels = (planted.images[place].permute(1, 2, 0) / 3 + 0.5).clamp(0, 1)
+    pixels = (planted.images[index].permute(1, 2, 0) / 3 + 0.5).clamp(0, 1)
     return Image.fromarray((pixels * 255).byte().numpy())
 
 

@@ -132,10 +132,10 @@ def _paint(canvas: Tensor, patterns: Tensor, corners: Tensor, colours: Tensor) -
     for patch in range(patterns.shape[1]):
         image = (patterns[:, patch] != _EMPTY).nonzero()[:, :, None]
         rows, columns = corners[image[:, 0, 0], patch, :, None].add(torch.arange(PATCH)).unbind(1)
-        place = rows[:, :, None], columns[:, None, :]
+        pixels = rows[:, :, None], columns[:, None, :]
         drawn = _PATTERNS[patterns[image[:, 0, 0], patch]]
-        canvas[image, :, *place] = drawn[..., None] * colours[image, patch]
-        regions[image, patch, *place] = True
+        canvas[image, :, *pixels] = drawn[..., None] * colours[image, patch]
+        regions[image, patch, *pixels] = True
     return canvas, regions
 
 

@@ -21,10 +21,10 @@ def build_network(seed: int) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
-        for place, (before, after) in enumerate(zip((3, *WIDTHS), WIDTHS, strict=False)):
+        for stage, (before, after) in enumerate(zip((3, *WIDTHS), WIDTHS, strict=False)):
             convolution = nn.Conv2d(before, after, 3, padding=1)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            layers += [*([nn.MaxPool2d(2)] if place else []), convolution, nn.ReLU()]
+            layers += [*([nn.MaxPool2d(2)] if stage else []), convolution, nn.ReLU()]
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTHS[-1], len(NEEDS)))
 
 

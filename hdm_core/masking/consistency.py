@@ -56,7 +56,7 @@ class ConsistencyLoss:
         baseline: values of masked pixels, broadcastable to X; the masked image is baseline + M (X - baseline).
         activation: f_p, "logit" or "probability".
         batch: masked images per forward; halved permanently when they do not fit into memory.
-        passes: counts the work.
+        passes: counter of the passes.
         relative: see above; the paper's J is not relative.
         noise: standard deviation of the values that `noise_background` draws before upsampling, in units of the images.
         precision: of the network; masks, their gradients and the optimiser keep the images' dtype.

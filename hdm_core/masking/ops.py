@@ -135,14 +135,14 @@ def masks_trained(sizes: Sequence[int], ratios: Sequence[int], height: int, widt
     return len(sizes) + sum(len(level) for level in auxiliary_masks(sizes, ratios, height, width))
 
 
-def keep_top(stacked: Tensor, keep: float) -> Tensor:
+def keep_top(stacked: Tensor, keep_fraction: float) -> Tensor:
     """Threshold M_c (B, 1, H, W) to its top pixels, scaled to [0, 1] (Eq. 10).
 
-    M_b = N((M_c - gamma) [M_c >= gamma]), where gamma is the smallest value among the top `keep` share of an image's pixels,
-    0 < keep <= 1.
+    M_b = N((M_c - gamma) [M_c >= gamma]), where gamma is the smallest value among the top `keep_fraction` of an image's pixels,
+    0 < keep_fraction <= 1.
     """
     pixels = stacked.flatten(1)
-    count = max(1, round(keep * pixels.shape[1]))
+    count = max(1, round(keep_fraction * pixels.shape[1]))
     gamma = pixels.topk(count, dim=1).values[:, -1][:, None, None, None]
     # relu is (M_c - gamma) [M_c >= gamma] and propagates NaN.
     return normalise(torch.relu(stacked - gamma))

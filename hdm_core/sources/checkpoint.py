@@ -1,6 +1,6 @@
 """Checkpoints: folders with `model.safetensors` and `card.json`.
 
-A checkpoint holds no code and no pickle, so it may come from an untrusted place.
+A checkpoint holds no code and no pickle, so it may come from an untrusted source.
 """
 
 from __future__ import annotations
