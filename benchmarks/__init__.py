@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks NAME`; not part of the installed package."""
+"""Benchmarks: `python -m benchmarks NAME`. Not part of the installed package."""

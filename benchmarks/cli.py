@@ -1,4 +1,7 @@
-"""Command line of the benchmarks: `python -m benchmarks NAME --json`."""
+"""Command line of the benchmarks: `python -m benchmarks NAME --json`.
+
+With --json the last line on standard output is one JSON object; progress goes to standard error.
+"""
 
 from __future__ import annotations
 
@@ -16,35 +19,39 @@ from pipeline.cli.console import err, out
 from pipeline.cli.options import Json
 from pipeline.errors import InputError
 
-if TYPE_CHECKING:  # Ray takes seconds to import: only the command that needs it pays
+if TYPE_CHECKING:  # Ray takes seconds to import: only the commands that need it import it
     from torch import Tensor
 
     from benchmarks.pareto.benchmark import Point
     from hdm_core import Classifier
 
-bench = typer.Typer(help="Measure this project against the limit and against its own baselines.", no_args_is_help=True)
+bench = typer.Typer(
+    help="Measure speed and quality against the bare network, other libraries and known evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 bench.command()(pool)
 bench.command()(plan)
 bench.command()(store)
 
-Arch = Annotated[list[str] | None, typer.Option(help="torchvision networks; MobileNetV2 if none is named")]
-Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random ones if not given")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as there are cores if not given")]
-Crop = Annotated[int, typer.Option(min=32, help="side of the network's input")]
+Arch = Annotated[list[str] | None, typer.Option(help="torchvision network, repeatable; MobileNetV2 by default")]
+Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random by default")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; one per core by default")]
+Crop = Annotated[int, typer.Option(min=32, help="side of the network's input, in pixels")]
 
 
 @bench.command()
 def engine(
-    arch: Annotated[list[str] | None, typer.Option(help="torchvision networks; MobileNetV2 and ResNet-50 if none is named")] = None,
+    arch: Annotated[list[str] | None, typer.Option(help="torchvision network, repeatable; MobileNetV2 and ResNet-50 by default")] = None,
     weights: Weights = None,
-    images: Annotated[int, typer.Option(min=1, help="pictures whose masks are trained together")] = 2,
-    pairs: Annotated[int, typer.Option(min=1, help="how often bare network and engine are measured in turn")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="optimiser steps a mask")] = 10,
+    images: Annotated[int, typer.Option(min=1, help="images whose masks are optimised together")] = 2,
+    pairs: Annotated[int, typer.Option(min=1, help="paired measurements of bare network and engine, in turn")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="optimiser steps per mask")] = 10,
     threads: Threads = None,
     crop: Crop = 224,
     as_json: Json = False,
 ) -> None:
-    """The mask optimiser against the bare network, and against one mask after another."""
+    """Compare the mask optimiser with the bare network and with sequential masks."""
     from pipeline.execution.cluster import reexec_with_worker_env
 
     reexec_with_worker_env()
@@ -52,85 +59,88 @@ def engine(
     from hdm_core.methods.presets import DM_PRESETS
 
     settings = DM_PRESETS["fast"].model_copy(update={"steps": steps})
-    shown = _pictures(images, crop, threads)
+    inputs = _random_images(images, crop, threads)
     results = []
     for name in arch or ["mobilenet_v2", "resnet50"]:
         err.print(f"{name}: {pairs} pairs ...", markup=False)
-        results.append(bench_engine(_classifier(name, weights), shown, settings, pairs).as_dict())
-    _show("engine", results, as_json)
+        results.append(bench_engine(_classifier(name, weights), inputs, settings, pairs).as_dict())
+    _print_results("engine", results, as_json)
 
 
 @bench.command()
 def metrics(
     arch: Arch = None,
     weights: Weights = None,
-    images: Annotated[int, typer.Option(min=1, help="pictures that are measured together")] = 2,
-    maps: Annotated[int, typer.Option(min=1, help="maps of every picture, as of so many methods")] = 2,
-    pairs: Annotated[int, typer.Option(min=1, help="how often bare network and metrics are measured in turn")] = 5,
+    images: Annotated[int, typer.Option(min=1, help="images that are measured together")] = 2,
+    maps: Annotated[int, typer.Option(min=1, help="maps per image, as from this many methods")] = 2,
+    pairs: Annotated[int, typer.Option(min=1, help="paired measurements of bare network and metrics, in turn")] = 5,
     threads: Threads = None,
     crop: Crop = 224,
     as_json: Json = False,
 ) -> None:
-    """The metrics, by either protocol, against the bare forward passes that they need."""
+    """Compare the metrics, by either protocol, with the bare forwards that they need."""
     from pipeline.execution.cluster import reexec_with_worker_env
 
     reexec_with_worker_env()
     from benchmarks.metrics import bench_metrics
     from hdm_core import MetricSettings
 
-    shown = _pictures(images, crop, threads)
+    inputs = _random_images(images, crop, threads)
     results = []
     for name in arch or ["mobilenet_v2"]:
         classifier = _classifier(name, weights)
         for protocol in ("paper", "rise"):
             err.print(f"{name}, {protocol}: {pairs} pairs ...", markup=False)
-            results.append(bench_metrics(classifier, shown, maps, MetricSettings(protocol=protocol), pairs).as_dict())
-    _show("metrics", results, as_json)
+            results.append(bench_metrics(classifier, inputs, maps, MetricSettings(protocol=protocol), pairs).as_dict())
+    _print_results("metrics", results, as_json)
 
 
 @bench.command()
 def methods(
     weights: Weights = None,
-    images: Annotated[int, typer.Option(min=1, help="pictures that are explained together; costly methods take one")] = 4,
-    pairs: Annotated[int, typer.Option(min=1, help="how often library and method are measured in turn")] = 3,
-    only: Annotated[str | None, typer.Option(help="methods, by commas; all that a library has if not given")] = None,
+    images: Annotated[int, typer.Option(min=1, help="images that are explained together; costly methods take one")] = 4,
+    pairs: Annotated[int, typer.Option(min=1, help="paired measurements of library and method, in turn")] = 3,
+    only: Annotated[str | None, typer.Option(help="methods, separated by commas; by default all that a library has")] = None,
     threads: Threads = None,
     crop: Crop = 224,
     as_json: Json = False,
 ) -> None:
-    """The methods on MobileNetV2 against the fastest library that has them; RISE, which none has, against a plain loop."""
+    """Compare methods on MobileNetV2 with the fastest library that has each.
+
+    RISE, which no library has, is compared with a plain loop.
+    """
     from pipeline.execution.cluster import reexec_with_worker_env
 
     reexec_with_worker_env()
-    from benchmarks.methods import bench_method, comparable
+    from benchmarks.methods import bench_method, comparable_methods
 
-    chosen = comparable(None if only is None else only.split(","))
-    shown, classifier = _pictures(images, crop, threads), _classifier("mobilenet_v2", weights)
+    selected = comparable_methods(None if only is None else only.split(","))
+    inputs, classifier = _random_images(images, crop, threads), _classifier("mobilenet_v2", weights)
     results = []
-    for name in chosen:
+    for name in selected:
         err.print(f"{name}: {pairs} pairs ...", markup=False)
-        results.append(bench_method(classifier, shown, name, pairs))
+        results.append(bench_method(classifier, inputs, name, pairs))
     if as_json:
         sys.stdout.write(json.dumps({"methods": [result.as_dict() for result in results]}) + "\n")
         return
     table = Table("method", "library", "images", "settings", "ours, ms", "library, ms", "ratio", box=None)
     for result in results:
-        changed = ", ".join(f"{key} {value}" for key, value in result.settings.items())
-        cells = [result.method, result.library, str(result.images), changed, f"{result.ours_ms:.1f}", f"{result.library_ms:.1f}"]
+        settings = ", ".join(f"{key} {value}" for key, value in result.settings.items())
+        cells = [result.method, result.library, str(result.images), settings, f"{result.ours_ms:.1f}", f"{result.library_ms:.1f}"]
         table.add_row(*cells, f"{result.ratio:.2f} ({_text(result.ratio_range)})")
     out.print(table)
 
 
 @bench.command()
 def pareto(
-    cases: Annotated[list[str], typer.Argument(metavar="CONFIG...", help="configurations whose dataset and classifier are a case each")],
-    output: Annotated[str, typer.Option(help="the folder of the pictures")] = ".",
-    split: Annotated[str, typer.Option(help="the half of the photographs: choose or report")] = "report",
-    photographs: Annotated[int, typer.Option(min=2, help="how many, from sure to unsure ones")] = 12,
-    only: Annotated[str | None, typer.Option(help="candidates, by commas; all that are not costly if not given")] = None,
+    cases: Annotated[list[str], typer.Argument(metavar="CONFIG...", help="configurations; dataset and classifier of each are one case")],
+    output: Annotated[str, typer.Option(help="folder for the figures")] = ".",
+    split: Annotated[str, typer.Option(help="half of the photographs: choose or report")] = "report",
+    photographs: Annotated[int, typer.Option(min=2, help="photographs per case, spread over the classifier's confidence")] = 12,
+    only: Annotated[str | None, typer.Option(help="candidates, separated by commas; by default all that are not costly")] = None,
     as_json: Json = False,
 ) -> None:
-    """Candidate settings on the same photographs: what more passes buy."""
+    """Compare candidate settings on the same photographs: quality against passes."""
     from pathlib import Path
 
     from benchmarks.pareto.benchmark import candidates, compare, run_case
@@ -145,38 +155,38 @@ def pareto(
     configs = [load_config(case) for case in cases]
     if len({config.name for config in configs}) < len(configs):
         raise InputError("two cases have the same name: give each configuration its own")
-    chosen = candidates(None if only is None else only.split(","))
+    selected = candidates(None if only is None else only.split(","))
 
     def show(name: str) -> Show:
         return throttle(30, lambda state: err.print(f"{name}: {state.line()}", markup=False, highlight=False))
 
-    points, pictures = [], {}
+    points, figures = [], {}
     for config in configs:
-        stores = run_case(config, chosen, split, photographs, show)
+        stores = run_case(config, selected, split, photographs, show)
         points += compare(config.name, stores)
-        pictures[f"{config.name}-{split}-maps.png"] = maps_figure(stores)
-    pictures[f"pareto-{split}.png"] = pareto_figure(points)
+        figures[f"{config.name}-{split}-maps.png"] = maps_figure(stores)
+    figures[f"pareto-{split}.png"] = pareto_figure(points)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        (folder / name).write_bytes(picture)
+    for name, figure in figures.items():
+        (folder / name).write_bytes(figure)
     if as_json:
-        facts = {"split": split, "points": [asdict(point) for point in points], "pictures": [str(folder / name) for name in pictures]}
+        facts = {"split": split, "points": [asdict(point) for point in points], "pictures": [str(folder / name) for name in figures]}
         sys.stdout.write(json.dumps(facts) + "\n")
     else:
         out.print(_points_table(points))
-        out.print(*(str(folder / name) for name in pictures), sep="\n", markup=False, soft_wrap=True)
+        out.print(*(str(folder / name) for name in figures), sep="\n", markup=False, soft_wrap=True)
 
 
 @bench.command()
 def truth(
-    images: Annotated[int, typer.Option(min=2, help="pictures of each of the three kinds")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="of the pictures and the network")] = 0,
-    only: Annotated[str | None, typer.Option(help="methods, by commas; all if not given")] = None,
-    figure: Annotated[str | None, typer.Option(help="a picture of some maps, .png or .jpg")] = None,
+    images: Annotated[int, typer.Option(min=2, help="images of each of the three kinds")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the images and the network")] = 0,
+    only: Annotated[str | None, typer.Option(help="methods, separated by commas; all by default")] = None,
+    figure: Annotated[str | None, typer.Option(help="write a figure of some maps, .png or .jpg")] = None,
     as_json: Json = False,
 ) -> None:
-    """Maps against evidence that is known: pictures whose class small planted patterns decide."""
+    """Score maps on synthetic images whose class small planted patterns decide."""
     from pathlib import Path
 
     from benchmarks.planted.benchmark import bench_truth
@@ -184,10 +194,10 @@ def truth(
 
     if figure is not None and Path(figure).suffix not in SUFFIXES:
         raise InputError(f"--figure {figure}: choose a name that ends with {' or '.join(SUFFIXES)}")
-    result, made, maps = bench_truth(images, seed, only and only.split(","), lambda line: err.print(line, markup=False))
+    result, data, maps = bench_truth(images, seed, only and only.split(","), lambda line: err.print(line, markup=False))
     if figure is not None:
         Path(figure).parent.mkdir(parents=True, exist_ok=True)
-        Path(figure).write_bytes(truth_figure(made, maps, Path(figure).suffix))
+        Path(figure).write_bytes(truth_figure(data, maps, Path(figure).suffix))
     if as_json:
         sys.stdout.write(json.dumps({"truth": result.as_dict()}) + "\n")
     else:
@@ -196,7 +206,7 @@ def truth(
 
 
 def _points_table(points: Sequence[Point]) -> Table:
-    """Means, and how far from the reference photograph by photograph."""
+    """Build a table of means and of the mean paired differences from the reference."""
     from benchmarks.pareto.benchmark import PARETO_METRICS
     from pipeline.tables.aggregate import TITLES
 
@@ -207,8 +217,11 @@ def _points_table(points: Sequence[Point]) -> Table:
     return table
 
 
-def _pictures(images: int, crop: int, threads: int | None) -> Tensor:
-    """Random pictures (images, 3, crop, crop), on which neither speed nor agreement depends, where the network will be."""
+def _random_images(images: int, crop: int, threads: int | None) -> Tensor:
+    """Draw random images (images, 3, crop, crop) on the network's device.
+
+    Neither speed nor agreement depends on their content.
+    """
     import torch
 
     from hdm_core.device import pick_device
@@ -226,9 +239,9 @@ def _classifier(arch: str, weights: str | None) -> Classifier:
     return load_classifier(ClassifierConfig(arch=arch, weights=weights), seed=0).to(pick_device(1))
 
 
-def _show(what: str, results: list[dict[str, Any]], as_json: bool) -> None:
+def _print_results(name: str, results: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps({what: results}) + "\n")
+        sys.stdout.write(json.dumps({name: results}) + "\n")
         return
     table = Table("", *(str(result["network"]) for result in results), box=None)
     for key in list(results[0])[1:]:
@@ -243,7 +256,7 @@ def _text(value: object) -> str:
 
 
 def main() -> None:
-    """Run one benchmark; bad input becomes one line and exit code 2."""
+    """Run one benchmark; bad input is reported in one line, with exit code 2."""
     try:
         bench(prog_name="python -m benchmarks")
     except InputError as error:

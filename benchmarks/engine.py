@@ -1,4 +1,4 @@
-"""How close the mask optimiser is to the bare network, and how far from one mask after another."""
+"""Benchmark of the mask optimiser: against the bare network and sequential masks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.reference import LAYOUTS, bare_pass, filled, now, quartiles
-from benchmarks.sequential import one_after_another
+from benchmarks.reference import LAYOUTS, bare_pass, now, quartiles, repeat_to_batch
+from benchmarks.sequential import sequential_dm
 from hdm_core import Classifier
 from hdm_core.device import Precision, batch_candidates, default_precision
 from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
@@ -21,16 +21,16 @@ from hdm_core.settings import DMSettings
 
 @dataclass(frozen=True)
 class EngineResult:
-    """Milliseconds are of one forward and backward pass of one masked image.
+    """Result for one network; milliseconds are per pass: one forward and one backward.
 
     Attributes:
-        bare_ms: of the folded, frozen network alone, in its best layout and batch.
-        engine_ms: of everything that training masks takes.
-        efficiency: bare / engine, the median of the pairs; efficiency_range its quartiles.
-        sequential_ms: of the network as it came, one mask after another.
+        bare_ms: the folded, frozen network alone, in its fastest layout and batch.
+        engine_ms: the whole mask optimisation, divided by its passes.
+        efficiency: bare / engine, the median of the pairs; efficiency_range: its quartiles.
+        sequential_ms: the unfolded network, one mask after another.
         speedup: sequential / engine.
-        correlation, difference: of the maps of both, Pearson's and the largest.
-        peak_mib: of GPU memory where there is one, else of the process.
+        correlation, difference: Pearson's correlation and largest absolute difference of the maps of both.
+        peak_mib: peak memory in MiB, of the GPU if there is one, else of the process.
     """
 
     network: str
@@ -53,23 +53,25 @@ class EngineResult:
     torch: str = torch.__version__
 
     def as_dict(self) -> dict[str, object]:
-        """As JSON has it."""
+        """Return the JSON object of the result."""
         return asdict(self)
 
 
 def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, pairs: int) -> EngineResult:
-    """Measures one network on images (B, C, H, W): bare and engine in turn, so that what slows the machine down slows both.
+    """Measure one network on images (B, C, H, W).
+
+    Bare network and engine are measured in turn, so that other load on the machine slows both.
 
     Args:
-        settings: of the masks that are trained.
-        pairs: how often each is measured.
+        settings: settings of the optimised masks.
+        pairs: measurements of each.
     """
     device, precision = classifier.device, default_precision(classifier.device)
     with classifier.frozen() as network, torch.no_grad():
         targets = network(images).argmax(1)
     with classifier.folded(images[:1]) as network:
         layout, batch = _fastest(network, images, precision)
-        shown = filled(images, batch, layout)
+        inputs = repeat_to_batch(images, batch, layout)
 
         def engine() -> float:
             passes, begin = PassCounter(), now(device)
@@ -77,16 +79,16 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
             return (now(device) - begin) / passes.total
 
         engine()
-        taken = [(bare_pass(network, shown, precision), engine()) for _ in range(pairs)]
-        # Without what is drawn at random: the sequential version draws nothing.
-        plain = settings.model_copy(update={"noise": 0.0})
-        ours = dynamic_mask(_loss(network, images[:1], targets[:1], plain, batch, PassCounter(), "float32"), plain)[0, 0]
+        timings = [(bare_pass(network, inputs, precision), engine()) for _ in range(pairs)]
+        # Without the random noise background: the sequential version has none.
+        deterministic = settings.model_copy(update={"noise": 0.0})
+        ours = dynamic_mask(_loss(network, images[:1], targets[:1], deterministic, batch, PassCounter(), "float32"), deterministic)[0, 0]
     with classifier.frozen() as network:
         passes, begin = PassCounter(), now(device)
-        theirs = one_after_another(network, images[:1], int(targets[0]), plain, passes)
+        theirs = sequential_dm(network, images[:1], int(targets[0]), deterministic, passes)
         sequential = (now(device) - begin) / passes.total
-    bare, trained = (statistics.median(column) for column in zip(*taken, strict=True))
-    ratios = [bare / engine for bare, engine in taken]
+    bare, engine_seconds = (statistics.median(column) for column in zip(*timings, strict=True))
+    ratios = [bare / engine for bare, engine in timings]
     low, middle, high = quartiles(ratios)
     return EngineResult(
         network=classifier.name,
@@ -98,11 +100,11 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
         images=len(images),
         pairs=pairs,
         bare_ms=bare * 1e3,
-        engine_ms=trained * 1e3,
+        engine_ms=engine_seconds * 1e3,
         efficiency=middle,
         efficiency_range=(low, high),
         sequential_ms=sequential * 1e3,
-        speedup=sequential / trained,
+        speedup=sequential / engine_seconds,
         correlation=float(torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1]),
         difference=float((ours - theirs).abs().max()),
         peak_mib=_peak(device),
@@ -119,12 +121,12 @@ def _loss(
 
 
 def _fastest(network: nn.Module, images: Tensor, precision: Precision) -> tuple[str, int]:
-    """The layout and batch in which a bare pass is fastest."""
+    """Return the layout and batch size in which a bare pass is fastest."""
     batches = batch_candidates(images.device)
     if len(batches) == 1:
         batches = [batches[0] // 2, batches[0], batches[0] * 2]
     seconds = {
-        (layout, batch): min(bare_pass(network, filled(images, batch, layout), precision) for _ in range(3))
+        (layout, batch): min(bare_pass(network, repeat_to_batch(images, batch, layout), precision) for _ in range(3))
         for layout in LAYOUTS
         for batch in batches
     }
@@ -134,4 +136,4 @@ def _fastest(network: nn.Module, images: Tensor, precision: Precision) -> tuple[
 def _peak(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # kibibytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # KiB on Linux

@@ -1,4 +1,7 @@
-"""Other people's programs for our methods, called as their documentation shows it: images in, maps of the predicted class out."""
+"""Implementations of our methods by other libraries, called as documented.
+
+Each takes images and returns maps of the predicted class.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,22 @@ from torch import Tensor, nn
 from hdm_core.methods.rise import RandomMasks, RiseSettings
 from pipeline.errors import InputError
 
-# network, the CAM's layer, images (B, C, H, W), the method's settings -> maps, of which only the time counts
+# network, the CAM's layer, images (B, C, H, W), the method's settings -> maps, which are discarded: only the time counts
 Program = Callable[[nn.Module, nn.Module, Tensor, Any], object]
 
 
 def library(name: str) -> Any:
-    """A library by the name that Python imports it by.
+    """Import a library by its module name.
 
     Raises:
         InputError: if it is not installed.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it imports
+            warnings.simplefilter("ignore")  # raised by its own imports
             return importlib.import_module(name)
     except ImportError:
-        raise InputError(f"{name} is not installed: the libraries that methods are compared with come with hdm-pipeline[dev]") from None
+        raise InputError(f"{name} is not installed: the libraries to compare with come with hdm-pipeline[dev]") from None
 
 
 def _predicted(network: nn.Module, images: Tensor) -> Tensor:
@@ -40,7 +43,7 @@ def _predicted(network: nn.Module, images: Tensor) -> Tensor:
 
 def _grad_cam(kind: str) -> Program:
     def program(network: nn.Module, layer: nn.Module, images: Tensor, settings: Any) -> object:
-        # Its progress bars go nowhere.
+        # Its progress bars are discarded.
         with contextlib.redirect_stderr(io.StringIO()), getattr(library("pytorch_grad_cam"), kind)(network, [layer]) as cam:
             return cam(images, None)
 
@@ -76,18 +79,18 @@ def _integrated_gradients(network: nn.Module, layer: nn.Module, images: Tensor, 
 
 def _deep_lift(network: nn.Module, layer: nn.Module, images: Tensor, settings: Any) -> object:
     inner = library("captum.attr._core.deep_lift")
-    inner.SUPPORTED_NON_LINEAR[nn.ReLU6] = inner.nonlinear  # else captum takes it for linear, and does less than DeepLIFT
+    inner.SUPPORTED_NON_LINEAR[nn.ReLU6] = inner.nonlinear  # else captum treats it as linear, and does less work than DeepLIFT
     return library("captum.attr").DeepLift(network).attribute(images, target=_predicted(network, images))
 
 
 def _rise_loop(network: nn.Module, layer: nn.Module, images: Tensor, settings: RiseSettings) -> object:
-    """No library has RISE: one masked batch after another, as a notebook would have it."""
+    """Run RISE in a plain loop over masks, since no library has it."""
     masks = RandomMasks(settings, images.shape[-2], images.shape[-1], images)
     targets = _predicted(network, images)
     total = torch.zeros_like(images[:, 0])
     with torch.no_grad():
-        for place in range(len(masks)):
-            mask = masks[place : place + 1]
+        for number in range(len(masks)):
+            mask = masks[number : number + 1]
             total += network(mask * images).softmax(1).gather(1, targets[:, None])[:, :, None] * mask[0]
     return total / (len(masks) * settings.keep_probability)
 

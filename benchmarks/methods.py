@@ -1,4 +1,4 @@
-"""Our methods beside the libraries that have them: how much faster."""
+"""Benchmark of our methods against the libraries that have them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hdm_core.device import device_name
 from hdm_core.network.hooks import last_spatial_layer
 from pipeline.errors import InputError
 
-# What runs the network for every step, mask or channel is shown one image, few masks, and MobileNetV2's layer of 320 channels.
+# Methods that run the network for every step, mask or channel get one image, few masks, and MobileNetV2's layer of 320 channels.
 _LAYER = "features.17"
 REDUCED: Mapping[str, Mapping[str, Any]] = {
     "integrated_gradients": {},
@@ -31,12 +31,14 @@ REDUCED: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class MethodResult:
-    """Milliseconds are of one image, from the image to the map of the class that is predicted for it.
+    """Result for one method; milliseconds per image, from the image to its map.
+
+    The map is of the predicted class.
 
     Attributes:
-        library: the fastest that has the method.
-        settings: that are not the default's; the library has the same.
-        ratio: library / ours, the median of the pairs; ratio_range its quartiles.
+        library: the fastest library that has the method.
+        settings: those that differ from the default; the library gets the same.
+        ratio: library / ours, the median of the pairs; ratio_range: its quartiles.
     """
 
     method: str
@@ -52,15 +54,15 @@ class MethodResult:
     ratio_range: tuple[float, float]
 
     def as_dict(self) -> dict[str, object]:
-        """As JSON has it."""
+        """Return the JSON object of the result."""
         return asdict(self)
 
 
-def comparable(names: Sequence[str] | None) -> list[str]:
-    """The methods that a library has, or those of them that are named.
+def comparable_methods(names: Sequence[str] | None) -> list[str]:
+    """Return the methods that a library has, limited to `names` if given.
 
     Raises:
-        InputError: for a name that is none of them.
+        InputError: for a name that no library has.
     """
     for name in names or []:
         if name not in PROGRAMS:
@@ -69,50 +71,54 @@ def comparable(names: Sequence[str] | None) -> list[str]:
 
 
 def bench_method(classifier: Classifier, images: Tensor, method: str, pairs: int) -> MethodResult:
-    """Measures a method on images (B, C, H, W): library and ours in turn, so that what slows the machine down slows both.
+    """Measure a method on images (B, C, H, W).
+
+    Library and our method are measured in turn, so that other load on the machine slows both.
 
     Raises:
         InputError: if a library that has the method is not installed.
     """
     changes = REDUCED.get(method, {})
     images = images[:1] if method in REDUCED else images
-    theirs = copy.deepcopy(classifier.module).eval()  # libraries leave hooks and gradients behind
-    layer = theirs.get_submodule(changes["layer"]) if "layer" in changes else last_spatial_layer(theirs, images)
-    if get_method(method).layer is not None:  # libraries are told the layer, and so are we
-        changes = {"layer": next(name for name, module in theirs.named_modules() if module is layer)}
+    network = copy.deepcopy(classifier.module).eval()  # libraries leave hooks and gradients behind
+    layer = network.get_submodule(changes["layer"]) if "layer" in changes else last_spatial_layer(network, images)
+    if get_method(method).layer is not None:  # libraries are called with the layer, and so is our method
+        changes = {"layer": next(name for name, module in network.named_modules() if module is layer)}
     settings = get_method(method).configure(**changes)
 
-    def ours() -> float:
+    def our_seconds() -> float:
         return _seconds(lambda: explain(classifier, images, method, **changes), images)
 
-    def of(program: str) -> float:
-        return _seconds(lambda: PROGRAMS[method][program](theirs, layer, images, settings), images)
+    def library_seconds(program: str) -> float:
+        return _seconds(lambda: PROGRAMS[method][program](network, layer, images, settings), images)
 
-    ours()
+    our_seconds()
     programs = list(PROGRAMS[method])
-    best = min(programs, key=lambda program: min(of(program), of(program))) if len(programs) > 1 else programs[0]
-    taken = [(of(best), ours()) for _ in range(pairs)]
-    library, mine = (statistics.median(column) for column in zip(*taken, strict=True))
-    low, middle, high = quartiles([theirs / ours for theirs, ours in taken])
+    fastest = (
+        min(programs, key=lambda program: min(library_seconds(program), library_seconds(program))) if len(programs) > 1 else programs[0]
+    )
+    timings = [(library_seconds(fastest), our_seconds()) for _ in range(pairs)]
+    library, ours = (statistics.median(column) for column in zip(*timings, strict=True))
+    low, middle, high = quartiles([theirs / ours for theirs, ours in timings])
     return MethodResult(
         method=method,
-        library=best,
+        library=fastest,
         device=device_name(classifier.device),
         threads=torch.get_num_threads(),
         images=len(images),
         settings=changes,
         pairs=pairs,
-        ours_ms=mine * 1e3,
+        ours_ms=ours * 1e3,
         library_ms=library * 1e3,
         ratio=middle,
         ratio_range=(low, high),
     )
 
 
-def _seconds(work: Callable[[], object], images: Tensor) -> float:
-    """Of one image."""
+def _seconds(call: Callable[[], object], images: Tensor) -> float:
+    """Return the seconds per image of one call."""
     begin = now(images.device)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # captum tells of its hooks
-        work()
+        warnings.simplefilter("ignore")  # captum warns about its hooks
+        call()
     return (now(images.device) - begin) / len(images)

@@ -1,4 +1,4 @@
-"""How close the metrics are to the bare forward passes that they need."""
+"""Benchmark of the metrics against the bare forwards that they need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.reference import LAYOUTS, bare_forward, filled, now, quartiles
+from benchmarks.reference import LAYOUTS, bare_forward, now, quartiles, repeat_to_batch
 from hdm_core import Classifier, MetricSettings, evaluate
 from hdm_core.device import default_batch, device_name
 from hdm_core.metrics.evaluate import metric_forwards
@@ -16,13 +16,13 @@ from hdm_core.metrics.evaluate import metric_forwards
 
 @dataclass(frozen=True)
 class MetricsResult:
-    """Milliseconds are of one forward pass of one picture.
+    """Result for one network and protocol; milliseconds are per forward of one image.
 
     Attributes:
-        forwards: that the metrics of all images and maps take.
-        bare_ms: of the folded, frozen network alone, in its best layout and the same batch.
-        metrics_ms: of everything that the metrics take, making the network ready included.
-        efficiency: bare / metrics, the median of the pairs; efficiency_range its quartiles.
+        forwards: number that the metrics of all images and maps take.
+        bare_ms: the folded, frozen network alone, in its fastest layout and the same batch.
+        metrics_ms: the whole evaluation, including folding the network, divided by its forwards.
+        efficiency: bare / metrics, the median of the pairs; efficiency_range: its quartiles.
     """
 
     network: str
@@ -42,38 +42,40 @@ class MetricsResult:
     torch: str = torch.__version__
 
     def as_dict(self) -> dict[str, object]:
-        """As JSON has it."""
+        """Return the JSON object of the result."""
         return asdict(self)
 
 
 def bench_metrics(classifier: Classifier, images: Tensor, maps: int, settings: MetricSettings, pairs: int) -> MetricsResult:
-    """Measures one network on images (B, C, H, W): bare and metrics in turn, so that what slows the machine down slows both.
+    """Measure one network on images (B, C, H, W).
+
+    Bare network and metrics are measured in turn, so that other load on the machine slows both.
 
     Args:
-        maps: of every image, as from so many methods.
-        settings: of the metrics.
-        pairs: how often each is measured.
+        maps: maps per image, as from this many methods.
+        settings: settings of the metrics.
+        pairs: measurements of each.
     """
     device = classifier.device
     batch = default_batch(device)
     height, width = images.shape[-2:]
     index = torch.arange(len(images)).repeat_interleave(maps)
-    shown = torch.rand(len(index), height, width, generator=torch.Generator().manual_seed(0))
+    random_maps = torch.rand(len(index), height, width, generator=torch.Generator().manual_seed(0))
     targets = torch.zeros(len(images), dtype=torch.int64)
     forwards = len(images) * metric_forwards(height, width, settings.protocol, maps)
     with classifier.folded(images[:1]) as network:
-        seconds = {layout: min(bare_forward(network, filled(images, batch, layout)) for _ in range(2)) for layout in LAYOUTS}
+        seconds = {layout: min(bare_forward(network, repeat_to_batch(images, batch, layout)) for _ in range(2)) for layout in LAYOUTS}
         layout = min(seconds, key=seconds.__getitem__)
-        ready = filled(images, batch, layout)
-        taken = []
+        inputs = repeat_to_batch(images, batch, layout)
+        timings = []
         for _ in range(pairs):
-            # Half of the bare passes before and half after.
-            before, begin = bare_forward(network, ready), now(device)
-            evaluate(classifier, images, shown, targets, settings=settings, index=index, batch=batch)
+            # Half of the bare forwards run before the metrics and half after.
+            before, begin = bare_forward(network, inputs), now(device)
+            evaluate(classifier, images, random_maps, targets, settings=settings, index=index, batch=batch)
             measured = (now(device) - begin) / forwards
-            taken.append(((before + bare_forward(network, ready)) / 2, measured))
-    bare, ours = (statistics.median(column) for column in zip(*taken, strict=True))
-    low, middle, high = quartiles([bare / ours for bare, ours in taken])
+            timings.append(((before + bare_forward(network, inputs)) / 2, measured))
+    bare, ours = (statistics.median(column) for column in zip(*timings, strict=True))
+    low, middle, high = quartiles([bare / ours for bare, ours in timings])
     return MetricsResult(
         network=classifier.name,
         device=device_name(device),

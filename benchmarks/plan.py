@@ -1,4 +1,4 @@
-"""What planning a very large dataset takes, and going on with a run of it: seconds and memory, step by step."""
+"""Benchmark of planning and resuming a very large run: seconds and memory by step."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from pipeline.storage.objects import to_json
 
 T = TypeVar("T")
 
-_BATCH = 10_000  # rows of a manifest that are made at a time
+_BATCH = 10_000  # manifest rows written at a time
 
 
 @dataclass(frozen=True)
-class Step:
-    """One thing that a driver does.
+class StepTiming:
+    """Seconds and memory of one step of a driver.
 
     Attributes:
-        peak_mib: the most memory that the process has held until then.
+        peak_mib: peak memory of the process up to the end of the step, in MiB.
     """
 
     step: str
@@ -42,12 +42,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A run planned, half done, and gone on with.
+class PlanResult:
+    """Result: a run planned, half done, and resumed.
 
     Attributes:
-        seconds, peak_mib: of all steps.
-        listing: the dataset's hash, the same by both manifests.
+        rows, shards: images and shards of the run.
+        left: shards that remain after half were committed.
+        seconds, peak_mib: total and peak over all steps.
+        listing: digest of the dataset, the same for both manifests.
     """
 
     rows: int
@@ -56,33 +58,35 @@ class Planned:
     seconds: float
     peak_mib: float
     listing: str
-    steps: tuple[Step, ...]
+    steps: tuple[StepTiming, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """What the command prints."""
+        """Return the JSON object of the result."""
         return asdict(self)
 
 
-def bench_plan(rows: int, shard_size: int, folder: Path) -> Planned:
-    """Plans a manifest of so many images in Parquet and in CSV, lays the run out, and resumes it with every other shard done.
+def bench_plan(rows: int, shard_size: int, folder: Path) -> PlanResult:
+    """Plan a run of `rows` images, create it, and resume it with half its shards done.
+
+    The manifest is planned from CSV and from Parquet; every other shard is committed before the run is resumed.
 
     Args:
-        folder: where the manifests and the run go.
+        folder: folder for the manifests and the run.
     """
     manifests = {suffix: _write_manifest(folder / f"manifest.{suffix}", rows) for suffix in ("parquet", "csv")}
-    steps: list[Step] = []
+    steps: list[StepTiming] = []
 
-    def timed(step: str, work: Callable[[], T]) -> T:
+    def timed(step: str, call: Callable[[], T]) -> T:
         begin = time.perf_counter()
-        result = work()
-        steps.append(Step(step, time.perf_counter() - begin, _peak()))
+        result = call()
+        steps.append(StepTiming(step, time.perf_counter() - begin, _peak()))
         return result
 
     plan = timed("plan, CSV", lambda: make_plan(_configuration(manifests["csv"], shard_size, folder)))
-    listing = timed("hash, CSV", plan.dataset_digest)
-    del plan  # as a driver of its own
+    digest = timed("hash, CSV", plan.dataset_digest)
+    del plan  # each plan is measured as in a driver of its own
     plan = timed("plan, Parquet", lambda: make_plan(_configuration(manifests["parquet"], shard_size, folder)))
-    if timed("hash, Parquet", plan.dataset_digest) != listing:
+    if timed("hash, Parquet", plan.dataset_digest) != digest:
         raise RuntimeError("the two manifests list different images")
     _, store = timed("lay the run out", lambda: lay_out(plan))
     _commit_half(store, plan)
@@ -92,7 +96,7 @@ def bench_plan(rows: int, shard_size: int, folder: Path) -> Planned:
     _, store = timed("find the run", lambda: lay_out(plan))
     left = timed("list what is done", lambda: open_shards(plan, store))
     timed("count what is done", store.statuses)
-    return Planned(rows, shards, len(left), sum(step.seconds for step in steps), _peak(), listing, tuple(steps))
+    return PlanResult(rows, shards, len(left), sum(step.seconds for step in steps), _peak(), digest, tuple(steps))
 
 
 def _configuration(manifest: Path, shard_size: int, folder: Path) -> RunConfig:
@@ -127,7 +131,7 @@ def _manifest(rows: int) -> Iterator[pa.Table]:
 
 
 def _commit_half(store: RunStore, plan: Plan) -> None:
-    """Commits every other shard, with records and without maps, which nobody reads to go on."""
+    """Commit every other shard with records; maps are not read when a run resumes."""
     for shard in plan.shards[::2]:
         store.storage.write(f"records/part-{shard.index:06d}.parquet", _records(plan, shard))
         store.storage.write(commit_name(shard.index), to_json({"shard": shard.index, "rows": [shard.start, shard.stop]}))
@@ -140,5 +144,5 @@ def _records(plan: Plan, shard: Shard) -> bytes:
 
 
 def _peak() -> float:
-    """MiB; Linux counts in KiB, macOS in bytes."""
+    """Return the peak memory in MiB; Linux counts in KiB, macOS in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,4 +1,4 @@
-"""Does the pool keep its workers busy, and how much does its driver bear? Real Ray, real pool, pretended work."""
+"""Benchmark of the worker pool: a real Ray and a real pool with simulated work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import ray
 from ray.actor import ActorHandle
 
-from benchmarks.sleep_worker import SimulatedReport, SleepWorker, memory
+from benchmarks.sleep_worker import SimulatedReport, SleepWorker, resident_bytes
 from benchmarks.write_worker import WriteWorker
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
@@ -30,17 +30,18 @@ Work = Literal["sleep", "nothing", "write"]
 
 @dataclass(frozen=True)
 class PoolBenchmark:
-    """How many workers did what, and how it went.
+    """Result: utilisation of the workers and load of the driver.
 
     Attributes:
-        start_seconds: until all workers were there; counted in nothing else.
-        seconds: from the begin of the first shard to the end of the last.
-        ideal: images a second if every worker worked all the time.
-        busy: the share of those seconds that the workers worked.
-        tail: the share that they stood idle at the end because there was no shard left.
-        gap_ms: between the end of a worker's shard and the begin of its next one, the median.
-        driver: the share of one processor that the driver's process took.
-        driver_mib, worker_mib: memory at the begin, in the middle and at the end.
+        start_seconds: seconds until all workers had started; part of no other number.
+        seconds: seconds from the start of the first shard to the end of the last.
+        rate: images per second.
+        ideal: images per second if every worker worked all the time; None without a sleep.
+        busy: share of the workers' time that was work.
+        tail: share of the workers' time that was idle at the end because no shard was left.
+        gap_ms: median of the time between the end of a worker's shard and the start of its next one.
+        driver: CPU time of the driver's process as a share of one core.
+        driver_mib, worker_mib: memory at the start, in the middle and at the end.
     """
 
     work: Work
@@ -60,42 +61,45 @@ class PoolBenchmark:
     worker_mib: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """What the command prints."""
+        """Return the JSON object of the result."""
         return asdict(self)
 
 
 @dataclass
 class _PrestartedWorkers:
-    """Workers that are there before the pool asks for them: how long Python takes to start is no matter of the pool's."""
+    """Workers started before the pool runs, so that Python's start is not measured."""
 
     actor: Any
     arguments: tuple[Any, ...]
     workers: int
-    waiting: list[ActorHandle[Any]] = field(default_factory=list)
+    idle: list[ActorHandle[Any]] = field(default_factory=list)
 
-    def gather(self) -> None:
+    def start(self) -> None:
+        """Start the workers and wait until all are ready."""
         remote = ray.remote(concurrency_groups={PROGRESS: 1})(self.actor)  # type: ignore[call-overload]
         options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
-        self.waiting = [remote.options(**options).remote(*self.arguments) for _ in range(self.workers)]
-        ray.get([worker.ready.remote() for worker in self.waiting])
+        self.idle = [remote.options(**options).remote(*self.arguments) for _ in range(self.workers)]
+        ray.get([worker.ready.remote() for worker in self.idle])
 
 
 def bench_sleep(workers: int, shards: int, shard_size: int, image_seconds: float) -> PoolBenchmark:
-    """Workers that sleep for as long as images take; no time if `image_seconds` is 0."""
-    crew = _PrestartedWorkers(SleepWorker, (image_seconds,), workers)
+    """Measure workers that sleep `image_seconds` per image, or do nothing for 0."""
+    prestarted = _PrestartedWorkers(SleepWorker, (image_seconds,), workers)
     work: Work = "sleep" if image_seconds else "nothing"
-    return _measure(work, crew, _cut(shards * shard_size, shard_size), shard_size, image_seconds, _submit_numbers)
+    return _measure(work, prestarted, _make_shards(shards * shard_size, shard_size), shard_size, image_seconds, _submit_numbers)
 
 
 def bench_write(output: str, workers: int, images: int, shard_size: int, side: int) -> PoolBenchmark:
-    """Workers that write made-up shards into a new run below `output`, which is removed afterwards.
+    """Measure workers that write synthetic shards into a new run below `output`.
+
+    The run is removed afterwards.
 
     Raises:
         InputError: if the output cannot be written.
     """
     config = _configuration(output, shard_size)
     samples = [Sample(f"{row:07d}.jpg", f"/photographs/{row:07d}.jpg") for row in range(images)]
-    shards = _cut(images, shard_size)
+    shards = _make_shards(images, shard_size)
     store = RunStore.at(config)
     try:
         store.create(Plan(config, samples, shards, side, "0" * 64, dict.fromkeys(config.methods, 1)))
@@ -127,65 +131,65 @@ def _submit_numbers(worker: ActorHandle[Any], shard: Shard) -> ray.ObjectRef[Any
     return ref
 
 
-def _cut(images: int, size: int) -> list[Shard]:
+def _make_shards(images: int, size: int) -> list[Shard]:
     return [Shard(index, start, min(start + size, images)) for index, start in enumerate(range(0, images, size))]
 
 
 def _measure(
     work: Work,
-    crew: _PrestartedWorkers,
+    prestarted: _PrestartedWorkers,
     shards: Sequence[Shard],
     shard_size: int,
     image_seconds: float,
     submit: Callable[[ActorHandle[Any], Shard], ray.ObjectRef[Any]],
 ) -> PoolBenchmark:
-    """Lets the pool work through shards, on a Ray with a processor in its books for every worker."""
-    # Ray expects as many processes as there are real processors, and would say at length, on standard output, that there are more.
-    os.environ["RAY_worker_maximum_startup_concurrency"] = str(crew.workers // 3 + 1)  # noqa: SIM112 - Ray's own spelling
-    naps: list[SimulatedReport] = []
-    held: list[int] = []
+    """Run the pool over the shards, on a Ray with one logical CPU per worker."""
+    # Ray expects one process per real core, and would warn at length on standard output that there are more.
+    os.environ["RAY_worker_maximum_startup_concurrency"] = str(prestarted.workers // 3 + 1)  # noqa: SIM112 - Ray's own spelling
+    reports: list[SimulatedReport] = []
+    driver_bytes: list[int] = []
 
-    def on_done(nap: Any) -> None:
-        naps.append(nap)
-        held.append(memory())
+    def on_done(report: Any) -> None:
+        reports.append(report)
+        driver_bytes.append(resident_bytes())
 
-    with cluster(None, cpus=crew.workers):
+    with cluster(None, cpus=prestarted.workers):
         start = time.monotonic()
-        crew.gather()
-        ready, processor = time.monotonic(), time.process_time()
-        failed = Pool(crew.waiting.pop, submit, crew.workers, 1, on_done, lambda passes: None).run(shards)
-        seconds, processor = time.monotonic() - ready, time.process_time() - processor
+        prestarted.start()
+        ready, cpu_seconds = time.monotonic(), time.process_time()
+        failed = Pool(prestarted.idle.pop, submit, prestarted.workers, 1, on_done, lambda passes: None).run(shards)
+        seconds, cpu_seconds = time.monotonic() - ready, time.process_time() - cpu_seconds
     if failed:
         raise RuntimeError(f"shard {failed[0].shard.index}: {failed[0].error}")
 
     by_worker: dict[int, list[SimulatedReport]] = defaultdict(list)
-    for nap in sorted(naps, key=lambda nap: nap.began):
-        by_worker[nap.worker].append(nap)
-    end = max(map(_end, naps))
-    span = end - min(nap.began for nap in naps)
-    gaps = [later.began - _end(earlier) for mine in by_worker.values() for earlier, later in pairwise(mine)]
-    images = sum(nap.images for nap in naps)
-    few = max(1, min(crew.workers, len(naps) // 3))
-    middle = len(naps) // 2
-    some = [naps[:few], naps[middle : middle + few], naps[-few:]]
+    for report in sorted(reports, key=lambda report: report.started):
+        by_worker[report.process_id].append(report)
+    end = max(map(_end, reports))
+    span = end - min(report.started for report in reports)
+    gaps = [later.started - _end(earlier) for shards_done in by_worker.values() for earlier, later in pairwise(shards_done)]
+    images = sum(report.images for report in reports)
+    size = max(1, min(prestarted.workers, len(reports) // 3))
+    middle = len(reports) // 2
+    samples = [reports[:size], reports[middle : middle + size], reports[-size:]]
     return PoolBenchmark(
         work=work,
-        workers=crew.workers,
+        workers=prestarted.workers,
         images=images,
         shard_size=shard_size,
         image_seconds=image_seconds,
         start_seconds=ready - start,
         seconds=span,
         rate=images / span,
-        ideal=crew.workers / image_seconds if image_seconds else None,
-        busy=sum(nap.seconds for nap in naps) / (crew.workers * span),
-        tail=sum(end - _end(mine[-1]) for mine in by_worker.values()) / (crew.workers * span),
+        ideal=prestarted.workers / image_seconds if image_seconds else None,
+        busy=sum(report.seconds for report in reports) / (prestarted.workers * span),
+        tail=sum(end - _end(shards_done[-1]) for shards_done in by_worker.values()) / (prestarted.workers * span),
         gap_ms=1e3 * median(gaps) if gaps else 0.0,
-        driver=processor / seconds,
-        driver_mib=tuple(held[place] / 2**20 for place in (0, len(held) // 2, -1)),
-        worker_mib=tuple(fmean(nap.memory for nap in each) / 2**20 for each in some),
+        driver=cpu_seconds / seconds,
+        driver_mib=tuple(driver_bytes[index] / 2**20 for index in (0, len(driver_bytes) // 2, -1)),
+        worker_mib=tuple(fmean(report.memory_bytes for report in sample) / 2**20 for sample in samples),
     )
 
 
-def _end(nap: SimulatedReport) -> float:
-    return nap.began + nap.seconds
+def _end(report: SimulatedReport) -> float:
+    return report.started + report.seconds

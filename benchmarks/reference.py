@@ -1,4 +1,4 @@
-"""The bare network, which everything is measured against: seconds an image, in the layout and batch that suit it best."""
+"""Reference measurements of the bare network: seconds per image."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from hdm_core.device import Precision, in_precision, synchronise
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
-LONG_ENOUGH = 2.0  # seconds of one measurement
+MIN_SECONDS = 2.0  # of one measurement
 
 
 def bare_pass(network: nn.Module, images: Tensor, precision: Precision) -> float:
-    """Seconds of a forward and backward pass to the input of one image, of as many as take a while: images (B, C, H, W)."""
+    """Return the seconds per image of a forward and a backward to the input.
+
+    Averaged over batches, images (B, C, H, W), for at least MIN_SECONDS.
+    """
     images = images.detach().requires_grad_()
     begin, done = now(images.device), 0
-    while done == 0 or now(images.device) - begin < LONG_ENOUGH:
+    while done == 0 or now(images.device) - begin < MIN_SECONDS:
         with in_precision(precision, images.device):
             logits = network(images)
         torch.autograd.grad(logits[:, 0].sum(), images)
@@ -30,21 +33,24 @@ def bare_pass(network: nn.Module, images: Tensor, precision: Precision) -> float
 
 @torch.no_grad()
 def bare_forward(network: nn.Module, images: Tensor) -> float:
-    """Seconds of a forward pass of one image, of as many as take a while: images (B, C, H, W)."""
+    """Return the seconds per image of a forward.
+
+    Averaged over batches, images (B, C, H, W), for at least MIN_SECONDS.
+    """
     begin, done = now(images.device), 0
-    while done == 0 or now(images.device) - begin < LONG_ENOUGH:
+    while done == 0 or now(images.device) - begin < MIN_SECONDS:
         network(images)
         done += len(images)
     return (now(images.device) - begin) / done
 
 
-def filled(images: Tensor, batch: int, layout: str) -> Tensor:
-    """The images (B, C, H, W) again and again, to a batch."""
+def repeat_to_batch(images: Tensor, batch: int, layout: str) -> Tensor:
+    """Repeat images (B, C, H, W) to a batch of this size and layout."""
     return images[torch.arange(batch, device=images.device) % len(images)].contiguous(memory_format=LAYOUTS[layout])
 
 
 def quartiles(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """The ratios' quartiles, the median in the middle; one ratio is all three."""
+    """Return lower quartile, median and upper quartile; one ratio is all three."""
     if len(ratios) == 1:
         return ratios[0], ratios[0], ratios[0]
     low, _, high = quantiles(ratios, n=4, method="inclusive")
@@ -52,6 +58,6 @@ def quartiles(ratios: Sequence[float]) -> tuple[float, float, float]:
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a clock, once the device has done its work."""
+    """Return the clock in seconds after the device has finished its work."""
     synchronise(device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""The commands `python -m benchmarks pool`, `plan` and `store`: does it hold for a million images?"""
+"""Commands `pool`, `plan` and `store`: scaling to a million images."""
 
 from __future__ import annotations
 
@@ -15,41 +15,43 @@ from pipeline.cli.options import Json
 
 
 def pool(
-    workers: Annotated[str, typer.Option(help="how many sleep at once, by commas")] = "1,4,16,64",
-    image_seconds: Annotated[float, typer.Option(min=0.001, help="how long a worker sleeps for an image")] = 0.5,
-    shard_size: Annotated[int, typer.Option(min=1, help="images a shard")] = 64,
-    shards_a_worker: Annotated[int, typer.Option(min=1, help="shards that every worker sleeps for")] = 4,
-    images: Annotated[int, typer.Option(min=1, help="images that take no time, with two workers")] = 10_000,
+    workers: Annotated[str, typer.Option(help="numbers of sleeping workers to measure, separated by commas")] = "1,4,16,64",
+    image_seconds: Annotated[float, typer.Option(min=0.001, help="seconds that a worker sleeps per image")] = 0.5,
+    shard_size: Annotated[int, typer.Option(min=1, help="images per shard")] = 64,
+    shards_per_worker: Annotated[
+        int, typer.Option("--shards-per-worker", "--shards-a-worker", min=1, help="shards that every worker sleeps for")
+    ] = 4,
+    images: Annotated[int, typer.Option(min=1, help="images of the measurements without a sleep, with two workers")] = 10_000,
     output: Annotated[
-        str | None, typer.Option(help="write and commit these images below this folder or URL, too; they are removed")
+        str | None, typer.Option(help="also write and commit these images below this folder or URL; they are removed")
     ] = None,
-    side: Annotated[int, typer.Option(min=1, help="side of the maps that are written")] = 224,
+    side: Annotated[int, typer.Option(min=1, help="side of the written maps, in pixels")] = 224,
     as_json: Json = False,
 ) -> None:
-    """The pool of workers with their work replaced by a sleep, by nothing, and by writing alone."""
+    """Measure the worker pool with work replaced by sleep, nothing, or writing alone."""
     from benchmarks.pool import bench_sleep, bench_write
     from pipeline.execution.cluster import cluster
 
     results = []
     for count in _counts(workers):
-        err.print(f"{count} workers sleep ...", markup=False)
-        results.append(bench_sleep(count, count * shards_a_worker, shard_size, image_seconds))
+        err.print(f"{count} sleeping workers ...", markup=False)
+        results.append(bench_sleep(count, count * shards_per_worker, shard_size, image_seconds))
     with cluster(None, cpus=2):
-        err.print("2 workers do nothing ...", markup=False)
+        err.print("2 workers without work ...", markup=False)
         results.append(bench_sleep(2, -(-images // shard_size), shard_size, 0.0))
         if output is not None:
-            err.print("2 workers write ...", markup=False)
+            err.print("2 writing workers ...", markup=False)
             results.append(bench_write(output, 2, images, shard_size, side))
     facts = [result.as_dict() for result in results]
     print_json({"pool": facts}) if as_json else out.print(_table(facts))
 
 
 def plan(
-    rows: Annotated[int, typer.Option(min=2, help="images of the manifest")] = 1_000_000,
-    shard_size: Annotated[int, typer.Option(min=1, help="images a shard")] = 256,
+    rows: Annotated[int, typer.Option(min=2, help="images in the manifest")] = 1_000_000,
+    shard_size: Annotated[int, typer.Option(min=1, help="images per shard")] = 256,
     as_json: Json = False,
 ) -> None:
-    """A manifest of very many images: planned, laid out on a disk, and resumed half done."""
+    """Measure planning a very large manifest and resuming its half-done run."""
     from benchmarks.plan import bench_plan
 
     with tempfile.TemporaryDirectory(prefix="hdm-bench-") as folder:
@@ -62,13 +64,13 @@ def plan(
 
 
 def store(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run with maps: its folder or URL")],
-    url: Annotated[str | None, typer.Option(help="try the layouts at this place, too, such as s3://bucket/folder")] = None,
-    images: Annotated[int, typer.Option(min=1, help="images of the run, at most")] = 32,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="folder or URL of a run with maps")],
+    url: Annotated[str | None, typer.Option(help="also measure the layouts at this URL, such as s3://bucket/folder")] = None,
+    images: Annotated[int, typer.Option(min=1, help="most images of the run to use")] = 32,
     maps: Annotated[int, typer.Option(min=16, help="maps that every layout holds")] = 1024,
     as_json: Json = False,
 ) -> None:
-    """A run's own maps in other types, codecs, chunks and shards: bytes, speed, and what one map costs to read."""
+    """Measure a run's maps in other types, codecs, chunks and shards: size and speed."""
     from benchmarks.store import bench_store
     from pipeline.runs import RunStore
     from pipeline.storage.objects import Storage

@@ -1,4 +1,7 @@
-"""A worker of `python -m benchmarks pool` whose work is a sleep. It loads no torch: many of them fit a small machine."""
+"""Worker of `python -m benchmarks pool` that sleeps instead of explaining.
+
+It does not import torch, so many workers fit on a small machine.
+"""
 
 from __future__ import annotations
 
@@ -10,52 +13,55 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class SimulatedReport:
-    """What a pretended worker says of a shard: a `ShardReport`, and when and by whom it was done.
+    """Simulated `ShardReport` with start time and process id.
 
     Attributes:
-        began: by the machine's monotonic clock, which its processes share.
-        worker: the number of its process.
-        memory: bytes that the process held afterwards.
+        shard, images: index of the shard and number of its images.
+        started: start on the machine's monotonic clock, which its processes share, in seconds.
+        seconds: duration of the work.
+        process_id: the worker's process.
+        memory_bytes: resident memory of that process after the work.
+        device, held, passes, lines: as in `ShardReport`.
     """
 
     shard: int
     images: int
-    began: float
+    started: float
     seconds: float
-    worker: int
-    memory: int
+    process_id: int
+    memory_bytes: int
     device: str = "none"
     held: None = None
     passes: int = 0
     lines: tuple[()] = ()
 
     @classmethod
-    def since(cls, began: float, shard: int, images: int) -> SimulatedReport:
-        """The report of a shard that ends now."""
-        return cls(shard, images, began, time.monotonic() - began, os.getpid(), memory())
+    def since(cls, started: float, shard: int, images: int) -> SimulatedReport:
+        """Build the report of a shard that ends now."""
+        return cls(shard, images, started, time.monotonic() - started, os.getpid(), resident_bytes())
 
 
 class SleepWorker:
-    """Sleeps for as long as a shard's images would take."""
+    """Ray actor that sleeps for a fixed time per image."""
 
     def __init__(self, image_seconds: float) -> None:
         self._image_seconds = image_seconds
 
     def ready(self) -> str:
-        """As of a worker."""
+        """Return the device, as `Worker.ready` does."""
         return "none"
 
     def passes(self) -> int:
-        """As of a worker, whose passes the driver asks for all the time."""
+        """Return 0 passes; the driver polls them as of a `Worker`."""
         return 0
 
     def run(self, shard: int, images: int) -> SimulatedReport:
-        """Takes its time."""
-        began = time.monotonic()
+        """Sleep for the simulated duration of the shard."""
+        started = time.monotonic()
         time.sleep(images * self._image_seconds)
-        return SimulatedReport.since(began, shard, images)
+        return SimulatedReport.since(started, shard, images)
 
 
-def memory() -> int:
-    """Bytes of memory that this process holds now (Linux)."""
+def resident_bytes() -> int:
+    """Return the resident memory of this process in bytes (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""A worker of `python -m benchmarks pool` whose shards are written and committed as a run's are; only their contents are made up."""
+"""Worker of `python -m benchmarks pool` that writes and commits synthetic shards."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from pipeline.runs import RunStore
 from pipeline.runs.leases import Lease
 
 _CURVE = np.linspace(1, 0, 225, dtype=np.float32).tolist()  # as many steps as deletion takes on 224 x 224 pixels
-_CELLS = 28  # of made-up maps
+_CELLS = 28  # along a side of a synthetic map, before upsampling
 
 
 class WriteWorker:
-    """Writes maps, records and curves under a lease."""
+    """Ray actor that writes maps, records and curves under a lease."""
 
     def __init__(self, config: RunConfig, side: int) -> None:
         self._config = config
         self._store = RunStore.at(config)
-        self._maps = made_up_maps(config.compute.shard_size, side)
+        self._maps = synthetic_maps(config.compute.shard_size, side)
 
     def ready(self) -> str:
-        """As of a worker."""
+        """Return the device, as `Worker.ready` does."""
         return "none"
 
     def passes(self) -> int:
-        """As of a worker."""
+        """Return 0 passes, as `Worker.passes` counts them."""
         return 0
 
     def run(self, shard: Shard, samples: Sequence[Sample]) -> SimulatedReport:
-        """Does all of a shard but explaining it."""
-        began = time.monotonic()
+        """Write and commit a shard without computing it."""
+        started = time.monotonic()
         lease = Lease(self._store.storage, shard.index, self._config.compute.lease_seconds)
         if lease.take(None) is not None:
-            raise RuntimeError(f"shard {shard.index} is in other hands")
+            raise RuntimeError(f"shard {shard.index} is leased by another worker")
         with lease.renewing():
             arrays = {method: self._maps[: len(shard)] for method in self._config.methods}
             self._store.write_shard(shard, arrays, _records(self._config, shard, samples), _facts(shard), self._config, lease)
-        return SimulatedReport.since(began, shard.index, len(shard))
+        return SimulatedReport.since(started, shard.index, len(shard))
 
 
-def made_up_maps(count: int, side: int) -> NDArray[np.float16]:
-    """Smooth maps (count, side, side) in [0, 1]."""
-    draw = np.random.default_rng(0)
-    coarse = [Image.fromarray(draw.random((_CELLS, _CELLS), dtype=np.float32)) for _ in range(count)]
+def synthetic_maps(count: int, side: int) -> NDArray[np.float16]:
+    """Draw smooth maps (count, side, side) in [0, 1]."""
+    generator = np.random.default_rng(0)
+    coarse = [Image.fromarray(generator.random((_CELLS, _CELLS), dtype=np.float32)) for _ in range(count)]
     return np.stack([np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.float16) for image in coarse])
 
 

@@ -1,4 +1,4 @@
-"""From a photograph to the tensor a network sees, and back: resize, centre crop, normalise, and the same crop for masks and boxes."""
+"""Preprocessing of photographs, masks and boxes: resize, centre crop, normalise."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resize the short side to `resize`, cut the centre `crop` x `crop`, scale to [0, 1], normalise by `mean` and `std`.
+    """Inference transform: resize, centre crop, scale to [0, 1], normalise.
 
-    This is the inference transform of torchvision's classification weights, with its geometry exposed so that
-    masks, boxes and maps can be carried between a photograph and the network's input.
+    The short side is resized to `resize`, the centre `crop` x `crop` is cut out, values are scaled to [0, 1] and normalised by `mean` and
+    `std`. This is the inference transform of torchvision's classification weights, with its geometry exposed so that masks, boxes and
+    maps can be converted between a photograph and the network's input.
     """
 
     resize: int = 256
@@ -33,7 +34,7 @@ class Preprocess:
 
     @classmethod
     def from_weights(cls, transforms: ImageClassification) -> Preprocess:
-        """The same transform as a torchvision weights entry's `transforms()`."""
+        """Build the equivalent of a torchvision weights entry's `transforms()`."""
         return cls(
             resize=transforms.resize_size[0],
             crop=transforms.crop_size[0],
@@ -44,28 +45,42 @@ class Preprocess:
 
     @classmethod
     def of_side(cls, side: int) -> Preprocess:
-        """The default for a network that takes side x side pixels: the short side is an eighth or so longer, as for 224 of 256."""
+        """Build the default for a network with inputs of side x side pixels.
+
+        The short side is resized to 256 / 224 of `side`, the ratio of the ImageNet transform.
+        """
         return cls(resize=round(side * 256 / 224), crop=side)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """RGB photograph -> (3, crop, crop) float32, normalised."""
+        """Convert an RGB photograph to (3, crop, crop) float32, normalised."""
         tensor: Tensor = F.normalize(F.to_tensor(self.cropped(image)), list(self.mean), list(self.std))
         return tensor
 
     def cropped(self, image: Image.Image) -> Image.Image:
-        """The part of the photograph that the network sees, as a crop x crop picture."""
+        """Return the crop of the photograph that the network gets, crop x crop pixels."""
         resized = F.resize(image, [self.resize], interpolation=self.interpolation, antialias=True)
-        view: Image.Image = F.center_crop(resized, [self.crop])
-        return view
+        crop: Image.Image = F.center_crop(resized, [self.crop])
+        return crop
 
     def region(self, mask: Image.Image) -> Tensor:
-        """A ground-truth mask of the photograph's size -> (crop, crop) bool; grey levels from one half up are inside."""
+        """Convert a ground-truth mask of the photograph's size to (crop, crop) bool.
+
+        Grey levels of at least one half are inside the region.
+        """
         resized = F.resize(mask.convert("L"), [self.resize], interpolation=InterpolationMode.NEAREST)
         grey: Tensor = F.to_tensor(F.center_crop(resized, [self.crop]))[0]
         return grey >= 0.5
 
     def region_of_box(self, box: Box, width: int, height: int) -> Tensor:
-        """A box (left, top, right, bottom) in pixels of the photograph -> (crop, crop) bool, true where a pixel's centre is inside."""
+        """Convert a box in pixels of the photograph to a region (crop, crop) bool.
+
+        Args:
+            box: (left, top, right, bottom).
+            width, height: of the photograph.
+
+        Returns:
+            True where a pixel's centre is inside the box.
+        """
         left, top, right, bottom = self.crop_box(width, height)
         columns = left + (torch.arange(self.crop) + 0.5) * (right - left) / self.crop
         rows = top + (torch.arange(self.crop) + 0.5) * (bottom - top) / self.crop
@@ -74,9 +89,9 @@ class Preprocess:
         return inside_y[:, None] & inside_x[None, :]
 
     def crop_box(self, width: int, height: int) -> Box:
-        """Where the network looks: (left, top, right, bottom) in pixels of a photograph of this size.
+        """Return the crop as (left, top, right, bottom) in pixels of the photograph.
 
-        It reaches beyond the photograph where the crop is larger than the resized picture (torchvision pads with black).
+        It extends beyond the photograph where the crop is larger than the resized image (torchvision pads with black).
         """
         resized_width, resized_height = self.resized(width, height)
         left = _crop_start(resized_width, self.crop)
@@ -85,18 +100,18 @@ class Preprocess:
         return left * across, top * down, (left + self.crop) * across, (top + self.crop) * down
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of a photograph of this size after the resize, before the crop."""
+        """Return width and height of the photograph after the resize, before the crop."""
         if width <= height:
             return self.resize, int(self.resize * height / width)
         return int(self.resize * width / height), self.resize
 
     def black(self) -> Tensor:
-        """(3, 1, 1): a black pixel after normalisation."""
+        """Return a black pixel after normalisation, (3, 1, 1)."""
         return -torch.tensor(self.mean)[:, None, None] / torch.tensor(self.std)[:, None, None]
 
 
 def _crop_start(length: int, crop: int) -> int:
-    """First pixel of the centre crop, rounded and padded as torchvision does."""
+    """Return the first pixel of the centre crop, rounded and padded as in torchvision."""
     if crop > length:
         return -((crop - length) // 2)
     return round((length - crop) / 2.0)

@@ -1,1 +1,1 @@
-"""Quality of settings against the passes that they cost."""
+"""Pareto benchmark: quality of settings against the passes that they cost."""

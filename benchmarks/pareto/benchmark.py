@@ -1,4 +1,7 @@
-"""What more passes buy: candidate settings on the same photographs, as ordinary runs that resume."""
+"""Pareto benchmark: candidate settings on the same photographs, as ordinary runs.
+
+The runs are stored and resumed like any other run.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.pareto.photographs import keep, photographs, spread
+from benchmarks.pareto.photographs import evenly_spaced, split_by_confidence, write_manifest
 from hdm_core import METRICS
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
@@ -29,7 +32,7 @@ REFERENCE = "grad_cam"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A point of the picture: a method with settings."""
+    """Method with settings: one point of the figure."""
 
     id: str
     method: str
@@ -38,12 +41,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Point:
-    """What a candidate came to on one case.
+    """Result of a candidate on one case.
 
     Attributes:
-        passes: an image.
+        passes: passes per image.
         means: metric -> its mean over the photographs.
-        gains: metric -> mean and half 95% interval of the candidate minus the reference, photograph by photograph.
+        gains: metric -> mean and half of the 95% interval of the paired difference, candidate minus reference.
     """
 
     case: str
@@ -55,28 +58,31 @@ class Point:
 
 
 def candidates(names: Sequence[str] | None = None) -> list[Candidate]:
-    """The packaged candidates that are not costly, or those that are named; the reference is always one.
+    """Load the candidates that are not costly, or the named ones, and the reference.
 
     Raises:
-        InputError: for a name that there is not.
+        InputError: for an unknown name.
     """
     packaged: dict[str, dict[str, Any]] = yaml.safe_load(resources.files("benchmarks.pareto").joinpath("candidates.yaml").read_text())
     if unknown := [name for name in names or () if name not in packaged]:
         raise InputError(f"no candidate {unknown[0]!r}: choose from {', '.join(packaged)}")
-    chosen = []
+    selected = []
     for name, entry in packaged.items():
         costly = entry.pop("costly", False)
         if name == REFERENCE or (not costly if names is None else name in names):
-            chosen.append(Candidate(name, entry.pop("method"), entry))
-    return chosen
+            selected.append(Candidate(name, entry.pop("method"), entry))
+    return selected
 
 
-def run_case(case: RunConfig, chosen: Sequence[Candidate], split: str, count: int, show: Callable[[str], Show]) -> dict[str, RunStore]:
-    """Runs all candidates on `count` photographs of a case's split, candidate id -> its run; what was run before is only read.
+def run_case(case: RunConfig, selected: Sequence[Candidate], split: str, count: int, show: Callable[[str], Show]) -> dict[str, RunStore]:
+    """Run all candidates on photographs of a split; return candidate id -> run.
+
+    A candidate that was run before is only read.
 
     Args:
-        case: whose dataset, classifier, compute and output are taken.
-        show: gives the display of the run of that name.
+        case: configuration that provides dataset, classifier, compute and output.
+        split, count: half of the photographs to use, and how many of it.
+        show: name of a run -> callback for its progress.
 
     Raises:
         InputError: if the case or a candidate cannot be run.
@@ -86,7 +92,7 @@ def run_case(case: RunConfig, chosen: Sequence[Candidate], split: str, count: in
     dataset = _dataset(case, storage, split, count)
     stores = {}
     with cluster(case.compute.ray_address):  # one for all runs
-        for candidate in chosen:
+        for candidate in selected:
             plan, store = plan_run(_config(case, candidate, f"{case.name}-{split}-{count}", dataset))
             explain_run(plan, store, show(plan.config.name))
             aggregate(store)
@@ -95,21 +101,23 @@ def run_case(case: RunConfig, chosen: Sequence[Candidate], split: str, count: in
 
 
 def compare(case: str, stores: Mapping[str, RunStore]) -> list[Point]:
-    """The candidates of a case as points, each on the photographs that it and the reference have in common.
+    """Compute one point per candidate of a case.
+
+    Each uses the photographs that it has in common with the reference.
 
     Raises:
         InputError: if there are none.
     """
     records = {name: _records(store) for name, store in stores.items()}
-    return [_point(case, name, found, records[REFERENCE]) for name, found in records.items()]
+    return [_point(case, name, by_image, records[REFERENCE]) for name, by_image in records.items()]
 
 
 def _dataset(case: RunConfig, storage: Storage, split: str, count: int) -> str:
-    """The URL of the manifest of a split's photographs, made when it is first needed."""
+    """Return the URL of the manifest of a split; write it on first use."""
     name = f"{case.name}-{split}-{count}"
     if storage.exists(f"{name}.csv"):
         return storage.url(f"{name}.csv")
-    return keep(spread(photographs(case)[split], count), storage, name, case.storage)
+    return write_manifest(evenly_spaced(split_by_confidence(case)[split], count), storage, name, case.storage)
 
 
 def _config(case: RunConfig, candidate: Candidate, group: str, dataset: str) -> RunConfig:
@@ -125,20 +133,20 @@ def _config(case: RunConfig, candidate: Candidate, group: str, dataset: str) -> 
 
 
 def _records(store: RunStore) -> dict[str, dict[str, Any]]:
-    """image_id -> record of the images that have all metrics."""
+    """Return image_id -> record for the images that have all metrics."""
     rows = store.records().select(["image_id", "status", "passes", *PARETO_METRICS]).to_pylist()
     return {row["image_id"]: row for row in rows if row["status"] == "ok"}
 
 
-def _point(case: str, candidate: str, found: Mapping[str, dict[str, Any]], reference: Mapping[str, dict[str, Any]]) -> Point:
-    both = [image for image in found if image in reference]
+def _point(case: str, candidate: str, records: Mapping[str, dict[str, Any]], reference: Mapping[str, dict[str, Any]]) -> Point:
+    both = [image for image in records if image in reference]
     if not both:
         raise InputError(f"{case}: no photograph has a map of {candidate} and one of {REFERENCE}")
     return Point(
         case,
         candidate,
         len(both),
-        fmean(found[image]["passes"] for image in both),
-        {metric: fmean(found[image][metric] for image in both) for metric in PARETO_METRICS},
-        {metric: interval([found[image][metric] - reference[image][metric] for image in both]) for metric in PARETO_METRICS},
+        fmean(records[image]["passes"] for image in both),
+        {metric: fmean(records[image][metric] for image in both) for metric in PARETO_METRICS},
+        {metric: interval([records[image][metric] - reference[image][metric] for image in both]) for metric in PARETO_METRICS},
     )

@@ -1,4 +1,4 @@
-"""The maps that `python -m benchmarks pareto` compares, as people see them: a row a photograph, a column a candidate."""
+"""Figure of the maps that `python -m benchmarks pareto` compares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from pipeline.runs.maps import read_map
 
 
 def maps_figure(stores: Mapping[str, RunStore]) -> bytes:
-    """A PNG of the photographs that all runs have in common, each with the runs' maps; a run has one method.
+    """Draw a PNG with one row per photograph and one column per run.
+
+    It shows the photographs that all runs have in common. A run has one method.
 
     Args:
         stores: title -> run.
@@ -27,11 +29,11 @@ def maps_figure(stores: Mapping[str, RunStore]) -> bytes:
         for axis in row:
             axis.axis("off")
         for axis, (title, maps) in zip(row[1:], columns.items(), strict=True):
-            store, method, place = maps[image]
-            values = read_map(store.storage.zarr("maps.zarr"), method, place)
-            view = read_crop(store.images().slice(place, 1).to_pylist()[0], len(values), {})
-            row[0].imshow(view)
-            axis.imshow(overlay(view, values))
+            store, method, index = maps[image]
+            values = read_map(store.storage.zarr("maps.zarr"), method, index)
+            crop = read_crop(store.images().slice(index, 1).to_pylist()[0], len(values), {})
+            row[0].imshow(crop)
+            axis.imshow(overlay(crop, values))
             if line == 0:
                 axis.set_title(title, fontsize=8)
     buffer = io.BytesIO()
@@ -40,6 +42,6 @@ def maps_figure(stores: Mapping[str, RunStore]) -> bytes:
 
 
 def _maps(store: RunStore) -> dict[str, tuple[RunStore, str, int]]:
-    """image_id -> where its map is, for the images that have one."""
+    """Return image_id -> run, method and row of its map, for images that have one."""
     rows = store.records().select(["image_id", "method", "row", "status"]).to_pylist()
     return {row["image_id"]: (store, row["method"], row["row"]) for row in rows if row["status"] == "ok"}

@@ -1,4 +1,7 @@
-"""Photographs to compare settings on: from sure to unsure ones, half to choose on and half to report on."""
+"""Photographs of the Pareto benchmark, ordered by the classifier's confidence.
+
+One half is for choosing settings, the other half for reporting.
+"""
 
 from __future__ import annotations
 
@@ -25,54 +28,57 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Photograph:
-    """A readable image of a dataset and how sure the classifier is of its class."""
+    """Readable image of a dataset and the probability of its predicted class."""
 
     sample: Sample
     probability: float
 
 
-def photographs(config: RunConfig) -> dict[str, list[Photograph]]:
-    """A dataset's readable images, in the order of the predicted class's probability, dealt out in turn to the splits.
+def split_by_confidence(config: RunConfig) -> dict[str, list[Photograph]]:
+    """Sort readable images by their class's probability and split them in turn.
 
     Raises:
         InputError: if the dataset or the classifier cannot be used.
     """
     samples = list_samples(config.dataset, config.storage)
     classifier = load_classifier(config.classifier, config.seed)
-    found = []
+    photographs = []
     with classifier.frozen() as network, torch.no_grad():
         for items in read_batches(samples, config, preprocess_of(classifier), _BATCH):
-            seen = [item for item in items if isinstance(item, LoadedSample)]
-            if seen:
-                sure = network(classifier.prepare([item.image.image for item in seen])).softmax(1).amax(1)
-                found += [Photograph(samples[item.row], p) for item, p in zip(seen, sure.tolist(), strict=True)]
-    found.sort(key=lambda photograph: (photograph.probability, photograph.sample.image_id))
-    return {split: found[place :: len(SPLITS)] for place, split in enumerate(SPLITS)}
+            loaded = [item for item in items if isinstance(item, LoadedSample)]
+            if loaded:
+                confidence = network(classifier.prepare([item.image.image for item in loaded])).softmax(1).amax(1)
+                photographs += [Photograph(samples[item.row], p) for item, p in zip(loaded, confidence.tolist(), strict=True)]
+    photographs.sort(key=lambda photograph: (photograph.probability, photograph.sample.image_id))
+    return {split: photographs[offset :: len(SPLITS)] for offset, split in enumerate(SPLITS)}
 
 
-def spread(ordered: Sequence[Photograph], count: int) -> list[Photograph]:
-    """So many photographs, evenly from the first to the last.
+def evenly_spaced(ordered: Sequence[Photograph], count: int) -> list[Photograph]:
+    """Select `count` photographs at even distances, from the first to the last.
 
     Raises:
-        InputError: if there are fewer.
+        InputError: if there are fewer than `count`.
     """
     if count > len(ordered):
-        raise InputError(f"{count} photographs are asked for and a half of the dataset has {len(ordered)} that can be read")
+        raise InputError(f"{count} photographs are requested, but half of the dataset has only {len(ordered)} readable ones")
     last = len(ordered) - 1
-    return [ordered[round(place * last / max(count - 1, 1))] for place in range(count)]
+    return [ordered[round(number * last / max(count - 1, 1))] for number in range(count)]
 
 
-def keep(chosen: Sequence[Photograph], storage: Storage, name: str, options: Mapping[str, Any]) -> str:
-    """Copies the photographs to a place as a dataset of kind `manifest`, whose files must lie below it; returns the manifest's URL.
+def write_manifest(selected: Sequence[Photograph], storage: Storage, name: str, options: Mapping[str, Any]) -> str:
+    """Write the photographs as a dataset of kind `manifest`; return its URL.
+
+    The photographs are copied, because a manifest's files must be below it.
 
     Args:
-        name: of the manifest, and of the folder with the photographs beside it.
-        options: fsspec options of the photographs' own place.
+        storage: where the manifest and its photographs are written.
+        name: name of the manifest, and of the folder with the photographs beside it.
+        options: fsspec options of the photographs' original storage.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["path", "image_id", "class_name", "probability"])
-    for number, photograph in enumerate(chosen):
+    for number, photograph in enumerate(selected):
         sample = photograph.sample
         path = f"{name}/{number:04d}{PurePosixPath(sample.path).suffix}"
         storage.write(path, read_file(sample.path, sample.root, options))

@@ -1,4 +1,4 @@
-"""Pictures whose class is known by construction: small patterns at known places decide it, and nothing else does."""
+"""Synthetic images whose class only small planted patterns at known places decide."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 SIDE, PATCH = 64, 12
 
-# A class is the patterns that must all be there; a picture with none of these sets belongs to class 0. Patterns 0 and 1 suffice alone. Each
-# of 2, 3 and 4 serves two classes, so that one alone says nothing: then the class is 0, and only two together decide.
+# The patterns that must all be present for each class; an image with none of these sets belongs to class 0. Patterns 0 and 1 suffice alone.
+# Each of 2, 3 and 4 belongs to two classes, so that one alone decides nothing: then the class is 0, and only two together decide.
 NEEDS = ((), (0,), (1,), (2, 3), (3, 4), (2, 4))
-DISTRACTORS = (5, 6, 7)  # in pictures of all classes
+DISTRACTORS = (5, 6, 7)  # in images of all classes
 
 Kind = Literal["single", "redundant", "joint", "half", "bare"]
 KINDS: tuple[Kind, ...] = ("single", "redundant", "joint")  # those with evidence
@@ -25,15 +25,15 @@ _MARGIN = 4  # from a patch to the border of its quadrant: two patches are at le
 
 
 @dataclass(frozen=True)
-class Planted:
-    """N pictures, with and without what decides their class.
+class PlantedImages:
+    """N images, with and without the patches that decide their class.
 
     Attributes:
-        images: (N, 3, 64, 64) float32 about 0, as a network takes them.
-        labels: (N,) int64, what `rule` says of the patterns.
+        images: (N, 3, 64, 64) float32, roughly centred at 0, as a network takes them.
+        labels: (N,) int64, the `rule` applied to the patterns.
         patterns: (N, 2) int64, the pattern of each planted patch; -1 where there is no patch.
         regions: (N, 2, 64, 64) bool, the pixels of each planted patch.
-        bare: (N, 3, 64, 64), the same pictures without the planted patches: background and distractors.
+        bare: (N, 3, 64, 64), the same images without the planted patches: background and distractors.
     """
 
     images: Tensor
@@ -43,41 +43,41 @@ class Planted:
     bare: Tensor
 
     def __len__(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.images)
 
-    def __getitem__(self, chosen: Tensor | slice) -> Planted:
-        """Some of the pictures."""
-        return Planted(*(getattr(self, field.name)[chosen] for field in fields(self)))
+    def __getitem__(self, chosen: Tensor | slice) -> PlantedImages:
+        """Return a selection of the images."""
+        return PlantedImages(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     @property
     def evidence(self) -> Tensor:
-        """The pixels of all planted patches, (N, 64, 64) bool."""
+        """Pixels of all planted patches, (N, 64, 64) bool."""
         return self.regions.any(1)
 
     def without(self, patches: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The pictures as they were before these of the patches 0 and 1 were planted, and the labels that they then have."""
-        gone = self.regions[:, list(patches)].any(1)
+        """Return the images without these of the patches 0 and 1, and their labels."""
+        removed = self.regions[:, list(patches)].any(1)
         patterns = self.patterns.index_fill(1, torch.tensor(patches, dtype=torch.int64), _EMPTY)
-        return torch.where(gone[:, None], self.bare, self.images), rule(patterns)
+        return torch.where(removed[:, None], self.bare, self.images), rule(patterns)
 
 
 def rule(patterns: Tensor) -> Tensor:
-    """The class of pictures that show these patterns, (N, any) -> (N,) int64."""
+    """Return the class of images that show these patterns, (N, any) -> (N,) int64."""
     labels = torch.zeros(len(patterns), dtype=torch.int64)
     for label, needs in enumerate(NEEDS[1:], 1):
         labels[torch.stack([(patterns == need).any(1) for need in needs]).all(0)] = label
     return labels
 
 
-def plant(kind: Kind, count: int, generator: torch.Generator) -> Planted:
-    """Draws pictures of one kind.
+def plant(kind: Kind, count: int, generator: torch.Generator) -> PlantedImages:
+    """Draw images of one kind.
 
     Args:
-        kind: "single": one patch decides; "redundant": two of the same pattern, either is enough; "joint": two patterns, only together are
-            they a class; "half": one of such two, class 0; "bare": distractors alone, class 0.
+        kind: "single": one patch decides; "redundant": two of the same pattern, either is enough; "joint": two patterns that
+            decide only together; "half": one of such two, class 0; "bare": distractors alone, class 0.
         count: N.
-        generator: on the CPU; the same state gives the same pictures.
+        generator: on the CPU; the same state gives the same images.
     """
 
     def draw(*options: int, columns: int = 1) -> Tensor:
@@ -95,48 +95,55 @@ def plant(kind: Kind, count: int, generator: torch.Generator) -> Planted:
     distractors = draw(*DISTRACTORS, *DISTRACTORS, _EMPTY, columns=4)
     distractors[:, :2] = distractors[:, :2].where(patterns == _EMPTY, _EMPTY)
     first = draw(0, 1, 2, 3)
-    quadrants = torch.cat([first, 3 - first, first ^ 1, first ^ 2], 1)  # the first two lie across the picture's centre
+    quadrants = torch.cat([first, 3 - first, first ^ 1, first ^ 2], 1)  # the first two are in opposite quadrants
     shift = torch.randint(_MARGIN, SIDE // 2 - PATCH - _MARGIN + 1, (count, 4, 2), generator=generator)
     corners = torch.stack([quadrants // 2, quadrants % 2], 2) * (SIDE // 2) + shift
     colours = 0.8 + 0.4 * torch.rand(count, 4, 3, generator=generator)
 
-    bare, _ = _painted(_background(count, generator), distractors, corners, colours)
-    images, regions = _painted(bare, patterns, corners[:, :2], colours[:, :2])
-    return Planted(images, rule(patterns), patterns, regions, bare)
+    bare, _ = _paint(_background(count, generator), distractors, corners, colours)
+    images, regions = _paint(bare, patterns, corners[:, :2], colours[:, :2])
+    return PlantedImages(images, rule(patterns), patterns, regions, bare)
 
 
 def _background(count: int, generator: torch.Generator) -> Tensor:
-    """Smooth coloured noise, coarse and less of finer, (N, 3, 64, 64)."""
+    """Draw smooth coloured noise, coarse and weaker fine, (N, 3, 64, 64)."""
     coarse, fine = (torch.randn(count, 3, cells, cells, generator=generator) for cells in (6, 16))
-    return _enlarged(coarse, 0.5) + _enlarged(fine, 0.2)
+    return _enlarge(coarse, 0.5) + _enlarge(fine, 0.2)
 
 
-def _enlarged(noise: Tensor, spread: float) -> Tensor:
+def _enlarge(noise: Tensor, spread: float) -> Tensor:
     return spread * F.interpolate(noise, size=(SIDE, SIDE), mode="bicubic", align_corners=False)
 
 
-def _painted(canvas: Tensor, patterns: Tensor, corners: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures (N, 3, 64, 64) with patches laid over a copy, and the pixels of each patch (N, patches, 64, 64).
+def _paint(canvas: Tensor, patterns: Tensor, corners: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
+    """Paint patches over a copy of images; return it and the pixels of each patch.
 
     Args:
+        canvas: (N, 3, 64, 64).
         patterns: (N, patches), -1 for no patch.
-        corners: (N, patches, 2), their first rows and columns.
-        colours: (N, patches, 3), the strength of each colour.
+        corners: (N, patches, 2), first row and column of each patch.
+        colours: (N, patches, 3), strength of each colour.
+
+    Returns:
+        Images (N, 3, 64, 64) and regions (N, patches, 64, 64).
     """
     canvas = canvas.clone()
-    there = torch.zeros(*patterns.shape, SIDE, SIDE, dtype=torch.bool)
+    regions = torch.zeros(*patterns.shape, SIDE, SIDE, dtype=torch.bool)
     for patch in range(patterns.shape[1]):
-        picture = (patterns[:, patch] != _EMPTY).nonzero()[:, :, None]
-        rows, columns = corners[picture[:, 0, 0], patch, :, None].add(torch.arange(PATCH)).unbind(1)
-        place = rows[:, :, None], columns[:, None, :]
-        drawn = _PATTERNS[patterns[picture[:, 0, 0], patch]]
-        canvas[picture, :, *place] = drawn[..., None] * colours[picture, patch]
-        there[picture, patch, *place] = True
-    return canvas, there
+        image = (patterns[:, patch] != _EMPTY).nonzero()[:, :, None]
+        rows, columns = corners[image[:, 0, 0], patch, :, None].add(torch.arange(PATCH)).unbind(1)
+        pixels = rows[:, :, None], columns[:, None, :]
+        drawn = _PATTERNS[patterns[image[:, 0, 0], patch]]
+        canvas[image, :, *pixels] = drawn[..., None] * colours[image, patch]
+        regions[image, patch, *pixels] = True
+    return canvas, regions
 
 
 def _make_patterns() -> Tensor:
-    """Eight patterns of -1 and 1, (8, 12, 12), as strong and as coarse as each other: only the shape tells them apart."""
+    """Build eight patterns of -1 and 1, (8, 12, 12).
+
+    They have the same strength and similar coarseness, so that only their shapes differ.
+    """
     row, column = torch.arange(PATCH)[:, None].expand(PATCH, PATCH), torch.arange(PATCH).expand(PATCH, PATCH)
     down, right = (2 * row - PATCH + 1).abs(), (2 * column - PATCH + 1).abs()
     light = (

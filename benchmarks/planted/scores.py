@@ -1,4 +1,4 @@
-"""Maps against known evidence, a number a picture."""
+"""Scores of maps against known evidence, one number per image."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from torch import Tensor
 
 
 def pointing(maps: Tensor, evidence: Tensor) -> Tensor:
-    """The pointing game: 1 where a map is largest inside the evidence; of equal maxima the share inside. (B,) in [0, 1].
+    """Score the pointing game: 1 where a map is largest inside the evidence.
+
+    Of several equal maxima it is the share inside the evidence.
 
     Args:
         maps, evidence: (B, H, W), evidence bool.
+
+    Returns:
+        (B,) in [0, 1].
     """
     largest = maps == maps.amax((1, 2), keepdim=True)
     return (largest & evidence).sum((1, 2)) / largest.sum((1, 2))
 
 
 def both_found(maps: Tensor, regions: Tensor, patch: int) -> Tensor:
-    """1 where both patches hold more of the map than any square of their size that touches neither, (B,).
+    """Return 1 where both patches hold more of the map than any other square, (B,).
 
-    Squares, not pixels: a grainy map is not punished for its grain, and noise, which has some of the largest pixels everywhere, finds
-    nothing. A distractor is such a square: who shows it as strongly has not found what decides. A constant map finds nothing either.
+    The other squares are all those of the patches' size that touch neither patch. Sums over squares, not pixels, are compared: a grainy
+    map is not penalised for its grain, and noise, which has large pixels everywhere, finds nothing. A distractor is such a square: a map
+    that shows it as strongly has not found the evidence. A constant map finds nothing either.
 
     Args:
         maps: (B, H, W).
@@ -32,16 +38,16 @@ def both_found(maps: Tensor, regions: Tensor, patch: int) -> Tensor:
         return F.avg_pool2d(values.double()[:, None], patch, stride=1)[:, 0] * patch**2
 
     held = (maps[:, None].double() * regions).sum((2, 3))
-    apart = sums(regions.any(1)) == 0
-    elsewhere = sums(maps).masked_fill(~apart, -torch.inf).amax((1, 2))
-    # More than rounding makes of equal sums.
+    disjoint = sums(regions.any(1)) == 0
+    elsewhere = sums(maps).masked_fill(~disjoint, -torch.inf).amax((1, 2))
+    # A margin above the rounding of equal sums.
     return (held.amin(1) > elsewhere + 1e-9 * patch**2).double()
 
 
 def similarity(maps: Tensor, others: Tensor) -> Tensor:
-    """Spearman's rank correlation of the pixels of two maps, (B,) in [-1, 1]; 0 where one is constant.
+    """Return Spearman's rank correlation of two maps, (B,); 0 where one is constant.
 
-    Equal pixels share the mean of their ranks: maps that are zero on much of the picture are not alike for the order of their zeros.
+    Equal pixels share the mean of their ranks, so that the order of zeros in maps that are mostly zero does not count.
 
     Args:
         maps, others: (B, H, W).
@@ -52,8 +58,8 @@ def similarity(maps: Tensor, others: Tensor) -> Tensor:
 
 
 def _ranks(pixels: Tensor) -> Tensor:
-    """Ranks about their mean, ties averaged, (n,) float64."""
-    found: tuple[Tensor, Tensor, Tensor] = torch.unique(pixels, return_inverse=True, return_counts=True)
-    _, inverse, counts = found
+    """Return centred ranks with ties averaged, (n,) float64."""
+    result: tuple[Tensor, Tensor, Tensor] = torch.unique(pixels, return_inverse=True, return_counts=True)
+    _, inverse, counts = result
     last = counts.cumsum(0).double()
     return (last - (counts - 1) / 2)[inverse] - (len(pixels) + 1) / 2

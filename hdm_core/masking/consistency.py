@@ -1,4 +1,4 @@
-"""J, the consistency of masked images with the image, its gradient to the masks, and what it costs."""
+"""Consistency loss J of masked images, its gradient to the masks, and its passes."""
 
 from __future__ import annotations
 
@@ -18,44 +18,48 @@ Progress = Callable[[int], None]
 
 _log = logging.getLogger(__name__)
 
-# Values along a side of a backdrop: its features are larger than what a classifier looks at.
+# Values along a side of a noise background: its features are larger than those that a classifier uses.
 _GRID = 4
 
 
 @dataclass
 class PassCounter:
-    """Counts passes and tells a listener of each step's share.
+    """Counter of passes that reports each addition to a listener.
 
-    A pass is a forward and a backward of one image; where a method needs no gradient, a forward alone is counted as one.
+    A pass is one forward and one backward of one image; where a method needs no gradient, a forward alone counts as one pass.
+
+    Attributes:
+        listener: called with the number of passes just done.
+        total: passes so far.
     """
 
     listener: Progress | None = None
     total: int = field(default=0)
 
     def add(self, passes: int) -> None:
-        """Notes that so many passes were just done."""
+        """Count `passes` that were just done and report them to the listener."""
         self.total += passes
         if self.listener is not None:
             self.listener(passes)
 
 
 class ConsistencyLoss:
-    """J(M, X) = (f_p(M X) - f_p(X))^2 for a batch of images, and its gradient to the masks (Section 3.1 of the paper).
+    """Consistency loss J(M, X) = (f_p(M X) - f_p(X))^2 for a batch of images.
 
-    A `relative` J is divided by (f_p(X) - f_p(baseline))^2: it is 0 for the image, 1 where all is masked, and does not change when the
-    logits are multiplied by a constant or one is added to them.
+    Section 3.1 of the paper. A `relative` J is divided by (f_p(X) - f_p(baseline))^2: it is 0 for the image and 1 for a fully masked image,
+    and does not change when the logits are multiplied by a constant or shifted by one.
 
     Args:
         network: frozen; images (B, C, H, W) -> logits (B, classes).
         images: X, (B, C, H, W).
         targets: p, (B,) int64.
-        baseline: what a masked pixel becomes, broadcastable to X; the masked image is baseline + M (X - baseline).
-        activation: "logit" or "probability", what f_p is.
-        batch: how many masked images go through the network at once; halved for good where memory does not hold them.
-        passes: counts the work.
-        relative: see above; the paper's J is not.
-        noise: spread of the backdrops that `backdrop` draws, in units of the images.
-        precision: of the network; masks, their gradients and the optimiser keep the images' precision.
+        baseline: values of masked pixels, broadcastable to X; the masked image is baseline + M (X - baseline).
+        activation: f_p, "logit" or "probability".
+        batch: masked images per forward; halved permanently when they do not fit into memory.
+        passes: counter of the passes.
+        relative: see above; the paper's J is not relative.
+        noise: standard deviation of the values that `noise_background` draws before upsampling, in units of the images.
+        precision: of the network; masks, their gradients and the optimiser keep the images' dtype.
     """
 
     def __init__(
@@ -80,34 +84,43 @@ class ConsistencyLoss:
         self.passes = passes
         self.noise = noise
         self.precision = precision
-        # On the CPU and always the same: masks depend neither on the device nor on what was drawn before.
+        # On the CPU with a fixed seed: masks depend neither on the device nor on earlier random draws.
         self._generator = torch.Generator().manual_seed(0)
-        self.reference = self._untouched(images)
-        self.blank = self._untouched(baseline.expand_as(images))
-        self.unit = torch.ones_like(self.reference)
+        self.reference = self._unmasked_scores(images)
+        self.baseline_scores = self._unmasked_scores(baseline.expand_as(images))
+        self.scale = torch.ones_like(self.reference)
         if relative:
-            span = (self.reference - self.blank).abs()
-            self.unit = torch.where(span == 0, self.unit, span)
+            span = (self.reference - self.baseline_scores).abs()
+            self.scale = torch.where(span == 0, self.scale, span)
 
     def for_images(self, images: Tensor) -> ConsistencyLoss:
-        """The same loss for other pictures of the same subjects, in the same units: X_i of Eq. 2, (B, C, H, W)."""
+        """Return the loss for X_i of Eq. 2, (B, C, H, W), on the same scale.
+
+        The targets, the baseline and the scale of a relative J stay those of X_0.
+        """
         other = copy.copy(self)
         other.contrast = (images - self.baseline).contiguous(memory_format=LAYOUT)
-        other.reference = self._untouched(images)
+        other.reference = self._unmasked_scores(images)
         return other
 
     def removal(self) -> ConsistencyLoss:
-        """The loss (f_p(M X) - f_p(baseline))^2 in the same units: what M shows should have nothing of the class."""
+        """Return the loss (f_p(M X) - f_p(baseline))^2 on the same scale.
+
+        It is small where the pixels that M shows hold no evidence for the class.
+        """
         other = copy.copy(self)
-        other.reference = self.blank
+        other.reference = self.baseline_scores
         return other
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.targets)
 
     def noise_background(self) -> Tensor | None:
-        """A smooth random picture (1, C, H, W) to lay under the masks, so that texture which works on one ground only does not pay."""
+        """Draw low-frequency noise (1, C, H, W) for the baseline; None if `noise` is 0.
+
+        It is drawn again for every optimiser step, so that masks do not overfit one baseline with texture that works on that one only.
+        """
         if not self.noise:
             return None
         _, channels, height, width = self.contrast.shape
@@ -115,62 +128,75 @@ class ConsistencyLoss:
         return self.noise * upsample(grid.to(self.contrast), height, width)
 
     def gradient(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> Tensor:
-        """dJ/dM of every mask by itself.
+        """Return dJ/dM for each mask independently.
 
         Args:
             masks: (N, 1, H, W).
-            index: (N,), the image that each mask lies on.
-            backdrop: (1, C, H, W), added to the baseline.
+            index: (N,), the image that each mask is applied to.
+            background: (1, C, H, W), added to the baseline.
 
         Returns:
             (N, 1, H, W).
         """
-        gradient = self._in_parts(len(masks), lambda part: self._gradient(masks[part], index[part], background))
+        gradient = self._in_batches(len(masks), lambda part: self._gradient(masks[part], index[part], background))
         self.passes.add(len(masks))
         return gradient
 
     def scores(self, masks: Tensor, index: Tensor) -> Tensor:
-        """f_p of masked images, without gradients: masks (N, 1, H, W), index (N,) the image that each lies on -> (N,)."""
+        """Return f_p of masked images, (N,), without gradients.
+
+        Args:
+            masks: (N, 1, H, W).
+            index: (N,), the image that each mask is applied to.
+        """
 
         def score(part: slice) -> Tensor:
             images, _ = self._masked(masks[part], index[part])
             return self._activation(images, self.targets[index[part]])
 
         with torch.no_grad():
-            scores = self._in_parts(len(masks), score)
+            scores = self._in_batches(len(masks), score)
         self.passes.add(len(masks))
         return scores
 
     def loss(self, activation: Tensor, index: Tensor) -> Tensor:
-        """J of f_p's of masked images, (N,), the image that each shows in index (N,)."""
-        return ((activation - self.reference[index]) / self.unit[index]).square()
+        """Return J for the f_p of masked images, (N,).
 
-    def _in_parts(self, rows: int, work: Callable[[slice], Tensor]) -> Tensor:
-        """What `work` gives for rows 0 .. rows - 1, a batch at a time; where memory does not hold a batch it is halved and tried again."""
-        done: list[Tensor] = []
+        Args:
+            activation: f_p of the masked images, (N,).
+            index: (N,), the image that each masked image was made from.
+        """
+        return ((activation - self.reference[index]) / self.scale[index]).square()
+
+    def _in_batches(self, rows: int, compute: Callable[[slice], Tensor]) -> Tensor:
+        """Concatenate the results of `compute` on rows 0 .. rows - 1, one batch at a time.
+
+        A batch that does not fit into memory is halved and tried again.
+        """
+        results: list[Tensor] = []
         start = 0
         while start < rows:
-            stop = start + chunk(rows - start, self.batch)
+            stop = start + chunk_size(rows - start, self.batch)
             try:
-                done.append(work(slice(start, stop)))
+                results.append(compute(slice(start, stop)))
                 start = stop
             except torch.OutOfMemoryError:
                 if self.batch == 1:
                     raise
                 self.batch = (stop - start + 1) // 2
-                _log.warning("out of memory: from here on %d images go through the network at once", self.batch)
-        return done[0] if len(done) == 1 else torch.cat(done)
+                _log.warning("out of memory: continuing with batches of %d images", self.batch)
+        return results[0] if len(results) == 1 else torch.cat(results)
 
     @torch.enable_grad()
     def _gradient(self, masks: Tensor, index: Tensor, background: Tensor | None) -> Tensor:
         images, contrast = self._masked(masks, index, background)
         images.requires_grad_()
-        loss = self.loss(self._activation(images, self.targets[index]), index).sum()  # a sum: images stay independent of each other
+        loss = self.loss(self._activation(images, self.targets[index]), index).sum()  # a sum keeps the images independent of each other
         (gradient,) = torch.autograd.grad(loss, images)
         return (gradient * contrast).sum(1, keepdim=True)
 
     def _masked(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The masked images and their slopes to the masks, (N, C, H, W) each."""
+        """Return the masked images and their derivatives by the masks, (N, C, H, W) each."""
         contrast = self.contrast[index].contiguous(memory_format=LAYOUT)
         baseline = self.baseline[index] if len(self.baseline) > 1 else self.baseline
         if background is not None:
@@ -178,19 +204,22 @@ class ConsistencyLoss:
         return torch.addcmul(baseline, masks, contrast).contiguous(memory_format=LAYOUT), contrast
 
     @torch.no_grad()
-    def _untouched(self, images: Tensor) -> Tensor:
+    def _unmasked_scores(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=LAYOUT)
-        return self._in_parts(len(images), lambda part: self._activation(images[part], self.targets[part]))
+        return self._in_batches(len(images), lambda part: self._activation(images[part], self.targets[part]))
 
     def _activation(self, images: Tensor, targets: Tensor) -> Tensor:
         with in_precision(self.precision, images.device):
-            # Kernels for one image alone round differently from those for two or more.
-            seen = images if len(images) > 1 or self.batch == 1 else images.expand(2, -1, -1, -1)
-            logits = class_logits(self.network, seen)[: len(images)].to(images.dtype)
+            # Kernels for a batch of one image round differently from those for two or more.
+            inputs = images if len(images) > 1 or self.batch == 1 else images.expand(2, -1, -1, -1)
+            logits = class_logits(self.network, inputs)[: len(images)].to(images.dtype)
         scores = logits.softmax(1) if self.probability else logits
         return scores.gather(1, targets[:, None])[:, 0]
 
 
-def chunk(rows: int, batch: int) -> int:
-    """How many of the rows left to take next, at most `batch`, so that chunks are of even size: a chunk of one or two is slow."""
+def chunk_size(rows: int, batch: int) -> int:
+    """Return the size of the next chunk of the remaining rows, at most `batch`.
+
+    Chunks are of even size, because a last chunk of one or two rows is slow.
+    """
     return -(-rows // -(-rows // batch))

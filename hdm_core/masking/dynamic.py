@@ -1,4 +1,4 @@
-"""DM, dynamic masks: Section 3.2 of the paper, Eq. 6 to 10."""
+"""Dynamic masks (DM): Section 3.2 of the paper, Eq. 6 to 10."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from hdm_core.settings import DMSettings
 
 
 def dynamic_mask(consistency: ConsistencyLoss, settings: DMSettings) -> Tensor:
-    """Q(X), one DM block: the overlay mask M_b (B, 1, H, W) in [0, 1] of the images that `consistency` holds.
+    """Compute Q(X), one DM block: the mask M_b (B, 1, H, W) in [0, 1].
+
+    X are the images that `consistency` holds.
 
     Raises:
         ValueError: if a mask size is larger than the image.
@@ -26,18 +28,18 @@ def dynamic_mask(consistency: ConsistencyLoss, settings: DMSettings) -> Tensor:
     # c_j^0(i) = d_i: a benchmark mask enters the sum of Eq. 9 once for every ratio.
     stacked = len(settings.ratios) * torch.stack([upsample(mask, height, width) for mask in benchmarks]).sum(0)
 
-    below = {(i, ratio): mask for i, mask in enumerate(benchmarks) for ratio in settings.ratios}
+    previous = {(i, ratio): mask for i, mask in enumerate(benchmarks) for ratio in settings.ratios}
     for level in levels:
-        start = [upsample(benchmarks[rung.base], rung.size, rung.size) for rung in level]  # Eq. 7
-        guides = [upsample(below[rung.base, rung.ratio], rung.size, rung.size) for rung in level]
-        auxiliary = optimize_masks(start, guides, consistency, settings)  # Eq. 8
-        for rung, mask in zip(level, auxiliary, strict=True):
+        start = [upsample(benchmarks[auxiliary.base], auxiliary.size, auxiliary.size) for auxiliary in level]  # Eq. 7
+        guides = [upsample(previous[auxiliary.base, auxiliary.ratio], auxiliary.size, auxiliary.size) for auxiliary in level]
+        optimized = optimize_masks(start, guides, consistency, settings)  # Eq. 8
+        for auxiliary, mask in zip(level, optimized, strict=True):
             stacked = stacked + upsample(mask, height, width)  # Eq. 9
-            below[rung.base, rung.ratio] = mask
+            previous[auxiliary.base, auxiliary.ratio] = mask
     return keep_top(stacked, settings.keep_fraction)  # Eq. 10
 
 
 def dm_passes(settings: DMSettings, height: int, width: int) -> int:
-    """Forward and backward passes of one DM block for one image."""
-    each = 2 if settings.removal else 1
-    return masks_trained(settings.sizes, settings.ratios, height, width) * settings.steps * each
+    """Return the passes per image of one DM block."""
+    passes_per_step = 2 if settings.removal else 1
+    return masks_trained(settings.sizes, settings.ratios, height, width) * settings.steps * passes_per_step

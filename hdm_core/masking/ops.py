@@ -1,4 +1,4 @@
-"""The paper's small pieces: N, g, the ladder of mask sizes and the threshold gamma."""
+"""Operations on masks: N, g, sizes of the auxiliary masks, the threshold gamma."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ from torch import Tensor
 
 
 def normalise(x: Tensor) -> Tensor:
-    """N of Eq. 2 and 10: (..., H, W) scaled to [0, 1] image by image; a constant map becomes all zeros."""
+    """Scale (..., H, W) to [0, 1] image by image: N of Eq. 2 and 10.
+
+    A constant map becomes all zeros.
+    """
     low = x.amin((-2, -1), keepdim=True)
     spread = x.amax((-2, -1), keepdim=True) - low
     return torch.where(spread == 0, torch.zeros_like(x), (x - low) / torch.where(spread == 0, 1.0, spread))
 
 
 def upsample(v: Tensor, height: int, width: int) -> Tensor:
-    """g(v, h, w) of the paper: (B, 1, a, b) -> (B, 1, height, width), bilinear, corners not aligned."""
+    """Upsample (B, 1, a, b) to (B, 1, height, width): g(v, h, w) of the paper.
+
+    Bilinear, corners not aligned.
+    """
     return F.interpolate(v, size=(height, width), mode="bilinear", align_corners=False)
 
 
-# Small matrices are filled up to a multiple of this with zeros: matrix products round a mask of an odd size differently by its place in
-# memory, and so by the company it is in.
-_ALIGNED = 16
+# Small matrices are zero-padded to a multiple of this: matrix products round a mask of an odd size differently by its alignment in memory,
+# and so by the other masks in its batch.
+_MULTIPLE = 16
 
 
 class Upsampling:
-    """g(., H, W) for masks of one size as two matrices that are made once, g(v) = A v B^T, and its adjoint A^T G B.
+    """Upsampling g(., H, W) for masks of one size by precomputed matrices.
 
-    With a `blur` g is followed by a Gaussian of so many pixels, which the matrices hold as well.
+    g(v) = A v B^T, and the adjoint is A^T G B. With a `blur` g is followed by a Gaussian whose sigma is `blur` pixels, which the matrices
+    include.
 
     Attributes:
         weights: (a, b), the derivative of mean g(v) by each element of v. They sum to 1.
@@ -42,45 +49,48 @@ class Upsampling:
         if blur:
             rows, columns = _gaussian(height, blur) @ rows, _gaussian(width, blur) @ columns
         self.weights = torch.outer(rows.sum(0), columns.sum(0)).to(like) / (height * width)
-        self._rows, self._columns = _aligned(rows.to(like)), _aligned(columns.to(like))
+        self._rows, self._columns = _zero_padded(rows.to(like)), _zero_padded(columns.to(like))
 
     def __call__(self, v: Tensor) -> Tensor:
-        """(B, 1, a, b) -> (B, 1, H, W)."""
-        return _between(self._rows, _aligned(v[:, 0], both=True), self._columns.T)
+        """Upsample (B, 1, a, b) to (B, 1, H, W)."""
+        return _matrix_product(self._rows, _zero_padded(v[:, 0], both=True), self._columns.T)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """A gradient to g(v), (B, 1, H, W) -> the gradient to v, (B, 1, a, b)."""
-        return _between(self._rows.T, gradient[:, 0], self._columns)[:, :, : self._size[0], : self._size[1]]
+        """Map a gradient to g(v), (B, 1, H, W), to the gradient to v, (B, 1, a, b)."""
+        return _matrix_product(self._rows.T, gradient[:, 0], self._columns)[:, :, : self._size[0], : self._size[1]]
 
 
-def _between(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
-    """The product left @ middle @ right, mask by mask: (B, h, w) -> (B, 1, h', w')."""
+def _matrix_product(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
+    """Return left @ middle @ right, mask by mask: (B, h, w) -> (B, 1, h', w')."""
     count = len(middle)
     return torch.bmm(left.expand(count, -1, -1), torch.bmm(middle, right.expand(count, -1, -1)))[:, None]
 
 
-def _aligned(x: Tensor, both: bool = False) -> Tensor:
-    """Zeros added to the last side, or the last two."""
-    return F.pad(x, (0, -x.shape[-1] % _ALIGNED) + ((0, -x.shape[-2] % _ALIGNED) if both else ()))
+def _zero_padded(x: Tensor, both: bool = False) -> Tensor:
+    """Zero-pad the last dimension, or the last two."""
+    return F.pad(x, (0, -x.shape[-1] % _MULTIPLE) + ((0, -x.shape[-2] % _MULTIPLE) if both else ()))
 
 
 def _interpolation(small: int, large: int) -> Tensor:
-    """The matrix (large, small) of g along one side, float64."""
+    """Return the matrix (large, small) of g along one side, float64."""
     unit = torch.eye(small, dtype=torch.float64)[:, None]
     return F.interpolate(unit, size=large, mode="linear", align_corners=False)[:, 0].T.contiguous()
 
 
 def _gaussian(size: int, sigma: float) -> Tensor:
-    """The matrix (size, size) of a Gaussian blur along one side, float64. At the edges it averages over what there is."""
+    """Return the matrix (size, size) of a Gaussian blur along one side, float64.
+
+    At the edges it averages over the pixels inside the image.
+    """
     pixel = torch.arange(size, dtype=torch.float64)
     weights = torch.exp(-((pixel[:, None] - pixel) ** 2) / (2 * sigma**2))
     return weights / weights.sum(1, keepdim=True)
 
 
 def depth(size: int, ratio: int, limit: int) -> int:
-    """K of Eq. 7 along one side: the largest k with ratio**k * size <= limit.
+    """Return K of Eq. 7 along one side: the largest k with ratio**k * size <= limit.
 
-    In integers: the paper's floor of a quotient of logarithms loses exact powers in floating point (224 / 7 = 2**5).
+    Computed in integers: the paper's floor of a quotient of logarithms loses exact powers in floating point (224 / 7 = 2**5).
 
     Raises:
         ValueError: if size > limit, size < 1 or ratio < 2.
@@ -97,7 +107,7 @@ def depth(size: int, ratio: int, limit: int) -> int:
 
 @dataclass(frozen=True)
 class AuxiliaryMask:
-    """One auxiliary mask c_j^k(i): which benchmark mask it grows from, its ratio and its size in pixels."""
+    """Auxiliary mask c_j^k(i): its benchmark mask, its ratio and its size in pixels."""
 
     base: int  # i, an index into sizes
     ratio: int  # t_j
@@ -105,9 +115,9 @@ class AuxiliaryMask:
 
 
 def auxiliary_masks(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> list[list[AuxiliaryMask]]:
-    """The auxiliary masks of Eq. 7, level by level: element k - 1 lists the masks c_j^k(i) that exist.
+    """List the auxiliary masks of Eq. 7 by level: element k - 1 holds the c_j^k(i).
 
-    Every mask of a level depends only on the level below it, so a level can be trained as one batch.
+    Every mask of a level depends only on the level before it, so one level is trained as one batch.
     """
     limit = min(height, width)
     levels: list[list[AuxiliaryMask]] = []
@@ -121,17 +131,18 @@ def auxiliary_masks(sizes: Sequence[int], ratios: Sequence[int], height: int, wi
 
 
 def masks_trained(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> int:
-    """How many masks one DM block trains: the D benchmark masks and all auxiliary ones."""
+    """Return the number of masks that one DM block trains: benchmark and auxiliary."""
     return len(sizes) + sum(len(level) for level in auxiliary_masks(sizes, ratios, height, width))
 
 
-def keep_top(stacked: Tensor, keep: float) -> Tensor:
-    """Eq. 10, M_b = N((M_c - gamma) [M_c >= gamma]): (B, 1, H, W) -> the same shape in [0, 1].
+def keep_top(stacked: Tensor, keep_fraction: float) -> Tensor:
+    """Threshold M_c (B, 1, H, W) to its top pixels, scaled to [0, 1] (Eq. 10).
 
-    gamma is the smallest value among the top `keep` share of an image's pixels, 0 < keep <= 1.
+    M_b = N((M_c - gamma) [M_c >= gamma]), where gamma is the smallest value among the top `keep_fraction` of an image's pixels,
+    0 < keep_fraction <= 1.
     """
     pixels = stacked.flatten(1)
-    count = max(1, round(keep * pixels.shape[1]))
+    count = max(1, round(keep_fraction * pixels.shape[1]))
     gamma = pixels.topk(count, dim=1).values[:, -1][:, None, None, None]
-    # relu is (M_c - gamma) [M_c >= gamma] and hands NaN on.
+    # relu is (M_c - gamma) [M_c >= gamma] and propagates NaN.
     return normalise(torch.relu(stacked - gamma))

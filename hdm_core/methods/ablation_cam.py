@@ -1,4 +1,4 @@
-"""Ablation-CAM: every feature map weighted by how much the class's logit falls without it."""
+"""Ablation-CAM: feature maps weighted by the logit's drop without each of them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hdm_core.classifier import Classifier
 from hdm_core.methods.base import ExplainJob, RawMaps
-from hdm_core.methods.cam import CAMSettings, cam_method, in_parts, layer_of, layer_output_of, target_layer
-from hdm_core.network.hooks import activations_and_logits, calls_of, logits_with
-from hdm_core.network.tail import is_affine, tail_of
+from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of, layer_output_of, target_layer
+from hdm_core.network.hooks import activations_and_logits, count_calls, logits_with_activations
+from hdm_core.network.tail import extract_tail, is_affine
 
-_TOLERANCE = 1e-3
+_TOLERANCE = 1e-3  # of the largest logit: differences below it are rounding
 
 
 @dataclass(frozen=True)
-class _Way:
-    """How the logits of ablated activations are found.
+class _AblationPlan:
+    """Plan of an ablation: the cheapest way to the logits of ablated activations.
 
     Attributes:
-        tail: activations -> logits; None if it cannot be had and the whole network runs.
-        affine: whether all ablations are known from one gradient.
-        passes: what the ablations of an image cost beyond the first pass. Those of a tail count by its share of the network's
-            multiplications, rounded up.
+        tail: activations -> logits; None if it cannot be extracted, so that the whole network runs.
+        affine: whether one gradient gives the result of all ablations.
+        passes: passes per image beyond the first one. Those of a tail count by its share of the network's multiplications, rounded up.
     """
 
     tail: fx.Interpreter | None
@@ -36,24 +35,27 @@ class _Way:
 
 
 @torch.no_grad()
-def _way(network: nn.Module, layer: nn.Module, images: Tensor) -> _Way:
-    """What torch.fx finds, believed only if it answers as the network does on an image."""
-    image = images[:1].nan_to_num(0, 0, 0)  # on NaN all would seem right
+def _plan_ablations(network: nn.Module, layer: nn.Module, images: Tensor) -> _AblationPlan:
+    """Plan the ablations of a layer.
+
+    A tail from torch.fx is used only if it reproduces the network's logits on one image.
+    """
+    image = images[:1].nan_to_num(0, 0, 0)  # with NaN logits no comparison would hold
     activations, logits = activations_and_logits(network, layer, image)
     channels = activations.shape[1]
-    tail = tail_of(network, layer)
-    if tail is None or not _same(tail.run(activations.clone()), logits):
-        return _Way(None, False, channels)
+    tail = extract_tail(network, layer)
+    if tail is None or not _close(tail.run(activations.clone()), logits):
+        return _AblationPlan(None, False, channels)
     ablated = activations.clone()
     ablated[:, ::2] = 0
-    if is_affine(tail) and _same(tail.run(ablated) + tail.run(activations - ablated), logits + tail.run(torch.zeros_like(ablated))):
-        return _Way(tail, True, 0)
+    if is_affine(tail) and _close(tail.run(ablated) + tail.run(activations - ablated), logits + tail.run(torch.zeros_like(ablated))):
+        return _AblationPlan(tail, True, 0)
     share = _multiplications(tail.run, activations.clone()) / max(1, _multiplications(network, image))
-    return _Way(tail, False, math.ceil(channels * share))
+    return _AblationPlan(tail, False, math.ceil(channels * share))
 
 
-def _same(found: Tensor, expected: Tensor) -> bool:
-    return bool((found - expected).abs().amax() <= _TOLERANCE * expected.abs().amax())
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    return bool((actual - expected).abs().amax() <= _TOLERANCE * expected.abs().amax())
 
 
 def _multiplications(run: Callable[[Tensor], object], x: Tensor) -> int:
@@ -62,28 +64,39 @@ def _multiplications(run: Callable[[Tensor], object], x: Tensor) -> int:
     return int(counter.get_total_flops())
 
 
-def _weights(drops: Tensor, activations: Tensor) -> Tensor:
-    """sum_k w_k A_k with w_k = (y_c - y_c^k) / |y_c|, but for the positive |y_c|, which N takes away: -> (B, h, w).
+def _weighted_sum(drops: Tensor, activations: Tensor) -> Tensor:
+    """Return sum_k w_k A_k with w_k = (y_c - y_c^k) / |y_c|, up to |y_c|: (B, h, w).
 
-    The paper divides by y_c. For y_c > 0 that is the same map; for y_c < 0 it would turn every weight's sign, so that what speaks
-    against the class would light up.
+    N removes the positive factor |y_c|. The paper divides by y_c. For y_c > 0 that is the same map; for y_c < 0 it would flip every
+    weight's sign, and evidence against the class would be salient.
+
+    Args:
+        drops: y_c - y_c^k, (B, K).
+        activations: A, (B, K, h, w).
     """
     return (drops[:, :, None, None] * activations).sum(1)
 
 
 def _closed_form(part: ExplainJob, layer: nn.Module) -> Tensor:
-    """All drops from one gradient, y_c - y_c^k = sum_ij A_ij dy_c / dA_ij: for pooling and a linear layer it is w_ck mean(A_k)."""
-    answer = layer_output_of(part, layer)
-    activations, gradients = answer.activations.detach(), answer.gradients(part.targets)
+    """Compute all drops from one gradient: y_c - y_c^k = sum_ij A_ij dy_c / dA_ij.
+
+    For pooling and a linear layer this is w_ck mean(A_k).
+    """
+    output = layer_output_of(part, layer)
+    activations, gradients = output.activations.detach(), output.gradients(part.targets)
     part.passes.add(len(activations))
-    return _weights((gradients * activations).sum((2, 3)), activations)
+    return _weighted_sum((gradients * activations).sum((2, 3)), activations)
 
 
 @torch.no_grad()
-def _one_by_one(part: ExplainJob, layer: nn.Module, way: _Way, logits_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Each drop by a run of its own; `logits_of` takes ablated activations (N, K, h, w) and the images (N,) that they are of."""
-    answer = layer_output_of(part, layer)
-    activations, logits = answer.activations.detach(), answer.logits.detach()
+def _ablate_channels(part: ExplainJob, layer: nn.Module, plan: _AblationPlan, logits_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Compute each drop by a forward of its own.
+
+    Args:
+        logits_of: ablated activations (N, K, h, w) and the index of their images (N,) -> logits (N, classes).
+    """
+    output = layer_output_of(part, layer)
+    activations, logits = output.activations.detach(), output.logits.detach()
     batch, channels = activations.shape[:2]
     part.passes.add(batch)
     rows = torch.arange(batch * channels, device=activations.device)
@@ -93,33 +106,37 @@ def _one_by_one(part: ExplainJob, layer: nn.Module, way: _Way, logits_of: Callab
         ablated = activations[image]
         ablated[torch.arange(len(chunk), device=chunk.device), channel] = 0
         scores.append(logits_of(ablated, image).gather(1, part.targets[image, None])[:, 0])
-    if way.passes:
-        part.passes.add(batch * way.passes)
+    if plan.passes:
+        part.passes.add(batch * plan.passes)
     drops = logits.gather(1, part.targets[:, None]) - torch.cat(scores).view(batch, channels)
-    return _weights(drops, activations)
+    return _weighted_sum(drops, activations)
 
 
 def _run(job: ExplainJob, settings: CAMSettings) -> RawMaps:
     network = job.classifier.module
     layer = layer_of(job, settings)
-    way = _way(network, layer, job.images)
-    if way.affine:
-        return in_parts(job, layer, _closed_form)
-    tail = way.tail
-    calls = calls_of(network, layer, job.images) if tail is None else 0
+    plan = _plan_ablations(network, layer, job.images)
+    if plan.affine:
+        return in_batches(job, layer, _closed_form)
+    tail = plan.tail
+    calls = count_calls(network, layer, job.images) if tail is None else 0
 
     def cam(part: ExplainJob, layer: nn.Module) -> Tensor:
         if tail is not None:
-            return _one_by_one(part, layer, way, lambda ablated, image: tail.run(ablated))
-        return _one_by_one(part, layer, way, lambda ablated, image: logits_with(network, layer, calls, ablated, part.images[image]))
+            return _ablate_channels(part, layer, plan, lambda ablated, image: tail.run(ablated))
 
-    return in_parts(job, layer, cam)
+        def logits_of(ablated: Tensor, image: Tensor) -> Tensor:
+            return logits_with_activations(network, layer, calls, ablated, part.images[image])
+
+        return _ablate_channels(part, layer, plan, logits_of)
+
+    return in_batches(job, layer, cam)
 
 
-def _ablations(settings: CAMSettings, classifier: Classifier, image: Tensor) -> int:
-    """Nothing where there is a closed form, else a run for every channel of the layer."""
+def _extra_passes(settings: CAMSettings, classifier: Classifier, image: Tensor) -> int:
+    """Return 0 where there is a closed form, else the cost of one forward per channel."""
     with classifier.frozen() as network:
-        return _way(network, target_layer(network, settings, image), image).passes
+        return _plan_ablations(network, target_layer(network, settings, image), image).passes
 
 
 ABLATION_CAM = cam_method(
@@ -127,5 +144,5 @@ ABLATION_CAM = cam_method(
     title="Ablation-CAM",
     source="Desai, Ramaswamy: Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free Localization, WACV 2020",
     run=_run,
-    network_passes=_ablations,
+    network_passes=_extra_passes,
 )

@@ -1,4 +1,4 @@
-"""What methods that attribute to pixels share: the gradient of the targets' logits to the images, and one map from all channels."""
+"""Shared by pixel attribution methods: input gradients and channel reduction."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from hdm_core.network.logits import class_logits
 
 @torch.enable_grad()
 def input_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """How the logits of targets p (B,) change with each value of their images (B, C, H, W): the same shape, logits per unit."""
+    """Return the gradient of the targets' logits to the images, (B, C, H, W).
+
+    Args:
+        network: frozen; images (B, C, H, W) -> logits (B, classes).
+        images: (B, C, H, W).
+        targets: p, (B,) int64.
+
+    Returns:
+        Logits per unit of the images.
+    """
     images = images.detach().requires_grad_()
-    score = class_logits(network, images).gather(1, targets[:, None]).sum()  # a sum: images stay independent of each other
+    score = class_logits(network, images).gather(1, targets[:, None]).sum()  # a sum keeps the images independent of each other
     (gradient,) = torch.autograd.grad(score, images)
     return gradient
 
 
 def pixel_shares(attributions: Tensor) -> Tensor:
-    """One map of attributions that add up: (B, C, H, W) -> (B, H, W) in [0, 1].
+    """Reduce additive attributions (B, C, H, W) to maps (B, H, W) in [0, 1].
 
-    The channels are summed first, so that a pixel has its share of f(x) - f(baseline), and the size of the share is the map: a pixel
-    that speaks against the class is salient, too.
+    The channels are summed first, which gives a pixel its share of f(x) - f(baseline). The map is the absolute share: a pixel that is
+    evidence against the class is salient, too.
     """
     return normalise(attributions.sum(1).abs())

@@ -1,4 +1,4 @@
-"""What the CAM family shares: the target layer, the way through a batch, and from a CAM to a map."""
+"""Shared by the CAM family: target layer, batching, and the map of a CAM."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from hdm_core.sources.exported import require_layers
 
 
 class CAMSettings(Settings):
-    """Where a CAM looks."""
+    """Settings of a CAM: its target layer."""
 
     layer: str | None = Field(None, description="name of a submodule such as layer4.2; by default the last convolutional stage")
 
 
 def cam_method(
-    id: str,  # noqa: A002  (as the registry calls it)
+    id: str,  # noqa: A002  (the registry's name for it)
     title: str,
     source: str,
     run: Callable[[ExplainJob, Any], RawMaps],
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None,
     backward: bool = True,
 ) -> Method:
-    """An entry of the registry for a CAM: one pass an image, and what `network_passes` adds."""
+    """Build the registry entry of a CAM.
+
+    It costs one pass per image plus those that `network_passes` returns.
+    """
     return Method(
         id=id,
         title=title,
@@ -49,48 +52,59 @@ def cam_method(
 
 
 def gradient_cam(cam: Callable[[Tensor, Tensor], Tensor]) -> Callable[[ExplainJob, CAMSettings], RawMaps]:
-    """The `run` of a CAM that is computed from activations A and gradients dy_c / dA, each (B, K, h, w) -> (B, h, w)."""
+    """Build the `run` of a CAM that needs activations and gradients alone.
 
-    def one(part: ExplainJob, layer: nn.Module) -> Tensor:
-        answer = layer_output_of(part, layer)
+    Args:
+        cam: activations A and gradients dy_c / dA, each (B, K, h, w) -> (B, h, w).
+    """
+
+    def compute(part: ExplainJob, layer: nn.Module) -> Tensor:
+        output = layer_output_of(part, layer)
         part.passes.add(len(part.images))
-        return cam(answer.activations.detach(), answer.gradients(part.targets))
+        return cam(output.activations.detach(), output.gradients(part.targets))
 
     def run(job: ExplainJob, settings: CAMSettings) -> RawMaps:
-        return in_parts(job, layer_of(job, settings), one)
+        return in_batches(job, layer_of(job, settings), compute)
 
     return run
 
 
-def in_parts(job: ExplainJob, layer: nn.Module, cam: Callable[[ExplainJob, nn.Module], Tensor]) -> RawMaps:
-    """The maps N(g(ReLU(L))) of the CAMs L, (B, h, w), that `cam` makes of at most `job.batch` images at a time."""
+def in_batches(job: ExplainJob, layer: nn.Module, cam: Callable[[ExplainJob, nn.Module], Tensor]) -> RawMaps:
+    """Compute the maps N(g(ReLU(L))) in batches of at most `job.batch` images.
+
+    Args:
+        cam: a part of the job and the target layer -> the CAMs L, (B, h, w).
+    """
     height, width = job.images.shape[-2:]
     maps = []
     for start in range(0, len(job.images), job.batch):
         part = slice(start, start + job.batch)
         evidence = torch.relu(cam(replace(job, images=job.images[part], targets=job.targets[part]), layer))
-        # N first, too: enlarging rounds, and a constant would not stay one.
+        # N also before g: upsampling rounds, so a constant would not stay constant.
         maps.append(normalise(upsample(normalise(evidence)[:, None], height, width))[:, 0])
     return RawMaps(torch.cat(maps))
 
 
 def layer_output_of(part: ExplainJob, layer: nn.Module) -> LayerOutput:
-    """The network's answer with the layer's output: that which found the targets, or one of a pass of its own."""
+    """Return the layer's output and the logits.
+
+    Those of the forward that chose the targets are reused if the job has them; else one forward runs.
+    """
     return part.layer_output or forward_to(part.classifier.module, layer, part.images)
 
 
 def layer_of(job: ExplainJob, settings: CAMSettings) -> nn.Module:
-    """The target layer, which need not be looked for again if a job has an answer."""
+    """Return the target layer: that of the job's layer output, else from the settings."""
     if job.layer_output is not None and job.layer_output.layer is not None:
         return job.layer_output.layer
     return target_layer(job.classifier.module, settings, job.images)
 
 
 def target_layer(network: nn.Module, settings: CAMSettings, images: Tensor) -> nn.Module:
-    """The submodule that the settings name, or the last convolutional stage.
+    """Return the submodule that the settings name, or the last convolutional stage.
 
     Raises:
-        ValueError: if the network has no such submodule, no stage with maps and none is named, or is an exported program.
+        ValueError: if the network has no such submodule, no layer is named and none returns maps, or the network is an exported program.
     """
     require_layers(network)
     if settings.layer is None:

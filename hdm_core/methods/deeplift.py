@@ -1,4 +1,4 @@
-"""DeepLIFT with the Rescale rule: what each pixel contributed to the difference of a logit from that of a reference."""
+"""DeepLIFT, Rescale rule: contributions to a logit's difference from a reference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.network.logits import class_logits
 from hdm_core.settings import Baseline, Settings
 
-# Functions of one number each, as torch calls them; an underscore, for the one in place or an inner one, is left out.
+# Elementwise functions by their names in torch, without the underscores that mark in-place and internal variants.
 # fmt: off
 _ELEMENTWISE = frozenset((
     "relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "clip", "threshold", "leaky_relu",
@@ -29,23 +29,23 @@ _MAX_POOLS: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "max_pool2d": F.max_pool2d_with_indices,
     "adaptive_max_pool2d": F.adaptive_max_pool2d_with_indices,
 }
-# Differences of an input that are smaller than this give no reliable quotient: there the slope at the image is taken.
+# Input differences smaller than this give no reliable quotient: the gradient at the image is taken instead.
 _NEAR = 1e-6
 
 
 class DeepLiftSettings(Settings):
-    """What the image is compared with."""
+    """Settings of DeepLIFT: the reference."""
 
     baseline: Baseline = Field("mean", description="the reference: the normalisation mean, black, or the blurred image")
 
 
 @torch.enable_grad()
 def deeplift(network: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor) -> Tensor:
-    """Contributions by the Rescale rule (Section 3.5 of the paper).
+    """Compute contributions by the Rescale rule (Section 3.5 of the paper).
 
     Args:
         network: frozen; images (B, C, H, W) -> logits (B, classes).
-        images: (B, C, H, W); 2 B pictures go through the network at once.
+        images: (B, C, H, W); 2 B images go through the network at once.
         targets: (B,) int64.
         baseline: the reference, broadcastable to images.
 
@@ -53,7 +53,7 @@ def deeplift(network: nn.Module, images: Tensor, targets: Tensor, baseline: Tens
         (B, C, H, W) in logits. An image's sum is f_p(x) - f_p(baseline), unless the network multiplies activations with each other.
 
     Raises:
-        ValueError: if the network's activations do not keep the images along their first axis.
+        ValueError: if an activation does not have the images along its first axis.
     """
     images = images.detach().requires_grad_()
     baseline = baseline.expand_as(images)
@@ -65,16 +65,19 @@ def deeplift(network: nn.Module, images: Tensor, targets: Tensor, baseline: Tens
 
 
 class Rescale(TorchFunctionMode):
-    """While it is entered, a non-linear function of images and references has the slope (y - y') / (x - x') instead of its own.
+    """Context that gives non-linear functions the gradient (y - y') / (x - x').
 
-    It sees the calls that a forward makes, not the modules: a module that is used twice, a function without a module and one in place are
-    the same to it, and the network is not touched. Batches hold B images and then their B references; only the images' half is
-    differentiable.
+    x and y are the input and output of the function at an image, x' and y' at its reference. The context intercepts function calls, not
+    modules: modules used twice, functions without a module and in-place functions are all handled, and the network is not modified.
+    Batches hold B images and then their B references; only the images' half is differentiable.
+
+    Args:
+        images: B.
     """
 
     def __init__(self, images: int) -> None:
         super().__init__()
-        self._images = images
+        self._image_count = images
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -86,50 +89,58 @@ class Rescale(TorchFunctionMode):
         if not (name in _ELEMENTWISE or name in _MAX_POOLS) or not isinstance(args[0], Tensor) or not args[0].requires_grad:
             return func(*args, **kwargs)
         x, rest = args[0], args[1:]
-        if x.ndim == 0 or len(x) % (2 * self._images):
-            raise ValueError(f"deeplift needs activations with the images along their first axis; {name} was given {tuple(x.shape)}")
+        if x.ndim == 0 or len(x) % (2 * self._image_count):
+            raise ValueError(f"deeplift needs activations with the images along their first axis; {name} was called with {tuple(x.shape)}")
         if name in _MAX_POOLS:
             return _max_pool(x, lambda v: _MAX_POOLS[name](v, *rest, **{**kwargs, "return_indices": True}))
         return _elementwise(x, lambda v: func(v, *rest, **kwargs))
 
 
 def _elementwise(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply an elementwise function with the rescaled gradient."""
     leaf = x.detach().requires_grad_()
-    given = leaf.clone()  # which the function may overwrite
-    y = function(given)
-    (slope,) = torch.autograd.grad(y.sum(), leaf)
+    argument = leaf.clone()  # an in-place function overwrites it
+    y = function(argument)
+    (gradient,) = torch.autograd.grad(y.sum(), leaf)
     image, reference = leaf.detach().chunk(2)
-    multipliers = _quotient(torch.sub(*y.detach().chunk(2)), image - reference, slope.chunk(2)[0])
-    rescaled = _with_slope(y, x.chunk(2)[0], multipliers)
-    return x.copy_(rescaled) if y is given else rescaled
+    multipliers = _quotient(torch.sub(*y.detach().chunk(2)), image - reference, gradient.chunk(2)[0])
+    rescaled = _with_gradient(y, x.chunk(2)[0], multipliers)
+    return x.copy_(rescaled) if y is argument else rescaled
 
 
 def _max_pool(x: Tensor, pool: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-    """All of y - y' goes to the pixel that made it.
+    """Max-pool with all of y - y' attributed to the pixel that causes it.
 
-    Where the largest value grew it is the image's largest pixel, else the reference's. That pixel's own difference is at least as
-    large, so that multipliers are in [0, 1] and nothing is lost when image and reference have their largest values in two places.
+    Where y >= y' it is the image's largest pixel, else the reference's. That pixel's own difference is at least as large, so multipliers
+    are in [0, 1], and nothing is lost when image and reference have their largest values at different pixels.
     """
-    y, places = pool(x.detach())
+    y, indices = pool(x.detach())
     difference = torch.sub(*y.chunk(2)).flatten(2)
-    at_image, at_reference = places.flatten(2).chunk(2)
-    place = torch.where(difference >= 0, at_image, at_reference)
+    at_image, at_reference = indices.flatten(2).chunk(2)
+    index = torch.where(difference >= 0, at_image, at_reference)
     image, reference = x.flatten(2).chunk(2)
-    moved = (image - reference).detach().gather(2, place)
-    multipliers = _quotient(difference, moved, torch.ones_like(moved))
-    return _with_slope(y, image.gather(2, place), multipliers)
+    input_difference = (image - reference).detach().gather(2, index)
+    multipliers = _quotient(difference, input_difference, torch.ones_like(input_difference))
+    return _with_gradient(y, image.gather(2, index), multipliers)
 
 
-def _quotient(difference: Tensor, moved: Tensor, slope: Tensor) -> Tensor:
-    near = moved.abs() < _NEAR
-    return torch.where(near, slope, difference / torch.where(near, 1.0, moved))
+def _quotient(difference: Tensor, input_difference: Tensor, gradient: Tensor) -> Tensor:
+    """Divide output by input differences; take `gradient` where the latter are tiny."""
+    near = input_difference.abs() < _NEAR
+    return torch.where(near, gradient, difference / torch.where(near, 1.0, input_difference))
 
 
-def _with_slope(y: Tensor, x: Tensor, multipliers: Tensor) -> Tensor:
-    """The values y of images and references; the images' have the given slopes to x, which is as large as they are."""
+def _with_gradient(y: Tensor, x: Tensor, multipliers: Tensor) -> Tensor:
+    """Return the values y with the gradient `multipliers` to x for the images' half.
+
+    Args:
+        y: of images and references, (2 B, ...).
+        x: of the images, with as many elements as their half of y.
+        multipliers: of the shape of x.
+    """
     image, reference = y.detach().chunk(2)
-    nothing = (multipliers * (x - x.detach())).reshape(image.shape)
-    return torch.cat([image + nothing, reference])
+    zero = (multipliers * (x - x.detach())).reshape(image.shape)
+    return torch.cat([image + zero, reference])
 
 
 def _run(job: ExplainJob, settings: DeepLiftSettings) -> RawMaps:

@@ -1,4 +1,4 @@
-"""DM, dynamic masks: one block of HDM by itself."""
+"""DM, dynamic masks: one stage of HDM alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from hdm_core.settings import DMSettings
 
 
 def consistency_loss(job: ExplainJob, network: nn.Module, settings: DMSettings) -> ConsistencyLoss:
-    """The loss that a job's masks are trained on, with the job's classifier made ready as `network`."""
+    """Build the loss that a job's masks are optimised on.
+
+    Args:
+        network: the job's classifier, folded.
+    """
     baseline = baseline_image(settings.baseline, job.classifier, job.images)
     return ConsistencyLoss(
         network,

@@ -1,4 +1,4 @@
-"""Grad-CAM: the last feature maps, each weighted by the mean of the target's gradient over it."""
+"""Grad-CAM: feature maps weighted by the mean of the target's gradient over each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from hdm_core.methods.cam import cam_method, gradient_cam
 
 
 def _cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """sum_k w_k A_k with w_k = mean(dy_c / dA_k), Eq. 1 and 2: (B, K, h, w) twice -> (B, h, w)."""
+    """Return sum_k w_k A_k with w_k = mean(dy_c / dA_k), Eq. 1 and 2: (B, h, w).
+
+    Args:
+        activations, gradients: A and dy_c / dA, (B, K, h, w).
+    """
     return (gradients.mean((2, 3), keepdim=True) * activations).sum(1)
 
 

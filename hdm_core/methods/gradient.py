@@ -1,4 +1,4 @@
-"""Gradient: how much the target's logit changes with each pixel."""
+"""Gradient: the derivative of the target's logit by each pixel."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hdm_core.settings import Settings
 
 
 class GradientSettings(Settings):
-    """Nothing to set."""
+    """Settings of Gradient: none."""
 
 
 def _run(job: ExplainJob, settings: GradientSettings) -> RawMaps:
     maps = []
     for images, targets in zip(torch.split(job.images, job.batch), torch.split(job.targets, job.batch), strict=True):
-        answer = job.layer_output or forward_to(job.classifier.module, None, images)
-        maps.append(normalise(answer.gradients(targets).abs().amax(1)))  # Section 3.1: the largest over the channels
+        output = job.layer_output or forward_to(job.classifier.module, None, images)
+        maps.append(normalise(output.gradients(targets).abs().amax(1)))  # Section 3.1: the largest over the channels
         job.passes.add(len(images))
     return RawMaps(torch.cat(maps))
 

@@ -1,4 +1,4 @@
-"""Integrated Gradients: the gradient averaged on the straight way from a baseline to the image, times the way."""
+"""Integrated Gradients: gradients averaged on the path from baseline to image."""
 
 from __future__ import annotations
 
@@ -14,51 +14,53 @@ from hdm_core.settings import Baseline, Settings
 
 
 class IntegratedGradientsSettings(Settings):
-    """Where the way starts and how finely it is cut."""
+    """Settings of Integrated Gradients: baseline and number of steps."""
 
-    steps: int = Field(50, ge=1, description="points on the way, at which gradients are taken")
-    baseline: Baseline = Field("mean", description="where the way starts: the normalisation mean, black, or the blurred image")
+    steps: int = Field(50, ge=1, description="points on the path at which gradients are computed")
+    baseline: Baseline = Field("mean", description="start of the path: the normalisation mean, black, or the blurred image")
 
 
 def integrated_gradients(
     network: nn.Module, images: Tensor, targets: Tensor, baseline: Tensor, steps: int, batch: int, passes: PassCounter
 ) -> Tensor:
-    """Eq. 1 of the paper by Gauss-Legendre quadrature, which is exact for gradients that are polynomials of degree 2 steps - 1.
+    """Compute Eq. 1 of the paper by Gauss-Legendre quadrature.
+
+    The quadrature is exact for gradients that are polynomials of degree up to 2 steps - 1 along the path.
 
     Args:
         network: frozen; images (B, C, H, W) -> logits (B, classes).
         images: (B, C, H, W).
         targets: (B,) int64.
         baseline: broadcastable to images.
-        steps: points on the way.
-        batch: at most so many pictures go through the network at once, whatever images and points they belong to.
-        passes: counts the work.
+        steps: points on the path.
+        batch: at most this many points go through the network at once; they may belong to different images.
+        passes: counter of the passes.
 
     Returns:
-        Attributions (B, C, H, W) in logits. An image's sum is f_p(x) - f_p(baseline), as exactly as the quadrature is.
+        Attributions (B, C, H, W) in logits. An image's sum is f_p(x) - f_p(baseline), up to the error of the quadrature.
     """
     nodes, weights = (values.to(images) for values in gauss_legendre(steps))
     baseline = baseline.expand_as(images)
-    way = images - baseline
+    path = images - baseline
     mean = torch.zeros_like(images)
     for rows in torch.split(torch.arange(len(images) * steps, device=images.device), batch):
         image, step = rows // steps, rows % steps
-        point = baseline[image] + nodes[step, None, None, None] * way[image]
+        point = baseline[image] + nodes[step, None, None, None] * path[image]
         gradient = input_gradient(network, point, targets[image])
         mean.index_add_(0, image, weights[step, None, None, None] * gradient)
         passes.add(len(rows))
-    return mean * way
+    return mean * path
 
 
 def gauss_legendre(points: int) -> tuple[Tensor, Tensor]:
-    """Nodes in (0, 1), ascending, and weights that sum to 1, each (points,) float64.
+    """Return nodes in (0, 1), ascending, and weights that sum to 1, (points,) float64.
 
     They are the eigenvalues of the Legendre polynomials' recurrence matrix and the squared first entries of its eigenvectors (Golub and
     Welsch 1969).
     """
     k = torch.arange(1, points, dtype=torch.float64)
-    beside = k / (4 * k**2 - 1).sqrt()
-    values, vectors = torch.linalg.eigh(torch.diag(beside, 1) + torch.diag(beside, -1))
+    off_diagonal = k / (4 * k**2 - 1).sqrt()
+    values, vectors = torch.linalg.eigh(torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1))
     return (values + 1) / 2, vectors[0] ** 2
 
 

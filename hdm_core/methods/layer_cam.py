@@ -1,4 +1,4 @@
-"""Layer-CAM: every pixel of a feature map weighted by its own positive gradient."""
+"""Layer-CAM: every pixel of a feature map weighted by its positive gradient."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from hdm_core.methods.cam import cam_method, gradient_cam
 
 
 def _cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """sum_k ReLU(dy_c / dA_k) A_k, pixel by pixel: (B, K, h, w) twice -> (B, h, w).
+    """Return sum_k ReLU(dy_c / dA_k) A_k, pixel by pixel: (B, h, w).
 
-    Of one layer. The paper's tanh(2 M / max M) is for adding the maps of shallow layers to it, which is not done here.
+    One layer is used. The paper's tanh(2 M / max M) serves to add the maps of shallow layers, which is not done here.
+
+    Args:
+        activations, gradients: A and dy_c / dA, (B, K, h, w).
     """
     return (torch.relu(gradients) * activations).sum(1)
 

@@ -1,4 +1,7 @@
-"""Named settings of DM and HDM: `paper-*` are Section 4.2 of the paper, `fast` takes 320 passes where `paper-cub` takes 134,800."""
+"""Presets of DM and HDM.
+
+`paper-*` are Section 4.2 of the paper; `fast` takes 320 passes per image where `paper-cub` takes 134,800.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from hdm_core.settings import DMSettings, HDMSettings
 HDM_PRESETS: dict[str, HDMSettings] = {
     "paper-cub": HDMSettings(sizes=(6, 7, 8, 9, 10, 11), ratios=(2, 3, 5), stages=3),
     "paper-pm": HDMSettings(sizes=(6, 7, 8, 9), ratios=(2, 3), stages=1),
-    # Few sizes, large steps, one stage, no threshold, and a loss of its own: chosen by `python -m benchmarks pareto`, see docs/engine.md.
+    # Few sizes, large steps, one stage, no threshold, and a changed loss: chosen by `python -m benchmarks pareto`, see docs/engine.md.
     "fast": HDMSettings(
         sizes=(6, 8, 11), ratios=(2,), stages=1, steps=20, learning_rate=0.15, eta=1.0, relative=True, noise=0.5, keep_fraction=1.0
     ),

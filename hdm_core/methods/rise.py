@@ -1,4 +1,4 @@
-"""RISE: the mean of random masks, each weighted by the probability that the network still gives the class."""
+"""RISE: random masks weighted by the class's probability on the masked image."""
 
 from __future__ import annotations
 
@@ -14,53 +14,61 @@ from hdm_core.settings import Baseline, Settings
 
 
 class RiseSettings(Settings):
-    """How many masks of which kind."""
+    """Settings of RISE: number and kind of the random masks."""
 
     masks: int = Field(4000, ge=1, description="N: random masks, the same for all images")
-    cells: int = Field(7, ge=1, description="s: cells along a side of the grid that a mask grows from")
+    cells: int = Field(7, ge=1, description="s: cells along a side of the grid that a mask is upsampled from")
     keep_probability: float = Field(0.5, gt=0, lt=1, description="p: the probability that a cell is shown")
-    baseline: Baseline = Field("mean", description="what a masked pixel becomes: the normalisation mean, black, or the blurred image")
+    baseline: Baseline = Field("mean", description="value of a masked pixel: the normalisation mean, black, or the blurred image")
 
 
 class RandomMasks:
-    """The N masks of Section 3.2: grids of s x s zeros and ones, enlarged to (s + 1) cells and cut out at a random place.
+    """N random masks (Section 3.2): grids of s x s bits, upsampled and cropped.
 
-    Grids and places come from a seed of their own on the CPU, so that mask n is the same for every image, batch and device. They are drawn
-    at once, as bits; the masks themselves are made when they are asked for.
+    A grid is upsampled to (s + 1) cells a side and cropped at a random offset. Grids and offsets are drawn on the CPU with a fixed seed,
+    so that mask n is the same for every image, batch and device. They are drawn at once and stored as bits; masks are computed when they
+    are indexed.
     """
 
     def __init__(self, settings: RiseSettings, height: int, width: int, like: Tensor) -> None:
         generator = torch.Generator().manual_seed(0)
         count, cells = settings.masks, settings.cells
-        drawn = torch.rand(count, 1, cells, cells, generator=generator, dtype=torch.float32)
-        self._grids = (drawn < settings.keep_probability).to(like.device)
+        uniform = torch.rand(count, 1, cells, cells, generator=generator, dtype=torch.float32)
+        self._grids = (uniform < settings.keep_probability).to(like.device)
         self._sides = (height, width)
         self._cell = (-(-height // cells), -(-width // cells))
         self._cells = cells
-        self._places = [torch.randint(cell, (count, 1), generator=generator).to(like.device) for cell in self._cell]
+        self._offsets = [torch.randint(cell, (count, 1), generator=generator).to(like.device) for cell in self._cell]
         self._like = like
 
     def __len__(self) -> int:
-        """N."""
+        """Return N."""
         return len(self._grids)
 
     def __getitem__(self, part: slice) -> Tensor:
-        """Some of the masks, (n, 1, H, W) in [0, 1]."""
-        large = upsample(self._grids[part].to(self._like), *((self._cells + 1) * cell for cell in self._cell))[:, 0]
+        """Return a slice of the masks, (n, 1, H, W) in [0, 1]."""
+        upsampled = upsample(self._grids[part].to(self._like), *((self._cells + 1) * cell for cell in self._cell))[:, 0]
         rows, columns = (
-            place[part] + torch.arange(side, device=place.device) for place, side in zip(self._places, self._sides, strict=True)
+            offset[part] + torch.arange(side, device=offset.device) for offset, side in zip(self._offsets, self._sides, strict=True)
         )
-        mask = torch.arange(len(large), device=large.device)
-        return large[mask[:, None, None], rows[:, :, None], columns[:, None, :]][:, None]
+        mask = torch.arange(len(upsampled), device=upsampled.device)
+        return upsampled[mask[:, None, None], rows[:, :, None], columns[:, None, :]][:, None]
 
 
 def rise(consistency: ConsistencyLoss, masks: RandomMasks, keep_probability: float) -> Tensor:
-    """The paper's Monte Carlo estimate S = 1 / (N p) sum_n f_p(M_n X) M_n of the images that `consistency` holds, (B, H, W)."""
+    """Compute the paper's Monte Carlo estimate S = 1 / (N p) sum_n f_p(M_n X) M_n.
+
+    Args:
+        consistency: holds the images X.
+
+    Returns:
+        (B, H, W).
+    """
     images = torch.arange(len(consistency), device=consistency.contrast.device)
-    each = max(1, consistency.batch // len(images))
+    masks_per_batch = max(1, consistency.batch // len(images))
     total = torch.zeros_like(consistency.contrast[:, 0])
-    for start in range(0, len(masks), each):
-        part = masks[start : start + each]
+    for start in range(0, len(masks), masks_per_batch):
+        part = masks[start : start + masks_per_batch]
         scores = consistency.scores(part.repeat_interleave(len(images), 0), images.repeat(len(part)))
         total += torch.einsum("nb,nhw->bhw", scores.view(-1, len(images)), part[:, 0])
     return total / (len(masks) * keep_probability)

@@ -1,4 +1,4 @@
-"""Score-CAM: every feature map weighted by how much of the class the image shows through it."""
+"""Score-CAM: feature maps weighted by the class's score on the masked image."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from torch import Tensor, nn
 from hdm_core.classifier import Classifier
 from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import ExplainJob, RawMaps
-from hdm_core.methods.cam import CAMSettings, cam_method, in_parts, layer_of, layer_output_of, target_layer
+from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of, layer_output_of, target_layer
 from hdm_core.network.hooks import activations_and_logits
 from hdm_core.network.logits import class_logits
 
 
 @torch.no_grad()
 def _cam(part: ExplainJob, layer: nn.Module, network: nn.Module) -> Tensor:
-    """sum_k w_k A_k with w_k = p_c(X H_k) - p_c(X_b), H_k = N(g(A_k)), X_b = 0 (the paper's CIC, Def. 2 and 3): -> (B, h, w).
+    """Return sum_k w_k A_k with w_k = p_c(X H_k) - p_c(X_b): (B, h, w).
 
-    p_c is the softmax probability, as the paper's section on normalised scores asks. Its listing applies a softmax over the channels
-    to the weights; its definitions and its authors' code do not, nor is it done here: weights may be negative. A constant A_k masks nothing
-    and weighs nothing. `network` answers as the classifier does.
+    H_k = N(g(A_k)) and X_b = 0 (the paper's CIC, Def. 2 and 3). p_c is the softmax probability, as the paper's section on normalised scores
+    requires. The paper's listing applies a softmax over the channels to the weights; its definitions and its authors' code do not, and
+    neither does this: weights may be negative. A constant A_k masks nothing and has weight 0.
+
+    Args:
+        network: the classifier, folded.
     """
     images, targets = part.images, part.targets
     activations = layer_output_of(part, layer).activations.detach()
     part.passes.add(len(images))
     batch, channels = activations.shape[:2]
     maps = activations.flatten(0, 1)[:, None]
-    blank = class_logits(network, torch.zeros_like(images[:1])).softmax(1)[0, targets]
+    baseline_scores = class_logits(network, torch.zeros_like(images[:1])).softmax(1)[0, targets]
     scores = []
     for rows in torch.split(torch.arange(len(maps), device=images.device), part.batch):
         image = rows // channels
@@ -34,7 +37,7 @@ def _cam(part: ExplainJob, layer: nn.Module, network: nn.Module) -> Tensor:
         probabilities = class_logits(network, images[image] * masks).softmax(1)
         scores.append(probabilities.gather(1, targets[image, None])[:, 0])
         part.passes.add(len(rows))
-    weights = torch.cat(scores).view(batch, channels) - blank[:, None]
+    weights = torch.cat(scores).view(batch, channels) - baseline_scores[:, None]
     varies = activations.amax((2, 3)) != activations.amin((2, 3))
     return (torch.where(varies, weights, 0.0)[:, :, None, None] * activations).sum(1)
 
@@ -42,11 +45,11 @@ def _cam(part: ExplainJob, layer: nn.Module, network: nn.Module) -> Tensor:
 def _run(job: ExplainJob, settings: CAMSettings) -> RawMaps:
     layer = layer_of(job, settings)
     with job.classifier.folded(job.images[:1]) as network:
-        return in_parts(job, layer, lambda part, layer: _cam(part, layer, network))
+        return in_batches(job, layer, lambda part, layer: _cam(part, layer, network))
 
 
-def _channels(settings: CAMSettings, classifier: Classifier, image: Tensor) -> int:
-    """A forward pass for every channel of the layer."""
+def _extra_passes(settings: CAMSettings, classifier: Classifier, image: Tensor) -> int:
+    """Return the number of the layer's channels: one forward pass per channel."""
     with classifier.frozen() as network:
         return activations_and_logits(network, target_layer(network, settings, image), image)[0].shape[1]
 
@@ -56,6 +59,6 @@ SCORE_CAM = cam_method(
     title="Score-CAM",
     source="Wang et al.: Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks, CVPR Workshops 2020",
     run=_run,
-    network_passes=_channels,
+    network_passes=_extra_passes,
     backward=False,
 )

@@ -1,4 +1,4 @@
-"""XGrad-CAM: as Grad-CAM, where a gradient weighs as much as the activation that it belongs to."""
+"""XGrad-CAM: Grad-CAM with gradients weighted by their activations."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from torch import Tensor
 
 from hdm_core.methods.cam import cam_method, gradient_cam
 
-# A sum this small against its terms is rounding.
+# A sum below this share of its absolute terms is rounding.
 _ROUNDING = 1e-6
 
 
 def _cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """sum_k w_k A_k with w_k = sum_ij A_ij g_ij / sum_ij A_ij, g = dy_c / dA_k: (B, K, h, w) twice -> (B, h, w).
+    """Return sum_k w_k A_k with w_k = sum_ij A_ij g_ij / sum_ij A_ij: (B, h, w).
 
-    A channel whose activations sum to zero has no such weight and is left out. Behind a ReLU that is a channel of zeros.
+    A channel whose activations sum to zero has no such weight and is omitted. After a ReLU that is a channel of zeros.
+
+    Args:
+        activations, gradients: A and g = dy_c / dA, (B, K, h, w).
     """
     total = activations.sum((2, 3), keepdim=True)
     vanishes = total.abs() <= _ROUNDING * activations.abs().sum((2, 3), keepdim=True)

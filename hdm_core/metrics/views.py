@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.device import LAYOUT
-from hdm_core.masking.consistency import chunk
+from hdm_core.masking.consistency import chunk_size
 from hdm_core.metrics.confidence import REMOVED
 from hdm_core.metrics.curves import Protocol, curve_points
 from hdm_core.metrics.pixels import boundaries, share
@@ -82,6 +82,6 @@ def even_parts(rows: int, batch: int) -> Iterator[slice]:
     """The rows in as few parts as `batch` allows, of even size: a small remainder would be slow."""
     start = 0
     while start < rows:
-        stop = start + chunk(rows - start, batch)
+        stop = start + chunk_size(rows - start, batch)
         yield slice(start, stop)
         start = stop

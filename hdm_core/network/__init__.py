@@ -1,1 +1,1 @@
-"""Hooks into a network, and rewrites of it."""
+"""Hooks into a network and rewrites of it."""

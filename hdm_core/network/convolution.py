@@ -1,4 +1,4 @@
-"""A frozen convolution on the CPU that is as fast, and rounds alike, in a batch of any size."""
+"""Frozen CPU convolution with the same speed and rounding at every batch size."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hdm_core.device import LAYOUT
 
 
 class DirectConv2d(nn.Module):
-    """A convolution whose gradient to its input is a convolution too, both by oneDNN.
+    """Convolution whose input gradient is a convolution too, both computed by oneDNN.
 
-    With fewer than 16 images on one thread, PyTorch hands small kernels to matrix products of another library. They are up to a
-    third slower, round by the size of the batch, and need a copy of the image for every place of the kernel.
+    With fewer than 16 images on one thread, PyTorch computes small kernels by matrix products of another library. Those are up to a third
+    slower, round differently by batch size, and need a copy of the image for every position of the kernel.
 
     Args:
-        convolution: with weights that stay as they are, see `fits`.
+        convolution: one that `fits`; its weights must not change afterwards.
     """
 
     weight: Tensor
@@ -32,12 +32,15 @@ class DirectConv2d(nn.Module):
         self.back_padding = (weight.shape[2] - 1 - self.padding[0], weight.shape[3] - 1 - self.padding[1])
         self.register_buffer("weight", weight.contiguous(memory_format=LAYOUT))
         self.register_buffer("bias", None if convolution.bias is None else convolution.bias.detach())
-        # The adjoint: kernels turned by half a circle, inputs and outputs changed over.
+        # The adjoint: kernels rotated by 180 degrees, input and output channels swapped.
         self.register_buffer("adjoint", weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=LAYOUT))
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether a module is a convolution of the kind that this replaces: dense, not strided, in float32 on the CPU."""
+        """Return whether this class can replace a module.
+
+        It replaces convolutions that are dense, not strided, in float32 and on the CPU.
+        """
         return (
             type(module) is nn.Conv2d
             and module.groups == 1
@@ -51,7 +54,7 @@ class DirectConv2d(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, channels, H, W) -> (B, K, H', W')."""
+        """Convolve (B, channels, H, W) to (B, K, H', W')."""
         if images.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return F.conv2d(images, self.weight, self.bias, padding=self.padding)
         out: Tensor = _Convolve.apply(images, self.weight, self.bias, self.padding, self.adjoint, self.back_padding)

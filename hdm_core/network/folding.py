@@ -1,4 +1,4 @@
-"""A copy of a network that answers the same and is faster to differentiate by its input."""
+"""Copy of a network with the same logits and a faster gradient to the input."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from hdm_core.device import LAYOUT
 from hdm_core.network.convolution import DirectConv2d
 from hdm_core.network.logits import class_logits
 
-# Matrix products of another number of rows round differently: all are of this many.
+# Matrix products of different numbers of rows round differently, so all use blocks of this many rows.
 _ROWS = 16
 
 
 class RowwiseLinear(nn.Module):
-    """A linear layer in which a row's answer does not depend on how many rows there are, in float32 also under autocast.
+    """Linear layer whose result for a row does not depend on the number of rows.
 
-    The mask optimiser divides by the size of a gradient and so magnifies rounding; and a logit of 16 has steps of 1/16 in bfloat16.
+    It runs in float32 also under autocast. The mask optimiser divides by the size of a gradient and so magnifies rounding, and in bfloat16
+    a logit of 16 has steps of 1/16.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -26,7 +27,7 @@ class RowwiseLinear(nn.Module):
         self.linear = linear
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, features) -> (B, classes); inputs of another rank go straight to the layer."""
+        """Map (B, features) to (B, classes); other ranks go to the layer unchanged."""
         if features.ndim != 2:
             out: Tensor = self.linear(features)
             return out
@@ -37,13 +38,13 @@ class RowwiseLinear(nn.Module):
 
 
 def fold(network: nn.Module, images: Tensor) -> nn.Module:
-    """The network with batch normalisation folded into its convolutions, weights frozen and channels last.
+    """Fold batch normalisation into convolutions; freeze weights, channels last.
 
-    The network itself is returned if torch.fx cannot trace it, or if its copy answers differently on `images` (B, C, H, W).
+    The network itself is returned if torch.fx cannot trace it, or if the logits of its copy differ on `images` (B, C, H, W).
     """
     try:
         copy = fuse(network)
-    except Exception:  # tracing runs the user's forward on symbols: whatever it raises means "not traceable"
+    except Exception:  # tracing runs the user's forward on symbols: any exception means "not traceable"
         return network
     for name, module in list(copy.named_modules()):
         if type(module) is nn.Linear:
@@ -51,7 +52,7 @@ def fold(network: nn.Module, images: Tensor) -> nn.Module:
         elif DirectConv2d.fits(module):
             copy.set_submodule(name, DirectConv2d(module))
     copy = copy.eval().requires_grad_(False).to(memory_format=LAYOUT)
-    probe = images.nan_to_num(0, 0, 0)  # on NaN every copy would seem the same
+    probe = images.nan_to_num(0, 0, 0)  # with NaN logits every copy would compare equal
     with torch.no_grad():
         same = torch.allclose(class_logits(copy, probe), class_logits(network, probe), rtol=1e-3, atol=1e-3, equal_nan=True)
     return copy if same else network

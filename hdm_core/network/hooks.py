@@ -1,4 +1,4 @@
-"""Activations of a layer, gradients to them, and other values in their place, for the CAM family."""
+"""Hooks on a layer: read its activations and gradients, or replace its output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hdm_core.network.logits import class_logits
 
-# Layers that only pass on, pool or reshape what a convolution made.
+# Layers that only pass on, pool or reshape the output of a convolution.
 _TRANSPARENT = (
     nn.Dropout,
     nn.Dropout2d,
@@ -26,7 +26,12 @@ _TRANSPARENT = (
 
 @dataclass
 class CapturedOutput:
-    """What a layer put out in its last call, (B, K, h, w), a leaf of the graph behind it; and how often it was called."""
+    """Output of a layer's last call, and the number of calls.
+
+    Attributes:
+        activations: (B, K, h, w), a leaf of the graph that follows; None before the first call.
+        calls: calls so far.
+    """
 
     activations: Tensor | None = None
     calls: int = 0
@@ -34,21 +39,22 @@ class CapturedOutput:
 
 @contextmanager
 def capture(layer: nn.Module) -> Iterator[CapturedOutput]:
-    """Cuts the graph at a layer: its output becomes a leaf that gradients reach, and the network goes on with a copy.
+    """Detach a layer's output into a leaf that receives gradients.
 
-    The copy keeps a later in-place operation from overwriting what was captured. A layer that is called several times is cut each time
-    and the last call is kept: no way leads from its output back to an earlier call. The hook is gone after the context.
+    The network continues with a copy, so that a later in-place operation does not overwrite the captured output. The output of every
+    call is detached and the last one is stored; no gradient flows from it back to an earlier call. The hook is removed when the context
+    ends.
     """
     captured = CapturedOutput()
 
-    def keep(_module: nn.Module, _inputs: object, output: object) -> Tensor:
+    def detach_output(_module: nn.Module, _inputs: object, output: object) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
-            raise TypeError(f"the target layer must put out (B, K, h, w); {type(layer).__name__} does not")
+            raise TypeError(f"the target layer must return a tensor (B, K, h, w); {type(layer).__name__} does not")
         captured.activations = output.detach().requires_grad_()
         captured.calls += 1
         return captured.activations.clone()
 
-    handle = layer.register_forward_hook(keep)
+    handle = layer.register_forward_hook(detach_output)
     try:
         yield captured
     finally:
@@ -57,11 +63,11 @@ def capture(layer: nn.Module) -> Iterator[CapturedOutput]:
 
 @dataclass(frozen=True)
 class LayerOutput:
-    """What a network answered and what a layer put out on the way, with the graph between the two.
+    """Logits of a network and the output of one layer, with the graph between the two.
 
     Attributes:
         layer: the submodule; None for the network's input.
-        activations: (B, K, h, w); without a layer the images.
+        activations: (B, K, h, w); the images if `layer` is None.
         logits: (B, classes).
     """
 
@@ -71,23 +77,26 @@ class LayerOutput:
 
     @torch.enable_grad()
     def gradients(self, targets: Tensor) -> Tensor:
-        """The gradient of the targets' logits, targets (B,), to the activations: (B, K, h, w).
+        """Return the gradient of the targets' logits to the activations, (B, K, h, w).
+
+        Args:
+            targets: (B,) int64.
 
         Raises:
-            ValueError: if the layer takes no part in the network's answer.
+            ValueError: if the logits do not depend on the layer.
         """
         score = self.logits.gather(1, targets[:, None]).sum()
         gradients = torch.autograd.grad(score, self.activations, allow_unused=True)[0] if score.requires_grad else None
         if gradients is None:
-            raise ValueError("the target layer takes no part in the network's answer")
+            raise ValueError("the network's logits do not depend on the target layer: name another one with layer=")
         return gradients
 
 
 def forward_to(network: nn.Module, layer: nn.Module | None, images: Tensor) -> LayerOutput:
-    """One forward pass, of which only what follows the layer is remembered, or all of it.
+    """Run one forward pass with the graph after `layer`, or all of it if None.
 
     Raises:
-        TypeError: if the layer does not put out (B, K, h, w).
+        TypeError: if the layer does not return (B, K, h, w).
         ValueError: if the layer is not called.
     """
     if layer is None:
@@ -96,47 +105,56 @@ def forward_to(network: nn.Module, layer: nn.Module | None, images: Tensor) -> L
             return LayerOutput(None, images, class_logits(network, images))
     with capture(layer) as captured, torch.enable_grad():
         logits = class_logits(network, images)
-    return LayerOutput(layer, _called(captured), logits)
+    return LayerOutput(layer, _captured_activations(captured), logits)
 
 
 @torch.no_grad()
 def activations_and_logits(network: nn.Module, layer: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer's output (B, K, h, w) and the network's logits (B, classes), in one forward pass.
+    """Return a layer's output (B, K, h, w) and the logits (B, classes) of one forward.
 
     Raises:
-        TypeError: if the layer does not put out (B, K, h, w).
+        TypeError: if the layer does not return (B, K, h, w).
         ValueError: if the layer is not called.
     """
     with capture(layer) as captured:
         logits = class_logits(network, images)
-    return _called(captured).detach(), logits
+    return _captured_activations(captured).detach(), logits
 
 
-def _called(captured: CapturedOutput) -> Tensor:
+def _captured_activations(captured: CapturedOutput) -> Tensor:
     if captured.activations is None:
-        raise ValueError("the target layer was not called by the network's forward")
+        raise ValueError("the network's forward does not call the target layer: name another one with layer=")
     return captured.activations
 
 
 @torch.no_grad()
-def calls_of(network: nn.Module, layer: nn.Module, images: Tensor) -> int:
-    """How often a forward pass calls a layer."""
+def count_calls(network: nn.Module, layer: nn.Module, images: Tensor) -> int:
+    """Count the calls of a layer in one forward pass."""
     with capture(layer) as captured:
         network(images[:1])
     return captured.calls
 
 
 @torch.no_grad()
-def logits_with(network: nn.Module, layer: nn.Module, calls: int, activations: Tensor, images: Tensor) -> Tensor:
-    """The logits (B, classes) for images (B, C, H, W) when the last of a layer's calls puts out these activations (B, K, h, w)."""
+def logits_with_activations(network: nn.Module, layer: nn.Module, calls: int, activations: Tensor, images: Tensor) -> Tensor:
+    """Return the logits when the last call of a layer is replaced by `activations`.
+
+    Args:
+        calls: calls of the layer in one forward, as `count_calls` returns.
+        activations: (B, K, h, w), returned by the last call.
+        images: (B, C, H, W).
+
+    Returns:
+        (B, classes).
+    """
     call = 0
 
-    def swap(_module: nn.Module, _inputs: object, output: object) -> object:
+    def replace_output(_module: nn.Module, _inputs: object, output: object) -> object:
         nonlocal call
         call += 1
         return activations if call == calls else output
 
-    handle = layer.register_forward_hook(swap)
+    handle = layer.register_forward_hook(replace_output)
     try:
         return class_logits(network, images)
     finally:
@@ -144,30 +162,30 @@ def logits_with(network: nn.Module, layer: nn.Module, calls: int, activations: T
 
 
 def last_spatial_layer(network: nn.Module, images: Tensor) -> nn.Module:
-    """The part of a network that is the last to end, in order of execution, with a map (B, K, h, w) larger than one pixel.
+    """Find the last submodule to finish whose output (B, K, h, w) exceeds one pixel.
 
-    Pooling, dropout and the like are passed over, and a stage ends after its blocks and they after their skip connections: for
-    torchvision's families it is the last convolutional stage, such as ResNet's layer4.
+    Submodules count in the order in which their calls return. Pooling, dropout and the like are skipped. A stage returns after its blocks
+    and a block after its skip connection: for torchvision's families the result is the last convolutional stage, such as ResNet's layer4.
 
     Raises:
-        ValueError: if no part puts out such a map, or the network makes tokens (B, N, K) of its maps, which have no rows and columns.
+        ValueError: if no submodule returns such a map, or the network turns its maps into tokens (B, N, K), which have no rows and columns.
     """
-    found: nn.Module | None = None
+    last: nn.Module | None = None
     tokens = False
-    passed_over: Tensor | None = None  # also the output of a part that ends with such a layer
+    skipped: Tensor | None = None  # also the output of a submodule that ends with such a layer
 
-    def note(module: nn.Module, _inputs: object, output: object) -> None:
-        nonlocal found, tokens, passed_over
-        if not isinstance(output, Tensor) or output is passed_over:
+    def record(module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal last, tokens, skipped
+        if not isinstance(output, Tensor) or output is skipped:
             return
         if isinstance(module, _TRANSPARENT):
-            passed_over = output
+            skipped = output
         elif output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            found, tokens = module, False
+            last, tokens = module, False
         elif output.ndim == 3:
             tokens = True
 
-    handles = [module.register_forward_hook(note) for module in network.modules() if module is not network]
+    handles = [module.register_forward_hook(record) for module in network.modules() if module is not network]
     try:
         with torch.no_grad():
             network(images[:1])
@@ -176,8 +194,8 @@ def last_spatial_layer(network: nn.Module, images: Tensor) -> nn.Module:
             handle.remove()
     if tokens:
         raise ValueError(
-            "this network answers from tokens, which have no rows and columns: name a layer with maps (B, K, h, w) with layer="
+            "this network classifies from tokens, which have no rows and columns: name a layer with maps (B, K, h, w) with layer="
         )
-    if found is None:
-        raise ValueError("no layer of this network puts out a map (B, K, h, w): name one with layer=")
-    return found
+    if last is None:
+        raise ValueError("no layer of this network returns a map (B, K, h, w): name one with layer=")
+    return last

@@ -1,4 +1,4 @@
-"""What a network answers, checked, and the classes to explain."""
+"""Checked logits of a network, and the classes to explain."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ Targets = int | Sequence[int] | Tensor | None
 
 
 def class_logits(network: Callable[[Tensor], object], images: Tensor) -> Tensor:
-    """The network's answer for a batch, checked to be (B, classes).
+    """Run the network and check that it returns logits (B, classes).
 
     Raises:
         TypeError: if the network does not return one tensor of that shape.
     """
     logits = network(images)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != images.shape[0]:
-        found = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise TypeError(f"the network must return logits (B, classes) for images {tuple(images.shape)}; it returned {found}")
+        returned = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise TypeError(f"the network must return logits (B, classes) for images {tuple(images.shape)}; it returned {returned}")
     return logits
 
 
 def resolve_targets(logits: Tensor, targets: Targets) -> Tensor:
-    """The class to explain for every image, (B,) int64: the argmax of the logits (B, classes) unless given.
+    """Return the target class of every image, (B,) int64; by default the argmax.
+
+    Args:
+        logits: (B, classes).
+        targets: one class for all images, or one per image.
 
     Raises:
-        ValueError: if the number of targets is not the number of images, or one is no class of the network.
+        ValueError: if the number of targets is not the number of images, or a target is no class of the network.
         TypeError: if targets are not integers.
     """
     if targets is None:

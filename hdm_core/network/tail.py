@@ -1,4 +1,4 @@
-"""What follows a layer, by itself: other activations can be shown to it without computing what comes before."""
+"""Tail of a network: the subgraph after a layer, run on given activations."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-# Pooling, reshaping and linear layers: of these alone an answer is a constant plus something linear in the activations.
+# Pooling, reshaping and linear layers: the output of a tail of these alone is an affine function of the activations.
 _AFFINE_MODULES = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Dropout, nn.Flatten, nn.Identity, nn.Linear)
 _AFFINE_CALLS = {F.adaptive_avg_pool2d, F.avg_pool2d, torch.flatten, torch.mean, "flatten", "mean"}
 
 
 class _Tracer(fx.Tracer):
-    """Does not look into the layer."""
+    """Tracer that treats the layer as a leaf."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -22,35 +22,40 @@ class _Tracer(fx.Tracer):
         return m is self._layer or super().is_leaf_module(m, module_qualified_name)
 
 
-def tail_of(network: nn.Module, layer: nn.Module) -> fx.Interpreter | None:
-    """The part of a network after the last call of a layer: its `run` maps activations (B, K, h, w) to logits (B, classes).
+def extract_tail(network: nn.Module, layer: nn.Module) -> fx.Interpreter | None:
+    """Extract the part of a network after the last call of a layer.
 
-    None if torch.fx cannot trace the network, or something before the layer goes around it.
+    Returns:
+        An interpreter whose `run` maps activations (B, K, h, w) to logits (B, classes). None if torch.fx cannot trace the network, or a
+        value computed before the layer bypasses it.
     """
     try:
         graph = _Tracer(layer).trace(network)
-    except Exception:  # tracing runs the user's forward on symbols: whatever it raises means "not traceable"
+    except Exception:  # tracing runs the user's forward on symbols: any exception means "not traceable"
         return None
     calls = [node for node in graph.nodes if node.op == "call_module" and network.get_submodule(str(node.target)) is layer]
     if not calls:
         return None
     tail = fx.Graph()
     copies = {calls[-1]: tail.placeholder("activations")}
-    after = {calls[-1]}
+    descendants = {calls[-1]}
     for node in graph.nodes:
         if node.op == "get_attr":
             copies[node] = tail.node_copy(node)
-        elif after.intersection(node.all_input_nodes):
+        elif descendants.intersection(node.all_input_nodes):
             if not copies.keys() >= set(node.all_input_nodes):
                 return None
-            after.add(node)
+            descendants.add(node)
             copies[node] = tail.node_copy(node, copies.__getitem__)
-    # Not a GraphModule: torch.fx never forgets the source of one.
-    return fx.Interpreter(network, graph=tail) if graph.output_node() in after else None
+    # Not a GraphModule: torch.fx keeps the source of every one in memory for good.
+    return fx.Interpreter(network, graph=tail) if graph.output_node() in descendants else None
 
 
 def is_affine(tail: fx.Interpreter) -> bool:
-    """Whether a tail only pools and applies linear layers, so that logits are a constant plus something linear in the activations."""
+    """Return whether a tail is an affine function of the activations.
+
+    It is if it only pools, reshapes and applies linear layers.
+    """
     return all(
         type(tail.module.get_submodule(str(node.target))) in _AFFINE_MODULES if node.op == "call_module" else node.target in _AFFINE_CALLS
         for node in tail.graph.nodes

@@ -1,4 +1,7 @@
-"""A trained classifier as a folder: `model.safetensors` and `card.json`. No code and no pickle, so it may come from anywhere."""
+"""Checkpoints: folders with `model.safetensors` and `card.json`.
+
+A checkpoint holds no code and no pickle, so it may come from an untrusted source.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,19 @@ MODEL, CARD = "model.safetensors", "card.json"
 
 
 class Card(BaseModel):
-    """What `model.safetensors` is: enough to build the network and to prepare photographs for it."""
+    """Description of `model.safetensors`: builds the network and its preprocessing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     arch: str = Field(description="a torchvision classification network")
-    classes: tuple[str, ...] = Field(min_length=1, description="a name for every logit")
+    classes: tuple[str, ...] = Field(min_length=1, description="one name per logit")
     preprocess: Preprocess = Preprocess()
-    metrics: dict[str, float] = Field(default_factory=dict, description="how good it is, such as accuracy")
-    data: str | None = Field(None, description="fingerprint of what it was trained on")
+    metrics: dict[str, float] = Field(default_factory=dict, description="quality of the classifier, such as accuracy")
+    data: str | None = Field(None, description="digest of the training data")
 
 
 def save_checkpoint(module: nn.Module, card: Card, folder: str | Path) -> None:
-    """Writes a classifier's folder; the card last, so that a folder with a card is whole."""
+    """Write a classifier's folder, the card last: a folder with a card is complete."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, folder / MODEL)
@@ -40,11 +43,11 @@ def save_checkpoint(module: nn.Module, card: Card, folder: str | Path) -> None:
 
 
 def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
-    """The network of a folder that `save_checkpoint` wrote, on the CPU, and its card.
+    """Load a folder that `save_checkpoint` wrote: network, on the CPU, and card.
 
     Raises:
         OSError: if a file is missing or cannot be read.
-        ValueError: if a file is damaged, or the weights are not those of the card's network and classes.
+        ValueError: if a file is damaged, or the weights do not fit the card's network and classes.
     """
     folder = Path(folder)
     try:
@@ -63,7 +66,11 @@ def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
 
 
 def check_arch(arch: str, networks: Sequence[str] | None = None, library: str = "torchvision") -> None:
-    """Raises a ValueError with the nearest names if a library has no such classification network."""
+    """Raise an error with the nearest names if a library has no such network.
+
+    Raises:
+        ValueError: if `arch` is not among the library's classification networks.
+    """
     networks = torchvision.models.list_models(module=torchvision.models) if networks is None else networks
     if arch not in networks:
         close = difflib.get_close_matches(arch, networks, n=5, cutoff=0)
@@ -71,7 +78,7 @@ def check_arch(arch: str, networks: Sequence[str] | None = None, library: str = 
 
 
 def build(arch: str, classes: int) -> nn.Module:
-    """A torchvision classification network with a head for so many classes.
+    """Build a torchvision classification network with a head of `classes` logits.
 
     Raises:
         ValueError: if torchvision has no such network.

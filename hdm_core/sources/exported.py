@@ -1,4 +1,4 @@
-"""A network that came as a program of `torch.export`: a graph of operations with weights, without the Python that made it."""
+"""Networks exported by `torch.export`: a graph of operations with weights."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
-_HOW = "export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
+_EXPORT_HINT = "export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
 
 
 class Exported(nn.Module):
-    """The program as a module (B, C, H, W) -> (B, classes).
+    """Exported program as a module (B, C, H, W) -> (B, classes).
 
-    The mode it was exported in is part of its graph, and so is the answer of every `if`. It has no layers to look at, only operations.
+    The mode in which it was exported, train or eval, is part of its graph, and so is the result of every `if`. It has no layers, only
+    operations.
 
     Attributes:
-        side: of the images that it takes; None if their size is free.
+        side: side of the images that it takes, in pixels; None if any size is allowed.
     """
 
     def __init__(self, program: ExportedProgram) -> None:
         super().__init__()
         self._exported = program
         self.program: nn.Module = program.module()
-        self.side = _side(program)
+        self.side = _input_side(program)
         graph = hashlib.sha256(str(self.program.code).encode())
         for name, constant in sorted(program.constants.items()):
             data = constant.detach().cpu().numpy().tobytes() if isinstance(constant, Tensor) else repr(constant).encode()
@@ -36,41 +37,51 @@ class Exported(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Any:
-        """Whatever the program answers."""
+        """Run the program; its output is not checked."""
         return self.program(images)
 
     def to(self, device: torch.device | str) -> Exported:  # type: ignore[override]
-        """Moves the program: devices are written in its graph, and constants are no parameters."""
+        """Move the program to a device.
+
+        Devices are part of its graph and its constants are not parameters, so `nn.Module.to` would not move them.
+        """
         self._exported = move_to_device_pass(self._exported, torch.device(device))
         self.program = self._exported.module()
         return self
 
     def train(self, mode: bool = True) -> Exported:
-        """Notes the mode: a program has only the one it was exported in."""
+        """Set `training` only: a program runs in the mode in which it was exported."""
         self.training = mode
         return self
 
     def get_extra_state(self) -> Tensor:
-        """The graph's sha256, so that the state dict, and with it the fingerprint, tells programs with the same weights apart."""
+        """Return the sha256 of the graph, (32,) uint8.
+
+        It is part of the state dict, so programs with the same weights and different graphs have different digests.
+        """
         return torch.frombuffer(bytearray(self._graph), dtype=torch.uint8)
 
 
 def require_layers(network: nn.Module) -> None:
-    """Raises a ValueError for a network whose layers cannot be looked at."""
+    """Raise an error for a network without accessible layers.
+
+    Raises:
+        ValueError: for an exported program.
+    """
     if isinstance(network, Exported):
-        raise ValueError("an exported program has no layers, which this method looks at: give the network it was exported from")  # noqa: TRY004
+        raise ValueError("an exported program has no layers, and this method needs them: give the network it was exported from")  # noqa: TRY004
 
 
 def load_exported(path: str | Path) -> Exported:
-    """A `.pt2` file that `torch.export.save` wrote.
+    """Load a `.pt2` file that `torch.export.save` wrote.
 
-    Loading one can run code: it holds expressions and may hold pickles. Take it only from those whose code you would run.
+    Loading can run code: the file holds expressions and may hold pickles. Load it only from a source whose code you would run.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is no such file, or the program does not take any number of images and nothing else.
+        ValueError: if it is no such file, or the program does not take a batch of images of any size as its only input.
     """
-    Path(path).open("rb").close()  # torch would say less of a file that cannot be read
+    Path(path).open("rb").close()  # torch's error for an unreadable file is less precise
     try:
         program = torch.export.load(str(path))
     except Exception as error:  # zip, JSON, schema and graph errors of many types
@@ -78,14 +89,14 @@ def load_exported(path: str | Path) -> Exported:
     return Exported(program)
 
 
-def _side(program: ExportedProgram) -> int | None:
-    """Checks what the program takes; the side of its images if that is fixed."""
+def _input_side(program: ExportedProgram) -> int | None:
+    """Check the program's inputs; return the side of its images if that is fixed."""
     inputs = [node.meta["val"] for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
     if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].ndim != 4:
         raise ValueError(f"the exported program must take images (B, C, H, W) and nothing else; it takes {len(inputs)} inputs")
     batch, _, height, width = inputs[0].shape
     if isinstance(batch, int):
-        raise ValueError(f"the exported program takes batches of {batch} only, an explanation needs any size: {_HOW}")  # noqa: TRY004
+        raise ValueError(f"the exported program takes batches of {batch} only, an explanation needs any size: {_EXPORT_HINT}")  # noqa: TRY004
     if not isinstance(height, int) or not isinstance(width, int):
         return None
     if height != width:

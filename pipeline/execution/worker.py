@@ -105,7 +105,7 @@ class Worker:
             pass
         reading = (time.perf_counter() - begin) / len(samples)
         found = probe(self._classifier, preprocess.crop, [self._batch], self._config.compute.fixed_precision)
-        return WorkerTimings(found.pass_seconds, found.forward_seconds, reading, device_name(self._device))
+        return WorkerTimings(found.seconds_per_pass, found.seconds_per_forward, reading, device_name(self._device))
 
     def run(self, shard: Shard, samples: Sequence[Sample], silent: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
         """Explains a shard and commits it, unless another driver's worker has its lease.

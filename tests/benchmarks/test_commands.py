@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: what it says, not how fast it is."""
+"""`python -m benchmarks`: its output, not its speed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 from benchmarks import reference
 from benchmarks.libraries import PROGRAMS, library
-from benchmarks.methods import bench_method, comparable
+from benchmarks.methods import bench_method, comparable_methods
 from benchmarks.metrics import bench_metrics
-from benchmarks.sequential import one_after_another
+from benchmarks.sequential import sequential_dm
 from hdm_core import METHODS, Classifier, MetricSettings
 from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
 from hdm_core.masking.dynamic import dm_passes, dynamic_mask
@@ -28,7 +28,7 @@ from tests.support.tiny_networks import pictures, smooth
 def test_the_sequential_version_is_dm(relative: bool) -> None:
     settings = DMSettings(sizes=(2, 3), ratios=(2, 3), steps=5, learning_rate=0.1, eta=0.5, relative=relative, keep_fraction=0.6)
     network, image, passes = smooth().requires_grad_(False), pictures(1, 12), PassCounter()
-    found = one_after_another(network, image, 1, settings, passes)
+    found = sequential_dm(network, image, 1, settings, passes)
     loss = ConsistencyLoss(network, image, torch.tensor([1]), torch.zeros(1, 3, 1, 1), "logit", 8, PassCounter(), relative)
     torch.testing.assert_close(found, dynamic_mask(loss, settings)[0, 0], rtol=0, atol=1e-8)
     assert passes.total == dm_passes(settings, 12, 12)
@@ -50,7 +50,7 @@ def test_bench_engine_compares_with_the_bare_network_and_with_one_mask_after_ano
 
 @pytest.mark.parametrize("protocol", ["paper", "rise"])
 def test_bench_metrics_counts_the_forwards_that_the_metrics_make(protocol: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "LONG_ENOUGH", 0.0)
+    monkeypatch.setattr(reference, "MIN_SECONDS", 0.0)
     found = bench_metrics(Classifier.from_module(smooth()), pictures(2, 8), 3, MetricSettings(protocol=protocol), 2)
     assert (found.images, found.maps, found.pairs) == (2, 3, 2)
     assert found.forwards == 2 * metric_forwards(8, 8, protocol, 3)
@@ -73,9 +73,9 @@ def test_bench_methods_compares_with_the_fastest_library(method: str) -> None:
 
 def test_only_methods_of_the_registry_are_compared() -> None:
     assert set(PROGRAMS) < set(METHODS)
-    assert comparable(["rise", "gradient"]) == ["gradient", "rise"]
+    assert comparable_methods(["rise", "gradient"]) == ["gradient", "rise"]
     with pytest.raises(InputError, match="no library has a method 'hdm'"):
-        comparable(["hdm"])
+        comparable_methods(["hdm"])
 
 
 def test_a_library_that_is_missing_is_one_line() -> None:
@@ -106,7 +106,7 @@ def test_bench_metrics_and_methods_end_with_one_json_object() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_measured_is_one_line(arguments: list[str], words: str) -> None:
+def test_bad_input_is_one_line(arguments: list[str], words: str) -> None:
     ended = benchmark(*arguments)
     assert ended.returncode == 2
     assert words in ended.stderr.strip().splitlines()[-1]

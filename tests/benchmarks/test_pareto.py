@@ -1,4 +1,4 @@
-"""Candidates side by side: the photographs, the runs and the differences, on a real Ray."""
+"""`python -m benchmarks pareto`: photographs, runs and differences, on a real Ray."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.pareto.benchmark import PARETO_METRICS, Candidate, candidates, compare, run_case
 from benchmarks.pareto.figure import pareto_figure
 from benchmarks.pareto.maps import maps_figure
-from benchmarks.pareto.photographs import Photograph, keep, photographs, spread
+from benchmarks.pareto.photographs import Photograph, evenly_spaced, split_by_confidence, write_manifest
 from hdm_core import METRICS
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
@@ -35,30 +35,30 @@ def dealt(count: int) -> list[Photograph]:
     return [Photograph(Sample(str(place), f"/photographs/{place}.png"), place / 10) for place in range(count)]
 
 
-def test_both_halves_go_from_unsure_to_sure_and_leave_out_what_cannot_be_read(case: RunConfig) -> None:
-    halves = photographs(case)
+def test_both_halves_are_ordered_by_confidence_and_omit_unreadable_images(case: RunConfig) -> None:
+    halves = split_by_confidence(case)
     assert {split: len(half) for split, half in halves.items()} == {"choose": 4, "report": 3}
     names = [photograph.sample.image_id for half in halves.values() for photograph in half]
     assert sorted(names) == [f"{number}.png" for number in range(7)]
     order = [p.probability for pair in zip(halves["choose"], halves["report"], strict=False) for p in pair]
     assert order == sorted(order)
-    assert photographs(case) == halves
+    assert split_by_confidence(case) == halves
 
 
 @pytest.mark.parametrize(("count", "places"), [(1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, list(range(10)))])
 def test_photographs_are_spread_from_end_to_end(count: int, places: list[int]) -> None:
-    assert [int(photograph.sample.image_id) for photograph in spread(dealt(10), count)] == places
+    assert [int(photograph.sample.image_id) for photograph in evenly_spaced(dealt(10), count)] == places
 
 
-def test_more_photographs_than_there_are() -> None:
-    assert refused(lambda: spread(dealt(3), 4)) == "4 photographs are asked for and a half of the dataset has 3 that can be read"
+def test_too_many_photographs_are_refused() -> None:
+    assert refused(lambda: evenly_spaced(dealt(3), 4)) == "4 photographs are requested, but half of the dataset has only 3 readable ones"
 
 
 def test_the_manifest_keeps_ids_and_the_photographs_beside_it(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"a photograph")
     chosen = [Photograph(Sample('a "b", c', str(tmp_path / "1.png"), class_name="wren"), 0.5)]
     place = Storage(str(tmp_path / "runs"))
-    url = keep(chosen, place, "birds", {})
+    url = write_manifest(chosen, place, "birds", {})
     rows = list(csv.DictReader(io.StringIO(Path(url).read_text())))
     assert rows == [{"path": "birds/0000.png", "image_id": 'a "b", c', "class_name": "wren", "probability": "0.500000"}]
     assert place.read("birds/0000.png") == b"a photograph"
@@ -67,7 +67,7 @@ def test_the_manifest_keeps_ids_and_the_photographs_beside_it(tmp_path: Path) ->
 def test_the_packaged_candidates_are_settings_that_exist() -> None:
     names = [candidate.id for candidate in candidates()]
     assert "fast" in names
-    assert "paper-cub-100" not in names, "days of work are not begun unasked"
+    assert "paper-cub-100" not in names, "candidates that take days run only if they are named"
     for candidate in candidates([*names, "paper-cub-100", "paper-cub-stage"]):
         configuration(methods=[candidate.method], **{candidate.method: dict(candidate.settings)})
     assert [candidate.id for candidate in candidates(["fast"])] == ["grad_cam", "fast"]
@@ -112,7 +112,7 @@ def test_candidates_are_compared_photograph_by_photograph_and_only_once(case: Ru
 
     shown.clear()
     assert compare(case.name, run_case(case, chosen, "choose", 2, show)) == list(points.values())
-    assert not shown, "what was run is not run again"
+    assert not shown, "finished runs are not run again"
 
     with Image.open(io.BytesIO(pareto_figure(list(points.values())))) as figure:
         assert figure.width > 4 * figure.height

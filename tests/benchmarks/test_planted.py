@@ -1,4 +1,4 @@
-"""`python -m benchmarks truth`: the pictures show what they claim, the network learns it, and the scores score."""
+"""`python -m benchmarks truth`: images, network, scores and command."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from PIL import Image
 from benchmarks.planted import benchmark as planted_benchmark
 from benchmarks.planted.benchmark import CHANGES, PlantedData, bench_truth, blobs, make_data, score
 from benchmarks.planted.figure import truth_figure, truth_lines, truth_table
-from benchmarks.planted.images import DISTRACTORS, EVERY_KIND, KINDS, NEEDS, PATCH, SIDE, Kind, Planted, plant, rule
-from benchmarks.planted.network import is_correct, network, trained
+from benchmarks.planted.images import DISTRACTORS, EVERY_KIND, KINDS, NEEDS, PATCH, SIDE, Kind, PlantedImages, plant, rule
+from benchmarks.planted.network import build_network, is_correct, train
 from benchmarks.planted.scores import both_found, pointing, similarity
 from hdm_core import METHODS
 from tests.support.plans import refused
 from tests.support.small_run import benchmark
 
 
-def drawn(kind: Kind, count: int = 40, seed: int = 3) -> Planted:
+def drawn(kind: Kind, count: int = 40, seed: int = 3) -> PlantedImages:
     return plant(kind, count, torch.Generator().manual_seed(seed))
 
 
-# The pictures
+# The images
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
-def test_pictures_with_and_without_patches_differ_in_the_regions_only(kind: Kind) -> None:
+def test_images_with_and_without_patches_differ_in_the_regions_only(kind: Kind) -> None:
     planted = drawn(kind)
     assert torch.equal((planted.images != planted.bare).any(1), planted.evidence), "every pixel of a patch is the pattern's"
     patches = {"single": (1, 0), "redundant": (1, 1), "joint": (1, 1), "half": (1, 0), "bare": (0, 0)}[kind]
@@ -60,7 +60,7 @@ def test_labels_follow_from_the_patterns(kind: Kind) -> None:
     ("kind", "stays"),
     [("single", {(0,): False, (1,): True}), ("redundant", {(0,): True, (1,): True}), ("joint", {(0,): False, (1,): False})],
 )
-def test_what_taking_a_patch_out_does_to_the_class(kind: Kind, stays: dict[tuple[int, ...], bool]) -> None:
+def test_removing_a_patch_changes_the_class_by_the_rule(kind: Kind, stays: dict[tuple[int, ...], bool]) -> None:
     planted = drawn(kind)
     for patches, same in stays.items():
         images, labels = planted.without(patches)
@@ -77,7 +77,7 @@ def test_no_class_needs_a_distractor_and_halves_serve_two_classes() -> None:
     assert all(halves.count(half) == 2 for half in halves)
 
 
-def test_the_same_seed_gives_the_same_pictures() -> None:
+def test_the_same_seed_gives_the_same_images() -> None:
     one, same, other = drawn("joint"), drawn("joint"), drawn("joint", seed=4)
     assert all(torch.equal(getattr(one, field.name), getattr(same, field.name)) for field in fields(one))
     assert not torch.equal(one.images, other.images)
@@ -91,12 +91,12 @@ def test_training_goes_towards_the_rule_and_repeats() -> None:
         with torch.no_grad():
             return sum(float(torch.nn.functional.cross_entropy(model(part.images), part.labels)) for part in map(drawn, EVERY_KIND))
 
-    model, again = trained(0, steps=8), trained(0, steps=8)
+    model, again = train(0, steps=8), train(0, steps=8)
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
-    assert loss(model) < loss(network(0))
+    assert loss(model) < loss(build_network(0))
 
 
-def test_a_network_that_always_says_the_same_does_not_obey() -> None:
+def test_a_constant_network_does_not_follow_the_rule() -> None:
     class Always(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.eye(len(NEEDS))[1].expand(len(images), -1)
@@ -104,14 +104,14 @@ def test_a_network_that_always_says_the_same_does_not_obey() -> None:
     assert not is_correct(Always(), drawn("redundant")).any()
 
 
-def test_a_network_that_did_not_learn_is_not_asked() -> None:
-    assert refused(lambda: make_data(2, 0, steps=1)).startswith("the network keeps the rule on 0 of 200 pictures (single)")
+def test_a_network_that_did_not_learn_is_refused() -> None:
+    assert refused(lambda: make_data(2, 0, steps=1)).startswith("the network follows the rule on 0 of 200 images (single)")
 
 
 # The scores
 
 
-def hand_made(kind: Kind = "joint") -> tuple[Planted, torch.Tensor, torch.Tensor]:
+def hand_made(kind: Kind = "joint") -> tuple[PlantedImages, torch.Tensor, torch.Tensor]:
     planted = drawn(kind, 6)
     return planted, planted.evidence.float(), torch.full((6, SIDE, SIDE), 0.5)
 
@@ -158,15 +158,15 @@ def test_similarity_is_of_ranks_with_ties_shared() -> None:
     assert similarity(one, other).item() == pytest.approx(-1 / 3), "Pearson's of (1, 0, 0, 0) and (0, 0, 0, 1)"
 
 
-# The bench
+# The benchmark
 
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> PlantedData:
-    """Two pictures a kind and a network that knows nothing: what the methods say of it does not matter here."""
+    """Build data with two images per kind and an untrained network."""
     parts = [drawn(kind, 2) for kind in KINDS]
-    planted = Planted(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Planted)))
-    made = PlantedData(planted, [kind for kind in KINDS for _ in range(2)], network(0).eval(), 1.0, 0.9)
+    planted = PlantedImages(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(PlantedImages)))
+    made = PlantedData(planted, [kind for kind in KINDS for _ in range(2)], build_network(0).eval(), 1.0, 0.9)
     monkeypatch.setattr(planted_benchmark, "make_data", lambda images, seed: made)
     monkeypatch.setitem(CHANGES, "hdm", {"sizes": (4,), "steps": 2})
     return made
@@ -183,7 +183,7 @@ def test_maps_that_are_the_evidence_score_one_and_flat_ones_their_area(untrained
     assert flat["energy_by_kind"]["single"][0] == pytest.approx(PATCH**2 / SIDE**2)
 
 
-def test_bench_truth_has_a_row_a_method_and_chance(untrained: PlantedData) -> None:
+def test_bench_truth_has_one_row_per_method_and_chance(untrained: PlantedData) -> None:
     result, made, maps = bench_truth(2, 0, ["hdm", "eigen_cam", "gradient"])
     facts = json.loads(json.dumps(result.as_dict()))
     assert [row["method"] for row in facts["rows"]] == ["hdm", "eigen_cam", "gradient", "chance"]
@@ -199,7 +199,7 @@ def test_bench_truth_has_a_row_a_method_and_chance(untrained: PlantedData) -> No
     assert list(table.columns[0].cells) == ["HDM", "Eigen-CAM", "Gradient", "chance"]
     assert any("hdm sizes=(4,)" in line for line in truth_lines(result))
     with Image.open(io.BytesIO(truth_figure(made, maps, ".png"))) as figure:
-        assert figure.width < figure.height, "four pictures and three columns"
+        assert figure.width < figure.height, "four images and three columns"
 
 
 def test_changed_settings_are_settings_that_exist() -> None:
@@ -208,7 +208,7 @@ def test_changed_settings_are_settings_that_exist() -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_be_measured_is_one_line() -> None:
+def test_bad_input_is_one_line() -> None:
     for arguments, words in (
         (["--only", "cam"], "no method 'cam'"),
         (["--figure", "maps.gif"], "--figure maps.gif: choose a name that ends"),
@@ -219,7 +219,7 @@ def test_what_cannot_be_measured_is_one_line() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # a minute's training, which other work on the machine may stretch
+@pytest.mark.timeout(900)  # a minute of training, longer on a busy machine
 def test_the_network_learns_the_rule_and_the_command_prints_one_object() -> None:
     ended = benchmark("truth", "--images", 5, "--only", "grad_cam", "--json", seconds=880)
     assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,4 @@
-"""`python -m benchmarks pool`, `plan` and `store`: what they say is so, on a real Ray, a real disk and a real S3 server."""
+"""`python -m benchmarks pool`, `plan` and `store` on a real Ray, disk and S3 server."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_bench_pool_keeps_sleeping_workers_busy_and_leaves_nothing(tmp_path: Pat
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_bench_pool_refuses_what_is_no_number_of_workers() -> None:
+def test_bench_pool_refuses_invalid_numbers_of_workers() -> None:
     for workers in ("1,many", "0", ""):
         assert refused(lambda workers=workers: _counts(workers)) == f"--workers {workers}: write whole numbers such as 1,4,16"
 
 
 @pytest.mark.slow
-def test_bench_plan_resumes_what_is_half_done() -> None:
+def test_bench_plan_resumes_a_half_done_run() -> None:
     ended = benchmark("plan", "--rows", 30_000, "--shard-size", 100, "--json")
     assert ended.returncode == 0, ended.stderr
     facts = json.loads(ended.stdout.splitlines()[-1])["plan"]
@@ -57,8 +57,8 @@ def test_bench_plan_resumes_what_is_half_done() -> None:
     assert facts["seconds"] < 30, "two seconds where the machine is idle; a million rows are to take less than a minute"
 
 
-def test_the_listing_is_the_hash_of_all_samples_whatever_is_hashed_at_a_time(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is part of a run's identity: another value would turn every run away that is there."""
+def test_the_listing_is_the_hash_of_all_samples_whatever_the_chunk(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The listing is part of a run's identity: another value would refuse all stored runs."""
     first, *rest = plan.samples
     plan = replace(plan, samples=[replace(first, masks=Masks(("a", "b"), "any", "/r"), bbox=(1.0, 2.0, 3.0, 4.5)), *rest])
     rows = [["0.png", "photographs/0.png", 0, None, {"paths": ["a", "b"], "ink": "any", "root": "/r"}, [1.0, 2.0, 3.0, 4.5]]]
@@ -70,14 +70,14 @@ def test_the_listing_is_the_hash_of_all_samples_whatever_is_hashed_at_a_time(pla
     assert replace(plan, samples=[]).dataset_digest() == hashlib.sha256(b"[]").hexdigest()
 
 
-def test_bench_store_says_what_the_runs_own_maps_take(plan: Plan, store: RunStore, tmp_path: Path, s3: S3) -> None:
+def test_bench_store_measures_the_runs_own_maps(plan: Plan, store: RunStore, tmp_path: Path, s3: S3) -> None:
     store.create(plan)
     write_all(store, plan)
     (tmp_path / "place").mkdir()
     places = {"disk": Storage(str(tmp_path / "place")), "url": Storage(s3.url, s3.storage)}
     found = bench_store(store, places, images=4, maps=64)
     assert found.maps == 4 * len(plan.config.methods)
-    codecs = {(coded.dtype, coded.codec): coded for coded in found.codecs}
+    codecs = {(codec.dtype, codec.codec): codec for codec in found.codecs}
     ours = codecs["float16", "blosc zstd 3 bitshuffle"]
     arrays = results(plan, plan.shards[0])[0]
     written = encode_shard(0, 0, 2, {"hdm": arrays["hdm"]})["hdm/c/0/0/0"]
@@ -86,7 +86,7 @@ def test_bench_store_says_what_the_runs_own_maps_take(plan: Plan, store: RunStor
     assert 0 < codecs["uint8", "none"].error <= 0.5 / 255 + 1e-6
     assert codecs["float32", "none"].bytes == pytest.approx(4 * plan.side**2, rel=0.1)
     for name in places:
-        one, many = (next(laid for laid in found.layouts if (laid.place, laid.chunk, laid.shard) == (name, c, 256)) for c in (1, 16))
+        one, many = (next(row for row in found.layouts if (row.place, row.chunk, row.shard) == (name, c, 256)) for c in (1, 16))
         assert one.one_requests == many.one_requests == 2, "the shard's index and the chunk"
         index = 16 * 256 + 4  # two numbers a chunk, and a checksum
         assert many.one_bytes - index / 16 > 3 * (one.one_bytes - index) > 0, "sixteen maps must be read to have one"

@@ -132,7 +132,7 @@ def test_hdm_from_the_front_door_is_the_slow_one(baseline: str, activation: str)
     changes = {"noise": 0.0, **QUICK, "baseline": baseline, "activation": activation, "keep_fraction": 0.4, "eta": 0.5}
     settings = get_method("hdm").configure(None, **changes)
     result = explain(Classifier.from_module(network), images, "hdm", targets=targets, **changes)
-    block = reference.Slow(**{field: getattr(settings, field) for field in reference.Slow.__dataclass_fields__ if field != "backdrops"})
+    block = reference.HDM(**{field: getattr(settings, field) for field in reference.HDM.__dataclass_fields__ if field != "backgrounds"})
     # A Gaussian of 12 / 20 pixels on 3 pixels, mirrored at the edges without the edge itself.
     ends, middle = torch.tensor(-1 / (2 * 0.6**2)).exp(), 1.0
     kernel = torch.tensor([ends, middle, ends]) / (2 * ends + middle)

@@ -11,7 +11,7 @@ from hdm_core.preprocess import Preprocess
 
 SIZES = [(300, 200), (200, 300), (256, 256), (257, 255), (20, 31), (31, 20), (500, 221), (224, 900), (1, 1), (640, 480)]
 SMALL = Preprocess(resize=40, crop=32)
-WIDE = Preprocess(resize=24, crop=32)  # the crop is larger than the picture: padded
+WIDE = Preprocess(resize=24, crop=32)  # the crop is larger than the image: padded
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -20,16 +20,16 @@ def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def drawn(width: int, height: int, box: tuple[int, int, int, int]) -> tuple[Image.Image, Image.Image]:
-    """A picture with a red rectangle, right and bottom edge excluded, and the rectangle's mask."""
-    picture, mask = Image.new("RGB", (width, height)), Image.new("L", (width, height))
+    """Draw an image with a red rectangle, right and bottom edge excluded, and its mask."""
+    image, mask = Image.new("RGB", (width, height)), Image.new("L", (width, height))
     inside = (box[0], box[1], box[2] - 1, box[3] - 1)
-    ImageDraw.Draw(picture).rectangle(inside, fill=(255, 0, 0))
+    ImageDraw.Draw(image).rectangle(inside, fill=(255, 0, 0))
     ImageDraw.Draw(mask).rectangle(inside, fill=255)
-    return picture, mask
+    return image, mask
 
 
-def red(preprocess: Preprocess, picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(preprocess.cropped(picture)))[:, :, 0] / 255
+def red(preprocess: Preprocess, image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(preprocess.cropped(image)))[:, :, 0] / 255
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
@@ -46,7 +46,7 @@ def test_the_default_is_what_most_weights_use() -> None:
     assert Preprocess.from_weights(torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms()) == Preprocess()
 
 
-def test_the_tensor_is_the_normalised_view() -> None:
+def test_the_tensor_is_the_normalised_crop() -> None:
     image = photograph(70, 50)
     pixels = torch.from_numpy(np.array(SMALL.cropped(image))).permute(2, 0, 1) / 255
     expected = (pixels - torch.tensor(SMALL.mean)[:, None, None]) / torch.tensor(SMALL.std)[:, None, None]
@@ -67,7 +67,7 @@ def test_the_crop_is_centred_and_square_up_to_rounding(width: int, height: int) 
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 333), (333, 500), (256, 256), (4288, 2848), (2056, 2124), (7, 300), (100, 99)])
-def test_the_resized_picture_is_the_one_of_torchvision(width: int, height: int) -> None:
+def test_the_resized_image_is_that_of_torchvision(width: int, height: int) -> None:
     resized = torchvision.transforms.functional.resize(Image.new("L", (width, height)), [64])
     assert Preprocess(resize=64, crop=56).resized(width, height) == resized.size
     assert Preprocess(resize=64, crop=56).resized(*resized.size) == resized.size
@@ -86,31 +86,31 @@ class TestRegions:
     def box(self, width: int, height: int, place: tuple[float, ...]) -> tuple[int, int, int, int]:
         return int(place[0] * width), int(place[1] * height), int(place[2] * width), int(place[3] * height)
 
-    def test_a_region_covers_what_is_coloured_in_view(
+    def test_a_region_covers_the_coloured_part_of_the_crop(
         self, preprocess: Preprocess, width: int, height: int, place: tuple[float, ...]
     ) -> None:
         box = self.box(width, height, place)
-        picture, mask = drawn(width, height, box)
-        view = red(preprocess, picture)
-        # Over a straight edge, a pixel is more than half coloured where its centre is inside; 2/255 is the picture's own rounding, twice.
+        image, mask = drawn(width, height, box)
+        crop = red(preprocess, image)
+        # At a straight edge a pixel is more than half coloured where its centre is inside; 2/255 is the image's own rounding, twice.
         for region in (preprocess.region(mask), preprocess.region_of_box(box, width, height)):
-            assert region.shape == view.shape
+            assert region.shape == crop.shape
             assert region.dtype == torch.bool
-            assert region[view > 0.5 + 2 / 255].all()
-            assert (view[region] > 0.25 - 2 / 255).all()
+            assert region[crop > 0.5 + 2 / 255].all()
+            assert (crop[region] > 0.25 - 2 / 255).all()
 
     def test_a_box_and_its_mask_have_one_region(self, preprocess: Preprocess, width: int, height: int, place: tuple[float, ...]) -> None:
         box = self.box(width, height, place)
         _, mask = drawn(width, height, box)
         assert torch.equal(preprocess.region(mask), preprocess.region_of_box(box, width, height))
 
-    def test_the_crop_box_is_where_the_view_looks(self, preprocess: Preprocess, width: int, height: int, place: tuple[float, ...]) -> None:
+    def test_the_crop_box_is_what_the_crop_shows(self, preprocess: Preprocess, width: int, height: int, place: tuple[float, ...]) -> None:
         box = self.box(width, height, place)
-        picture, _ = drawn(width, height, box)
-        rows, columns = torch.where(red(preprocess, picture) > 0.5)
+        image, _ = drawn(width, height, box)
+        rows, columns = torch.where(red(preprocess, image) > 0.5)
         left, top, right, bottom = preprocess.crop_box(width, height)
         across, down = (right - left) / preprocess.crop, (bottom - top) / preprocess.crop
-        # The coloured part of the view, laid back on the photograph, is the part of the box inside the crop, to a view's pixel.
+        # The coloured part of the crop, mapped to the photograph, is the part of the box inside the crop, up to one pixel of the crop.
         assert left + float(columns.min()) * across == pytest.approx(max(box[0], left), abs=1.01 * across)
         assert left + (float(columns.max()) + 1) * across == pytest.approx(min(box[2], right), abs=1.01 * across)
         assert top + float(rows.min()) * down == pytest.approx(max(box[1], top), abs=1.01 * down)

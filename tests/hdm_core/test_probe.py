@@ -1,4 +1,4 @@
-"""Which batch a worker takes."""
+"""The batch size that a worker chooses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.tiny_networks import Failing, assert_unchanged, smooth, snaps
 
 
 class Small(nn.Module):
-    """A network whose memory holds so many images."""
+    """Network that runs out of memory beyond `images` images."""
 
     def __init__(self, images: int) -> None:
         super().__init__()
@@ -20,21 +20,21 @@ class Small(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[0] > self.images:
-            raise torch.OutOfMemoryError("so many images do not fit")
+            raise torch.OutOfMemoryError("the images do not fit")
         return self.network(images)
 
 
 def test_a_candidate_is_chosen_and_a_pass_takes_longer_than_a_forward_pass() -> None:
     found = probe(Classifier.from_module(smooth()), 32, [2, 4, 8])
     assert found.batch in {2, 4, 8}
-    assert found.pass_seconds > found.forward_seconds > 0
+    assert found.seconds_per_pass > found.seconds_per_forward > 0
 
 
-def test_what_does_not_fit_is_not_chosen() -> None:
+def test_a_batch_that_does_not_fit_is_not_chosen() -> None:
     assert probe(Classifier.from_module(Small(4)), 16, [4, 8, 16]).batch == 4
 
 
-def test_memory_for_not_even_the_smallest_is_an_error_and_the_network_is_handed_back() -> None:
+def test_a_smallest_batch_that_does_not_fit_is_an_error_and_the_network_is_restored() -> None:
     network = Small(1).train()
     before = snapshot(network)
     with pytest.raises(torch.OutOfMemoryError) as caught:

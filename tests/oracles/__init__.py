@@ -1,1 +1,1 @@
-"""Our methods beside other people's programs, where these do the same."""
+"""Our methods compared with other libraries' implementations."""

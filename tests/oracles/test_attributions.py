@@ -1,4 +1,7 @@
-"""captum's Saliency, Integrated Gradients and DeepLIFT give our numbers; where its DeepLIFT does not, ours still adds up."""
+"""Gradient, Integrated Gradients and DeepLIFT against captum.
+
+Where captum's DeepLIFT differs, ours still sums to the difference of the logits.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from tests.support.tiny_networks import pictures, smooth
 from tests.support.tricky_networks import Dense, Residual, seeded
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what captum imports
+    warnings.simplefilter("ignore")  # raised by captum's imports
     from captum.attr import DeepLift, IntegratedGradients, Saliency
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -27,7 +30,7 @@ TARGETS = torch.tensor([2, 0, 1])
 
 
 class Simple(nn.Module):
-    """What captum's DeepLIFT handles: every non-linearity a module of its own that is used once."""
+    """Network that captum's DeepLIFT handles: each non-linearity is a module used once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,21 +48,21 @@ def maps_of(network: nn.Module, images: Tensor, method: str) -> Tensor:
 
 
 def alike(found: Tensor, expected: Tensor) -> None:
-    """Every map of the one correlates with that of the other."""
+    """Assert that each pair of maps correlates."""
     for one, other in zip(found, expected, strict=True):
         assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.999
 
 
 def of_captum(network: nn.Module, images: Tensor, baseline: Tensor) -> Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # captum tells of its hooks
+        warnings.simplefilter("ignore", UserWarning)  # captum warns about its hooks
         return DeepLift(network).attribute(images, baseline.expand_as(images), target=TARGETS).detach()
 
 
 def test_gradient_is_captums_saliency() -> None:
     network, images = smooth(), pictures(3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # captum sets requires_grad and says so
+        warnings.simplefilter("ignore", UserWarning)  # captum sets requires_grad and warns
         expected = Saliency(network).attribute(images.clone(), target=TARGETS)
     alike(maps_of(network, images, "gradient"), normalise(expected.amax(1)))
 
@@ -85,7 +88,7 @@ def test_captums_deeplift_refuses_an_activation_that_is_used_twice() -> None:
         of_captum(seeded(Residual), pictures(3, 12), torch.zeros(1, 3, 1, 1))
 
 
-def test_captums_deeplift_takes_functions_for_linear() -> None:
+def test_captums_deeplift_treats_functions_as_linear() -> None:
     network, images, baseline = seeded(Dense), pictures(3, 12), torch.zeros(1, 3, 1, 1)
     difference = (network(images) - network(baseline.expand_as(images))).gather(1, TARGETS[:, None])[:, 0]
     ours, theirs = (

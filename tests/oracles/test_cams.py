@@ -1,4 +1,4 @@
-"""The CAM family against the libraries that people compare with: the same map where the formula is the same, and where it is not, why.
+"""CAMs against other libraries: equal maps, or the documented differences.
 
 The networks' heads are scaled up: pytorch-grad-cam adds constants to denominators, which outweigh small gradients.
 """
@@ -20,7 +20,7 @@ from tests.support.tiny_networks import activations_and_gradients, pictures
 from tests.support.torchvision_families import FAMILIES
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what they import
+    warnings.simplefilter("ignore")  # raised by their imports
     import pytorch_grad_cam
     import torchcam.methods as torchcam
     from captum import attr as captum
@@ -34,7 +34,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def network_of(family: str, scale: float = 100.0) -> tuple[nn.Module, nn.Module]:
-    """A network that ends in a ReLU, pooling and a linear layer without a bias, where all libraries mean the same layer; and that layer."""
+    """Build a network where all libraries use the same layer, and that layer.
+
+    It ends in a ReLU, pooling and a linear layer without a bias.
+    """
     network = FAMILIES[family]()
     head = network.get_submodule(HEADS[family])
     with torch.no_grad():
@@ -44,7 +47,7 @@ def network_of(family: str, scale: float = 100.0) -> tuple[nn.Module, nn.Module]
 
 
 def case(family: str, scale: float = 100.0, least: bool = False) -> tuple[nn.Module, nn.Module, Tensor, list[int]]:
-    """The network, its layer, images and for each the class with the highest, or the least, logit."""
+    """Return network, layer, images and each image's class of highest, or least, logit."""
     network, layer = network_of(family, scale)
     images = pictures(2, 64, seed=5)
     with torch.no_grad():
@@ -72,7 +75,7 @@ def by_captum(kind: str, network: nn.Module, layer: nn.Module, images: Tensor, t
 
 
 def enlarged(maps: Tensor, images: Tensor) -> Tensor:
-    """As `explain` does it; for ours that are computed by hand, too."""
+    """Upsample and normalise maps as `explain` does."""
     return normalise(upsample(torch.relu(maps)[:, None], *images.shape[2:])[:, 0])
 
 
@@ -133,7 +136,7 @@ def test_eigen_cam_of_pytorch_grad_cam_is_centred_and_has_the_sign_of_lapack() -
         torch.testing.assert_close(theirs.flatten().abs(), by_hand.abs(), rtol=1e-3, atol=1e-3)
 
 
-def test_ablation_cam_of_pytorch_grad_cam_turns_with_a_negative_logit() -> None:
+def test_ablation_cam_of_pytorch_grad_cam_inverts_with_a_negative_logit() -> None:
     given = case("mobilenet", least=True)
     A, g = activations_and_gradients(*given[:3], torch.tensor(given[3]))
     cam = ((g * A).sum((2, 3), keepdim=True) * A).sum(1)

@@ -1,5 +1,6 @@
-"""The method a second time: Eq. 1-10 for one image, one mask after another, in loops that follow the paper line by line.
+"""Reference implementation of HDM: Eq. 1 to 10 for one image, in plain loops.
 
+The loops follow the paper line by line, one mask after another.
 Nothing here comes from hdm_core. Everything is float64.
 """
 
@@ -16,7 +17,7 @@ Score = Callable[[Tensor], Tensor]  # f_p: an image (C, H, W) -> a number
 
 
 def interpolation(small: int, large: int) -> Tensor:
-    """The matrix (large, small) of linear interpolation between pixel centres, edges held."""
+    """Return the matrix (large, small) of linear interpolation of pixel centres, clamped."""
     matrix = torch.zeros(large, small, dtype=torch.float64)
     for row in range(large):
         centre = (row + 0.5) * small / large - 0.5
@@ -29,7 +30,7 @@ def interpolation(small: int, large: int) -> Tensor:
 
 
 def g(v: Tensor, height: int, width: int) -> Tensor:
-    """(a, b) -> (height, width)."""
+    """Upsample (a, b) to (height, width)."""
     return interpolation(v.shape[0], height) @ v @ interpolation(v.shape[1], width).T
 
 
@@ -39,7 +40,7 @@ def N(x: Tensor) -> Tensor:  # noqa: N802
 
 
 class Adam:
-    """Kingma and Ba, Algorithm 1, with the authors' constants."""
+    """Adam: Kingma and Ba, Algorithm 1, with the authors' constants."""
 
     def __init__(self, rate: float) -> None:
         self.rate, self.t, self.first, self.second = rate, 0, 0.0, 0.0
@@ -54,8 +55,11 @@ class Adam:
 
 
 @dataclass
-class Slow:
-    """A DM or HDM with its settings, for images that become `muted` (C, 1, 1 or C, H, W) where a mask is 0."""
+class HDM:
+    """DM or HDM with its settings.
+
+    The methods' `baseline`, (C, 1, 1) or (C, H, W), is shown where a mask is 0.
+    """
 
     sizes: tuple[int, ...]
     ratios: tuple[int, ...]
@@ -70,79 +74,84 @@ class Slow:
     mix_weight: float = 1e-4
     relative: bool = False
     removal: float = 0.0
-    backdrops: Sequence[Tensor] = ()  # (C, H, W), one a step; none without noise
+    backgrounds: Sequence[Tensor] = ()  # (C, H, W), one per step; none without noise
 
-    def train(self, score: Score, image: Tensor, muted: Tensor, mask: Tensor, guide: Tensor | None, unit: Tensor | None = None) -> Tensor:
-        """Eq. 6 without a guide, Eq. 8 with one; `unit` is the image's own unless given."""
+    def train(
+        self, score: Score, image: Tensor, baseline: Tensor, mask: Tensor, guide: Tensor | None, scale: Tensor | None = None
+    ) -> Tensor:
+        """Minimise Eq. 6 without a guide, Eq. 8 with one.
+
+        `scale` is the image's own unless given.
+        """
         height, width = image.shape[1:]
-        clean, blank = score(image).detach(), score(muted.expand_as(image)).detach()
-        unit = self.unit(score, image, muted) if unit is None else unit
+        image_score, baseline_score = score(image).detach(), score(baseline.expand_as(image)).detach()
+        scale = self.scale(score, image, baseline) if scale is None else scale
         adam = Adam(self.learning_rate)
         for step in range(self.steps):
             mask = mask.clone().requires_grad_()
             applied = g(mask if guide is None else mask * guide, height, width)
-            ground = muted + self.backdrops[step] if self.backdrops else muted
-            kept = (score(ground + applied * (image - ground)) - clean) / unit
-            gone = (score(ground + (1 - applied) * (image - ground)) - blank) / unit
-            # mean |m| is mean m: masks are in [0, 1], and at 0 only the slope to the right counts.
-            loss = kept**2 + self.removal * gone**2 + self.eta * g(mask, height, width).mean()
+            background = baseline + self.backgrounds[step] if self.backgrounds else baseline
+            consistency = (score(background + applied * (image - background)) - image_score) / scale
+            removal = (score(background + (1 - applied) * (image - background)) - baseline_score) / scale
+            # mean |m| is mean m: masks are in [0, 1], and at 0 the derivative from above is taken.
+            loss = consistency**2 + self.removal * removal**2 + self.eta * g(mask, height, width).mean()
             (gradient,) = torch.autograd.grad(loss, mask)
             mask = adam.step(mask.detach(), gradient).clamp(0, 1)
         return mask.detach()
 
-    def unit(self, score: Score, image: Tensor, muted: Tensor) -> Tensor:
-        """What activations are divided by."""
-        return abs(score(image) - score(muted.expand_as(image))).detach() if self.relative else torch.ones((), dtype=torch.float64)
+    def scale(self, score: Score, image: Tensor, baseline: Tensor) -> Tensor:
+        """Return the divisor of activation differences."""
+        return abs(score(image) - score(baseline.expand_as(image))).detach() if self.relative else torch.ones((), dtype=torch.float64)
 
-    def dm(self, score: Score, image: Tensor, muted: Tensor, unit: Tensor | None = None) -> Tensor:
-        """M_b of one image, (H, W)."""
+    def dm(self, score: Score, image: Tensor, baseline: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Compute M_b of one image, (H, W)."""
         height, width = image.shape[1:]
         total = torch.zeros(height, width, dtype=torch.float64)
         for size in self.sizes:
-            benchmark = self.train(score, image, muted, torch.full((size, size), self.tau, dtype=torch.float64), None, unit)
+            benchmark = self.train(score, image, baseline, torch.full((size, size), self.tau, dtype=torch.float64), None, scale)
             for ratio in self.ratios:
                 previous = benchmark
                 total = total + g(previous, height, width)  # k = 0
                 k = 1
                 while ratio**k * size <= height and ratio**k * size <= width:
                     side = ratio**k * size
-                    previous = self.train(score, image, muted, g(benchmark, side, side), g(previous, side, side), unit)
+                    previous = self.train(score, image, baseline, g(benchmark, side, side), g(previous, side, side), scale)
                     total = total + g(previous, height, width)
                     k += 1
         return self.top(total)
 
     def top(self, total: Tensor) -> Tensor:
-        """Eq. 10."""
+        """Apply the threshold of Eq. 10."""
         values = sorted(total.flatten().tolist(), reverse=True)
         gamma = values[round(self.keep_fraction * len(values)) - 1]
         return N((total - gamma) * (total >= gamma))
 
-    def hdm(self, score: Score, image: Tensor, muted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """M_h (H, W), the stages (S, H, W) and their shares (S,)."""
+    def hdm(self, score: Score, image: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute M_h (H, W), the stages (S, H, W) and their weights (S,)."""
         masks: list[Tensor] = []
-        seen = image
-        unit = self.unit(score, image, muted)  # of X_0, also where a stage sees less
+        remaining = image
+        scale = self.scale(score, image, baseline)  # of X_0 in every stage
         for _ in range(self.stages):
-            masks.append(self.dm(score, seen, muted, unit))  # Eq. 1
-            found = N(sum(masks))
-            seen = muted + (1 - found) * (image - muted)  # Eq. 2
+            masks.append(self.dm(score, remaining, baseline, scale))  # Eq. 1
+            explained = N(sum(masks))
+            remaining = baseline + (1 - explained) * (image - baseline)  # Eq. 2
         v = torch.ones(self.stages, dtype=torch.float64)
         if self.stages > 1:
             adam = Adam(self.mix_learning_rate)
             for _ in range(self.mix_steps):
                 v = v.clone().requires_grad_()
-                (gradient,) = torch.autograd.grad(self.mixing_loss(score, image, muted, masks, v), v)
+                (gradient,) = torch.autograd.grad(self.mixing_loss(score, image, baseline, masks, v), v)
                 v = adam.step(v.detach(), gradient)
         w = self.w(v)
         return sum(w[j] * masks[j] for j in range(self.stages)) / sum(w), torch.stack(masks), torch.stack(w) / sum(w)
 
     def w(self, v: Tensor) -> list[Tensor]:
-        """Eq. 3's w_j = sum_{k >= j} v_k^2."""
+        """Return w_j = sum_{k >= j} v_k^2 of Eq. 3."""
         return [sum(v[k] ** 2 for k in range(j, self.stages)) for j in range(self.stages)]
 
-    def mixing_loss(self, score: Score, image: Tensor, muted: Tensor, masks: list[Tensor], v: Tensor) -> Tensor:
-        """Eq. 4 for M_h."""
+    def mixing_loss(self, score: Score, image: Tensor, baseline: Tensor, masks: list[Tensor], v: Tensor) -> Tensor:
+        """Return the loss of Eq. 4 for M_h."""
         w = self.w(v)
-        fused = sum(w[j] * masks[j] for j in range(self.stages)) / sum(w)
-        kept = (score(muted + fused * (image - muted)) - score(image)) / self.unit(score, image, muted)
-        return kept**2 + self.mix_weight * fused.abs().mean()
+        mixed = sum(w[j] * masks[j] for j in range(self.stages)) / sum(w)
+        consistency = (score(baseline + mixed * (image - baseline)) - score(image)) / self.scale(score, image, baseline)
+        return consistency**2 + self.mix_weight * mixed.abs().mean()

@@ -1,4 +1,7 @@
-"""Toys with the habits of well-known families that attribution methods trip over. All are piecewise linear."""
+"""Toy networks with features of well-known families on which attribution methods fail.
+
+All are piecewise linear.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class Residual(nn.Module):
-    """ResNet's: one ReLU in place for all calls, one block that is used twice, a sum in place and a max-pool whose windows overlap."""
+    """ResNet's features: reused in-place ReLU, reused block, in-place sum, max-pool.
+
+    The windows of the max-pool overlap.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +45,7 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """DenseNet's: functions without modules, and one in place on what a layer that is not the last put out."""
+    """DenseNet's features: functions without modules, one in place on an inner output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,12 +59,15 @@ class Dense(nn.Module):
         features = self.last(x)
         features = F.relu(features, inplace=True)
         x = torch.flatten(F.adaptive_avg_pool2d(features, 1), 1)
-        self.hidden(x)  # a call that takes no part in the answer
+        self.hidden(x)  # a call that the logits do not depend on
         return self.head(F.leaky_relu(self.hidden(x), 0.2, True))
 
 
 class Pooled(nn.Module):
-    """VGG's and SqueezeNet's: max-pools, one as a function and one that adapts, two ReLUs in a row, the last by a method in place."""
+    """VGG's and SqueezeNet's features: max-pools as modules and functions, two ReLUs.
+
+    One max-pool is adaptive; the last ReLU is an in-place tensor method.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +82,7 @@ class Pooled(nn.Module):
 
 
 def seeded(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """A network with weights from a seed, in evaluation mode and frozen."""
+    """Build a network with seeded weights, in evaluation mode and frozen."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make().eval().requires_grad_(False)

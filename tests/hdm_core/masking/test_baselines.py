@@ -44,7 +44,7 @@ def test_blur_is_a_gaussian_of_a_twentieth_of_the_short_side() -> None:
 
 
 @pytest.mark.parametrize("side", [1, 4, 16, 37])
-def test_blur_keeps_the_size_and_a_constant_picture(side: int) -> None:
+def test_blur_keeps_the_size_and_a_constant_image(side: int) -> None:
     images = torch.full((2, 3, side, side + 3), 0.4)
     torch.testing.assert_close(baseline_image("blur", CLASSIFIER, images), images)
 

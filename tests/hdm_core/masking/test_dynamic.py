@@ -19,8 +19,8 @@ SETTINGS = DMSettings(sizes=(2, 3), ratios=(2, 3), steps=6, learning_rate=0.08, 
 def run(images: Tensor, targets: Tensor, settings: DMSettings, network: torch.nn.Module | None = None) -> tuple[Tensor, PassCounter]:
     passes = PassCounter()
     network = (smooth() if network is None else network).requires_grad_(False)
-    muted = torch.zeros(1, 3, 1, 1)
-    loss = ConsistencyLoss(network, images, targets, muted, settings.activation, 16, passes)
+    baseline = torch.zeros(1, 3, 1, 1)
+    loss = ConsistencyLoss(network, images, targets, baseline, settings.activation, 16, passes)
     return dynamic_mask(loss, settings), passes
 
 
@@ -35,14 +35,14 @@ def run(images: Tensor, targets: Tensor, settings: DMSettings, network: torch.nn
     ],
     ids=["square", "tall", "wide, no gamma", "probability", "no auxiliary mask"],
 )
-def test_dm_is_the_slow_one(height: int, width: int, changes: dict[str, object]) -> None:
+def test_dm_equals_the_reference(height: int, width: int, changes: dict[str, object]) -> None:
     settings = SETTINGS.model_copy(update=changes)
     images, targets = pictures(2, height, width), torch.tensor([2, 0])
     found, passes = run(images, targets, settings)
     assert found.shape == (2, 1, height, width)
     network = smooth().requires_grad_(False)
     fields = ("sizes", "ratios", "steps", "learning_rate", "eta", "tau", "keep_fraction")
-    block = reference.Slow(**{field: getattr(settings, field) for field in fields})
+    block = reference.HDM(**{field: getattr(settings, field) for field in fields})
     for b, image in enumerate(images):
 
         def score(x: Tensor, target: int = int(targets[b])) -> Tensor:
@@ -51,7 +51,7 @@ def test_dm_is_the_slow_one(height: int, width: int, changes: dict[str, object])
 
         expected = block.dm(score, image, torch.zeros(3, 1, 1))
         assert expected.max() == 1
-        # float64 on both sides; what is left is Adam's and N's magnification of rounding.
+        # float64 on both sides; the difference is rounding, magnified by Adam and N.
         torch.testing.assert_close(found[b, 0], expected, rtol=0, atol=1e-7)
     assert passes.total == len(images) * dm_passes(settings, height, width)
 
@@ -67,8 +67,8 @@ def test_a_mask_larger_than_the_image_is_refused() -> None:
         run(pictures(1, 16, 8), torch.tensor([0]), SETTINGS.model_copy(update={"sizes": (2, 9)}))
 
 
-def test_an_answer_that_never_changes_gives_a_flat_mask() -> None:
-    # Long enough for sparsity, which nothing resists, to bring every mask to 0.
+def test_constant_logits_give_a_flat_mask() -> None:
+    # Enough steps for the sparsity term, which nothing opposes, to bring every mask to 0.
     settings = SETTINGS.model_copy(update={"steps": 12})
     found, _ = run(pictures(2, 12), torch.tensor([1, 2]), settings, Constant())
     assert torch.equal(found, torch.zeros(2, 1, 12, 12))
@@ -79,8 +79,8 @@ def test_every_preset_trains_long_enough_to_empty_a_mask(preset: str) -> None:
     assert DM_PRESETS[preset].steps * DM_PRESETS[preset].learning_rate > max(DM_PRESETS[preset].tau, 1 - DM_PRESETS[preset].tau)
 
 
-def test_where_the_evidence_is_the_mask_is_high() -> None:
-    # Only a corner moves the logit: the mask must find it.
+def test_the_mask_is_high_where_the_evidence_is() -> None:
+    # The logit depends on a corner only: the mask must find it.
     class Corner(torch.nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             score = images[:, :, :4, :4].mean((1, 2, 3))

@@ -1,4 +1,4 @@
-"""What `fast` adds to the paper: a loss without a scale, backdrops, and a term for what is left."""
+"""Additions of `fast` to the paper: relative loss, noise background, removal term."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TARGETS = [1, 0, 2]
 
 
 class Scaled(nn.Module):
-    """Another unit for the logits: what a temperature, or a bias that all classes share, makes of a network."""
+    """Network with scaled and shifted logits, as by a temperature or a common bias."""
 
     def __init__(self, factor: float, shift: float = 0.0) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def test_the_papers_loss_gives_up_on_small_logits() -> None:
     assert found.status == ["flat"] * 3
 
 
-def test_an_answer_that_never_changes_has_a_flat_map() -> None:
+def test_constant_logits_give_a_flat_map() -> None:
     assert explain(Classifier.from_module(Constant()), pictures(2), **FAST).status == ["flat", "flat"]
 
 
@@ -48,7 +48,7 @@ def loss(noise: float, images: Tensor) -> ConsistencyLoss:
     return ConsistencyLoss(smooth(), images, torch.tensor([1, 0]), torch.zeros(1, 3, 1, 1), "logit", 8, PassCounter(), True, noise)
 
 
-def test_backdrops_are_drawn_anew_in_every_step_and_the_same_in_every_run() -> None:
+def test_backgrounds_are_drawn_again_in_every_step_and_the_same_in_every_run() -> None:
     state = torch.random.get_rng_state()
     one, two = (loss(0.5, pictures(2, 12, 10)) for _ in range(2))
     first, second = one.noise_background(), one.noise_background()
@@ -60,7 +60,7 @@ def test_backdrops_are_drawn_anew_in_every_step_and_the_same_in_every_run() -> N
     assert loss(0.0, pictures(2)).noise_background() is None
 
 
-def test_where_all_is_shown_a_backdrop_does_not_matter() -> None:
+def test_a_background_does_not_matter_where_all_is_shown() -> None:
     images, index = pictures(2, 12), torch.arange(2)
     found = loss(0.5, images)
     shown = torch.ones(2, 1, 12, 12)
@@ -68,15 +68,15 @@ def test_where_all_is_shown_a_backdrop_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("batch", [2, 3, 8])
-def test_a_map_depends_neither_on_the_batch_nor_on_its_company(batch: int) -> None:
+def test_a_map_depends_neither_on_the_batch_nor_on_the_other_images(batch: int) -> None:
     classifier, images = Classifier.from_module(smooth()), pictures(5)
     together = explain(classifier, images, targets=[1, 0, 2, 1, 0], batch=batch, **FAST)
     alone = explain(classifier, images[3:4], targets=1, **FAST)
     torch.testing.assert_close(together.maps[3], alone.maps[0], rtol=0, atol=1e-4)
 
 
-def test_emptied_asks_for_the_answer_to_the_baseline() -> None:
+def test_removal_aims_at_the_score_of_the_baseline() -> None:
     found = loss(0.0, pictures(2)).removal()
-    blank = smooth()(torch.zeros(2, 3, 16, 16)).gather(1, torch.tensor([[1], [0]]))[:, 0]
-    torch.testing.assert_close(found.reference, blank.detach())
+    baseline_scores = smooth()(torch.zeros(2, 3, 16, 16)).gather(1, torch.tensor([[1], [0]]))[:, 0]
+    torch.testing.assert_close(found.reference, baseline_scores.detach())
     torch.testing.assert_close(found.gradient(torch.zeros(2, 1, 16, 16), torch.arange(2)), torch.zeros(2, 1, 16, 16), rtol=0, atol=1e-6)

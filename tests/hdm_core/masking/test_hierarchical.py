@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hdm_core.masking import hierarchical
 from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
-from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask, mix, mixed, stage_shares
+from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask, mix_stages, optimize_stage_weights, stage_weights
 from hdm_core.methods.presets import HDM_PRESETS
 from hdm_core.settings import HDMSettings
 from tests.support import reference
@@ -37,8 +37,8 @@ def loss_of(images: Tensor, baseline: Tensor, passes: PassCounter, settings: HDM
     return ConsistencyLoss(network, images, TARGETS[: len(images)], baseline, settings.activation, 16, passes)
 
 
-def slow_of(settings: HDMSettings) -> reference.Slow:
-    return reference.Slow(**{field: getattr(settings, field) for field in reference.Slow.__dataclass_fields__ if field != "backdrops"})
+def reference_of(settings: HDMSettings) -> reference.HDM:
+    return reference.HDM(**{field: getattr(settings, field) for field in reference.HDM.__dataclass_fields__ if field != "backgrounds"})
 
 
 def score_of(target: int) -> reference.Score:
@@ -48,25 +48,25 @@ def score_of(target: int) -> reference.Score:
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("stages", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["mean", "one an image"])
-def test_hdm_is_the_slow_one(stages: int, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["mean", "one per image"])
+def test_hdm_equals_the_reference(stages: int, kind: str) -> None:
     settings = SETTINGS.model_copy(update={"stages": stages})
     images = pictures(2, 12, 14)
     baseline = torch.zeros(1, 3, 1, 1) if kind == "mean" else 0.4 * images.flip(2)
     passes = PassCounter()
-    maps, masks, shares = hierarchical_mask(loss_of(images, baseline, passes, settings), settings)
+    maps, masks, weights = hierarchical_mask(loss_of(images, baseline, passes, settings), settings)
     assert maps.shape == (2, 12, 14)
     assert masks.shape == (2, stages, 12, 14)
     for b, image in enumerate(images):
-        expected = slow_of(settings).hdm(score_of(int(TARGETS[b])), image, baseline[b % len(baseline)])
-        # float64 on both sides; what is left is the magnification of rounding by Adam and N, stage after stage.
-        for found, value in zip((maps[b], masks[b], shares[b]), expected, strict=True):
+        expected = reference_of(settings).hdm(score_of(int(TARGETS[b])), image, baseline[b % len(baseline)])
+        # float64 on both sides; the difference is rounding, magnified by Adam and N in every stage.
+        for found, value in zip((maps[b], masks[b], weights[b]), expected, strict=True):
             torch.testing.assert_close(found, value, rtol=0, atol=1e-6)
     assert passes.total == 2 * hdm_passes(settings, 12, 14)
 
 
 @pytest.mark.usefixtures("double")
-def test_the_second_stage_sees_what_the_first_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_stage_gets_the_image_without_what_the_first_found(monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures(2, 12)
     seen: list[Tensor] = []
     of = ConsistencyLoss.for_images
@@ -85,38 +85,38 @@ def test_the_second_stage_sees_what_the_first_left(monkeypatch: pytest.MonkeyPat
 
 
 @given(SHARES)
-def test_shares_sum_to_one_and_never_grow(v: list[float]) -> None:
-    shares = stage_shares(torch.tensor([v], dtype=torch.float64))[0]
-    assert float(shares.sum()) == pytest.approx(1)
-    assert (shares.diff() <= 0).all()
-    assert (shares >= 0).all()
+def test_stage_weights_sum_to_one_and_never_grow(v: list[float]) -> None:
+    weights = stage_weights(torch.tensor([v], dtype=torch.float64))[0]
+    assert float(weights.sum()) == pytest.approx(1)
+    assert (weights.diff() <= 0).all()
+    assert (weights >= 0).all()
 
 
 @given(SHARES)
-def test_shares_are_eq_3(v: list[float]) -> None:
+def test_stage_weights_are_eq_3(v: list[float]) -> None:
     w = [sum(value**2 for value in v[j:]) for j in range(len(v))]
-    assert stage_shares(torch.tensor([v], dtype=torch.float64))[0].tolist() == pytest.approx([each / sum(w) for each in w])
+    assert stage_weights(torch.tensor([v], dtype=torch.float64))[0].tolist() == pytest.approx([each / sum(w) for each in w])
 
 
-def test_equal_v_gives_falling_shares() -> None:
-    assert stage_shares(torch.ones(1, 3))[0].tolist() == pytest.approx([3 / 6, 2 / 6, 1 / 6])
+def test_equal_v_gives_falling_stage_weights() -> None:
+    assert stage_weights(torch.ones(1, 3))[0].tolist() == pytest.approx([3 / 6, 2 / 6, 1 / 6])
 
 
 @given(SHARES)
 def test_a_mixture_of_full_masks_is_full(v: list[float]) -> None:
-    shares = stage_shares(torch.tensor([v], dtype=torch.float64))
-    assert mixed(torch.ones(1, len(v), 2, 2, dtype=torch.float64), shares).flatten().tolist() == pytest.approx([1] * 4)
+    weights = stage_weights(torch.tensor([v], dtype=torch.float64))
+    assert mix_stages(torch.ones(1, len(v), 2, 2, dtype=torch.float64), weights).flatten().tolist() == pytest.approx([1] * 4)
 
 
 @pytest.mark.usefixtures("double")
-def test_mixing_lowers_its_loss_and_keeps_the_shares_in_order() -> None:
+def test_mixing_lowers_its_loss_and_keeps_the_weights_in_order() -> None:
     images = pictures(2, 12)
     masks = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(3)) ** 3
     settings = SETTINGS.model_copy(update={"mix_steps": 60, "mix_learning_rate": 0.05, "mix_weight": 1e-4})
-    shares = mix(masks, loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), settings)
-    assert shares.sum(1).tolist() == pytest.approx([1, 1])
-    assert (shares.diff(dim=1) <= 0).all()
-    assert not shares.requires_grad
+    weights = optimize_stage_weights(masks, loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), settings)
+    assert weights.sum(1).tolist() == pytest.approx([1, 1])
+    assert (weights.diff(dim=1) <= 0).all()
+    assert not weights.requires_grad
     for b, image in enumerate(images):
         score = score_of(int(TARGETS[b]))
 
@@ -124,24 +124,24 @@ def test_mixing_lowers_its_loss_and_keeps_the_shares_in_order() -> None:
             fused = (share[:, None, None] * masks[b]).sum(0)
             return float((score(fused * image) - score(image)) ** 2 + settings.mix_weight * fused.mean())
 
-        assert loss(shares[b]) < loss(stage_shares(torch.ones(1, 3))[0])
+        assert loss(weights[b]) < loss(stage_weights(torch.ones(1, 3))[0])
 
 
 @pytest.mark.usefixtures("double")
-def test_mixing_is_independent_of_the_neighbours() -> None:
+def test_mixing_is_independent_of_the_other_images() -> None:
     images = pictures(2, 12)
     masks = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(3))
-    together = mix(masks, loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
-    alone = mix(masks[:1], loss_of(images[:1], torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
+    together = optimize_stage_weights(masks, loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
+    alone = optimize_stage_weights(masks[:1], loss_of(images[:1], torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
     torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-9)
 
 
 def test_a_map_never_exceeds_one_by_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = stage_shares(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)))
+    weights = stage_weights(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)))
     full = torch.ones(100, 1, 8, 8)
-    assert mixed(full.expand(-1, 3, -1, -1), shares).max() > 1
+    assert mix_stages(full.expand(-1, 3, -1, -1), weights).max() > 1
     monkeypatch.setattr(hierarchical, "dynamic_mask", lambda _consistency, _settings: full)
-    monkeypatch.setattr(hierarchical, "mix", lambda _masks, _consistency, _settings: shares)
+    monkeypatch.setattr(hierarchical, "optimize_stage_weights", lambda _masks, _consistency, _settings: weights)
     unused = SimpleNamespace(baseline=torch.zeros(1), contrast=torch.zeros(1), for_images=lambda _images: None)
     maps, _, _ = hierarchical_mask(unused, SETTINGS)
     assert maps.max() == 1
@@ -150,9 +150,9 @@ def test_a_map_never_exceeds_one_by_rounding(monkeypatch: pytest.MonkeyPatch) ->
 def test_one_stage_is_not_mixed() -> None:
     settings = SETTINGS.model_copy(update={"stages": 1})
     images, baseline = pictures(2, 12), torch.zeros(1, 3, 1, 1)
-    maps, masks, shares = hierarchical_mask(loss_of(images, baseline, PassCounter(), settings), settings)
+    maps, masks, weights = hierarchical_mask(loss_of(images, baseline, PassCounter(), settings), settings)
     assert torch.equal(maps, masks[:, 0])
-    assert torch.equal(shares, torch.ones(2, 1))
+    assert torch.equal(weights, torch.ones(2, 1))
 
 
 @pytest.mark.parametrize(("preset", "passes"), [("paper-cub", 134_800), ("paper-pm", 26_400)])

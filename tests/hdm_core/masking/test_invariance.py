@@ -1,4 +1,4 @@
-"""What an image's masks must not depend on: the batch, the other images, the memory that happens to be there."""
+"""Invariance of an image's masks to the batch, the other images and the memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter, chunk
+from hdm_core.masking.consistency import ConsistencyLoss, PassCounter, chunk_size
 from hdm_core.masking.optimizer import MaskBank, optimize_masks
 from hdm_core.settings import DMSettings
 from tests.support.tiny_networks import pictures, smooth
@@ -46,7 +46,7 @@ def test_the_batch_changes_no_bit(network: nn.Module, expected: list[Tensor], ba
 
 
 def test_a_batch_larger_than_is_ever_chosen_on_a_cpu_changes_next_to_nothing(network: nn.Module, expected: list[Tensor]) -> None:
-    # From about 20 rows on, some convolutions on one thread split their work otherwise and round differently.
+    # From about 20 rows on, some convolutions on one thread split their work differently and round differently.
     for found, value in zip(train(network, pictures(5, 64), TARGETS, 64), expected, strict=True):
         torch.testing.assert_close(found, value, rtol=0, atol=1e-3)
 
@@ -58,7 +58,7 @@ def test_the_other_images_change_no_bit(network: nn.Module, expected: list[Tenso
 
 
 class Small(nn.Module):
-    """A network whose memory holds so many images."""
+    """Network that runs out of memory beyond `images` images."""
 
     def __init__(self, network: nn.Module, images: int) -> None:
         super().__init__()
@@ -66,40 +66,40 @@ class Small(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if len(images) > self.images:
-            raise torch.OutOfMemoryError("so many images do not fit")
+            raise torch.OutOfMemoryError("the images do not fit")
         return self.network(images)
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    images, targets, told = pictures(4, 16), torch.tensor([0, 1, 2, 0]), PassCounter()
+    images, targets, passes = pictures(4, 16), torch.tensor([0, 1, 2, 0]), PassCounter()
     free = train(smooth(), images, targets, 16)
     network = Small(smooth(), 4)
-    loss = ConsistencyLoss(network, images, targets, torch.zeros(1, 3, 1, 1), "logit", 4, told, relative=True)
-    loss.batch = 16  # found too large in the middle of the work
+    loss = ConsistencyLoss(network, images, targets, torch.zeros(1, 3, 1, 1), "logit", 4, passes, relative=True)
+    loss.batch = 16  # does not fit; noticed during the optimisation
     with caplog.at_level(logging.WARNING):
         tight = optimize_masks([torch.full((4, 1, size, size), 0.5) for size in SIZES], [None] * len(SIZES), loss, SETTINGS)
     for found, value in zip(tight, free, strict=True):
         torch.testing.assert_close(found, value, rtol=0, atol=1e-5)
     assert loss.batch == 4
     assert [record.message for record in caplog.records] == [
-        "out of memory: from here on 8 images go through the network at once",
-        "out of memory: from here on 4 images go through the network at once",
+        "out of memory: continuing with batches of 8 images",
+        "out of memory: continuing with batches of 4 images",
     ]
-    assert told.total == 4 * len(SIZES) * SETTINGS.steps
+    assert passes.total == 4 * len(SIZES) * SETTINGS.steps
 
 
-def test_memory_that_holds_not_even_one_image_is_an_error() -> None:
+def test_a_single_image_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         train(Small(smooth(), 0), pictures(2, 16), torch.tensor([0, 1]), 4)
 
 
-def test_memory_is_found_too_small_before_the_first_step_too() -> None:
+def test_out_of_memory_is_handled_before_the_first_step_too() -> None:
     images, targets = pictures(4, 16), torch.tensor([0, 1, 2, 0])
     for found, value in zip(train(Small(smooth(), 2), images, targets, 16), train(smooth(), images, targets, 16), strict=True):
         torch.testing.assert_close(found, value, rtol=0, atol=1e-5)
 
 
-def test_an_image_that_diverges_leaves_its_neighbours_alone() -> None:
+def test_an_image_that_diverges_does_not_affect_the_others() -> None:
     images, settings = pictures(4, 16), {"sizes": (3, 5), "steps": 5, "relative": True, "eta": 1.0}
     spoilt = images.clone()
     spoilt[2, 0, 3, 3] = torch.nan
@@ -114,7 +114,7 @@ def test_an_image_that_diverges_leaves_its_neighbours_alone() -> None:
 def test_chunks_are_even_and_never_too_large(rows: int, batch: int) -> None:
     sizes, left = [], rows
     while left:
-        sizes.append(chunk(left, batch))
+        sizes.append(chunk_size(left, batch))
         left -= sizes[-1]
     assert max(sizes) <= batch
     assert max(sizes) - min(sizes) <= 1

@@ -1,4 +1,4 @@
-"""The noise setting: what lies under a mask is another smooth random picture in every step."""
+"""The setting `noise`: a new smooth random background in every step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def loss(images: Tensor, baseline: Tensor, noise: float = 0.5, *, relative: bool
     return ConsistencyLoss(network, images, TARGETS[: len(images)], baseline, activation, 4, PassCounter(), relative, noise)
 
 
-def test_the_drawing_is_the_same_whatever_was_drawn_before() -> None:
+def test_backgrounds_do_not_depend_on_earlier_random_draws() -> None:
     drawn = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -37,7 +37,7 @@ def test_the_drawing_is_the_same_whatever_was_drawn_before() -> None:
     assert torch.equal(drawn[0], drawn[1])
 
 
-def test_images_have_one_backdrop_whatever_they_show() -> None:
+def test_all_images_share_one_background() -> None:
     one, two = (loss(pictures(batch, seed=batch), torch.zeros(1, 3, 1, 1)).noise_background() for batch in (1, 3))
     assert torch.equal(one, two)
 
@@ -45,17 +45,17 @@ def test_images_have_one_backdrop_whatever_they_show() -> None:
 def test_its_spread_is_the_noise_and_it_is_smooth() -> None:
     found = loss(pictures(1, 32), torch.zeros(1, 3, 1, 1), noise=3.0)
     drawn = torch.cat([found.noise_background() for _ in range(300)])
-    # At the middle of a cell of the 4 x 4 grid nothing is averaged away: pixels 4, 12, .. of 32 lie half a pixel beside it.
+    # At the centre of a cell of the 4 x 4 grid interpolation averages nothing: pixels 4, 12, .. of 32 are half a pixel beside it.
     assert drawn[:, :, 4::8, 4::8].std() == pytest.approx(3 * (0.9375**2 + 0.0625**2), rel=0.05)
     assert drawn.mean() == pytest.approx(0, abs=0.1)
-    # Between neighbours at most 1/8 of the way from one value of the grid to the next.
+    # Neighbours differ by at most 1/8 of the difference between two values of the grid.
     assert drawn.diff(dim=3).std() < drawn.std() / 4
 
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("activation", ["logit", "probability"])
-@pytest.mark.parametrize("kind", ["grey", "one an image"])
+@pytest.mark.parametrize("kind", ["grey", "one per image"])
 def test_the_gradient_is_that_of_the_formula(relative: bool, activation: str, kind: str) -> None:
     images, index = pictures(3, 8, 10), torch.tensor([2, 0, 0, 1, 2])
     baseline = torch.full((1, 3, 1, 1), 0.2) if kind == "grey" else 0.5 * images.flip(3)
@@ -70,14 +70,14 @@ def test_the_gradient_is_that_of_the_formula(relative: bool, activation: str, ki
         return (logits.softmax(0) if activation == "probability" else logits)[target]
 
     for row, b in enumerate(index.tolist()):
-        x, muted, p = images[b], baseline[b % len(baseline)].expand_as(images[b]), TARGETS[b]
+        x, replacement, p = images[b], baseline[b % len(baseline)].expand_as(images[b]), TARGETS[b]
         m = masks[row].clone().requires_grad_()
-        unit = f(x, p) - f(muted, p) if relative else 1.0
-        (((f(muted + e[0] + m * (x - muted - e[0]), p) - f(x, p)) / unit) ** 2).backward()
+        scale = f(x, p) - f(replacement, p) if relative else 1.0
+        (((f(replacement + e[0] + m * (x - replacement - e[0]), p) - f(x, p)) / scale) ** 2).backward()
         torch.testing.assert_close(found[row], m.grad, rtol=1e-8, atol=1e-12)
 
 
-def test_where_nothing_is_shown_a_backdrop_matters() -> None:
+def test_a_background_matters_where_nothing_is_shown() -> None:
     images, index, hidden = pictures(2, 12), torch.arange(2), torch.zeros(2, 1, 12, 12)
     found = loss(images, torch.zeros(1, 3, 1, 1))
     one, two = (found.gradient(hidden, index, found.noise_background()) for _ in range(2))
@@ -85,7 +85,7 @@ def test_where_nothing_is_shown_a_backdrop_matters() -> None:
 
 
 @pytest.mark.parametrize("chosen", [[0], [2], [4, 2], [4, 3, 2, 1, 0], [1, 1, 2]], ids=str)
-def test_the_company_of_an_image_changes_no_bit_of_its_map(chosen: list[int]) -> None:
+def test_the_other_images_change_no_bit_of_a_map(chosen: list[int]) -> None:
     classifier, images, targets = Classifier.from_module(smooth()), pictures(5), torch.tensor([1, 0, 2, 1, 0])
     together = explain(classifier, images, "dm", targets=targets, **SETTINGS)
     found = explain(classifier, images[chosen], "dm", targets=targets[chosen], **SETTINGS)

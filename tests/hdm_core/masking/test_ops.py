@@ -63,13 +63,13 @@ def test_n_of_a_constant_map_is_zero_also_where_its_value_is_not() -> None:
     assert torch.equal(normalise(torch.full((2, 1, 3, 3), 0.7)), torch.zeros(2, 1, 3, 3))
 
 
-def test_n_treats_every_image_by_itself() -> None:
+def test_n_treats_every_image_independently() -> None:
     x = torch.randn(3, 1, 4, 5, generator=torch.Generator().manual_seed(0))
     x[1] = 4.0
     assert torch.equal(normalise(x), torch.cat([normalise(image[None]) for image in x]))
 
 
-def test_n_hands_nan_on_to_its_own_image_only() -> None:
+def test_n_propagates_nan_within_its_image_only() -> None:
     x = torch.arange(8.0).reshape(2, 1, 2, 2)
     x[0, 0, 0, 0] = torch.nan
     assert normalise(x)[0].isnan().all()
@@ -124,7 +124,7 @@ def test_k_loses_no_exact_power(size: int, ratio: int, k: int) -> None:
 
 
 @pytest.mark.parametrize(("size", "ratio", "limit"), [(0, 2, 8), (-1, 2, 8), (9, 2, 8), (3, 1, 8), (3, 0, 8)])
-def test_k_refuses_what_has_none(size: int, ratio: int, limit: int) -> None:
+def test_k_refuses_sizes_and_ratios_without_one(size: int, ratio: int, limit: int) -> None:
     with pytest.raises(ValueError, match=r"mask size|ratio"):
         depth(size, ratio, limit)
 
@@ -135,7 +135,7 @@ def test_k_refuses_what_has_none(size: int, ratio: int, limit: int) -> None:
     height=st.integers(12, 80),
     width=st.integers(12, 80),
 )
-def test_the_ladder_holds_every_auxiliary_mask_once(sizes: list[int], ratios: list[int], height: int, width: int) -> None:
+def test_the_levels_hold_every_auxiliary_mask_once(sizes: list[int], ratios: list[int], height: int, width: int) -> None:
     levels = auxiliary_masks(sizes, ratios, height, width)
     expected = set()
     for i, size in enumerate(sizes):
@@ -143,7 +143,7 @@ def test_the_ladder_holds_every_auxiliary_mask_once(sizes: list[int], ratios: li
             for k in range(1, 10):
                 if ratio**k * size <= height and ratio**k * size <= width:
                     expected.add((k, AuxiliaryMask(i, ratio, ratio**k * size)))
-    found = [(k, rung) for k, level in enumerate(levels, start=1) for rung in level]
+    found = [(k, auxiliary) for k, level in enumerate(levels, start=1) for auxiliary in level]
     assert len(found) == len(set(found))
     assert set(found) == expected
     assert all(levels)
@@ -151,7 +151,7 @@ def test_the_ladder_holds_every_auxiliary_mask_once(sizes: list[int], ratios: li
 
 
 @pytest.mark.parametrize(("sizes", "ratios", "count"), [(range(6, 12), (2, 3, 5), 56), (range(6, 10), (2, 3), 33)])
-def test_the_papers_settings_train_as_many_masks_as_the_design_says(sizes: range, ratios: tuple[int, ...], count: int) -> None:
+def test_the_papers_settings_train_as_many_masks_as_documented(sizes: range, ratios: tuple[int, ...], count: int) -> None:
     assert masks_trained(sizes, ratios, 224, 224) == count
 
 
@@ -160,15 +160,15 @@ def test_gamma_keeps_its_share_of_the_pixels(keep: float, seed: int, side: int) 
     values = torch.randperm(side * side, generator=torch.Generator().manual_seed(seed)).double().reshape(1, 1, side, side)
     count = max(1, round(keep * side * side))
     kept = keep_top(values, keep)
-    # gamma itself is kept, and becomes 0: one pixel fewer is above zero.
+    # A pixel equal to gamma becomes 0: one pixel fewer is above zero.
     assert int((kept > 0).sum()) == count - 1
     assert torch.equal(kept > 0, values > side * side - count)
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.3, 0.5, 1.0])
-def test_the_overlay_mask_is_eq_10(keep: float) -> None:
+def test_the_thresholded_mask_is_eq_10(keep: float) -> None:
     stacked = torch.randn(3, 1, 6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).abs()
-    block = reference.Slow(sizes=(1,), ratios=(2,), steps=1, learning_rate=0.1, eta=1, tau=0.5, keep_fraction=keep)
+    block = reference.HDM(sizes=(1,), ratios=(2,), steps=1, learning_rate=0.1, eta=1, tau=0.5, keep_fraction=keep)
     expected = torch.stack([block.top(image[0]) for image in stacked])
     torch.testing.assert_close(keep_top(stacked, keep)[:, 0], expected, rtol=0, atol=1e-12)
 
@@ -178,7 +178,7 @@ def test_gamma_with_ties_keeps_all_that_reach_it() -> None:
     assert torch.equal(keep_top(stacked, 0.5), torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]]))
 
 
-def test_the_overlay_mask_of_a_constant_stack_is_zero() -> None:
+def test_the_mask_of_a_constant_sum_is_zero() -> None:
     assert torch.equal(keep_top(torch.full((1, 1, 4, 4), 2.5), 0.3), torch.zeros(1, 1, 4, 4))
 
 

@@ -20,13 +20,13 @@ TARGETS = torch.tensor([2, 0, 1])
 def consistency(
     images: Tensor, baseline: Tensor | None = None, *, activation: str = "logit", batch: int = 4, relative: bool = False, noise: float = 0.0
 ) -> ConsistencyLoss:
-    muted = torch.zeros(1, images.shape[1], 1, 1) if baseline is None else baseline
+    baseline = torch.zeros(1, images.shape[1], 1, 1) if baseline is None else baseline
     network = smooth().requires_grad_(False)
-    return ConsistencyLoss(network, images, TARGETS[: len(images)], muted, activation, batch, PassCounter(), relative, noise)
+    return ConsistencyLoss(network, images, TARGETS[: len(images)], baseline, activation, batch, PassCounter(), relative, noise)
 
 
 def gradient(loss: ConsistencyLoss, masks: Tensor) -> Tensor:
-    """dJ/dM for masks (E, B, H, W): entry e, b belongs to image b."""
+    """Return dJ/dM for masks (E, B, H, W); entry e, b belongs to image b."""
     index = torch.arange(masks.shape[1]).repeat(len(masks))
     return loss.gradient(masks.flatten(0, 1)[:, None], index).reshape(masks.shape)
 
@@ -42,23 +42,23 @@ def score_of(target: int, activation: str = "logit") -> reference.Score:
 
 
 @pytest.mark.parametrize("activation", ["logit", "probability"])
-@pytest.mark.parametrize("kind", ["grey", "one an image"])
-def test_the_gradient_is_that_of_j_for_every_mask_by_itself(activation: str, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["grey", "one per image"])
+def test_the_gradient_is_that_of_j_for_every_mask_independently(activation: str, kind: str) -> None:
     images = pictures(3, 8, 10)
     baseline = torch.full((1, 3, 1, 1), 0.2) if kind == "grey" else 0.5 * images.flip(3)
     masks = torch.rand(4, 3, 8, 10, generator=torch.Generator().manual_seed(0))
     found = gradient(consistency(images, baseline, activation=activation), masks)
     for b, image in enumerate(images):
-        muted = baseline[b % len(baseline)]
+        shown = baseline[b % len(baseline)]
         score = score_of(int(TARGETS[b]), activation)
         for e in range(4):
             mask = masks[e, b].clone().requires_grad_()
-            ((score(muted + mask * (image - muted)) - score(image)) ** 2).backward()
+            ((score(shown + mask * (image - shown)) - score(image)) ** 2).backward()
             torch.testing.assert_close(found[e, b], mask.grad, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 100])
-def test_how_many_go_through_the_network_at_once_changes_nothing(batch: int) -> None:
+def test_the_batch_size_changes_nothing(batch: int) -> None:
     images = pictures(3, 8)
     masks = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(
@@ -66,7 +66,7 @@ def test_how_many_go_through_the_network_at_once_changes_nothing(batch: int) -> 
     )
 
 
-def test_at_most_so_many_go_through_the_network_at_once() -> None:
+def test_batches_are_at_most_as_large_as_set() -> None:
     seen: list[int] = []
     loss = consistency(pictures(3, 8), batch=4)
     loss.network.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
@@ -74,13 +74,13 @@ def test_at_most_so_many_go_through_the_network_at_once() -> None:
     assert seen == [4, 4, 4, 3]
 
 
-def test_passes_are_counted_and_told() -> None:
-    told: list[int] = []
+def test_passes_are_counted_and_reported() -> None:
+    reported: list[int] = []
     loss = consistency(pictures(2, 8))
-    loss.passes = PassCounter(told.append)
+    loss.passes = PassCounter(reported.append)
     gradient(loss, torch.rand(5, 2, 8, 8))
     gradient(loss, torch.rand(1, 2, 8, 8))
-    assert told == [10, 2]
+    assert reported == [10, 2]
     assert loss.passes.total == 12
 
 
@@ -91,14 +91,14 @@ def test_no_gradient_reaches_the_weights() -> None:
 
 
 @pytest.mark.parametrize("guided", [False, True], ids=["Eq. 6", "Eq. 8"])
-def test_training_is_the_slow_one_mask_after_another(guided: bool) -> None:
+def test_optimised_masks_equal_the_reference(guided: bool) -> None:
     images = pictures(3, 12, 10)
     generator = torch.Generator().manual_seed(1)
     sizes = [2, 3, 5]
     start = [torch.rand(3, 1, size, size, generator=generator) for size in sizes]
     guides = [torch.rand(3, 1, size, size, generator=generator) if guided else None for size in sizes]
     trained = optimize_masks(start, guides, consistency(images), SETTINGS)
-    block = reference.Slow((3,), (2,), SETTINGS.steps, SETTINGS.learning_rate, SETTINGS.eta, SETTINGS.tau, SETTINGS.keep_fraction)
+    block = reference.HDM((3,), (2,), SETTINGS.steps, SETTINGS.learning_rate, SETTINGS.eta, SETTINGS.tau, SETTINGS.keep_fraction)
     for e in range(3):
         for b, image in enumerate(images):
             guide = None if guides[e] is None else guides[e][b, 0]
@@ -109,17 +109,17 @@ def test_training_is_the_slow_one_mask_after_another(guided: bool) -> None:
 
 @pytest.mark.parametrize("guided", [False, True], ids=["Eq. 6", "Eq. 8"])
 @pytest.mark.parametrize("removal", [0.0, 0.3])
-def test_so_it_is_with_a_scale_free_loss_backdrops_and_removal(guided: bool, removal: float) -> None:
+def test_a_relative_loss_with_noise_and_removal_equals_the_reference(guided: bool, removal: float) -> None:
     images, settings = pictures(3, 12, 10), SETTINGS.model_copy(update={"relative": True, "noise": 0.5, "removal": removal, "eta": 0.5})
     generator = torch.Generator().manual_seed(1)
     start, guide = (torch.rand(3, 1, 3, 3, generator=generator) for _ in range(2))
     loss, again = (consistency(images, relative=True, noise=0.5) for _ in range(2))
     (trained,) = optimize_masks([start], [guide if guided else None], loss, settings)
-    block = reference.Slow(
+    block = reference.HDM(
         **{name: getattr(settings, name) for name in ("sizes", "ratios", "steps", "learning_rate", "eta", "tau", "keep_fraction")},
         relative=True,
         removal=removal,
-        backdrops=[again.noise_background()[0] for _ in range(settings.steps)],
+        backgrounds=[again.noise_background()[0] for _ in range(settings.steps)],
     )
     for b, image in enumerate(images):
         seen = guide[b, 0] if guided else None
@@ -128,7 +128,7 @@ def test_so_it_is_with_a_scale_free_loss_backdrops_and_removal(guided: bool, rem
     assert loss.passes.total == 3 * settings.steps * (2 if removal else 1)
 
 
-def test_the_masks_given_are_left_alone() -> None:
+def test_the_initial_masks_are_not_changed() -> None:
     start = torch.full((2, 1, 3, 3), 0.5)
     (trained,) = optimize_masks([start], [None], consistency(pictures(2, 8)), SETTINGS)
     assert torch.equal(start, torch.full((2, 1, 3, 3), 0.5))

@@ -1,4 +1,4 @@
-"""Every CAM against its paper's formula, in loops over images, channels and pixels."""
+"""CAMs against their papers' formulas, in loops over images, channels and pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TARGETS = [2, 0, 1]
 
 
 def relu_network(classes: int = 3) -> nn.Sequential:
-    """`smooth`, whose maps are made positive and partly zero, as behind a ReLU."""
+    """Build `smooth` with maps that are positive and partly zero, as after a ReLU."""
     network = smooth(classes)
     network[3] = nn.ReLU()
     return network
@@ -94,7 +94,7 @@ def activations_and_gradient(network: nn.Sequential, end: int, image: Tensor, c:
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("build", [smooth, relu_network])
 @pytest.mark.parametrize("method", SLOW)
-def test_the_map_is_the_slow_one(method: str, build: Callable[[], nn.Sequential]) -> None:
+def test_the_map_equals_the_reference(method: str, build: Callable[[], nn.Sequential]) -> None:
     network, images = build(), pictures(3, 16, 12)
     result = explain(Classifier.from_module(network), images, method, targets=TARGETS, batch=2)
     for b, image in enumerate(images):
@@ -105,11 +105,11 @@ def test_the_map_is_the_slow_one(method: str, build: Callable[[], nn.Sequential]
         assert expected.any() or method != "eigen_cam"
 
 
-def test_every_cam_has_a_slow_version() -> None:
+def test_every_cam_has_a_reference() -> None:
     assert {*SLOW, "grad_cam"} == set(CAMS)
 
 
-# What they share
+# All CAMs
 
 
 @pytest.mark.parametrize("method", CAMS)
@@ -122,7 +122,7 @@ def test_a_constant_cam_is_flat(method: str, value: float) -> None:
 
 @pytest.mark.parametrize("method", CAMS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_torchvisions_families_give_maps_that_say_something(method: str, family: str) -> None:
+def test_torchvisions_families_give_maps_that_are_not_flat(method: str, family: str) -> None:
     result = explain(Classifier.from_module(FAMILIES[family]()), pictures(2, 32), method)
     assert result.status == ["ok", "ok"] or method not in ("layer_cam", "eigen_cam")
 
@@ -130,9 +130,9 @@ def test_torchvisions_families_give_maps_that_say_something(method: str, family:
 @pytest.mark.parametrize("method", CAMS)
 def test_a_vision_transformer_is_refused_unless_a_layer_with_maps_is_named(method: str) -> None:
     classifier = Classifier.from_module(transformer())
-    with pytest.raises(ValueError, match="answers from tokens, which have no rows and columns: name a layer"):
+    with pytest.raises(ValueError, match="classifies from tokens, which have no rows and columns: name a layer"):
         explain(classifier, pictures(1, 32), method)
-    with pytest.raises(TypeError, match=r"must put out \(B, K, h, w\); Encoder does not"):
+    with pytest.raises(TypeError, match=r"must return a tensor \(B, K, h, w\); Encoder does not"):
         explain(classifier, pictures(1, 32), method, layer="encoder")
     assert explain(classifier, pictures(1, 32), method, layer="conv_proj").maps.shape == (1, 32, 32)
 
@@ -144,11 +144,11 @@ def test_small_gradients_do_not_vanish_in_grad_cam_pp() -> None:
     network = relu_network()
     expected = explain(Classifier.from_module(network), pictures(2), "grad_cam_pp", targets=0).maps
     with torch.no_grad():
-        network[-1].weight.mul_(1e-20)  # their cubes are no float32
+        network[-1].weight.mul_(1e-20)  # their cubes underflow in float32
     found = explain(Classifier.from_module(network), pictures(2), "grad_cam_pp", targets=0)
     assert found.status == ["ok", "ok"]
     A, g = activations_and_gradient(network, 4, pictures(2)[0], 0)
-    cam = (torch.relu(g).sum((1, 2), keepdim=True) / 2 * A).sum(0)  # what Eq. 19 tends to
+    cam = (torch.relu(g).sum((1, 2), keepdim=True) / 2 * A).sum(0)  # the limit of Eq. 19
     torch.testing.assert_close(found.maps[0].double(), reference.N(reference.g(cam.double(), 16, 16)), rtol=0, atol=1e-5)
     assert not torch.equal(found.maps, expected)
 
@@ -157,7 +157,7 @@ def test_small_gradients_do_not_vanish_in_grad_cam_pp() -> None:
 
 
 def test_xgrad_cams_weights_add_up_to_the_sensitivity() -> None:
-    """sum_k w_k sum A_k = sum A g, the property that the paper derives its weights from; a dead channel has no part in it."""
+    """Check sum_k w_k sum A_k = sum A g, from which the paper derives its weights."""
     A, g = activations_and_gradient(relu_network(), 4, pictures(1)[0], 0)
     A[1] = 0
     A, g = A[None].double(), g[None].double()
@@ -174,12 +174,12 @@ def test_the_projection_is_that_of_the_singular_value_decomposition(channels: in
     A = torch.randn(3, channels, height, width, generator=generator, dtype=torch.float64) + shift
     for found, image in zip(first_projection(A), A, strict=True):
         expected = eigen_cam(image, image, nn.Identity(), image, 0)
-        # O v_1, or O v_1 / sigma_1: a map knows no scale.
+        # O v_1, or O v_1 / sigma_1: maps do not depend on the scale.
         torch.testing.assert_close(found / found.norm(), expected / expected.norm())
 
 
 @pytest.mark.parametrize("channels", [2, 40])
-def test_what_is_strongly_activated_is_bright(channels: int) -> None:
+def test_strong_activations_are_bright(channels: int) -> None:
     A = 0.01 * torch.rand(2, channels, 4, 4, generator=torch.Generator().manual_seed(0))
     A[0, :, 1, 2] += 5
     A[1, :, 3, 0] -= 5
@@ -193,7 +193,7 @@ def test_what_is_strongly_activated_is_bright(channels: int) -> None:
 
 
 class Residual(nn.Module):
-    """A layer with a way around it, and activations that reach the head through a ReLU."""
+    """Network with a bypassed layer, and activations that reach the head through a ReLU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ def test_ablation_by_hand_where_a_layer_is_bypassed_or_used_twice(layer: str) ->
         inner = network.inner(stem.relu()).detach()
         act = (inner + stem.relu()).relu()
 
-        def answer(stem: Tensor = stem, inner: Tensor | None = None, act: Tensor | None = None) -> Tensor:
+        def logits_of(stem: Tensor = stem, inner: Tensor | None = None, act: Tensor | None = None) -> Tensor:
             maps = stem.relu()
             inner = network.inner(maps) if inner is None else inner
             return network.head(((inner + maps).relu() if act is None else act).mean((2, 3)))
@@ -236,14 +236,14 @@ def test_ablation_by_hand_where_a_layer_is_bypassed_or_used_twice(layer: str) ->
         for k in range(4):
             ablated = A.clone()
             ablated[:, k] = 0
-            cam += (answer()[0, c] - answer(**{layer: ablated})[0, c]).detach() * A[0, k]
+            cam += (logits_of()[0, c] - logits_of(**{layer: ablated})[0, c]).detach() * A[0, k]
         torch.testing.assert_close(result.maps[b].double(), reference.N(reference.g(cam.clamp(min=0), 16, 16)), rtol=0, atol=1e-6)
-    # What follows `act` is affine; `inner` is bypassed; 4 runs of what follows `stem` have half of the network's multiplications.
+    # The tail of `act` is affine; `inner` is bypassed; 4 runs of the tail of `stem` have half of the network's multiplications.
     assert result.passes == {"act": 1, "inner": 1 + 4, "stem": 1 + 1}[layer]
 
 
-def test_a_negative_logit_does_not_turn_the_map() -> None:
-    """Channel 0 speaks for class 0 and against class 1, the bias keeps both logits below zero."""
+def test_a_negative_logit_does_not_invert_the_map() -> None:
+    """Channel 0 is evidence for class 0 and against class 1; both logits are negative."""
     network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
     with torch.no_grad():
         network[0].weight.copy_(torch.eye(2, 3)[:, :, None, None])
@@ -264,7 +264,7 @@ def test_a_constant_channel_weighs_nothing_in_score_cam() -> None:
     network = relu_network()
     with torch.no_grad():
         network[2].weight[1] = network[2].bias[1] = 0
-        network[-1].weight[:, 1] = 0  # the logits do not ask for it
+        network[-1].weight[:, 1] = 0  # the logits do not depend on it
     expected = explain(Classifier.from_module(network), pictures(2), "score_cam", targets=0)
     with torch.no_grad():
         network[2].bias[1] = 1e6

@@ -18,7 +18,7 @@ TOYS = [Residual, Dense, Pooled, smooth]
 
 
 class Pair(nn.Module):
-    """Two logits from a function of a picture of 1 x 1 x W."""
+    """Network of two logits from a function of an image of 1 x 1 x W."""
 
     def __init__(self, score: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -54,19 +54,19 @@ def test_a_batch_equals_its_singles(make: Callable[[], nn.Module]) -> None:
 
 
 def test_rescale_by_hand() -> None:
-    # relu(3 a - b) at (1, 1) is 2, at (0, 2) it is 0 of -2: the multiplier is 2 / 4, where the slope is 1.
+    # relu(3 a - b) at (1, 1) is 2, at (0, 2) it is 0 of -2: the multiplier is 2 / 4, where the gradient is 1.
     def score(x: Tensor) -> Tensor:
         return torch.relu(3 * x[..., :1] - x[..., 1:])
 
     assert contributions(score, [1.0, 1.0], [0.0, 2.0]) == [1.5, 0.5]
 
 
-def test_where_nothing_differs_the_slope_counts_and_gives_nothing() -> None:
+def test_equal_inputs_use_the_gradient_and_contribute_nothing() -> None:
     assert contributions(torch.sigmoid, [0.3, 2.0], [0.3, 0.0]) == [0.0, pytest.approx(1 / (1 + 2.718281828459045**-2) - 0.5)]
 
 
-def test_a_flat_place_of_relu_still_has_a_contribution() -> None:
-    assert contributions(torch.relu, [-1.0], [2.0]) == [-2.0]  # the gradient says 0
+def test_a_zero_gradient_of_relu_still_has_a_contribution() -> None:
+    assert contributions(torch.relu, [-1.0], [2.0]) == [-2.0]  # the gradient is 0
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_every_elementwise_function_is_rescaled(function: Callable[[Tensor], Ten
 
 
 @pytest.mark.parametrize("overwrite", [Tensor.relu_, torch.relu_, lambda x: F.relu(x, True), torch.ops.aten.relu_.default])
-def test_what_works_in_place_changes_what_it_is_given(overwrite: Callable[[Tensor], Tensor]) -> None:
+def test_in_place_functions_change_their_argument(overwrite: Callable[[Tensor], Tensor]) -> None:
     def score(x: Tensor) -> Tensor:
         x = x * 1
         overwrite(x)
@@ -119,5 +119,5 @@ def test_activations_that_lost_the_images_are_refused() -> None:
     def score(x: Tensor) -> Tensor:
         return torch.relu(x.sum(0, keepdim=True)).expand(len(x), -1, -1, -1)
 
-    with pytest.raises(ValueError, match="images along their first axis; relu was given"):
+    with pytest.raises(ValueError, match="images along their first axis; relu was called with"):
         contributions(score, [1.0], [0.0])

@@ -24,13 +24,13 @@ def test_all_terms_sum_to_the_logit(make: Callable[[], nn.Module]) -> None:
     torch.testing.assert_close(total, network(images).gather(1, TARGETS[:, None])[:, 0], rtol=0, atol=1e-10)
 
 
-def test_a_layer_that_is_called_twice_is_there_twice() -> None:
+def test_a_layer_that_is_called_twice_has_two_terms() -> None:
     full = full_gradient(seeded(Residual), pictures(3, 12), TARGETS)
     assert len(full.layers) == 1 + 2 * 2  # the stem's normalisation, and two calls of a convolution and its normalisation
     assert len(full.heads) == 1
 
 
-def test_full_grad_is_the_slow_one() -> None:
+def test_full_grad_equals_the_reference() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4 * 12, 3))
     with torch.no_grad():
         network[1].running_mean.copy_(torch.linspace(-1, 1, 4))

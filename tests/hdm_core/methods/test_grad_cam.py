@@ -12,7 +12,7 @@ from tests.support.tiny_networks import pictures, smooth
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("layer", [None, "1", "3"])
 @pytest.mark.parametrize("batch", [1, 2, 8])
-def test_grad_cam_is_the_slow_one(layer: str | None, batch: int) -> None:
+def test_grad_cam_equals_the_reference(layer: str | None, batch: int) -> None:
     network, images, targets = smooth(), pictures(3, 16, 12), [2, 0, 1]
     result = explain(Classifier.from_module(network), images, "grad_cam", targets=targets, layer=layer, batch=batch)
     end = int(layer or 3) + 1

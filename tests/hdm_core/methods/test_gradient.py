@@ -10,7 +10,7 @@ from tests.support.tiny_networks import Linear, pictures, smooth
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("batch", [1, 2, 8])
-def test_gradient_is_the_slow_one(batch: int) -> None:
+def test_gradient_equals_the_reference(batch: int) -> None:
     network, images, targets = smooth(), pictures(3, 8, 6), [2, 0, 1]
     result = explain(Classifier.from_module(network), images, "gradient", targets=targets, batch=batch)
     for b, image in enumerate(images):

@@ -39,7 +39,7 @@ def test_it_is_exact_for_polynomials(points: int) -> None:
 
 @pytest.mark.parametrize("batch", [1, 7, 100])
 @pytest.mark.parametrize("baseline", [torch.zeros(1, 3, 1, 1), pictures(3, 6, 5, seed=1).double()], ids=["grey", "one an image"])
-def test_it_is_the_slow_integral(batch: int, baseline: Tensor) -> None:
+def test_it_equals_the_integral(batch: int, baseline: Tensor) -> None:
     network, images = smooth().requires_grad_(False), pictures(3, 6, 5)
     found = run(network, images, baseline, batch=batch)
     for b, image in enumerate(images):
@@ -59,7 +59,7 @@ def test_attributions_sum_to_the_difference_from_the_baseline() -> None:
     torch.testing.assert_close(found, difference.gather(1, TARGETS[:, None])[:, 0], rtol=0, atol=1e-8)
 
 
-def test_no_more_pictures_than_a_batch_go_through_the_network_at_once() -> None:
+def test_no_more_images_than_a_batch_go_through_the_network_at_once() -> None:
     network, seen = smooth(), []
     network.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
     run(network, pictures(3, 8), torch.zeros(1, 3, 1, 1), steps=5, batch=4)

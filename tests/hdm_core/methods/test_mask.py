@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.methods.mask import MaskSettings, moved
+from hdm_core.methods.mask import MaskSettings, translate
 from tests.support import reference
 from tests.support.tiny_networks import pictures, smooth
 
 pytestmark = pytest.mark.usefixtures("double")
-# Heavy terms, so that their slopes are seen beside the probability's.
+# Large weights, so that the gradients of the terms matter beside the probability's.
 SETTINGS = MaskSettings(steps=8, cell=3, blur=1.5, l1=0.01, tv=0.1, jitter=3, circles=5, baseline="mean")
 
 
@@ -21,8 +21,8 @@ def blur(size: int, sigma: float) -> Tensor:
     return matrix / matrix.sum(1, keepdim=True)
 
 
-class Slow:
-    """The method for one image, in loops, with the mean as what a masked pixel becomes."""
+class ReferenceMask:
+    """Mask for one image, in loops, with the mean as baseline."""
 
     def __init__(self, network: nn.Module, image: Tensor, target: int) -> None:
         self.network, self.image, self.target = network, image, target
@@ -74,27 +74,27 @@ class Slow:
         for down, right in shifts.tolist():
             m = m.clone().requires_grad_()
             objective = 0.01 * (1 - m).sum() + 0.1 * self.variation(m) + self.probability(m, self.shifted(down, right))
-            (slope,) = torch.autograd.grad(objective, m)
-            m = adam.step(m.detach(), slope).clamp(0, 1)
+            (gradient,) = torch.autograd.grad(objective, m)
+            m = adam.step(m.detach(), gradient).clamp(0, 1)
         return 1 - self.shown(m)
 
 
 @pytest.mark.parametrize("batch", [1, 8])
-def test_mask_is_the_slow_one(batch: int) -> None:
+def test_mask_equals_the_reference(batch: int) -> None:
     network, images, targets = smooth().requires_grad_(False), pictures(3, 13, 9), [2, 0, 1]
     result = explain(Classifier.from_module(network), images, "mask", targets=targets, batch=batch, **SETTINGS.model_dump())
     assert result.passes == 8 + 5
     starts = []
     for b, image in enumerate(images):
-        one = Slow(network, image, targets[b])
+        one = ReferenceMask(network, image, targets[b])
         starts.append(float(one.start().mean()))
         torch.testing.assert_close(result.maps[b].double(), one.map(), rtol=0, atol=1e-6)
-    assert len(set(starts)) > 1  # or nothing would be known of the circles
+    assert len(set(starts)) > 1  # else the test would not cover the choice of the circle
 
 
 def test_the_map_shows_where_the_class_is() -> None:
     class Centre(nn.Module):
-        """Class 1 is a bright centre."""
+        """Network whose class 1 is a bright centre."""
 
         def forward(self, images: Tensor) -> Tensor:
             score = 8 * images[:, :, 10:14, 4:8].mean((1, 2, 3)) - 4
@@ -107,8 +107,8 @@ def test_the_map_shows_where_the_class_is() -> None:
     assert map_[:, 14:].mean() < 0.1
 
 
-def test_pictures_move_and_their_edges_stay() -> None:
-    picture = torch.arange(6.0).reshape(1, 1, 2, 3)
-    assert moved(picture, 0, 0).tolist() == picture.tolist()
-    assert moved(picture, 1, 0).tolist() == [[[[0, 1, 2], [0, 1, 2]]]]
-    assert moved(picture, 0, -1).tolist() == [[[[1, 2, 2], [4, 5, 5]]]]
+def test_translated_images_repeat_their_edges() -> None:
+    image = torch.arange(6.0).reshape(1, 1, 2, 3)
+    assert translate(image, 0, 0).tolist() == image.tolist()
+    assert translate(image, 1, 0).tolist() == [[[[0, 1, 2], [0, 1, 2]]]]
+    assert translate(image, 0, -1).tolist() == [[[[1, 2, 2], [4, 5, 5]]]]

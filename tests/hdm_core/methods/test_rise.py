@@ -16,7 +16,7 @@ SETTINGS = RiseSettings(masks=10, cells=3, keep_probability=0.4)
 
 
 def slow_masks(height: int, width: int) -> Tensor:
-    """The masks of SETTINGS one by one."""
+    """Compute the masks of SETTINGS one by one."""
     generator = torch.Generator().manual_seed(0)
     grids = torch.rand(10, 3, 3, generator=generator, dtype=torch.float32) < 0.4
     cells = [math.ceil(side / 3) for side in (height, width)]
@@ -26,7 +26,7 @@ def slow_masks(height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), [(12, 12), (11, 8), (2, 5)])
-def test_masks_are_the_slow_ones_however_they_are_asked_for(height: int, width: int) -> None:
+def test_masks_equal_the_reference_however_they_are_sliced(height: int, width: int) -> None:
     masks, expected = RandomMasks(SETTINGS, height, width, torch.zeros(1)), slow_masks(height, width)
     assert len(masks) == 10
     for size in (1, 3, 10):
@@ -35,7 +35,7 @@ def test_masks_are_the_slow_ones_however_they_are_asked_for(height: int, width: 
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
-def test_rise_is_the_slow_one(batch: int) -> None:
+def test_rise_equals_the_reference(batch: int) -> None:
     network, images, targets = smooth(), pictures(3, 11, 8), [2, 0, 1]
     result = explain(Classifier.from_module(network), images, "rise", targets=targets, batch=batch, **SETTINGS.model_dump())
     for b, image in enumerate(images):
@@ -53,7 +53,7 @@ def test_masks_show_the_share_of_pixels_that_they_should() -> None:
     torch.testing.assert_close(masks.mean(0), torch.full((1, 28, 28), 0.3), rtol=0, atol=0.05)
 
 
-def test_masks_do_not_ask_what_was_drawn_before_nor_how_long_numbers_are() -> None:
+def test_masks_depend_neither_on_earlier_draws_nor_on_the_dtype() -> None:
     first = RandomMasks(SETTINGS, 12, 12, torch.zeros(1))[:]
     torch.rand(3)
     torch.set_default_dtype(torch.float32)

@@ -1,4 +1,4 @@
-"""A frozen convolution by oneDNN against PyTorch's own choice."""
+"""DirectConv2d against PyTorch's convolution."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def answer_and_gradient(module: nn.Module, images: Tensor) -> tuple[Tensor, Tens
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("kernel", "padding"), [(1, 0), (3, 0), (3, 1), (3, 2), (5, 2), ((1, 3), (0, 1)), ((4, 2), (1, 0))], ids=str)
-def test_answer_and_gradient_are_pytorchs(kernel: int | tuple[int, int], padding: int | tuple[int, int], bias: bool) -> None:
+def test_output_and_gradient_are_pytorchs(kernel: int | tuple[int, int], padding: int | tuple[int, int], bias: bool) -> None:
     module = convolution(kernel, padding, bias)
     assert DirectConv2d.fits(module)
     for found, expected in zip(
@@ -62,7 +62,7 @@ def test_an_images_bits_do_not_depend_on_the_batch(kernel: int) -> None:
     ],
     ids=str,
 )
-def test_what_it_does_not_replace(module: nn.Module) -> None:
+def test_modules_that_are_not_replaced(module: nn.Module) -> None:
     assert not DirectConv2d.fits(module)
 
 

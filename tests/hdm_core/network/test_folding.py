@@ -1,4 +1,4 @@
-"""The copy of a network that masks are trained on."""
+"""Folding: the copy of a network that masks are optimised on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hdm_core.network.folding import RowwiseLinear, fold
 from tests.support.tiny_networks import Pair, Untraceable, assert_unchanged, normalised, pictures, smooth, snapshot
 
 
-def test_a_row_of_the_head_has_the_same_bits_in_every_company() -> None:
+def test_a_row_of_the_head_has_the_same_bits_in_every_batch() -> None:
     torch.manual_seed(0)
     linear, features = nn.Linear(130, 7), torch.randn(41, 130)
     head = RowwiseLinear(linear)
@@ -34,12 +34,12 @@ def test_the_head_stays_in_single_precision_under_autocast(dtype: torch.dtype) -
     torch.testing.assert_close(found, F.linear(features.float(), linear.weight, linear.bias))
 
 
-def test_a_linear_layer_on_tokens_is_left_to_itself() -> None:
+def test_a_linear_layer_on_tokens_is_not_changed() -> None:
     linear, tokens = nn.Linear(8, 3), torch.randn(2, 5, 8)
     assert torch.equal(RowwiseLinear(linear)(tokens), linear(tokens))
 
 
-def test_the_copy_answers_the_same_and_the_network_is_left_alone() -> None:
+def test_the_copy_has_the_same_logits_and_the_network_is_not_changed() -> None:
     network, images = normalised().eval(), pictures(3, 32)
     before, seen = snapshot(network), images.clone()
     copy = fold(network, images[:1])
@@ -56,7 +56,7 @@ def test_a_network_that_cannot_be_traced_is_used_as_it_is() -> None:
 
 
 class Surprising(nn.Module):
-    """Does what its trace does not: some libraries go another way while they are traced."""
+    """Network that computes something else while it is traced, as some libraries do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,12 +66,12 @@ class Surprising(nn.Module):
         return self.network(images) + (1 if is_fx_tracing() else 0)
 
 
-def test_a_copy_that_answers_differently_is_not_used() -> None:
+def test_a_copy_with_different_logits_is_not_used() -> None:
     network = Surprising()
     assert fold(network, pictures(1)) is network
 
 
-def test_a_network_with_dropout_in_training_mode_is_folded_in_evaluation_mode_and_handed_back() -> None:
+def test_a_network_with_dropout_is_folded_in_evaluation_mode_and_restored() -> None:
     classifier, images = Classifier.from_module(normalised()), pictures(2, 32)
     before = snapshot(classifier.module)
     with classifier.folded(images[:1]) as network:

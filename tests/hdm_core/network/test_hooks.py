@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from hdm_core.network.hooks import activations_and_logits, calls_of, capture, last_spatial_layer, logits_with
+from hdm_core.network.hooks import activations_and_logits, capture, count_calls, last_spatial_layer, logits_with_activations
 from tests.support.tiny_networks import (
     InterruptionError,
     activations_and_gradients,
@@ -34,7 +34,7 @@ def test_activations_and_gradients_are_those_of_the_layer() -> None:
     assert network[0].weight.grad is None
 
 
-def test_the_answer_is_the_networks_own() -> None:
+def test_the_logits_are_the_networks_own() -> None:
     network, images = smooth(), pictures(2)
     expected = network(images)
     with capture(network[1]):
@@ -57,7 +57,7 @@ def test_it_works_where_gradients_are_switched_off() -> None:
     assert gradients.abs().sum() > 0
 
 
-def test_the_hook_is_gone_after_an_exception() -> None:
+def test_the_hook_is_removed_after_an_exception() -> None:
     network = smooth()
     before = snapshot(network)
     with pytest.raises(InterruptionError), capture(network[1]):
@@ -66,15 +66,15 @@ def test_the_hook_is_gone_after_an_exception() -> None:
 
 
 @pytest.mark.parametrize("layer", [-1, -2])
-def test_a_layer_that_puts_out_no_map_is_refused(layer: int) -> None:
+def test_a_layer_that_returns_no_map_is_refused(layer: int) -> None:
     network = smooth()
-    with pytest.raises(TypeError, match=r"must put out \(B, K, h, w\); (Linear|Flatten) does not"):
+    with pytest.raises(TypeError, match=r"must return a tensor \(B, K, h, w\); (Linear|Flatten) does not"):
         activations_and_gradients(network, network[layer], pictures(1), torch.tensor([0]))
     assert hooks(network) == 0
 
 
 class Idle(nn.Module):
-    """Has a layer that is never called, and one whose output is thrown away."""
+    """Network with a layer that is never called, and one whose output is unused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,9 +86,9 @@ class Idle(nn.Module):
         return self.rest(images)
 
 
-@pytest.mark.parametrize(("name", "words"), [("uncalled", "was not called"), ("unused", "takes no part")])
+@pytest.mark.parametrize(("name", "words"), [("uncalled", "does not call the"), ("unused", "do not depend on the")])
 @pytest.mark.parametrize("trainable", [True, False])
-def test_a_layer_that_takes_no_part_is_refused(name: str, words: str, trainable: bool) -> None:
+def test_a_layer_without_effect_is_refused(name: str, words: str, trainable: bool) -> None:
     network = Idle().requires_grad_(trainable)
     with pytest.raises(ValueError, match=words):
         activations_and_gradients(network, network.get_submodule(name), pictures(1), torch.tensor([0]))
@@ -108,7 +108,7 @@ def test_the_last_spatial_layer_is_the_last_in_order_of_execution() -> None:
     assert last_spatial_layer(network, pictures(1)) is network.late
 
 
-def test_pooling_dropout_and_single_pixels_are_passed_over() -> None:
+def test_pooling_dropout_and_single_pixels_are_skipped() -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3),
         nn.ReLU(),
@@ -139,7 +139,7 @@ def test_the_same_network_explained_twice_keeps_no_hook() -> None:
         ("convnext_tiny", "features"),
         ("shufflenet_v2_x0_5", "conv5"),
         ("squeezenet1_1", "classifier.2"),
-        ("vgg11", "features.19"),  # the last ReLU: its pooling is passed over
+        ("vgg11", "features.19"),  # the last ReLU: the pooling after it is skipped
         ("swin_t", "permute"),  # its features are (B, h, w, K) before
     ],
 )
@@ -150,13 +150,13 @@ def test_the_end_of_the_last_convolutional_stage(arch: str, layer: str) -> None:
     assert found is network.get_submodule(layer)
 
 
-def test_a_network_that_answers_from_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="answers from tokens"):
+def test_a_network_that_classifies_from_tokens_is_refused() -> None:
+    with pytest.raises(ValueError, match="classifies from tokens"):
         last_spatial_layer(transformer(), pictures(1, 32))
 
 
 class Reused(nn.Module):
-    """A block as ResNet's: one ReLU, in place, is called in the middle and at the end."""
+    """ResNet's block: one in-place ReLU is called in the middle and at the end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class Reused(nn.Module):
         return self.head(self.relu(self.second(maps) + maps).mean((2, 3)))
 
 
-def test_of_a_layer_that_is_called_twice_the_last_output_is_captured() -> None:
+def test_the_last_output_of_a_layer_called_twice_is_captured() -> None:
     network, images = Reused(), pictures(2)
     expected, answer = [], network(images)
     with network.relu.register_forward_hook(lambda _module, _inputs, output: expected.append(output.detach().clone())):
@@ -177,15 +177,15 @@ def test_of_a_layer_that_is_called_twice_the_last_output_is_captured() -> None:
     by_hand = network.head.weight[[0, 2], :, None, None] / expected[1][0, 0].numel()
     torch.testing.assert_close(gradients, by_hand.expand_as(gradients).detach())
     assert last_spatial_layer(network, images) is network.relu
-    assert calls_of(network, network.relu, images) == 2
-    # Another output in the place of the last call's alone.
-    swapped = logits_with(network, network.relu, 2, 2 * expected[1], images)
+    assert count_calls(network, network.relu, images) == 2
+    # Only the output of the last call is replaced.
+    swapped = logits_with_activations(network, network.relu, 2, 2 * expected[1], images)
     torch.testing.assert_close(swapped, network.head(2 * expected[1].mean((2, 3))))
-    torch.testing.assert_close(logits_with(network, network.relu, 2, expected[1].clone(), images), answer)
+    torch.testing.assert_close(logits_with_activations(network, network.relu, 2, expected[1].clone(), images), answer)
     assert hooks(network) == 0
 
 
-def test_densenets_relu_in_place_leaves_what_was_captured() -> None:
+def test_densenets_in_place_relu_does_not_change_the_captured_output() -> None:
     network, images = FAMILIES["densenet"](), pictures(2, 32)
     activations, logits = activations_and_logits(network, network.features, images)
     assert torch.equal(activations, network.features(images))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hdm_core.network.tail import is_affine, tail_of
+from hdm_core.network.tail import extract_tail, is_affine
 from tests.support.tiny_networks import Untraceable, assert_unchanged, normalised, pictures, smooth, snapshot
 from tests.support.torchvision_families import FAMILIES
 
@@ -12,7 +12,7 @@ def test_a_tail_is_the_rest_of_the_network() -> None:
     network, images = normalised().eval(), pictures(2)
     before = snapshot(network)
     for end in range(len(network) - 1):
-        tail = tail_of(network, network[end])
+        tail = extract_tail(network, network[end])
         assert tail is not None
         torch.testing.assert_close(tail.run(network[: end + 1](images)), network(images))
     assert_unchanged(network, before)
@@ -25,13 +25,13 @@ def test_the_last_call_of_a_layer_is_where_a_tail_begins() -> None:
     with layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output)):
         expected = network(images)
     assert len(outputs) == 2
-    torch.testing.assert_close(tail_of(network, layer).run(outputs[-1]), expected)
+    torch.testing.assert_close(extract_tail(network, layer).run(outputs[-1]), expected)
 
 
 def test_only_pooling_and_linear_layers_are_affine() -> None:
     network = smooth()
-    assert [is_affine(tail_of(network, layer)) for layer in network[:4]] == [False, False, False, True]
-    affine = {family: is_affine(tail_of(network, network.get_submodule(layer))) for family, network, layer in built()}
+    assert [is_affine(extract_tail(network, layer)) for layer in network[:4]] == [False, False, False, True]
+    affine = {family: is_affine(extract_tail(network, network.get_submodule(layer))) for family, network, layer in built()}
     assert affine == {"resnet": True, "mobilenet": True, "efficientnet": True, "densenet": False, "convnext": False, "vgg": False}
 
 
@@ -39,16 +39,16 @@ def built() -> list[tuple[str, nn.Module, str]]:
     return [(family, build(), {"resnet": "layer4"}.get(family, "features")) for family, build in FAMILIES.items()]
 
 
-def test_a_layer_with_a_way_around_it_has_no_tail_nor_has_one_that_is_not_called() -> None:
+def test_a_layer_that_is_bypassed_or_not_called_has_no_tail() -> None:
     resnet = FAMILIES["resnet"]()
-    assert tail_of(resnet, resnet.layer4[0].conv2) is None
-    assert tail_of(resnet, nn.ReLU()) is None
+    assert extract_tail(resnet, resnet.layer4[0].conv2) is None
+    assert extract_tail(resnet, nn.ReLU()) is None
     untraceable = Untraceable(smooth())
-    assert tail_of(untraceable, untraceable.network[3]) is None
+    assert extract_tail(untraceable, untraceable.network[3]) is None
 
 
 class Ignored(nn.Module):
-    """Calls a layer whose output it does not use."""
+    """Network that calls a layer without using its output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +59,6 @@ class Ignored(nn.Module):
         return self.rest(images)
 
 
-def test_what_takes_no_part_in_the_answer_has_no_tail() -> None:
+def test_a_layer_without_effect_has_no_tail() -> None:
     network = Ignored()
-    assert tail_of(network, network.ignored) is None
+    assert extract_tail(network, network.ignored) is None

@@ -1,4 +1,4 @@
-"""A classifier's folder: what is written is read again, and nothing else is."""
+"""Checkpoints: written, read again, and refused if damaged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "birds"
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
     network = torchvision.models.squeezenet1_1(num_classes=3).eval()
     card = Card(arch="squeezenet1_1", classes=NAMES, preprocess=PREPROCESS, metrics={"accuracy": 0.5}, data="abc")
     save_checkpoint(network, card, tmp_path / "birds")

@@ -1,4 +1,4 @@
-"""Programs of torch.export: they answer as the network did, are explained by every method that needs no layers, and refused clearly."""
+"""Programs of torch.export: same logits and maps as the network, clear refusals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def save(network: nn.Module, path: Path, images: Tensor, shapes: Any = ANY) -> P
 
 
 @pytest.mark.parametrize("family", ["resnet", "convnext", "transformer"])
-def test_a_program_is_explained_as_the_network_it_was(family: str, tmp_path: Path) -> None:
+def test_a_program_is_explained_like_its_network(family: str, tmp_path: Path) -> None:
     network, images = {**FAMILIES, "transformer": transformer}[family](), pictures(2, 32)
     classifier = Classifier.from_exported(save(network, tmp_path / "mine.pt2", images), class_names="abcde")
     assert (classifier.name, classifier.class_names, classifier.preprocess) == ("mine.pt2", tuple("abcde"), Preprocess(37, 32))
@@ -41,7 +41,7 @@ def test_a_program_without_a_size_of_its_own_takes_the_usual(tmp_path: Path) -> 
     assert explain(classifier, pictures(3, 16, 18), "gradient").maps.shape == (3, 16, 18)
 
 
-def test_modes_and_flags_are_given_back(tmp_path: Path) -> None:
+def test_modes_and_flags_are_restored(tmp_path: Path) -> None:
     classifier = Classifier.from_exported(save(smooth(), tmp_path / "mine.pt2", pictures()))
     flags = [parameter.requires_grad for parameter in classifier.module.parameters()]
     with classifier.frozen() as network:
@@ -51,7 +51,7 @@ def test_modes_and_flags_are_given_back(tmp_path: Path) -> None:
 
 
 class Scaled(nn.Module):
-    """The same weights and another graph, or another constant in it."""
+    """Network with the same weights and another graph, or another constant in it."""
 
     def __init__(self, network: nn.Module, scale: float, constant: float = 0.0) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Scaled(nn.Module):
         return self.scale * self.network(images) + self.constant.to(images.device)
 
 
-def test_the_fingerprint_is_of_weights_graph_and_constants(tmp_path: Path) -> None:
+def test_the_digest_covers_weights_graph_and_constants(tmp_path: Path) -> None:
     def fingerprint(network: nn.Module, name: str) -> str:
         return Classifier.from_exported(save(network, tmp_path / name, pictures())).weights_digest()
 
@@ -106,7 +106,7 @@ def test_a_program_that_cannot_be_explained(make: Callable[[], torch.export.Expo
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("data", [b"", b"no program", b"PK\x03\x04 cut off"], ids=repr)
-def test_a_file_that_is_none(tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_is_no_program(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "mine.pt2").write_bytes(data)
     with pytest.raises(ValueError, match=r"mine\.pt2 is no program of torch\.export") as caught:
         load_exported(tmp_path / "mine.pt2")

@@ -1,4 +1,4 @@
-"""A user's weights in a file: read without running anything, put into the network or refused in one line."""
+"""User's state dicts: read without running code, loaded or refused in one line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WAYS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_training_scripts_save_is_read(network: nn.Module, tmp_path: Path, way: str) -> None:
+def test_files_of_training_scripts_are_read(network: nn.Module, tmp_path: Path, way: str) -> None:
     torch.save(WAYS[way](network.state_dict()), tmp_path / "mine.pth")
     classifier = Classifier.from_checkpoint(tmp_path / "mine.pth", ARCH, ["ant", "bee", "cat"])
     assert classifier.weights_digest() == Classifier.from_module(network).weights_digest()
@@ -60,7 +60,7 @@ def test_arch_and_classes_belong_to_a_file_and_not_to_a_folder(tmp_path: Path) -
 
 
 class Harmful:
-    """Unpickling it would write a file."""
+    """Object whose unpickling would write a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

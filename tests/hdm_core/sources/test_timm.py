@@ -1,4 +1,4 @@
-"""timm's networks: built by name, prepared as timm prepares them, explained."""
+"""timm's networks: built by name, with timm's preprocessing, and explained."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_vision_transformer_is_explained_by_every_method_that_can(vit: Classif
         assert result.maps.shape == (1, 224, 224)
 
 
-def test_a_state_dict_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_state_dict(tmp_path: Path) -> None:
     network = timm.create_model(RESNET, num_classes=3)
     torch.save({"state_dict": network.state_dict()}, tmp_path / "mine.pth")
     classifier = Classifier.from_timm(RESNET, path=tmp_path / "mine.pth", classes=["ant", "bee", "cat"])
@@ -66,7 +66,7 @@ def test_a_state_dict_of_ones_own(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_timm_does_not_have(arguments: dict[str, str], words: str) -> None:
+def test_names_that_timm_does_not_have(arguments: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         Classifier.from_timm(**arguments)
     assert "\n" not in str(caught.value)

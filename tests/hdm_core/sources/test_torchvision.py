@@ -17,7 +17,7 @@ MOBILENET = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1
 
 @dataclass
 class Packaged:
-    """A file of an installed distribution."""
+    """File of an installed distribution."""
 
     path: Path
 
@@ -62,7 +62,7 @@ def test_without_the_package_torchvision_downloads_and_checks(monkeypatch: pytes
     assert asked == [{"progress": False, "check_hash": True, "weights_only": True}]
 
 
-def test_a_file_that_no_package_carries_is_torchvisions_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_in_no_package_is_downloaded_by_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     other = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
     monkeypatch.setattr(type(other), "get_state_dict", lambda _self, **_options: {"b": torch.ones(2)})
     assert torch.equal(load_state(other)["b"], torch.ones(2))
