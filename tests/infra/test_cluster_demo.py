@@ -79,6 +79,6 @@ def test_ctrl_c_takes_everything_down(mark: str) -> None:
         demo.send_signal(signal.SIGINT)
         said = demo.stdout.read()
     assert demo.returncode == 130, said
-    assert "everything is down" in said
+    assert "all processes are stopped" in said
     assert left_over(mark) == []
     assert folders() == before

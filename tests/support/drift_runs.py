@@ -22,13 +22,13 @@ IMAGES, SIDE = 6, 12
 
 Arrays = dict[str, np.ndarray]
 Rows = list[dict[str, Any]]
-Change = Callable[[Shard, Arrays, Rows, Rows], None]
+ShardEdit = Callable[[Shard, Arrays, Rows, Rows], None]
 
 
-def laid(
+def stored_run(
     output: Path | str,
     name: str,
-    change: Change | None = None,
+    change: ShardEdit | None = None,
     images: int = IMAGES,
     side: int = SIDE,
     first: int = 0,
@@ -43,7 +43,7 @@ def laid(
         first: the number of its first image, so that runs may hold other images.
         committed: how many of its shards are done.
     """
-    plan = moved(plan_of(configuration(changes, name=name, output=str(output), **keys), images, side), first)
+    plan = renumbered(plan_of(configuration(changes, name=name, output=str(output), **keys), images, side), first)
     store = RunStore.at(plan.config)
     store.create(plan)
     for shard in plan.shards[:committed]:
@@ -60,7 +60,7 @@ def laid(
     return store
 
 
-def altered(rows: dict[int, dict[str, Any]], facts: dict[int, dict[str, Any]] | None = None) -> Change:
+def edit_rows(rows: dict[int, dict[str, Any]], facts: dict[int, dict[str, Any]] | None = None) -> ShardEdit:
     """Changes the records, and what reading told, of some rows."""
 
     def change(shard: Shard, arrays: Arrays, records: Rows, seen: Rows) -> None:
@@ -72,13 +72,13 @@ def altered(rows: dict[int, dict[str, Any]], facts: dict[int, dict[str, Any]] | 
     return change
 
 
-def moved(plan: Plan, first: int) -> Plan:
+def renumbered(plan: Plan, first: int) -> Plan:
     """The plan with its images numbered from `first`."""
     samples = [replace(sample, image_id=f"{row}.png", path=f"photographs/{row}.png") for row, sample in enumerate(plan.samples, first)]
     return replace(plan, samples=samples)
 
 
-def run_of(classifier: Classifier, config: RunConfig) -> RunStore:
+def explain_run_locally(classifier: Classifier, config: RunConfig) -> RunStore:
     """A run as a worker does it."""
     samples = list_samples(config.dataset, config.storage)
     size = config.compute.shard_size

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hdm_core import Classifier, Preprocess
 from pipeline.config.load import load_config
 from pipeline.runs import RunStore
-from tests.support.drift_runs import run_of
+from tests.support.drift_runs import explain_run_locally
 
 SIDE, MARK = 64, 10
 SHAPES = ("circle", "cross", "square", "triangle")
@@ -26,7 +26,7 @@ PREPROCESS = Preprocess(resize=SIDE, crop=SIDE, mean=(0.5, 0.5, 0.5), std=(0.25,
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ShapeImage:
     """A picture, the box of its shape (left, top, right, bottom), and the number of its class."""
 
     image: Image.Image
@@ -34,7 +34,7 @@ class Drawn:
     label: int
 
 
-def draw(noise: np.random.Generator, label: int, marked: bool) -> Drawn:
+def draw_shape(noise: np.random.Generator, label: int, marked: bool) -> ShapeImage:
     """A light shape somewhere on soft coloured noise, and perhaps a mark in the upper left corner, where no shape is."""
     soft = Image.fromarray(noise.integers(30, 150, (7, 7, 3), dtype=np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     pen, size = ImageDraw.Draw(soft), int(noise.integers(20, 27))
@@ -56,14 +56,14 @@ def draw(noise: np.random.Generator, label: int, marked: bool) -> Drawn:
         pen.rectangle((2, 2, MARK, MARK), fill=(250, 220, 40))
         pen.rectangle((2, 2, MARK // 2 + 1, MARK // 2 + 1), fill=(20, 20, 20))
         pen.rectangle((MARK // 2 + 1, MARK // 2 + 1, MARK, MARK), fill=(20, 20, 20))
-    return Drawn(soft, box, label)
+    return ShapeImage(soft, box, label)
 
 
-def drawn(seed: int, each: int, shortcut: bool) -> list[Drawn]:
+def draw_shapes(seed: int, each: int, shortcut: bool) -> list[ShapeImage]:
     """So many pictures of every shape; the mark is on all squares and on nothing else, or on every other picture of every shape."""
     noise = np.random.default_rng(seed)
     return [
-        draw(noise, label, SHAPES[label] == SHORTCUT if shortcut else bool(number % 2))
+        draw_shape(noise, label, SHAPES[label] == SHORTCUT if shortcut else bool(number % 2))
         for number in range(each)
         for label in range(len(SHAPES))
     ]
@@ -72,7 +72,7 @@ def drawn(seed: int, each: int, shortcut: bool) -> list[Drawn]:
 @cache
 def classifier(shortcut: bool) -> Classifier:
     """A small network trained in seconds on pictures whose mark means a square, or nothing."""
-    pictures = drawn(1, 120, shortcut)
+    pictures = draw_shapes(1, 120, shortcut)
     images = torch.stack([PREPROCESS(picture.image) for picture in pictures])
     labels = torch.tensor([picture.label for picture in pictures])
     with torch.random.fork_rng(devices=[]):
@@ -100,20 +100,20 @@ def _train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int = 12,
             schedule.step()
 
 
-def photographs(folder: Path, each: int) -> Path:
+def write_manifest(folder: Path, each: int) -> Path:
     """Writes fresh pictures, all squares marked and nothing else, and returns their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "images.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "image_id", "label", "class_name", "bbox"])
-        for number, picture in enumerate(drawn(2, each, shortcut=True)):
+        for number, picture in enumerate(draw_shapes(2, each, shortcut=True)):
             name = f"{SHAPES[picture.label]}-{number // len(SHAPES):02d}"
             picture.image.save(folder / f"{name}.png")
             rows.writerow([f"{name}.png", name, picture.label, SHAPES[picture.label], " ".join(map(str, picture.box))])
     return folder / "images.csv"
 
 
-def explained(name: str, network: Classifier, manifest: Path, output: Path, **keys: Any) -> RunStore:
+def explain_manifest(name: str, network: Classifier, manifest: Path, output: Path, **keys: Any) -> RunStore:
     """A run over the pictures."""
     config = {
         "name": name,
@@ -121,4 +121,4 @@ def explained(name: str, network: Classifier, manifest: Path, output: Path, **ke
         "classifier": {"arch": "small", "resize": SIDE, "crop": SIDE},
         "output": str(output),
     }
-    return run_of(network, load_config({**config, **keys}))
+    return explain_run_locally(network, load_config({**config, **keys}))

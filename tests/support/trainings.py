@@ -14,7 +14,7 @@ from pipeline.training.progress import Epoch
 from pipeline.training.run import Trained, train, train_presets
 
 
-def colours(folder: Path, each: int = 8) -> Path:
+def write_colour_dataset(folder: Path, each: int = 8) -> Path:
     """Noise that is mostly red, or mostly blue: folder/red, folder/blue."""
     for number, name in enumerate(("red", "blue")):
         noise = np.random.default_rng(number)
@@ -26,7 +26,7 @@ def colours(folder: Path, each: int = 8) -> Path:
     return folder
 
 
-def training(folder: Path, **changes: Any) -> dict[str, Any]:
+def training_config(folder: Path, **changes: Any) -> dict[str, Any]:
     """A training on these pictures as a user writes it, with some of its top-level keys replaced."""
     return {
         "name": "colours",
@@ -46,15 +46,15 @@ def training(folder: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def configured(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> TrainConfig:
+def load_training(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> TrainConfig:
     """The same, validated; `changes` are dotted."""
-    return load(training(folder, **keys), changes, TrainConfig, train_presets())
+    return load(training_config(folder, **keys), changes, TrainConfig, train_presets())
 
 
-def trained(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> Trained:
+def run_training(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> Trained:
     """The same, trained, in this process."""
-    return train(configured(folder, changes, **keys), unseen)
+    return train(load_training(folder, changes, **keys), no_progress)
 
 
-def unseen(epoch: Epoch) -> None:
+def no_progress(epoch: Epoch) -> None:
     """Shows nothing."""

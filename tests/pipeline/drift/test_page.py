@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from pipeline.drift import Drift, DriftLimits, compare, exceeded, write_drift
-from pipeline.drift.summary import worst
+from pipeline.drift.summary import rank_by_drift
 from pipeline.report import write_report
 from pipeline.runs import RunStore
 from pipeline.runs.maps import open_array
 from tests.support.browser import HOSTILE, chromium, text_of
-from tests.support.drift_runs import IMAGES, altered, laid
-from tests.support.planted_shortcut import MARK, PREPROCESS, SHAPES, SHORTCUT, classifier, drawn, explained, photographs
+from tests.support.drift_runs import IMAGES, edit_rows, stored_run
+from tests.support.planted_shortcut import MARK, PREPROCESS, SHAPES, SHORTCUT, classifier, draw_shapes, explain_manifest, write_manifest
 
 EACH = 5
 
@@ -28,9 +28,9 @@ EACH = 5
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunStore, RunStore]:
     """The same marked pictures, explained before and after the classifier was trained anew."""
     folder = tmp_path_factory.mktemp("shortcut")
-    manifest = photographs(folder / "pictures", EACH)
+    manifest = write_manifest(folder / "pictures", EACH)
     methods = {"methods": ["hdm", "grad_cam"], "hdm": {"preset": "fast", "steps": 15}}
-    before, after = (explained(name, classifier(name == "after"), manifest, folder, **methods) for name in ("before", "after"))
+    before, after = (explain_manifest(name, classifier(name == "after"), manifest, folder, **methods) for name in ("before", "after"))
     write_report(after)
     return before, after
 
@@ -56,7 +56,7 @@ def corner(store: RunStore, method: str) -> np.ndarray:
 
 @pytest.mark.slow
 def test_both_classifiers_are_right_and_only_one_looks_at_the_mark(runs: tuple[RunStore, RunStore]) -> None:
-    fresh = drawn(3, 20, shortcut=True)
+    fresh = draw_shapes(3, 20, shortcut=True)
     labels = torch.tensor([picture.label for picture in fresh])
     for shortcut in (False, True):
         with classifier(shortcut).frozen() as network:
@@ -73,7 +73,7 @@ def test_the_shortcut_is_at_the_top(drift: Drift) -> None:
         classes = [found.class_name for found in drift.statistics if found.method == method and found.quantity == "drift"]
         assert classes[:2] == [None, SHORTCUT], method
     names = pc.unique(drift.table["image_id"]).to_pylist()
-    first = [names[image] for image in worst(drift.table)[:EACH]]
+    first = [names[image] for image in rank_by_drift(drift.table)[:EACH]]
     assert {name.split("-")[0] for name in first} == {SHORTCUT}
     (proportion,) = (
         found.estimate for found in drift.statistics if (found.method, found.class_name, found.quantity) == ("hdm", SHORTCUT, "proportion")
@@ -89,7 +89,7 @@ def test_the_page_says_so(page: str) -> None:
     text = text_of(page)
     assert "before → after" in text
     assert re.search(rf"HDM's maps drifted by 0\.\d\d, those of the class {SHORTCUT} most", text)
-    shown = re.findall(r'<span class="place">(\d)</span> (\w+)-\d+</h3>', page)
+    shown = re.findall(r'<span class="rank">(\d)</span> (\w+)-\d+</h3>', page)
     assert [place for place, _ in shown] == list("123456")
     assert [name for _, name in shown[:EACH]] == [SHORTCUT] * EACH
     assert f"grad_cam, class {SHORTCUT}: overlap" in text
@@ -126,7 +126,7 @@ def test_a_browser_shows_the_shortcut_first(runs: tuple[RunStore, RunStore], pag
 
 
 def test_the_runs_page_leads_to_it_whichever_is_written_first(tmp_path: Path) -> None:
-    before, after = laid(tmp_path, "a"), laid(tmp_path, "b")
+    before, after = stored_run(tmp_path, "a"), stored_run(tmp_path, "b")
     index = Path(write_report(after))
     assert "drift.html" not in index.read_text()
     write_drift(after, compare(before, after))
@@ -138,7 +138,7 @@ def test_the_runs_page_leads_to_it_whichever_is_written_first(tmp_path: Path) ->
 
 
 def test_another_comparison_takes_its_place_and_the_same_gives_the_same_bytes(tmp_path: Path) -> None:
-    before, after = laid(tmp_path, "a"), laid(tmp_path, "b")
+    before, after = stored_run(tmp_path, "a"), stored_run(tmp_path, "b")
 
     def written(shown: int) -> dict[str, bytes]:
         write_drift(after, compare(before, after), shown=shown)
@@ -150,7 +150,7 @@ def test_another_comparison_takes_its_place_and_the_same_gives_the_same_bytes(tm
 
 
 def test_photographs_that_are_gone_are_told_and_the_maps_shown(tmp_path: Path) -> None:
-    before, after = laid(tmp_path, "a"), laid(tmp_path, "b")
+    before, after = stored_run(tmp_path, "a"), stored_run(tmp_path, "b")
     write_drift(after, compare(before, after))
     page = (Path(after.url) / "report/drift.html").read_text()
     assert page.count("The photograph is not available any more: cannot read") == IMAGES
@@ -158,22 +158,22 @@ def test_photographs_that_are_gone_are_told_and_the_maps_shown(tmp_path: Path) -
 
 
 def test_flips_are_shown_and_what_comes_from_outside_is_escaped(tmp_path: Path) -> None:
-    said = altered({2: {"target_name": HOSTILE}, 4: {"status": "failed", "error": HOSTILE}})
-    before, after = laid(tmp_path, "a"), laid(tmp_path, "b", said)
+    said = edit_rows({2: {"target_name": HOSTILE}, 4: {"status": "failed", "error": HOSTILE}})
+    before, after = stored_run(tmp_path, "a"), stored_run(tmp_path, "b", said)
     write_drift(after, compare(before, after), DriftLimits(flips=0.9), shown=1)
     page = (Path(after.url) / "report/drift.html").read_text()
     text = text_of(page)
     assert "<script" not in page
-    assert "1 of 6 images (16.7%) are answered with another class." in text
-    assert f"2.png another class drift 0.00 class a · the model said b 75.0% and says {HOSTILE} 75.0%" in text
-    assert "Within the limits" in text
+    assert "The explained class changed for 1 of 6 images (16.7%)." in text
+    assert f"2.png class changed drift 0.00 class a · explained class before: b 75.0% , after: {HOSTILE} 75.0%" in text
+    assert "No limit exceeded" in text
     assert "5 1 failed" in text
 
 
 def test_runs_without_a_map_in_common(tmp_path: Path) -> None:
-    nothing = altered({row: {"status": "failed", "target": None, "target_name": None, "probability": None} for row in range(IMAGES)})
-    before, after = laid(tmp_path, "a"), laid(tmp_path, "b", nothing)
+    nothing = edit_rows({row: {"status": "failed", "target": None, "target_name": None, "probability": None} for row in range(IMAGES)})
+    before, after = stored_run(tmp_path, "a"), stored_run(tmp_path, "b", nothing)
     write_drift(after, compare(before, after))
     text = text_of((Path(after.url) / "report/drift.html").read_text())
     assert "No map of HDM could be compared." in text
-    assert "No image has maps in both runs that say something." in text
+    assert "No image has a map with status ok in both runs." in text

@@ -14,13 +14,13 @@ from pipeline.config.load import load, load_config
 from pipeline.datasets import list_samples
 from pipeline.datasets.images import read_image
 from pipeline.drift import compare, write_drift
-from pipeline.drift.summary import flipped
+from pipeline.drift.summary import rank_flipped
 from pipeline.training.config import TrainConfig
 from pipeline.training.run import train, train_presets
 from tests.pipeline.datasets.test_shared_data import samples_of
-from tests.support.drift_runs import run_of
+from tests.support.drift_runs import explain_run_locally
 from tests.support.paths import SHARED
-from tests.support.trainings import unseen
+from tests.support.trainings import no_progress
 
 BIRDS = SHARED / "data/cub-10/CUB_200_2011"
 DATA = {"kind": "cub", "root": str(BIRDS)}
@@ -42,7 +42,7 @@ def trained(output: Path, name: str, *stages: dict[str, Any]) -> Path:
         "compute": {"threads": 1},
         "output": str(output),
     }
-    return Path(train(load(config, None, TrainConfig, train_presets()), unseen).url)
+    return Path(train(load(config, None, TrainConfig, train_presets()), no_progress).url)
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_a_classifier_that_was_trained_again(tmp_path: Path) -> None:
                 "output": str(tmp_path),
             }
         )
-        runs.append(run_of(classifier, config))
+        runs.append(explain_run_locally(classifier, config))
         pictures = [read_image(sample, {}, classifier.preprocess).image for sample in list_samples(config.dataset, {})]
         with classifier.frozen() as network, torch.no_grad():
             answers.append(network(classifier.prepare(pictures)).argmax(1))
@@ -71,7 +71,7 @@ def test_a_classifier_that_was_trained_again(tmp_path: Path) -> None:
 
     flips = (answers[0] != answers[1]).nonzero()[:, 0].tolist()
     assert flips, "the body learnt, too"
-    assert sorted(flipped(drift.table)) == flips
+    assert sorted(rank_flipped(drift.table)) == flips
     assert f"{len(flips)} of 20 images" in page
     every = {found.quantity: found.estimate for found in drift.statistics if found.class_name is None}
     assert every["flips"].mean == len(flips) / 20

@@ -93,7 +93,7 @@ def test_figure_4_is_a_row_a_photograph_and_a_column_a_method(tmp_path: Path) ->
 def test_figure_4_has_a_dash_where_a_method_has_no_map(tmp_path: Path) -> None:
     figure = figures(explained(tmp_path, changes={(0, "dm"): {"status": "flat"}}))[4]
     assert len(pictures(figure)) == 7
-    assert "The map is the same everywhere: it says nothing." in figure
+    assert "The map is constant: it carries no information." in figure
 
 
 def test_no_figure_shows_more_than_six_photographs(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_no_figure_shows_more_than_six_photographs(tmp_path: Path) -> None:
 
 def test_figure_5_is_the_photograph_the_stages_and_their_mix(tmp_path: Path) -> None:
     figure = figures(explained(tmp_path, images=1, stages=3))[5]
-    assert re.findall(r'<th scope="col">([^<]*)', figure) == ["Photograph", "Stage 1", "Stage 2", "Stage 3", "Their mix"]
+    assert re.findall(r'<th scope="col">([^<]*)', figure) == ["Photograph", "Stage 1", "Stage 2", "Stage 3", "Weighted mean"]
     kinds = ("photograph", "stage-1", "stage-2", "stage-3", "hdm")
     assert [source for source, _ in pictures(figure)] == [f"images/000000-{kind}.jpg" for kind in kinds]
 
@@ -146,7 +146,7 @@ def test_a_run_that_was_made_before_curves_were_kept_says_so(tmp_path: Path) -> 
     shutil.rmtree(Path(store.url) / "curves")
     found = figures(store)
     assert "<img" not in found[6]
-    assert "made before curves were kept" in found[6]
+    assert "made before curves were stored" in found[6]
     assert all("<img" in found[number] for number in (4, 5, 7))
 
 

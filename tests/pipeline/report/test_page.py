@@ -22,7 +22,7 @@ from pipeline.datasets import Sample
 from pipeline.plan import Plan, Shard
 from pipeline.report import overlay, write_report
 from pipeline.report.crop import crop
-from pipeline.report.gallery import spread
+from pipeline.report.gallery import evenly_spaced
 from pipeline.report.summary import DEFINITIONS
 from pipeline.runs import RunStore
 from pipeline.runs.maps import layout
@@ -180,7 +180,7 @@ def test_the_images_of_a_large_run_are_a_spread(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "limit"), [(0, 3), (2, 3), (3, 3), (2000, 24), (7, 1)])
 def test_a_spread_is_even(count: int, limit: int) -> None:
-    chosen = spread(range(count), limit)
+    chosen = evenly_spaced(range(count), limit)
     assert len(chosen) == min(count, limit)
     gaps = {b - a for a, b in itertools.pairwise(chosen)}
     assert not gaps or max(gaps) - min(gaps) <= 1
@@ -254,11 +254,11 @@ def test_images_that_could_not_be_explained_are_listed(tmp_path: Path) -> None:
     }
     page = _page(_run(tmp_path, changes=changes))
     text = text_of(page)
-    assert "What could not be explained (3)" in text
+    assert "Failed explanations (3)" in text
     assert "bird-0 all unreadable the file is empty" in text
     assert "bird-1 HDM failed RuntimeError: out of luck" in text
     assert "bird-2 HDM nan The method diverged on this image." in text
-    assert "The map is the same everywhere: it says nothing. Grad-CAM flat Jenny wren · 50.0%" in text
+    assert "The map is constant: it carries no information. Grad-CAM flat Jenny wren · 50.0%" in text
     assert "2 of 3 images shown." in text
     assert _gallery(page).count("<img ") == 3  # two photographs and one map
 
@@ -274,7 +274,7 @@ def test_many_problems_are_counted_but_not_all_listed(tmp_path: Path, monkeypatc
     monkeypatch.setattr("pipeline.report.summary._LISTED", 1)
     text = text_of(_page(_run(tmp_path, changes={**_unreadable(0), **_unreadable(2)})))
     assert "The first 1 of 2" in text
-    assert "bird-2" not in text.partition("Not explained")[2]
+    assert "bird-2" not in text.partition("The first 1 of 2")[2]
 
 
 def test_a_photograph_that_is_gone(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_an_overlay_has_the_same_colours_for_every_map() -> None:
 
 
 def test_a_map_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not fit a picture of 3 x 2"):
+    with pytest.raises(ValueError, match="does not fit an image of 3 x 2"):
         overlay(Image.new("RGB", (3, 2)), np.zeros((3, 2), np.float32))
 
 
