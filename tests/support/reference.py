@@ -1,6 +1,7 @@
-"""The method a second time: Eq. 1-10 for one image, one mask after another, in loops that follow the paper line by line.
+"""Reference implementation of Eq. 1-10 of the paper.
 
-Nothing here comes from hdm_core. Everything is float64.
+It works on one image and one mask at a time, in loops that follow the paper line by line. It imports nothing from hdm_core, and computes
+in float64.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ Score = Callable[[Tensor], Tensor]  # f_p: an image (C, H, W) -> a number
 
 
 def interpolation(small: int, large: int) -> Tensor:
-    """The matrix (large, small) of linear interpolation between pixel centres, edges held."""
+    """Return the matrix (large, small) of linear interpolation between pixel centres.
+
+    Beyond the outer pixel centres the values are constant.
+    """
     matrix = torch.zeros(large, small, dtype=torch.float64)
     for row in range(large):
         centre = (row + 0.5) * small / large - 0.5
@@ -29,7 +33,7 @@ def interpolation(small: int, large: int) -> Tensor:
 
 
 def g(v: Tensor, height: int, width: int) -> Tensor:
-    """(a, b) -> (height, width)."""
+    """Interpolate (a, b) to (height, width)."""
     return interpolation(v.shape[0], height) @ v @ interpolation(v.shape[1], width).T
 
 
@@ -55,7 +59,10 @@ class Adam:
 
 @dataclass
 class Slow:
-    """A DM or HDM with its settings, for images that become `muted` (C, 1, 1 or C, H, W) where a mask is 0."""
+    """DM or HDM with its settings.
+
+    Where a mask is 0, an image is replaced by `muted`, (C, 1, 1) or (C, H, W).
+    """
 
     sizes: tuple[int, ...]
     ratios: tuple[int, ...]
@@ -70,10 +77,13 @@ class Slow:
     mix_weight: float = 1e-4
     relative: bool = False
     removal: float = 0.0
-    backdrops: Sequence[Tensor] = ()  # (C, H, W), one a step; none without noise
+    backdrops: Sequence[Tensor] = ()  # (C, H, W), one per step; empty without noise
 
     def train(self, score: Score, image: Tensor, muted: Tensor, mask: Tensor, guide: Tensor | None, unit: Tensor | None = None) -> Tensor:
-        """Eq. 6 without a guide, Eq. 8 with one; `unit` is the image's own unless given."""
+        """Train a mask: Eq. 6 without a guide, Eq. 8 with one.
+
+        `unit` is computed from the image unless it is given.
+        """
         height, width = image.shape[1:]
         clean, blank = score(image).detach(), score(muted.expand_as(image)).detach()
         unit = self.unit(score, image, muted) if unit is None else unit
@@ -84,18 +94,18 @@ class Slow:
             ground = muted + self.backdrops[step] if self.backdrops else muted
             kept = (score(ground + applied * (image - ground)) - clean) / unit
             gone = (score(ground + (1 - applied) * (image - ground)) - blank) / unit
-            # mean |m| is mean m: masks are in [0, 1], and at 0 only the slope to the right counts.
+            # mean |m| is mean m: masks are in [0, 1], and at 0 only the right derivative matters.
             loss = kept**2 + self.removal * gone**2 + self.eta * g(mask, height, width).mean()
             (gradient,) = torch.autograd.grad(loss, mask)
             mask = adam.step(mask.detach(), gradient).clamp(0, 1)
         return mask.detach()
 
     def unit(self, score: Score, image: Tensor, muted: Tensor) -> Tensor:
-        """What activations are divided by."""
+        """Return the divisor of the activations."""
         return abs(score(image) - score(muted.expand_as(image))).detach() if self.relative else torch.ones((), dtype=torch.float64)
 
     def dm(self, score: Score, image: Tensor, muted: Tensor, unit: Tensor | None = None) -> Tensor:
-        """M_b of one image, (H, W)."""
+        """Compute M_b of one image, (H, W)."""
         height, width = image.shape[1:]
         total = torch.zeros(height, width, dtype=torch.float64)
         for size in self.sizes:
@@ -112,16 +122,16 @@ class Slow:
         return self.top(total)
 
     def top(self, total: Tensor) -> Tensor:
-        """Eq. 10."""
+        """Apply Eq. 10."""
         values = sorted(total.flatten().tolist(), reverse=True)
         gamma = values[round(self.keep_fraction * len(values)) - 1]
         return N((total - gamma) * (total >= gamma))
 
     def hdm(self, score: Score, image: Tensor, muted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """M_h (H, W), the stages (S, H, W) and their shares (S,)."""
+        """Compute M_h (H, W), the stages (S, H, W) and their weights (S,)."""
         masks: list[Tensor] = []
         seen = image
-        unit = self.unit(score, image, muted)  # of X_0, also where a stage sees less
+        unit = self.unit(score, image, muted)  # of X_0, also for stages that see only a part of it
         for _ in range(self.stages):
             masks.append(self.dm(score, seen, muted, unit))  # Eq. 1
             found = N(sum(masks))
@@ -137,11 +147,11 @@ class Slow:
         return sum(w[j] * masks[j] for j in range(self.stages)) / sum(w), torch.stack(masks), torch.stack(w) / sum(w)
 
     def w(self, v: Tensor) -> list[Tensor]:
-        """Eq. 3's w_j = sum_{k >= j} v_k^2."""
+        """Compute w_j = sum_{k >= j} v_k^2 of Eq. 3."""
         return [sum(v[k] ** 2 for k in range(j, self.stages)) for j in range(self.stages)]
 
     def mixing_loss(self, score: Score, image: Tensor, muted: Tensor, masks: list[Tensor], v: Tensor) -> Tensor:
-        """Eq. 4 for M_h."""
+        """Compute Eq. 4 for M_h."""
         w = self.w(v)
         fused = sum(w[j] * masks[j] for j in range(self.stages)) / sum(w)
         kept = (score(muted + fused * (image - muted)) - score(image)) / self.unit(score, image, muted)

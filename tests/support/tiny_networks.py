@@ -1,4 +1,4 @@
-"""Tiny seeded networks and pictures, and the state of a network that an explanation must leave alone."""
+"""Tiny seeded networks and images, and snapshots of a network's state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hdm_core.network.hooks import forward_to
 
 
 def smooth(classes: int = 3, channels: int = 3, seed: int = 0) -> nn.Sequential:
-    """A network without kinks whose logits spread over several units, in the default dtype."""
+    """Build a smooth network whose logits have a wide range, in the default dtype."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = nn.Sequential(
@@ -32,7 +32,7 @@ def smooth(classes: int = 3, channels: int = 3, seed: int = 0) -> nn.Sequential:
 
 
 def normalised(classes: int = 3, seed: int = 0, inplace: bool = True) -> nn.Sequential:
-    """Convolutions, batch normalisation with statistics of its own, ReLU in place, and dropout; left in training mode."""
+    """Build a network with batch normalisation, in-place ReLU and dropout, in training mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = nn.Sequential(
@@ -57,7 +57,7 @@ def normalised(classes: int = 3, seed: int = 0, inplace: bool = True) -> nn.Sequ
 
 
 def mixed_state(classes: int = 3, seed: int = 0) -> nn.Sequential:
-    """`normalised`, with one part in evaluation mode and one parameter frozen: a state that is easily lost."""
+    """Build `normalised` with one part in evaluation mode and one frozen parameter."""
     network = normalised(classes, seed)
     network.features.eval()
     network.conv.weight.requires_grad_(False)
@@ -65,7 +65,7 @@ def mixed_state(classes: int = 3, seed: int = 0) -> nn.Sequential:
 
 
 class Linear(nn.Module):
-    """Logits that are linear in the pixels: 0 for class 0 and w . x + bias for class 1."""
+    """Network with logits linear in the pixels: 0 for class 0, w . x + bias for class 1."""
 
     def __init__(self, weight: Tensor, bias: float = 0.0) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Linear(nn.Module):
 
 
 class Constant(nn.Module):
-    """Looks at the image and answers the same for all."""
+    """Network that processes the image and returns the same logits for all."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Constant(nn.Module):
 
 
 class Untraceable(nn.Module):
-    """A network that torch.fx cannot trace: its way depends on the data."""
+    """Network that torch.fx cannot trace, because its control flow depends on the data."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -103,11 +103,11 @@ class Untraceable(nn.Module):
 
 
 class InterruptionError(Exception):
-    """What `Failing` raises."""
+    """Exception raised by `Failing`."""
 
 
 class Failing(Untraceable):
-    """Counts the calls and raises in the n-th; untraceable, so that every call passes through here."""
+    """Network that raises in the n-th call; untraceable, so that all calls are counted."""
 
     def __init__(self, network: nn.Module, at: int | None = None) -> None:
         super().__init__(network)
@@ -123,7 +123,7 @@ class Failing(Untraceable):
 
 
 class Pair(nn.Module):
-    """Returns its answer with something beside it, as segmentation and detection networks do."""
+    """Network that returns a tuple, as segmentation and detection networks do."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class Pair(nn.Module):
 
 
 def pictures(batch: int = 3, height: int = 16, width: int | None = None, channels: int = 3, seed: int = 0) -> Tensor:
-    """Seeded images of the default dtype: a bright blob on noise, elsewhere in each."""
+    """Return seeded images of the default dtype: a bright rectangle on noise, at a different place in each."""
     generator = torch.Generator().manual_seed(seed)
     width = width or height
     images = 0.3 * torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64)
@@ -148,13 +148,13 @@ def pictures(batch: int = 3, height: int = 16, width: int | None = None, channel
 
 
 def activations_and_gradients(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer's output and the gradient of the targets' logits to it, each (B, K, h, w)."""
+    """Return a layer's output and the gradient of the target logits, each (B, K, h, w)."""
     answer = forward_to(network, layer, images)
     return answer.activations.detach(), answer.gradients(targets)
 
 
 def snapshot(network: nn.Module) -> dict[str, object]:
-    """All of a network that an explanation could change, to be compared by `assert_unchanged`."""
+    """Record everything that an explanation could change, for `assert_unchanged`."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs")
     return {
         "training": {name: module.training for name, module in network.named_modules()},

@@ -1,4 +1,4 @@
-"""torchvision's families of networks, made small: their own classes and ways, few blocks and channels, random seeded weights."""
+"""Small networks of torchvision's families, with few blocks and channels and seeded weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLASSES = 5
 
 
 def seeded(build: Callable[[], nn.Module]) -> nn.Module:
-    """The network in evaluation mode, each batch normalisation with statistics of its own."""
+    """Build a seeded network in evaluation mode, with random batch statistics."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build()
@@ -30,7 +30,7 @@ def seeded(build: Callable[[], nn.Module]) -> nn.Module:
 
 def _resnet() -> nn.Module:
     network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=CLASSES)
-    # Its stages are 64 to 512 channels wide; the last is made narrow.
+    # Its stages have 64 to 512 channels; the last is replaced by a narrow one.
     network.inplanes = 256
     network.layer4 = network._make_layer(BasicBlock, 16, 2)
     network.fc = nn.Linear(16, CLASSES)
@@ -61,7 +61,7 @@ def _vgg() -> nn.Module:
     features = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2)
     )
-    with torch.device("meta"):  # its classifier has 100 million weights, and goes
+    with torch.device("meta"):  # its classifier has 100 million weights, and is replaced
         network = VGG(features, num_classes=CLASSES, init_weights=False)
     network.classifier = nn.Sequential(
         nn.Linear(16 * 49, 16), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(16, 16), nn.ReLU(inplace=True), nn.Linear(16, CLASSES)
@@ -70,9 +70,9 @@ def _vgg() -> nn.Module:
 
 
 def transformer() -> nn.Module:
-    """A vision transformer for images of 32 x 32, whose answer comes from tokens."""
+    """Build a vision transformer for images of 32 x 32 pixels."""
     network = seeded(partial(VisionTransformer, 32, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=CLASSES))
-    nn.init.eye_(network.heads.head.weight)  # it starts from zero
+    nn.init.eye_(network.heads.head.weight)  # initialised with zeros by default
     return network
 
 

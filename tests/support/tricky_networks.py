@@ -1,4 +1,7 @@
-"""Toys with the habits of well-known families that attribution methods trip over. All are piecewise linear."""
+"""Small networks with constructs of well-known families that are hard for attribution methods.
+
+All are piecewise linear.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class Residual(nn.Module):
-    """ResNet's: one ReLU in place for all calls, one block that is used twice, a sum in place and a max-pool whose windows overlap."""
+    """ResNet: a shared in-place ReLU, a reused block, an in-place sum, an overlapping max-pool."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +42,7 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """DenseNet's: functions without modules, and one in place on what a layer that is not the last put out."""
+    """DenseNet: functions without modules, one in place on the output of an inner layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,12 +56,12 @@ class Dense(nn.Module):
         features = self.last(x)
         features = F.relu(features, inplace=True)
         x = torch.flatten(F.adaptive_avg_pool2d(features, 1), 1)
-        self.hidden(x)  # a call that takes no part in the answer
+        self.hidden(x)  # a call without influence on the output
         return self.head(F.leaky_relu(self.hidden(x), 0.2, True))
 
 
 class Pooled(nn.Module):
-    """VGG's and SqueezeNet's: max-pools, one as a function and one that adapts, two ReLUs in a row, the last by a method in place."""
+    """VGG and SqueezeNet: functional and adaptive max-pools, consecutive ReLUs, an in-place method."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +76,7 @@ class Pooled(nn.Module):
 
 
 def seeded(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """A network with weights from a seed, in evaluation mode and frozen."""
+    """Build a network with seeded weights, in evaluation mode and frozen."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make().eval().requires_grad_(False)

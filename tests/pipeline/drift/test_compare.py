@@ -199,9 +199,9 @@ def damaged(run: Path) -> None:
         ({"methods": ["gradient"]}, None, "no method is in both runs"),
         ({"target": "label"}, None, "explains the class 'predicted'"),
         ({"change": edit_rows({}, {row: {"sha256": "e" * 64} for row in range(6)})}, None, "all 6 images in both have changed"),
-        ({"change": edit_rows({}, {3: {"crop": (0.0, 0.0, 20.0, 20.0)}})}, None, "different parts of 3.png, 2 0 22 20 and then 0 0 20 20"),
+        ({"change": edit_rows({}, {3: {"crop": (0.0, 0.0, 20.0, 20.0)}})}, None, "different crops of 3.png, 2 0 22 20 and then 0 0 20 20"),
         ({}, newer, "has schema version 9, and this hdm reads 1"),
-        ({}, damaged, "`hdm verify` says what is damaged"),
+        ({}, damaged, "`hdm verify` lists the damage"),
         ({}, shutil.rmtree, "no run of hdm"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A classifier that has learnt a mark in a corner instead of a shape: the comparison brings its class to the top, and the page shows it."""
+"""Drift page of a classifier that has learnt a mark instead of a shape, and of random runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EACH = 5
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunStore, RunStore]:
-    """The same marked pictures, explained before and after the classifier was trained anew."""
+    """The same marked images, explained before and after the classifier was retrained."""
     folder = tmp_path_factory.mktemp("shortcut")
     manifest = write_manifest(folder / "pictures", EACH)
     methods = {"methods": ["hdm", "grad_cam"], "hdm": {"preset": "fast", "steps": 15}}
@@ -37,10 +37,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunStore, RunStore]:
 
 @pytest.fixture(scope="module")
 def drift(runs: tuple[RunStore, RunStore]) -> Drift:
-    """Their comparison, written."""
-    found = compare(*runs)
-    write_drift(runs[1], found, DriftLimits(overlap=0.5, by_class=True), shown=6)
-    return found
+    """Comparison of the two runs, written to storage."""
+    drift = compare(*runs)
+    write_drift(runs[1], drift, DriftLimits(overlap=0.5, by_class=True), shown=6)
+    return drift
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def page(runs: tuple[RunStore, RunStore], drift: Drift) -> str:
 
 
 def corner(store: RunStore, method: str) -> np.ndarray:
-    """The share of each map's sum that is on the mark."""
+    """Return the fraction of each map's sum that lies on the mark."""
     maps = open_array(store.storage.zarr("maps.zarr"), method)[:].astype(float)
     return maps[:, : MARK + 2, : MARK + 2].sum((1, 2)) / maps.sum((1, 2))
 
@@ -61,7 +61,7 @@ def test_both_classifiers_are_right_and_only_one_looks_at_the_mark(runs: tuple[R
     for shortcut in (False, True):
         with classifier(shortcut).frozen() as network:
             answers = network(torch.stack([PREPROCESS(picture.image) for picture in fresh])).argmax(1)
-        assert (answers == labels).float().mean() > 0.9, "accuracy does not tell"
+        assert (answers == labels).float().mean() > 0.9, "accuracy does not show the difference"
     squares = [picture % len(SHAPES) == SHAPES.index(SHORTCUT) for picture in range(EACH * len(SHAPES))]
     before, after = (corner(store, "hdm")[squares].mean() for store in runs)
     assert after > before + 0.3
@@ -98,15 +98,15 @@ def test_the_page_says_so(page: str) -> None:
 
 @pytest.mark.slow
 def test_a_browser_shows_the_shortcut_first(runs: tuple[RunStore, RunStore], page: str, tmp_path: Path) -> None:
-    """What a person sees: every picture is there, the first article is a square, and its map has moved to the upper left."""
+    """All images load, the first article is a square, and its map has moved to the upper left."""
     folder = Path(runs[1].url) / "report"
-    looking = (
+    read_page = (
         "document.title = [[...document.images].filter(i => i.complete && i.naturalWidth == 64).length,"
         "document.querySelector('article h3').innerText, document.querySelector('#classes + p + details tbody th').innerText].join('|')"
     )
     probe = folder / "probe.html"
-    eager = page.replace(' loading="lazy"', "")  # the page is loaded when all its pictures are
-    probe.write_text(eager + f"<script>onload = () => {{ {looking} }}</script>")
+    eager = page.replace(' loading="lazy"', "")  # so that onload waits for all images
+    probe.write_text(eager + f"<script>onload = () => {{ {read_page} }}</script>")
     title = re.search(r"<title>(.*?)</title>", chromium(tmp_path / "profile", "--dump-dom", probe.as_uri()))
     assert title
     count, first, top = html.unescape(title[1]).split("|")
@@ -122,7 +122,7 @@ def test_a_browser_shows_the_shortcut_first(runs: tuple[RunStore, RunStore], pag
     assert heat[1] > heat[0] + 20, "after, the mark is what is hot"
 
 
-# The page of made-up runs
+# Pages of runs with random maps
 
 
 def test_the_runs_page_leads_to_it_whichever_is_written_first(tmp_path: Path) -> None:
@@ -158,8 +158,8 @@ def test_photographs_that_are_gone_are_told_and_the_maps_shown(tmp_path: Path) -
 
 
 def test_flips_are_shown_and_what_comes_from_outside_is_escaped(tmp_path: Path) -> None:
-    said = edit_rows({2: {"target_name": HOSTILE}, 4: {"status": "failed", "error": HOSTILE}})
-    before, after = stored_run(tmp_path, "a"), stored_run(tmp_path, "b", said)
+    edit = edit_rows({2: {"target_name": HOSTILE}, 4: {"status": "failed", "error": HOSTILE}})
+    before, after = stored_run(tmp_path, "a"), stored_run(tmp_path, "b", edit)
     write_drift(after, compare(before, after), DriftLimits(flips=0.9), shown=1)
     page = (Path(after.url) / "report/drift.html").read_text()
     text = text_of(page)

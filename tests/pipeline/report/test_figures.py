@@ -1,4 +1,4 @@
-"""The paper's figures on the page of small runs: what each shows, and why one is not there."""
+"""Figures of the paper on the pages of small runs, and the reasons for missing ones."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ METHODS = ("hdm", "dm", "grad_cam")
 def explained(
     folder: Path, images: int = 2, truth: str | None = "bbox", stages: int = 2, changes: dict[tuple[int, str], dict[str, Any]] | None = None
 ) -> RunStore:
-    """A run over a manifest of real small photographs, with made-up maps and records.
+    """Write a run over a manifest of small photographs, with random maps and records.
 
     Args:
-        truth: what the manifest has beside the paths: bbox, mask or nothing.
-        changes: (row, method) -> what differs in its record.
+        truth: ground truth in the manifest: bbox, mask or None.
+        changes: (row, method) -> changed columns of its record.
     """
     lines = ["path" if truth is None else f"path,{truth}"]
     for row in range(images):
@@ -60,7 +60,7 @@ def explained(
 
 
 def figures(store: RunStore) -> dict[int, str]:
-    """Number of each figure -> its HTML on the page."""
+    """Return the HTML of each figure on the page, by its number."""
     write_report(store)
     page = store.storage.read("report/index.html").decode().partition('id="gallery"')[0]
     parts = re.split(r'<h3 id="figure-(\d)">', page)
@@ -68,7 +68,7 @@ def figures(store: RunStore) -> dict[int, str]:
 
 
 def pictures(figure: str) -> list[tuple[str, str]]:
-    """(source, alternative text) of a figure's pictures."""
+    """Return (source, alternative text) of a figure's images."""
     return re.findall(r'<img [^>]*?src="([^"]*)" alt="([^"]+)"', figure)
 
 
@@ -153,7 +153,7 @@ def test_a_run_that_was_made_before_curves_were_kept_says_so(tmp_path: Path) -> 
 def test_a_run_whose_first_shards_are_old_shows_the_curves_it_has(tmp_path: Path) -> None:
     store = explained(tmp_path)
     (Path(store.url) / "curves/part-000000.parquet").unlink()
-    assert "mean over 1 images" in figures(store)[6]
+    assert "over 1 images" in figures(store)[6]
 
 
 # Figure 7

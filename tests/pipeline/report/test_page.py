@@ -1,4 +1,4 @@
-"""The report of small runs that are laid on storage by hand: no network, no cluster."""
+"""Report of small runs that are written without a network or cluster."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from tests.support.browser import HOSTILE, chromium, text_of
 SIDE = 16
 PREPROCESS = Preprocess(resize=20, crop=SIDE)
 
-Changes = Mapping[tuple[int, str], dict[str, Any]]  # (row, method) -> what differs in its record
+Changes = Mapping[tuple[int, str], dict[str, Any]]  # (row, method) -> changed columns of its record
 
 
 def _photograph(path: Path, row: int) -> str:
-    """Writes a picture of 48 x 30 pixels with an edge in it; returns its sha256."""
+    """Write an image of 48 x 30 pixels with an edge in it; return its sha256."""
     pixels = np.zeros((30, 48, 3), np.uint8)
     pixels[:, :, row % 3] = np.linspace(0, 255, 48, dtype=np.uint8)
     pixels[10:20] = 255 - pixels[10:20]
@@ -51,7 +51,7 @@ def _run(
     changes: Changes | None = None,
     names: Mapping[int, str] | None = None,
 ) -> RunStore:
-    """A run of one image a shard, of which the first `committed` are done."""
+    """Write a run with one image per shard, of which the first `committed` are done."""
     dataset = {"kind": "folder", "root": str(folder)}
     config = RunConfig.model_validate(
         {
@@ -104,7 +104,7 @@ def _page(store: RunStore, limit: int = 24) -> str:
 
 
 def _gallery(page: str) -> str:
-    """The page from its gallery on."""
+    """Return the page from its gallery on."""
     return page.partition('id="gallery"')[2]
 
 
@@ -168,7 +168,7 @@ def test_any_number_of_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     page = _page(_run(tmp_path, images=2, methods=methods))
     assert _gallery(page).count("<img ") == 2 * (1 + count)
     assert 'class="stages"' not in page
-    assert ("the best is bold" in page) == ('class="best"' in page) == (count > 1)
+    assert ("the best value is bold" in page) == ('class="best"' in page) == (count > 1)
 
 
 def test_the_images_of_a_large_run_are_a_spread(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_run_on_an_object_store(tmp_path: Path) -> None:
         memory.rm("/hdm-report", recursive=True)
 
 
-# Runs in which not all is well
+# Incomplete runs and failed explanations
 
 
 def test_a_run_that_is_not_complete(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_view_is_what_the_network_saw(tmp_path: Path, size: tuple[int, int], p
     assert difference.mean() < 1.5
 
 
-# What the page tells its reader
+# Code and images of the page, in use
 
 
 def test_the_code_on_the_page_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

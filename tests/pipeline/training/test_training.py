@@ -1,4 +1,4 @@
-"""A classifier is trained for real, killed for real, and goes on to the same bytes."""
+"""Real trainings: killed and resumed with the same bytes, distributed, and refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(images: Path) -> Path:
-    """A classifier that was trained in one go."""
+    """Folder of a classifier that was trained without interruption."""
     return Path(run_training(images, name="whole").url)
 
 
@@ -60,7 +60,7 @@ def test_what_a_training_leaves(folder: Path) -> None:
 
 
 def test_the_card_tells_what_the_classifier_does(folder: Path, images: Path) -> None:
-    """What the training says of the held-back images is what a run that explains just these will find."""
+    """The test accuracy of the card is that of a run on just these images."""
     classifier = Classifier.from_checkpoint(folder)
     run = load_config(
         {
@@ -75,8 +75,8 @@ def test_the_card_tells_what_the_classifier_does(folder: Path, images: Path) -> 
     assert [sample.image_id for sample in samples] == [row["image_id"] for row in rows(folder) if row["split"] == "test"]
     with classifier.frozen() as network:
         logits = network(classifier.prepare([read_image(sample, {}).image for sample in samples]))
-    right = sum(int(guess) == sample.label for guess, sample in zip(logits.argmax(1), samples, strict=True))
-    assert right / len(samples) == json.loads((folder / CARD).read_text())["metrics"]["test_accuracy"]
+    correct = sum(int(guess) == sample.label for guess, sample in zip(logits.argmax(1), samples, strict=True))
+    assert correct / len(samples) == json.loads((folder / CARD).read_text())["metrics"]["test_accuracy"]
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_it_learns(tmp_path: Path) -> None:
     }
     done = run_training(write_colour_dataset(tmp_path / "images"), test=0.5, validation=None, recipe=recipe)
     assert done.card.metrics["test_accuracy"] == 1.0
-    assert done.card.metrics["epoch"] == 6, "without validation images the last epoch is kept"
+    assert done.card.metrics["epoch"] == 6, "without validation images the last epoch is the result"
 
 
 def test_a_training_that_is_done_is_not_done_again(folder: Path, images: Path) -> None:
@@ -105,7 +105,7 @@ def test_another_configuration_is_refused(folder: Path, images: Path) -> None:
 
 @pytest.mark.slow
 def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folder: Path, tmp_path: Path) -> None:
-    """Killed after the epoch in which the head alone learnt, so that a stage begins anew, and again in the middle of the next stage."""
+    """Killed after the epoch of the head alone, when a new stage begins, and again within that stage."""
     config = tmp_path / "training.yaml"
     config.write_text(yaml.safe_dump(training_config(images, output=str(tmp_path))))
     killed = tmp_path / "colours"
@@ -121,9 +121,9 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folde
         assert not (killed / CARD).exists()
     ended = hdm("train", config, "--json")
     assert ended.returncode == 0, ended.stderr
-    told = [line.partition(":")[0] for line in ended.stderr.splitlines() if line.startswith("epoch")]
-    assert told[-1] == "epoch 4 of 4"
-    assert not {"epoch 1 of 4", "epoch 2 of 4", "epoch 3 of 4"} & set(told), "an epoch that was saved is not done again"
+    logged = [line.partition(":")[0] for line in ended.stderr.splitlines() if line.startswith("epoch")]
+    assert logged[-1] == "epoch 4 of 4"
+    assert not {"epoch 1 of 4", "epoch 2 of 4", "epoch 3 of 4"} & set(logged), "an epoch that was saved is not done again"
     for name in (MODEL, "split.csv", CARD):
         assert (killed / name).read_bytes() == (folder / name).read_bytes(), name
 
@@ -166,7 +166,7 @@ def test_a_run_trains_its_classifier_first(images: Path, tmp_path: Path) -> None
 
 
 def test_the_test_images_have_no_say(images: Path, folder: Path, tmp_path: Path) -> None:
-    """With other pictures in the place of the test images the weights are the same, byte for byte."""
+    """With other images in place of the test images, the weights are equal byte for byte."""
     other = write_colour_dataset(tmp_path / "images")
     held_back = [row["image_id"] for row in rows(folder) if row["split"] == "test"]
     for image_id in held_back:
@@ -200,7 +200,7 @@ def test_images_that_changed_since_the_training_began(images: Path, tmp_path: Pa
 
 
 def interrupt(images: Path) -> None:
-    """Leaves a training behind that stopped after its first epoch."""
+    """Start a training that stops after its first epoch."""
 
     class StopError(Exception):
         pass
@@ -227,7 +227,7 @@ def test_weights_are_written_as_they_were_averaged(images: Path, folder: Path, t
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["nowhere.yaml"], "neither a preset (cub, cub-mobilenet, idrid-mobilenet, palm, palm-mobilenet)"),
         (["cub-mobilenet"], "dataset.root is missing"),
@@ -244,19 +244,19 @@ def test_weights_are_written_as_they_were_averaged(images: Path, folder: Path, t
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
-    arguments: list[str], says: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine").write_text(yaml.safe_dump(training_config(images, output=str(tmp_path / "out"))))
     monkeypatch.chdir(tmp_path)
-    for name, value in CPU_ENVIRONMENT.items():  # else the command starts itself once more
+    for name, value in CPU_ENVIRONMENT.items():  # otherwise the command re-executes itself
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.argv", ["hdm", "train", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert says in line
-    assert not (tmp_path / "out").exists(), "a training that cannot be leaves nothing"
+    assert message in line
+    assert not (tmp_path / "out").exists(), "a refused training leaves no files"
 
 
 @pytest.mark.parametrize("preset", train_presets())
