@@ -74,9 +74,9 @@ def _draw_entry(
 ) -> DriftEntry:
     first = rows[0]
 
-    def save(kind: str, picture: Image.Image) -> str:
+    def save(kind: str, rendered: Image.Image) -> str:
         name = f"{FOLDER}/{image['row']:06d}-{kind}.jpg"
-        storage.write(f"report/{name}", encode_jpeg(picture))
+        storage.write(f"report/{name}", encode_jpeg(rendered))
         return name
 
     side = read_map(drift.after.storage.zarr("maps.zarr"), first["method"], first["row_after"]).shape[-1]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.report.curves import collect_curves, describe_curves, draw_curves
-from pipeline.report.gallery import Entry, Tile
+from pipeline.report.gallery import GalleryEntry, Tile
 from pipeline.report.grids import Grid, method_grid, stage_grid
 from pipeline.report.ground_truth import draw_ground_truth
 from pipeline.runs import RunStore
@@ -27,7 +27,7 @@ class PageFigure:
     content: Grid | Tile | str
 
 
-def draw_figures(store: RunStore, entries: Sequence[Entry]) -> list[PageFigure]:
+def draw_figures(store: RunStore, entries: Sequence[GalleryEntry]) -> list[PageFigure]:
     """Return the figures in the paper's order, and write the images they need.
 
     Args:

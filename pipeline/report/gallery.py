@@ -33,19 +33,19 @@ class Tile:
     """One image of the gallery with its caption.
 
     Attributes:
-        picture: path of the image below report/; None if there is none, and `note` gives the reason.
+        path: path of the image below report/; None if there is none, and `note` gives the reason.
         record: row of the records that the tile of a method shows.
     """
 
     title: str
     alt: str
-    picture: str | None
+    path: str | None
     note: str | None = None
     record: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
-class Entry:
+class GalleryEntry:
     """One image of the gallery.
 
     Attributes:
@@ -62,7 +62,7 @@ class Entry:
     others: Sequence[Tile] = ()
 
 
-def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: int) -> list[Entry]:
+def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: int) -> list[GalleryEntry]:
     """Write the gallery's images to report/images/ and return its entries, by row.
 
     Args:
@@ -78,7 +78,7 @@ def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: in
         by_row[record["row"]].append(record)
     storage = store.metadata()["config"]["storage"]
 
-    def draw(image: dict[str, Any]) -> Entry:
+    def draw(image: dict[str, Any]) -> GalleryEntry:
         return _draw_entry(store, image, by_row[image["row"]], storage)
 
     with ThreadPoolExecutor(_WORKERS) as workers:
@@ -92,15 +92,17 @@ def evenly_spaced(rows: Sequence[int], limit: int) -> list[int]:
     return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
-def _draw_entry(store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[str, Any]], storage: Mapping[str, Any]) -> Entry:
+def _draw_entry(
+    store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[str, Any]], storage: Mapping[str, Any]
+) -> GalleryEntry:
     maps = store.storage.zarr("maps.zarr")
     row, name = image["row"], image["image_id"]
     values = [read_map(maps, record["method"], row, record["rank"]) for record in records]
     side = values[0].shape[-1]
 
-    def save(kind: str, image: Image.Image) -> str:
+    def save(kind: str, rendered: Image.Image) -> str:
         path = f"images/{row:06d}-{kind}.jpg"
-        store.storage.write(f"report/{path}", encode_jpeg(image))
+        store.storage.write(f"report/{path}", encode_jpeg(rendered))
         return path
 
     crop, photograph = draw_photograph(image, side, storage, save)
@@ -120,9 +122,9 @@ def _draw_entry(store: RunStore, image: Mapping[str, Any], records: Sequence[Map
         group.append(Tile(title, alt, save(kind, overlay(crop, value)), None, record))
         if method == "hdm" and not rank:
             for number, (mask, weight) in enumerate(zip(read_map(maps, STAGES, row), record["stage_weights"], strict=True), start=1):
-                picture = save(f"stage-{number}", overlay(crop, mask))
-                stages.append(Tile(f"Stage {number}", f"HDM's mask of stage {number} for {name}", picture, f"weight {weight:.3f}"))
-    return Entry(image, side, photograph, tiles, stages, others)
+                path = save(f"stage-{number}", overlay(crop, mask))
+                stages.append(Tile(f"Stage {number}", f"HDM's mask of stage {number} for {name}", path, f"weight {weight:.3f}"))
+    return GalleryEntry(image, side, photograph, tiles, stages, others)
 
 
 def draw_photograph(

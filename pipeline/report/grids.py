@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.report.gallery import Entry, Tile, evenly_spaced
+from pipeline.report.gallery import GalleryEntry, Tile, evenly_spaced
 
 MAX_ENTRIES = 6  # photographs per figure, as in the paper's Figure 4
 
@@ -23,7 +23,7 @@ class Grid:
     rows: Sequence[tuple[str, Sequence[Tile | None]]]
 
 
-def method_grid(entries: Sequence[Entry]) -> Grid | str:
+def method_grid(entries: Sequence[GalleryEntry]) -> Grid | str:
     """Arrange the heatmaps of all methods, one row per photograph.
 
     Returns:
@@ -36,7 +36,7 @@ def method_grid(entries: Sequence[Entry]) -> Grid | str:
     return Grid(columns, [(str(entry.image["image_id"]), [entry.photograph, *entry.maps]) for entry in entries])
 
 
-def stage_grid(entries: Sequence[Entry]) -> Grid | str:
+def stage_grid(entries: Sequence[GalleryEntry]) -> Grid | str:
     """Arrange HDM's stages and its map, one row per photograph.
 
     Returns:
@@ -49,12 +49,12 @@ def stage_grid(entries: Sequence[Entry]) -> Grid | str:
     return Grid(columns, [(str(entry.image["image_id"]), [entry.photograph, *entry.stages, hdm_tile(entry)]) for entry in entries])
 
 
-def select_entries(entries: Sequence[Entry]) -> list[Entry]:
+def select_entries(entries: Sequence[GalleryEntry]) -> list[GalleryEntry]:
     """Select the entries of a figure, evenly among those with a photograph."""
-    available = [entry for entry in entries if entry.photograph.picture]
+    available = [entry for entry in entries if entry.photograph.path]
     return [available[index] for index in evenly_spaced(range(len(available)), MAX_ENTRIES)]
 
 
-def hdm_tile(entry: Entry) -> Tile | None:
+def hdm_tile(entry: GalleryEntry) -> Tile | None:
     """Return HDM's heatmap of an entry, if it has one."""
     return next((tile for tile in entry.maps if tile.record and tile.record["method"] == "hdm"), None)

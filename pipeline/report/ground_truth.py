@@ -13,12 +13,12 @@ from pipeline.datasets import Sample, list_samples
 from pipeline.datasets.images import UnreadableError, read_mask
 from pipeline.errors import InputError
 from pipeline.report.crop import crop
-from pipeline.report.gallery import Entry, Tile
+from pipeline.report.gallery import GalleryEntry, Tile
 from pipeline.report.grids import Grid, hdm_tile, select_entries
 from pipeline.runs import RunStore
 
 
-def draw_ground_truth(store: RunStore, entries: Sequence[Entry]) -> Grid | str:
+def draw_ground_truth(store: RunStore, entries: Sequence[GalleryEntry]) -> Grid | str:
     """Arrange photograph, HDM's heatmap and ground truth, one column per photograph.
 
     The ground truth is read from the dataset again and written to report/images/, white on black.
@@ -40,10 +40,10 @@ def draw_ground_truth(store: RunStore, entries: Sequence[Entry]) -> Grid | str:
 
 
 def _is_annotated(tile: Tile | None) -> bool:
-    return bool(tile and tile.picture and tile.record and tile.record["region"] in {"segmentation", "bbox"})
+    return bool(tile and tile.path and tile.record and tile.record["region"] in {"segmentation", "bbox"})
 
 
-def _truth_tile(store: RunStore, entry: Entry, samples: Sequence[Sample], storage: Mapping[str, Any]) -> Tile:
+def _truth_tile(store: RunStore, entry: GalleryEntry, samples: Sequence[Sample], storage: Mapping[str, Any]) -> Tile:
     image = entry.image
     row, name = image["row"], image["image_id"]
     if row >= len(samples) or samples[row].image_id != name:

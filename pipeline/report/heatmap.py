@@ -12,22 +12,22 @@ _COLOURS = colormaps["jet"]
 _OPACITY = 0.5
 
 
-def overlay(view: Image.Image, values: NDArray[np.floating]) -> Image.Image:
+def overlay(image: Image.Image, values: NDArray[np.floating]) -> Image.Image:
     """Blend a map with an image as a half-transparent heatmap.
 
     Dark blue is 0 and dark red is 1; the map is not rescaled to its own range.
 
     Args:
-        view: image that the network saw, W x H.
+        image: image that the network saw, W x H.
         values: map (H, W) in [0, 1].
 
     Raises:
         ValueError: if the sizes of map and image differ.
     """
-    if values.shape != (view.height, view.width):
-        raise ValueError(f"a map of shape {values.shape} does not fit an image of {view.width} x {view.height} pixels")
+    if values.shape != (image.height, image.width):
+        raise ValueError(f"a map of shape {values.shape} does not fit an image of {image.width} x {image.height} pixels")
     heatmap = Image.fromarray(_COLOURS(values, bytes=True)).convert("RGB")
-    return Image.blend(view.convert("RGB"), heatmap, _OPACITY)
+    return Image.blend(image.convert("RGB"), heatmap, _OPACITY)
 
 
 def legend(stops: int = 9) -> list[str]:

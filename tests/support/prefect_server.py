@@ -39,8 +39,8 @@ class Prefect:
 
     def post(self, route: str, **query: Any) -> list[dict[str, Any]]:
         """Return the response of the server's API to a filter."""
-        answer = httpx.post(f"{self.env['PREFECT_API_URL']}/{route}", json=query, timeout=30)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()
+        response = httpx.post(f"{self.env['PREFECT_API_URL']}/{route}", json=query, timeout=30)
+        found: list[dict[str, Any]] = response.raise_for_status().json()
         return found
 
     def __call__(self, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:

@@ -86,10 +86,10 @@ class Proxy:
                 return _reset(client)
             with socket.create_connection(self._server) as server:
                 server.sendall(_closing(request))
-                answer = b"".join(iter(lambda: server.recv(1 << 16), b""))
+                response = b"".join(iter(lambda: server.recv(1 << 16), b""))
             if hit and self._fault is Fault.LOST_ANSWER:
                 return _reset(client)
-            client.sendall(answer[: len(answer) // 2] if hit else answer)
+            client.sendall(response[: len(response) // 2] if hit else response)
         return None
 
 

@@ -28,7 +28,7 @@ EACH = 5
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunStore, RunStore]:
     """The same marked images, explained before and after the classifier was retrained."""
     folder = tmp_path_factory.mktemp("shortcut")
-    manifest = write_manifest(folder / "pictures", EACH)
+    manifest = write_manifest(folder / "images", EACH)
     methods = {"methods": ["hdm", "grad_cam"], "hdm": {"preset": "fast", "steps": 15}}
     before, after = (explain_manifest(name, classifier(name == "after"), manifest, folder, **methods) for name in ("before", "after"))
     write_report(after)
@@ -57,12 +57,12 @@ def corner(store: RunStore, method: str) -> np.ndarray:
 @pytest.mark.slow
 def test_both_classifiers_are_right_and_only_one_looks_at_the_mark(runs: tuple[RunStore, RunStore]) -> None:
     fresh = draw_shapes(3, 20, shortcut=True)
-    labels = torch.tensor([picture.label for picture in fresh])
+    labels = torch.tensor([sample.label for sample in fresh])
     for shortcut in (False, True):
         with classifier(shortcut).frozen() as network:
-            answers = network(torch.stack([PREPROCESS(picture.image) for picture in fresh])).argmax(1)
-        assert (answers == labels).float().mean() > 0.9, "accuracy does not show the difference"
-    squares = [picture % len(SHAPES) == SHAPES.index(SHORTCUT) for picture in range(EACH * len(SHAPES))]
+            predicted = network(torch.stack([PREPROCESS(sample.image) for sample in fresh])).argmax(1)
+        assert (predicted == labels).float().mean() > 0.9, "accuracy does not show the difference"
+    squares = [index % len(SHAPES) == SHAPES.index(SHORTCUT) for index in range(EACH * len(SHAPES))]
     before, after = (corner(store, "hdm")[squares].mean() for store in runs)
     assert after > before + 0.3
 

@@ -48,7 +48,7 @@ def train_birds(output: Path, name: str, *stages: dict[str, Any]) -> Path:
 @pytest.mark.slow
 def test_a_classifier_that_was_trained_again(tmp_path: Path) -> None:
     samples_of("cub-10/CUB_200_2011", kind="cub")  # skips the test if they are missing
-    answers, runs = [], []
+    predictions, runs = [], []
     for name, stages in (("march", [HEAD]), ("april", [HEAD, ALL])):
         folder = train_birds(tmp_path, name, *stages)
         classifier = Classifier.from_checkpoint(folder)
@@ -65,11 +65,11 @@ def test_a_classifier_that_was_trained_again(tmp_path: Path) -> None:
         runs.append(explain_run_locally(classifier, config))
         images = [read_image(sample, {}, classifier.preprocess).image for sample in list_samples(config.dataset, {})]
         with classifier.frozen() as network, torch.no_grad():
-            answers.append(network(classifier.prepare(images)).argmax(1))
+            predictions.append(network(classifier.prepare(images)).argmax(1))
     drift = compare(*runs)
     page = Path(write_drift(runs[1], drift)).read_text()
 
-    flips = (answers[0] != answers[1]).nonzero()[:, 0].tolist()
+    flips = (predictions[0] != predictions[1]).nonzero()[:, 0].tolist()
     assert flips, "the backbone was trained, too"
     assert sorted(rank_flipped(drift.table)) == flips
     assert f"{len(flips)} of 20 images" in page

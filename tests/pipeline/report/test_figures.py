@@ -188,19 +188,19 @@ def test_without_ground_truth_there_is_no_figure_7(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "says"),
+    ("removed", "message"),
     [("images.csv", "images.csv"), ("mask1.png", "cannot read"), ("rows", "the dataset has changed since the run")],
 )
-def test_a_ground_truth_that_is_gone_is_told(tmp_path: Path, what: str, says: str) -> None:
+def test_a_ground_truth_that_is_gone_is_told(tmp_path: Path, removed: str, message: str) -> None:
     store = explained(tmp_path, truth="mask")
-    if what == "rows":
+    if removed == "rows":
         (tmp_path / "images.csv").write_text("path,mask\n1.png,mask1.png")
     else:
-        (tmp_path / what).unlink()
+        (tmp_path / removed).unlink()
     figure = figures(store)[7]
     assert "<img" not in figure
     assert "The ground truth is not available any more" in figure
-    assert says in figure
+    assert message in figure
 
 
 def test_names_in_the_figures_are_escaped(tmp_path: Path) -> None:
