@@ -120,7 +120,7 @@ class Training:
             loss = self._epoch(state.epoch, learner, loader, optimiser, schedule, show)
             if not math.isfinite(loss):
                 raise RunError(
-                    f"the loss of epoch {state.epoch + 1} is {loss}: lower recipe.stages.{number}.learning_rate and train under another name"
+                    f"the loss of epoch {state.epoch + 1} is {loss}: lower recipe.stages.{number}.learning_rate, and choose another name"
                 )
             state.epoch += 1
             entry = {"epoch": state.epoch, "stage": number, "loss": loss, "seconds": round(time.perf_counter() - begin, 3)}
