@@ -1,7 +1,7 @@
-"""`make cluster-demo`: run the deployment `hdm/demo` on a local cluster.
+"""Run `hdm/demo` on a cluster of local processes: `make cluster-demo`.
 
-The cluster is that of infra/compose.yaml, as processes on loopback; all of them are stopped at the end. Ray's nodes have the addresses
-127.0.0.2 to 127.0.0.4, because Ray replaces 127.0.0.1 by the machine's outer address. Secrets are generated for each run.
+The processes are those of infra/compose.yaml, on loopback; all of them are stopped at the end. Ray's nodes have the addresses 127.0.0.2
+to 127.0.0.4: Ray would replace 127.0.0.1 with the machine's external address. Secrets are generated for each run.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from tests.support.s3_server import free_ports, serve
 
 ROOT = Path(__file__).parents[1]
-BEGIN = time.monotonic()
+STARTED = time.monotonic()
 HEAD, *NODES = "127.0.0.2", "127.0.0.3", "127.0.0.4"
-SECONDS = 120.0  # timeout for the start of each process
+START_TIMEOUT = 120.0  # seconds until a process counts as failed to start
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory=200000000", "--disable-usage-stats"]
 
 
 @dataclass
 class Demo:
-    """Processes of the demo, logging to one folder; stopped in reverse order."""
+    """Processes with their logs in one folder; the stack ends them in reverse order."""
 
     stack: ExitStack
     folder: Path
@@ -49,34 +49,34 @@ class Demo:
     def start(self, name: str, command: list[str], ready: str | Callable[[], object] | None = None, user: str | None = None) -> None:
         """Start a process and wait until it is ready.
 
-        It runs in a session of its own, so that Ctrl-C reaches this process only.
+        The process gets its own session, so that Ctrl-C reaches the demo only.
 
         Args:
-            ready: text in its log that marks it as ready, or a call that raises OSError or httpx's TransportError until it is ready; None
-                waits for its end.
+            ready: text in its log that means ready, or a call that raises OSError or httpx.TransportError until then; None waits for
+                the end of the process.
+            user: account that runs the process, if not the current one.
         """
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
-            home = "/" if user else ROOT  # another user may not have access to this folder
+            home = "/" if user else ROOT  # another user may have no access to this folder
             process = subprocess.Popen(command, cwd=home, stdout=output, stderr=output, start_new_session=True, user=user)
-        self.stack.callback(_stop, process)
+        self.stack.callback(_terminate, process)
 
-        def check_ready() -> None:
-            ended = process.poll()
-            if ended or (ended == 0 and ready is not None):
-                raise SystemExit(f"{name} ended with {ended}:\n{tail(log)}")
+        def check() -> None:
+            code = process.poll()
+            if code or (code == 0 and ready is not None):
+                raise SystemExit(f"{name} ended with {code}:\n{tail(log)}")
             if callable(ready):
                 ready()
-            elif ready not in log.read_text(errors="replace") if ready else ended is None:
-                raise OSError(f"{name} did not become ready in time:\n{tail(log)}")
+            elif ready not in log.read_text(errors="replace") if ready else code is None:
+                raise OSError(f"{name} takes too long:\n{tail(log)}")
 
         not_ready = retry_if_exception_type((OSError, httpx.TransportError))
-        Retrying(retry=not_ready, wait=wait_fixed(0.3), stop=stop_after_delay(SECONDS), reraise=True)(check_ready)
-        say(f"{name}: ready")
+        Retrying(retry=not_ready, wait=wait_fixed(0.3), stop=stop_after_delay(START_TIMEOUT), reraise=True)(check)
+        log_line(f"{name}: ready")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Terminate a process and its children; kill those alive after 15 seconds."""
+def _terminate(process: subprocess.Popen[bytes]) -> None:
     try:
         processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -88,9 +88,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(alive, timeout=5)
 
 
-def say(text: str) -> None:
-    """Print one line with the seconds since the start."""
-    typer.echo(f"[{time.monotonic() - BEGIN:5.1f} s] {text}")
+def log_line(text: str) -> None:
+    """Print one line with the seconds since the start of the demo."""
+    typer.echo(f"[{time.monotonic() - STARTED:5.1f} s] {text}")
 
 
 def tail(log: Path) -> str:
@@ -99,13 +99,13 @@ def tail(log: Path) -> str:
 
 
 def postgres(demo: Demo, folder: Path, port: int) -> str:
-    """Start a new Postgres that requires a password; return its URL."""
+    """Start a new database with a password and return its URL."""
     servers = [*Path("/usr/lib/postgresql").glob("*/bin/postgres"), *filter(None, [shutil.which("postgres")])]
     if not servers:
         raise SystemExit("Postgres is not installed: install Debian's package postgresql, or put initdb and postgres on the PATH")
     binaries, data, password = Path(servers[-1]).resolve().parent, folder / "data", secrets.token_urlsafe()
     (folder / "password").write_text(password)
-    user = "nobody" if os.geteuid() == 0 else None  # Postgres does not run as root
+    user = "nobody" if os.geteuid() == 0 else None  # Postgres refuses to run as root
     for path in [folder, folder / "password"] if user else []:
         shutil.chown(path, user)
     initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "prefect", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}"]
@@ -122,7 +122,7 @@ async def flow_runs(url: str) -> int:
 
 
 def images_by_node(ports: dict[str, int]) -> dict[str, int]:
-    """Return the number of explained images by node, from the nodes' metrics."""
+    """Read the number of explained images from each node's metrics."""
     images = {}
     for address, port in ports.items():
         families = text_string_to_metric_families(httpx.get(f"http://{address}:{port}/metrics", timeout=10).text)
@@ -131,7 +131,7 @@ def images_by_node(ports: dict[str, int]) -> dict[str, int]:
 
 
 def run(stack: ExitStack) -> int:
-    """Start everything and run the deployment; return the exit code of that run."""
+    """Start the cluster, run the deployment and return its exit code."""
     logs, data = (Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hdm-", dir="/tmp"))) for _ in range(2))
     demo = Demo(stack, logs)
     postgres_port, api, ray, client, *metrics = free_ports(7)
@@ -139,7 +139,7 @@ def run(stack: ExitStack) -> int:
 
     database = postgres(demo, data, postgres_port)
     storage = stack.enter_context(serve())
-    say("seaweedfs: ready")
+    log_line("seaweedfs: ready")
     os.environ.update(storage.environment)
     os.environ.update(
         AWS_ENDPOINT_URL=storage.storage["endpoint_url"],
@@ -167,22 +167,22 @@ def run(stack: ExitStack) -> int:
     demo.start("prefect worker", [*PREFECT, "worker", "start", "--pool", "hdm"], "started")
 
     output = f"{storage.url}/cluster-demo"
-    changes = {"compute.ray_address": f"{HEAD}:{ray}", "hdm.steps": 1, "hdm.mix_steps": 1}
-    parameters = {"output": output, "limit": 4, "changes": changes}
+    fast = {"compute.ray_address": f"{HEAD}:{ray}", "hdm.steps": 1, "hdm.mix_steps": 1}
+    parameters = {"output": output, "limit": 4, "changes": fast}
     arguments = [part for name, value in parameters.items() for part in ("--param", f"{name}={json.dumps(value)}")]
-    say(f"prefect deployment run hdm/demo: four photographs, to {output}")
+    log_line(f"prefect deployment run hdm/demo: four photographs, to {output}")
     code = subprocess.run([*PREFECT, "deployment", "run", "hdm/demo", "--watch", *arguments], cwd=ROOT, check=False).returncode
     if code:
-        say(f"the deployment failed:\n{tail(logs / 'prefect worker.log')}")
+        log_line(f"the deployment failed:\n{tail(logs / 'prefect worker.log')}")
         return code
     subprocess.run([Path(sys.executable).with_name("hdm"), "tables", f"{output}/demo"], check=True, cwd=ROOT)
-    say(f"flow runs in Postgres: {asyncio.run(flow_runs(database))}")
-    say("images by node: " + ", ".join(f"{address} {images}" for address, images in images_by_node(ports).items()))
+    log_line(f"flow runs in Postgres: {asyncio.run(flow_runs(database))}")
+    log_line("images by node: " + ", ".join(f"{address} {images}" for address, images in images_by_node(ports).items()))
     return 0
 
 
 def main() -> None:
-    """Run the demo; stop everything also on Ctrl-C, SIGTERM or a closed terminal."""
+    """Run the demo; Ctrl-C, SIGTERM and a closed terminal also stop all processes."""
     interrupts = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for interrupt in interrupts:
         signal.signal(interrupt, signal.default_int_handler)
@@ -193,10 +193,10 @@ def main() -> None:
             finally:
                 for interrupt in interrupts:
                     signal.signal(interrupt, signal.SIG_IGN)
-                say("stopping everything")
+                log_line("stopping all processes")
     except KeyboardInterrupt:
         code = 130
-    say("everything is down")
+    log_line("all processes are stopped")
     raise SystemExit(code)
 
 

@@ -1,4 +1,4 @@
-"""What changed in why a model decides: two runs compared image by image."""
+"""Changes of a model's explanations: two runs compared image by image."""
 
 from pipeline.drift.compare import Drift, compare
 from pipeline.drift.thresholds import DriftLimits, exceeded

@@ -1,4 +1,4 @@
-"""Which images of two runs are the same: those with one image_id and one content."""
+"""Pairs of equal images in two runs: those with the same image_id and content."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import pyarrow.compute as pc
 from pipeline.errors import InputError
 from pipeline.runs import RunStore
 
-_SHOWN = ["image_id", "row", "sha256", "label", "class_name", "crop"]
+_COLUMNS = ["image_id", "row", "sha256", "label", "class_name", "crop"]
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What became of the images of two runs.
+class MatchCounts:
+    """Numbers of images of two runs, by the result of matching them.
 
     Attributes:
         same: in both runs with the same content, and done in both: these are compared.
-        changed: the same image_id with another content.
+        changed: in both runs with the same image_id but different content.
         gone, new: only in the run before, only in the run after.
-        waiting: in both, but not done yet in at least one of them.
-        done_before, done_after: images that each run has done, of `before` and `after`.
+        waiting: in both runs, but not done yet in at least one of them.
+        before, after: images of each run.
+        done_before, done_after: those of them that the run has done.
     """
 
     same: int
@@ -37,25 +38,29 @@ class Counts:
     done_after: int
 
 
-def match(before: RunStore, after: RunStore) -> tuple[pa.Table, Counts]:
-    """The images to compare in the order of the run after, `row_before, row_after, image_id, sha256, label, class_name`, and all counts.
+def match_images(before: RunStore, after: RunStore) -> tuple[pa.Table, MatchCounts]:
+    """Match the images of two runs by image_id and sha256.
+
+    Returns:
+        The images to compare in the order of the run after, with the columns
+        `row_before, row_after, image_id, sha256, label, class_name`, and the counts of all images.
 
     Raises:
-        InputError: if there is none, or the networks saw different parts of one.
+        InputError: if no image can be compared, or the networks saw different crops of one.
     """
     first, second = _images(before), _images(after)
-    place = pc.index_in(second["image_id"], first["image_id"])
-    found = second.filter(pc.is_valid(place))
-    others = first.take(place.drop_null())
-    both_done = pc.and_(found["done"], others["done"])
-    # An image that could not be read has no checksum: whether it is another one is not known, and its status says the rest.
-    differs = pc.fill_null(pc.not_equal(found["sha256"], others["sha256"]), False)
+    index = pc.index_in(second["image_id"], first["image_id"])
+    new = second.filter(pc.is_valid(index))
+    old = first.take(index.drop_null())
+    both_done = pc.and_(new["done"], old["done"])
+    # An unreadable image has no checksum, so a change cannot be detected; its status records that it was not read.
+    differs = pc.fill_null(pc.not_equal(new["sha256"], old["sha256"]), False)
     same = pc.and_(both_done, pc.invert(differs))
-    counts = Counts(
+    counts = MatchCounts(
         same=_count(same),
         changed=_count(pc.and_(both_done, differs)),
-        gone=len(first) - len(found),
-        new=len(second) - len(found),
+        gone=len(first) - len(new),
+        new=len(second) - len(new),
         waiting=_count(pc.invert(both_done)),
         before=len(first),
         done_before=_count(first["done"]),
@@ -63,31 +68,31 @@ def match(before: RunStore, after: RunStore) -> tuple[pa.Table, Counts]:
         done_after=_count(second["done"]),
     )
     if not counts.same:
-        raise InputError(f"{before.url} and {after.url} have nothing to compare: {_why(counts)}")
-    found, others = found.filter(same), others.filter(same)
-    _same_crop(others, found)
-    pairs = found.rename_columns({"row": "row_after"}).append_column("row_before", others["row"])
+        raise InputError(f"{before.url} and {after.url} have nothing to compare: {_no_match_reason(counts)}")
+    new, old = new.filter(same), old.filter(same)
+    _check_same_crop(old, new)
+    pairs = new.rename_columns({"row": "row_after"}).append_column("row_before", old["row"])
     return pairs.select(["row_before", "row_after", "image_id", "sha256", "label", "class_name"]), counts
 
 
 def _images(store: RunStore) -> pa.Table:
-    """A run's images with what reading them told so far, and whether their shard is done."""
-    images = store.seen_images().select(_SHOWN)
+    """Return a run's images with the facts read so far and a column `done`."""
+    images = store.seen_images().select(_COLUMNS)
     return images.append_column("done", pc.is_in(images["row"], value_set=store.image_facts()["row"].combine_chunks()))
 
 
-def _same_crop(before: pa.Table, after: pa.Table) -> None:
-    """Refuses maps that lie on different parts of a photograph: their pixels are not the same places."""
+def _check_same_crop(before: pa.Table, after: pa.Table) -> None:
+    """Refuse maps of different crops of a photograph: their pixels do not correspond."""
     known = pc.and_(pc.is_valid(before["crop"]), pc.is_valid(after["crop"]))
     before, after = before.filter(known), after.filter(known)
     one, other = (np.array(table["crop"].to_pylist(), np.float32).reshape(-1, 4) for table in (before, after))
-    if len(wrong := np.flatnonzero((one != other).any(1))):
-        boxes = " and then ".join("{:g} {:g} {:g} {:g}".format(*boxes[wrong[0]]) for boxes in (one, other))
-        image_id = after["image_id"][int(wrong[0])].as_py()
-        raise InputError(f"the networks saw different parts of {image_id}, {boxes}: run both with the same classifier.resize and crop")
+    if len(mismatches := np.flatnonzero((one != other).any(1))):
+        boxes = " and then ".join("{:g} {:g} {:g} {:g}".format(*boxes[mismatches[0]]) for boxes in (one, other))
+        image_id = after["image_id"][int(mismatches[0])].as_py()
+        raise InputError(f"the networks saw different crops of {image_id}, {boxes}: run both with the same classifier.resize and crop")
 
 
-def _why(counts: Counts) -> str:
+def _no_match_reason(counts: MatchCounts) -> str:
     if counts.waiting:
         return f"of {counts.waiting:,} images in both, none is done in both yet; {counts.changed:,} have changed"
     if counts.changed:

@@ -1,4 +1,4 @@
-"""The pictures of the drift page: for each image the photograph, and every method's map before and after."""
+"""Images of the drift page: photographs, and each method's map before and after."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from PIL import Image
 
 from hdm_core import METHODS
 from pipeline.drift.compare import Drift
-from pipeline.report.gallery import NOTES, Tile, draw_photograph, jpeg
+from pipeline.report.gallery import NOTES, Tile, draw_photograph, encode_jpeg
 from pipeline.report.heatmap import overlay
 from pipeline.runs import RunStore
 from pipeline.runs.maps import read_map
 from pipeline.storage.objects import Storage
 
-FOLDER = "drift"  # of the pictures, below report/
+FOLDER = "drift"  # below report/
 
-_WORKERS = 8  # images that are drawn at once
+_WORKERS = 8  # images drawn in parallel
 
 
 @dataclass(frozen=True)
-class Change:
-    """A method's maps of an image before and after, with their row of drift.parquet."""
+class MapPair:
+    """Maps of one image by one method, with their row of drift.parquet."""
 
     title: str
     before: Tile
@@ -35,62 +35,62 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Moved:
-    """An image of the page.
+class DriftEntry:
+    """One image of the drift page.
 
     Attributes:
-        row: of drift.parquet, of its first method.
-        drift: the mean of its methods; None where none could be compared.
+        row: row of drift.parquet of the image's first method.
+        drift: mean over the methods; None if no map could be compared.
     """
 
     row: Mapping[str, Any]
     drift: float | None
     photograph: Tile
-    changes: Sequence[Change]
+    maps: Sequence[MapPair]
 
 
-def draw(drift: Drift, images: Sequence[int], place: Storage) -> list[Moved]:
-    """Writes the pictures of some images below report/drift/ and returns the page's entries.
+def draw_entries(drift: Drift, images: Sequence[int], storage: Storage) -> list[DriftEntry]:
+    """Write the images of some entries below report/drift/ and return the entries.
 
     Args:
-        images: their places among those of drift.table.
-        place: where report/ is.
+        images: their indices among the images of drift.table.
+        storage: root that holds report/.
     """
     after = drift.after.seen_images()
-    storage = drift.after.metadata()["config"]["storage"]
+    source_options = drift.after.metadata()["config"]["storage"]
     methods = len(drift.methods)
 
-    def one(image: int) -> Moved:
+    def draw(image: int) -> DriftEntry:
         rows = drift.table.slice(image * methods, methods).to_pylist()
-        (photographed,) = after.filter(pc.equal(after["row"], rows[0]["row_after"])).to_pylist()
-        return _draw(drift, rows, photographed, storage, place)
+        (image_row,) = after.filter(pc.equal(after["row"], rows[0]["row_after"])).to_pylist()
+        return _draw_entry(drift, rows, image_row, source_options, storage)
 
     with ThreadPoolExecutor(_WORKERS) as workers:
-        return list(workers.map(one, images))
+        return list(workers.map(draw, images))
 
 
-def _draw(drift: Drift, rows: Sequence[Mapping[str, Any]], image: Mapping[str, Any], storage: Mapping[str, Any], place: Storage) -> Moved:
+def _draw_entry(
+    drift: Drift, rows: Sequence[Mapping[str, Any]], image: Mapping[str, Any], source_options: Mapping[str, Any], storage: Storage
+) -> DriftEntry:
     first = rows[0]
 
-    def put(kind: str, picture: Image.Image) -> str:
+    def save(kind: str, rendered: Image.Image) -> str:
         name = f"{FOLDER}/{image['row']:06d}-{kind}.jpg"
-        place.write(f"report/{name}", jpeg(picture))
+        storage.write(f"report/{name}", encode_jpeg(rendered))
         return name
 
     side = read_map(drift.after.storage.zarr("maps.zarr"), first["method"], first["row_after"]).shape[-1]
-    view, photograph = draw_photograph(image, side, storage, put)
+    crop, photograph = draw_photograph(image, side, source_options, save)
 
     def tile(row: Mapping[str, Any], when: str, store: RunStore) -> Tile:
         method, title = row["method"], when.capitalize()
         if row["status"] != "ok":
             note = NOTES.get(row["status"], "This image could not be explained.")
-            return Tile(title, "", None, f"Not compared. In one of the runs: {note}")
-        heat = overlay(view, read_map(store.storage.zarr("maps.zarr"), method, row[f"row_{when}"]))
+            return Tile(title, "", None, f"Not compared. In at least one of the runs: {note}")
+        heatmap = overlay(crop, read_map(store.storage.zarr("maps.zarr"), method, row[f"row_{when}"]))
         alt = f"{METHODS[method].title} heatmap of {row['image_id']} {when}, for the class {row[f'target_name_{when}']}"
-        return Tile(title, alt, put(f"{method}-{when}", heat))
+        return Tile(title, alt, save(f"{method}-{when}", heatmap))
 
-    changes = [
-        Change(METHODS[row["method"]].title, tile(row, "before", drift.before), tile(row, "after", drift.after), row) for row in rows
-    ]
-    moved = pc.mean(pa.array([row["drift"] for row in rows], pa.float64())).as_py()
-    return Moved(first, moved, photograph, changes)
+    pairs = [MapPair(METHODS[row["method"]].title, tile(row, "before", drift.before), tile(row, "after", drift.after), row) for row in rows]
+    mean_drift = pc.mean(pa.array([row["drift"] for row in rows], pa.float64())).as_py()
+    return DriftEntry(first, mean_drift, photograph, pairs)

@@ -1,4 +1,7 @@
-"""drift.parquet: a row an (image, method) that both runs hold. Other people's programs read it, as they read the rest of a run."""
+"""Schema of drift.parquet: one row per (image, method) that both runs hold.
+
+Like the other files of a run it is a public format that other programs read.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,25 @@ SCHEMA_VERSION = 1
 
 DRIFT = pa.schema(
     [
-        ("row_before", pa.int64()),  # of the image in the run before
+        ("row_before", pa.int64()),  # row of the image in the run before
         ("row_after", pa.int64()),
         ("image_id", pa.string()),
         ("sha256", pa.string()),
-        ("class_name", pa.string()),  # the label's name or number; without labels the class that was explained before
+        ("class_name", pa.string()),  # name or number of the label; without labels the explained class before
         ("method", pa.string()),
-        ("status", pa.string()),  # the worse of both: ok | flat | nan | unreadable | failed. Only maps that are ok in both are compared
-        ("target_before", pa.int32()),  # of rank 0
+        ("status", pa.string()),  # the worse of both: ok | flat | nan | unreadable | failed; only maps that are ok in both are compared
+        ("target_before", pa.int32()),  # class of rank 0
         ("target_after", pa.int32()),
         ("target_name_before", pa.string()),
         ("target_name_after", pa.string()),
-        ("flipped", pa.bool_()),  # whether another class is explained
+        ("flipped", pa.bool_()),  # true if the explained class changed
         ("probability_before", pa.float32()),
         ("probability_after", pa.float32()),
-        ("probability_change", pa.float32()),  # a change is after minus before
-        ("spearman", pa.float32()),  # in [-1, 1], of the pixels of both maps
-        ("ssim", pa.float32()),  # in [-1, 1]; null where the map is smaller than its window of 11 x 11
-        ("overlap", pa.float32()),  # in [0, 1], of the most salient 20% of the pixels, intersection over union
-        ("drift", pa.float32()),  # in [0, 1], what images are ranked by: the mean of 1 - overlap and (1 - spearman) / 2
+        ("probability_change", pa.float32()),  # every change is after minus before
+        ("spearman", pa.float32()),  # in [-1, 1], over the pixels of both maps
+        ("ssim", pa.float32()),  # in [-1, 1]; null if the map is smaller than the window of 11 x 11
+        ("overlap", pa.float32()),  # in [0, 1], intersection over union of the most salient 20% of the pixels
+        ("drift", pa.float32()),  # in [0, 1], the mean of 1 - overlap and (1 - spearman) / 2; images are ranked by it
         *[(f"{metric}_change", pa.float32()) for metric in METRICS],
     ],
     metadata={"hdm.drift_schema_version": str(SCHEMA_VERSION)},

@@ -1,4 +1,4 @@
-"""The page that people look at after a run."""
+"""HTML report of a run."""
 
 from pipeline.report.heatmap import overlay
 from pipeline.report.page import write_report

@@ -1,4 +1,4 @@
-"""What the network saw of a photograph, cut out of it again by the crop that the run wrote down."""
+"""Crops of photographs, as the run recorded them and the network saw them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,34 @@ from pipeline.datasets.images import UnreadableError, read_image
 
 
 def read_crop(image: Mapping[str, Any], side: int, storage: Mapping[str, Any]) -> Image.Image:
-    """The crop of a row of images.parquet, side x side pixels in RGB.
+    """Read the crop of a photograph that the network saw, side x side pixels, RGB.
+
+    Args:
+        image: row of images.parquet.
+        side: pixels of each side of the result.
+        storage: fsspec options.
 
     Raises:
-        UnreadableError: if the photograph cannot be had any more, or is another one than the run explained.
+        UnreadableError: if the photograph cannot be read any more, or has changed since the run.
     """
-    picture = read_image(Sample(image["image_id"], image["path"]), storage)
-    if picture.sha256 != image["sha256"]:
+    decoded = read_image(Sample(image["image_id"], image["path"]), storage)
+    if decoded.sha256 != image["sha256"]:
         raise UnreadableError(f"{image['path']} has changed since the run")
-    return crop(picture.image, image["crop"], side)
+    return crop(decoded.image, image["crop"], side)
 
 
-def crop(photograph: Image.Image, crop: Sequence[float], side: int) -> Image.Image:
-    """A box (left, top, right, bottom) of the photograph as a side x side picture, black where it reaches beyond the photograph."""
-    left, top, right, bottom = crop
+def crop(photograph: Image.Image, box: Sequence[float], side: int) -> Image.Image:
+    """Crop a box to side x side pixels, padded with black beyond the photograph.
+
+    Args:
+        box: (left, top, right, bottom) in pixels of the photograph.
+        side: pixels of each side of the result.
+    """
+    left, top, right, bottom = box
     inside = (max(left, 0.0), max(top, 0.0), min(right, photograph.width), min(bottom, photograph.height))
-    across, down = side / (right - left), side / (bottom - top)
-    place = (round((inside[0] - left) * across), round((inside[1] - top) * down))
-    size = (round((inside[2] - left) * across) - place[0], round((inside[3] - top) * down) - place[1])
-    view = Image.new("RGB", (side, side))
-    view.paste(photograph.resize(size, Image.Resampling.BILINEAR, box=inside), place)
-    return view
+    scale_x, scale_y = side / (right - left), side / (bottom - top)
+    position = (round((inside[0] - left) * scale_x), round((inside[1] - top) * scale_y))
+    size = (round((inside[2] - left) * scale_x) - position[0], round((inside[3] - top) * scale_y) - position[1])
+    cropped = Image.new("RGB", (side, side))
+    cropped.paste(photograph.resize(size, Image.Resampling.BILINEAR, box=inside), position)
+    return cropped

@@ -1,4 +1,4 @@
-"""The figures of the paper that a page shows of its own run: 4, 5, 6 and 7."""
+"""Figures 4 to 7 of the paper, drawn for one run."""
 
 from __future__ import annotations
 
@@ -6,53 +6,60 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.report.curves import collect_curves, describe_curves, draw_curves
-from pipeline.report.gallery import Entry, Tile
-from pipeline.report.grids import Grid, comparison, stages
-from pipeline.report.ground_truth import draw_regions
+from pipeline.report.gallery import GalleryEntry, Tile
+from pipeline.report.grids import Grid, method_grid, stage_grid
+from pipeline.report.ground_truth import draw_ground_truth
 from pipeline.runs import RunStore
 
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure: a grid of the gallery's pictures, one picture, or a sentence that says why it is not there."""
+    """Figure of the page.
+
+    Attributes:
+        number: number of the figure in the paper.
+        content: a grid of gallery images, one image, or a sentence with the reason why there is none.
+    """
 
     number: int
     title: str
     caption: str
-    shown: Grid | Tile | str
+    content: Grid | Tile | str
 
 
-def draw_figures(store: RunStore, entries: Sequence[Entry]) -> list[PageFigure]:
-    """Writes the pictures that the gallery does not have, and returns the figures in the paper's order; none if no image is shown.
+def draw_figures(store: RunStore, entries: Sequence[GalleryEntry]) -> list[PageFigure]:
+    """Return the figures in the paper's order, and write the images they need.
 
     Args:
-        entries: the gallery's rows.
+        entries: rows of the gallery; without any there are no figures.
     """
     if not entries:
         return []
     return [
-        PageFigure(4, "Methods side by side", "What every method finds in the same photographs.", comparison(entries)),
+        PageFigure(4, "Methods side by side", "Heatmaps of all methods for the same photographs.", method_grid(entries)),
         PageFigure(
             5,
             "HDM, stage by stage",
-            "Every stage is a DM that sees what the stages before it have left of the photograph; HDM's map is their weighted mean.",
-            stages(entries),
+            "Each stage is a DM on the pixels that the previous stages left; HDM's map is the weighted mean of the stages.",
+            stage_grid(entries),
         ),
-        _curves(store),
-        PageFigure(7, "HDM and the ground truth", "HDM's map above the region where the evidence is.", draw_regions(store, entries)),
+        _curves_figure(store),
+        PageFigure(
+            7, "HDM and the ground truth", "HDM's map above the annotated region of the evidence.", draw_ground_truth(store, entries)
+        ),
     ]
 
 
-def _curves(store: RunStore) -> PageFigure:
+def _curves_figure(store: RunStore) -> PageFigure:
     curves = collect_curves(store)
     counts = sorted({sums.images for sums in curves.values()})
     images = f"{counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "") if counts else "no"
     caption = (
-        f"The class's probability, mean over {images} images, while a map's most salient pixels are hidden, and while only they are shown. "
-        "A good map makes the left curve fall early and the right one rise early."
+        f"Mean probability of the class over {images} images, while the most salient pixels are removed, and while they are inserted. "
+        "With a good map the left curve falls early and the right one rises early."
     )
-    shown: Tile | str = "This run holds no curves: no image was measured, or it was made before curves were kept."
+    content: Tile | str = "This run has no curves: no image was measured, or the run was made before curves were stored."
     if curves:
         store.storage.write("report/figures/curves.png", draw_curves(curves))
-        shown = Tile("Curves", describe_curves(curves), "figures/curves.png")
-    return PageFigure(6, "Deletion and insertion", caption, shown)
+        content = Tile("Curves", describe_curves(curves), "figures/curves.png")
+    return PageFigure(6, "Deletion and insertion", caption, content)

@@ -1,4 +1,4 @@
-"""The pictures of a report: which images are shown, and for each the photograph, every method's heatmap and HDM's stages."""
+"""Gallery of the report: photographs, heatmaps of all methods and HDM's stages."""
 
 from __future__ import annotations
 
@@ -19,84 +19,93 @@ from pipeline.report.heatmap import overlay
 from pipeline.runs import RunStore
 from pipeline.runs.maps import STAGES, read_map
 
-_WORKERS = 8  # images that are drawn at once
-_EMPTY = (225, 228, 232)  # under a heatmap whose photograph is gone
+_WORKERS = 8  # images drawn in parallel
+_EMPTY = (225, 228, 232)  # background of a heatmap whose photograph is not available
 
 NOTES = {
-    "flat": "The map is the same everywhere: it says nothing.",
+    "flat": "The map is constant: it carries no information.",
     "nan": "The method diverged on this image.",
 }
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture of the gallery.
+    """One image of the gallery with its caption.
 
     Attributes:
-        picture: its place below report/; None if there is none to show, and `note` says why.
-        record: the row of the records that a method's tile shows.
+        path: path of the image below report/; None if there is none, and `note` gives the reason.
+        record: row of the records that the tile of a method shows.
     """
 
     title: str
     alt: str
-    picture: str | None
+    path: str | None
     note: str | None = None
     record: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A row of the gallery: one image, as its row of images.parquet and as tiles of side x side pixels."""
+class GalleryEntry:
+    """One image of the gallery.
+
+    Attributes:
+        image: row of images.parquet.
+        side: pixels of each side of the tiles.
+        others: maps of the next most probable classes.
+    """
 
     image: Mapping[str, Any]
     side: int
     photograph: Tile
     maps: Sequence[Tile]
     stages: Sequence[Tile]
-    others: Sequence[Tile] = ()  # maps of the next likeliest classes
+    others: Sequence[Tile] = ()
 
 
-def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: int) -> list[Entry]:
-    """Writes the pictures of at most `limit` images to report/images/ and returns the gallery's rows, in row order.
+def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: int) -> list[GalleryEntry]:
+    """Write the gallery's images to report/images/ and return its entries, by row.
 
     Args:
-        records: of the committed shards.
+        records: records of the committed shards.
         images: images.parquet, completed from the committed shards.
+        limit: maximum number of entries, spread evenly over the readable images.
     """
     readable = records.filter(pc.not_equal(records["status"], "unreadable"))
-    rows = spread(sorted(pc.unique(readable["row"]).to_pylist()), limit)
+    rows = evenly_spaced(sorted(pc.unique(readable["row"]).to_pylist()), limit)
     shown = records.filter(pc.is_in(records["row"], value_set=pa.array(rows, pa.int64()))).to_pylist()
     by_row: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
     for record in shown:
         by_row[record["row"]].append(record)
     storage = store.metadata()["config"]["storage"]
 
-    def draw(image: dict[str, Any]) -> Entry:
-        return _draw(store, image, by_row[image["row"]], storage)
+    def draw(image: dict[str, Any]) -> GalleryEntry:
+        return _draw_entry(store, image, by_row[image["row"]], storage)
 
     with ThreadPoolExecutor(_WORKERS) as workers:
         return list(workers.map(draw, images.take(pa.array(rows, pa.int64())).to_pylist()))
 
 
-def spread(rows: Sequence[int], limit: int) -> list[int]:
-    """At most `limit` of the rows, at equal distances from the first on."""
+def evenly_spaced(rows: Sequence[int], limit: int) -> list[int]:
+    """Select at most `limit` of the rows at equal distances, starting with the first."""
     if len(rows) <= limit:
         return list(rows)
     return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
-def _draw(store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[str, Any]], storage: Mapping[str, Any]) -> Entry:
+def _draw_entry(
+    store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[str, Any]], storage: Mapping[str, Any]
+) -> GalleryEntry:
     maps = store.storage.zarr("maps.zarr")
     row, name = image["row"], image["image_id"]
     values = [read_map(maps, record["method"], row, record["rank"]) for record in records]
     side = values[0].shape[-1]
 
-    def put(kind: str, picture: Image.Image) -> str:
-        place = f"images/{row:06d}-{kind}.jpg"
-        store.storage.write(f"report/{place}", jpeg(picture))
-        return place
+    def save(kind: str, rendered: Image.Image) -> str:
+        path = f"images/{row:06d}-{kind}.jpg"
+        store.storage.write(f"report/{path}", encode_jpeg(rendered))
+        return path
 
-    view, photograph = draw_photograph(image, side, storage, put)
+    crop, photograph = draw_photograph(image, side, storage, save)
 
     tiles: list[Tile] = []
     others: list[Tile] = []
@@ -105,38 +114,40 @@ def _draw(store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[s
         method, rank = record["method"], record["rank"]
         title = METHODS[method].title + (f", class {rank + 1}" if rank else "")
         kind = method + (f"-{rank}" if rank else "")
-        shelf = others if rank else tiles
+        group = others if rank else tiles
         if record["status"] != "ok":
-            shelf.append(Tile(title, "", None, record["error"] or NOTES[record["status"]], record))
+            group.append(Tile(title, "", None, record["error"] or NOTES[record["status"]], record))
             continue
         alt = f"{title} heatmap of {name} for the class {record['target_name']}"
-        shelf.append(Tile(title, alt, put(kind, overlay(view, value)), None, record))
+        group.append(Tile(title, alt, save(kind, overlay(crop, value)), None, record))
         if method == "hdm" and not rank:
             for number, (mask, weight) in enumerate(zip(read_map(maps, STAGES, row), record["stage_weights"], strict=True), start=1):
-                picture = put(f"stage-{number}", overlay(view, mask))
-                stages.append(Tile(f"Stage {number}", f"HDM's mask of stage {number} for {name}", picture, f"weight {weight:.3f}"))
-    return Entry(image, side, photograph, tiles, stages, others)
+                path = save(f"stage-{number}", overlay(crop, mask))
+                stages.append(Tile(f"Stage {number}", f"HDM's mask of stage {number} for {name}", path, f"weight {weight:.3f}"))
+    return GalleryEntry(image, side, photograph, tiles, stages, others)
 
 
 def draw_photograph(
-    image: Mapping[str, Any], side: int, storage: Mapping[str, Any], put: Callable[[str, Image.Image], str]
+    image: Mapping[str, Any], side: int, storage: Mapping[str, Any], save: Callable[[str, Image.Image], str]
 ) -> tuple[Image.Image, Tile]:
-    """What the network saw of an image and its tile, or grey and a tile that says why.
+    """Return the crop that the network saw, and its tile.
+
+    A photograph that is not available is replaced by grey, and the tile has a note.
 
     Args:
-        image: a row of images.parquet.
-        put: writes a picture of a kind and returns its place below report/.
+        image: row of images.parquet.
+        save: writes an image of the given kind and returns its path below report/.
     """
     try:
-        view = read_crop(image, side, storage)
+        crop = read_crop(image, side, storage)
     except UnreadableError as error:
         note = f"The photograph is not available any more: {error}"
         return Image.new("RGB", (side, side), _EMPTY), Tile("Photograph", "", None, note)
-    return view, Tile("Photograph", f"{image['image_id']} as the network saw it", put("photograph", view))
+    return crop, Tile("Photograph", f"{image['image_id']} as the network saw it", save("photograph", crop))
 
 
-def jpeg(picture: Image.Image) -> bytes:
-    """A picture as the page's pictures are stored."""
+def encode_jpeg(image: Image.Image) -> bytes:
+    """Encode an image in the format of the page's images."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=85, optimize=True)
+    image.save(buffer, format="JPEG", quality=85, optimize=True)
     return buffer.getvalue()

@@ -1,52 +1,60 @@
-"""The paper's figures that are made of the gallery's pictures: methods side by side (Figure 4) and HDM's stages (Figure 5)."""
+"""Figures 4 and 5 of the paper: grids of the gallery's images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.report.gallery import Entry, Tile, spread
+from pipeline.report.gallery import GalleryEntry, Tile, evenly_spaced
 
-SHOWN = 6  # photographs a figure, as in the paper's Figure 4
+MAX_ENTRIES = 6  # photographs per figure, as in the paper's Figure 4
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Pictures in rows and columns.
+    """Images in rows and columns.
 
     Attributes:
-        columns: their heads; empty where the row's titles say all.
-        rows: a title and a tile for every column; None where there is nothing to show.
+        columns: headings; empty if the titles of the rows suffice.
+        rows: a title and one tile per column; None for an empty cell.
     """
 
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[Tile | None]]]
 
 
-def comparison(entries: Sequence[Entry]) -> Grid | str:
-    """A row a photograph: the photograph and every method's heatmap; or why there is none."""
-    entries = pick(entries)
+def method_grid(entries: Sequence[GalleryEntry]) -> Grid | str:
+    """Arrange the heatmaps of all methods, one row per photograph.
+
+    Returns:
+        The grid, or one sentence with the reason why there is none.
+    """
+    entries = select_entries(entries)
     if not entries:
         return "The photographs are not available any more."
     columns = ["Photograph", *(tile.title for tile in entries[0].maps)]
     return Grid(columns, [(str(entry.image["image_id"]), [entry.photograph, *entry.maps]) for entry in entries])
 
 
-def stages(entries: Sequence[Entry]) -> Grid | str:
-    """A row a photograph: the photograph, the mask of every DM and their mix; or why there is none."""
-    entries = pick([entry for entry in entries if len(entry.stages) > 1])
+def stage_grid(entries: Sequence[GalleryEntry]) -> Grid | str:
+    """Arrange HDM's stages and its map, one row per photograph.
+
+    Returns:
+        The grid, or one sentence with the reason why there is none.
+    """
+    entries = select_entries([entry for entry in entries if len(entry.stages) > 1])
     if not entries:
-        return "None of the photographs shown has a map of HDM with several stages."
-    columns = ["Photograph", *(tile.title for tile in entries[0].stages), "Their mix"]
+        return "None of the photographs shown has an HDM map with several stages."
+    columns = ["Photograph", *(tile.title for tile in entries[0].stages), "Weighted mean"]
     return Grid(columns, [(str(entry.image["image_id"]), [entry.photograph, *entry.stages, hdm_tile(entry)]) for entry in entries])
 
 
-def pick(entries: Sequence[Entry]) -> list[Entry]:
-    """At most as many entries as a figure shows, spread evenly over those whose photograph is there."""
-    there = [entry for entry in entries if entry.photograph.picture]
-    return [there[place] for place in spread(range(len(there)), SHOWN)]
+def select_entries(entries: Sequence[GalleryEntry]) -> list[GalleryEntry]:
+    """Select the entries of a figure, evenly among those with a photograph."""
+    available = [entry for entry in entries if entry.photograph.path]
+    return [available[index] for index in evenly_spaced(range(len(available)), MAX_ENTRIES)]
 
 
-def hdm_tile(entry: Entry) -> Tile | None:
-    """HDM's heatmap of an entry."""
+def hdm_tile(entry: GalleryEntry) -> Tile | None:
+    """Return HDM's heatmap of an entry, if it has one."""
     return next((tile for tile in entry.maps if tile.record and tile.record["method"] == "hdm"), None)

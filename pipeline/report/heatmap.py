@@ -1,4 +1,4 @@
-"""A map as colours: matplotlib's "jet" over [0, 1], laid on the picture that the network saw."""
+"""Heatmaps: maps in matplotlib's "jet" over [0, 1], blended with the image."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ _COLOURS = colormaps["jet"]
 _OPACITY = 0.5
 
 
-def overlay(view: Image.Image, values: NDArray[np.floating]) -> Image.Image:
-    """The map as a half-transparent heatmap over the picture: dark blue is 0 and dark red is 1, whatever the map's own range.
+def overlay(image: Image.Image, values: NDArray[np.floating]) -> Image.Image:
+    """Blend a map with an image as a half-transparent heatmap.
+
+    Dark blue is 0 and dark red is 1; the map is not rescaled to its own range.
 
     Args:
-        view: the picture that the network saw, W x H.
-        values: the map (H, W) in [0, 1].
+        image: image that the network saw, W x H.
+        values: map (H, W) in [0, 1].
 
     Raises:
-        ValueError: if the map has another size than the picture.
+        ValueError: if the sizes of map and image differ.
     """
-    if values.shape != (view.height, view.width):
-        raise ValueError(f"a map of shape {values.shape} does not fit a picture of {view.width} x {view.height} pixels")
-    heat = Image.fromarray(_COLOURS(values, bytes=True)).convert("RGB")
-    return Image.blend(view.convert("RGB"), heat, _OPACITY)
+    if values.shape != (image.height, image.width):
+        raise ValueError(f"a map of shape {values.shape} does not fit an image of {image.width} x {image.height} pixels")
+    heatmap = Image.fromarray(_COLOURS(values, bytes=True)).convert("RGB")
+    return Image.blend(image.convert("RGB"), heatmap, _OPACITY)
 
 
 def legend(stops: int = 9) -> list[str]:
-    """The colours of equally spaced values from 0 to 1, as CSS writes them."""
+    """Return the CSS colours of `stops` equally spaced values from 0 to 1."""
     return [to_hex(_COLOURS(value)) for value in np.linspace(0, 1, stops)]

@@ -1,4 +1,4 @@
-"""The page itself: report/index.html and the pictures beside it."""
+"""HTML report of a run: report/index.html with its images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from pipeline.runs import RunStore
 from pipeline.runs.records import top_rank
 from pipeline.tables.aggregate import TITLES, aggregate
 
-# Where the page leads to the comparison with another run, which may be made after it.
-_LINK = '<p class="small"><a href="drift.html">What changed since another run</a></p>'
-_NO_LINK = "<!-- drift -->"
+# Link to the comparison with another run, which may be made after the page.
+_LINK = '<p class="small"><a href="drift.html">Comparison with another run</a></p>'
+_LINK_PLACEHOLDER = "<!-- drift -->"
 
 
 def write_report(store: RunStore, limit: int = 24) -> str:
-    """Writes report/index.html and report/images/ from the committed shards, and returns the page's URL.
+    """Write the page of the committed shards and its images, and return its URL.
 
-    It aggregates the run anew, so that its numbers and its pictures are of the same shards. The same run gives the same bytes.
+    They are report/index.html and report/images/. The run is aggregated again, so that numbers and images are of the same shards.
+    The same run gives the same bytes.
 
     Args:
-        limit: at most so many images are shown, spread evenly over the rows.
+        limit: maximum number of images shown, spread evenly over the rows.
     """
     records = store.records()
     table = aggregate(store)
@@ -51,14 +52,17 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         limit=limit,
         legend=legend(),
         method=info["config"]["methods"][0],
-        drift_link=_LINK if store.storage.exists("report/drift.html") else _NO_LINK,
+        drift_link=_LINK if store.storage.exists("report/drift.html") else _LINK_PLACEHOLDER,
     )
     store.storage.write("report/index.html", page)
     return store.storage.url("report/index.html")
 
 
 def link_drift(store: RunStore) -> None:
-    """Makes a page that is there lead to report/drift.html; one that is written later does so by itself."""
+    """Add the link to report/drift.html to an existing report page.
+
+    A page that is written later includes the link.
+    """
     if store.storage.exists("report/index.html"):
         page = store.storage.read("report/index.html").decode()
-        store.storage.write("report/index.html", page.replace(_NO_LINK, _LINK, 1).encode())
+        store.storage.write("report/index.html", page.replace(_LINK_PLACEHOLDER, _LINK, 1).encode())

@@ -1,4 +1,4 @@
-"""HTML from the templates of this folder."""
+"""HTML rendering with the templates of this folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, **values: Any) -> bytes:
-    """A page; whatever it is given is escaped."""
+    """Render a template; all values are escaped."""
     environment = Environment(
         loader=PackageLoader("pipeline", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,1 +1,1 @@
-"""Fine-tuning a classifier: photographs and a configuration in, a folder with weights and a card out."""
+"""Fine-tuning of a classifier: images in, a folder with weights and card out."""

@@ -1,4 +1,4 @@
-"""The images of a training: read once, kept small, changed anew each time they are seen."""
+"""Images of a training: a cache of decoded images, and a torch Dataset of them."""
 
 from __future__ import annotations
 
@@ -21,95 +21,97 @@ from pipeline.training.split import Example
 
 _log = logging.getLogger(__name__)
 
-_READERS = 8  # images that are read and decoded at once
-_SECONDS = 10.0  # between two lines while images are read
+_READERS = 8  # images read and decoded in parallel
+_LOG_INTERVAL = 10.0  # seconds between two log lines while images are read
 
 
 class ImageCache:
-    """Decoded images (3, H, W) uint8 whose short side is the preprocessing's `resize`; so many bytes of them are kept.
+    """Decoded images (3, H, W) uint8 whose short side is the preprocessing's `resize`.
+
+    At most `max_bytes` of them are held in memory; the others are read again each time.
 
     Attributes:
-        facts: of every item its file's checksum and why it could not be read, each empty where there is none; `read` fills it.
+        read_results: (sha256, error) of each item, either of them empty; filled by `read`.
     """
 
-    def __init__(self, items: Sequence[Example], preprocess: Preprocess, storage: Mapping[str, Any], keep: float) -> None:
+    def __init__(self, items: Sequence[Example], preprocess: Preprocess, storage: Mapping[str, Any], max_bytes: float) -> None:
         self.items = items
         self.preprocess = preprocess
-        self.facts: list[tuple[str, str]] = []
+        self.read_results: list[tuple[str, str]] = []
         self._storage = storage
-        self._kept: dict[str, Tensor] = {}
-        self._room = keep
+        self._cached: dict[str, Tensor] = {}
+        self._free_bytes = max_bytes
 
     def read(self) -> list[Example]:
-        """Reads every image, keeps what there is room for, and returns the items that could be read."""
+        """Read every image, cache those that fit, and return the items that could be read."""
         readable = []
-        last = time.monotonic()
+        last_log = time.monotonic()
         with ThreadPoolExecutor(_READERS) as readers:
-            for item, (picture, sha256, error) in zip(self.items, readers.map(self._read, self.items), strict=True):
-                self.facts.append((sha256, error))
-                if picture is not None:
+            for item, (image, sha256, error) in zip(self.items, readers.map(self._read, self.items), strict=True):
+                self.read_results.append((sha256, error))
+                if image is not None:
                     readable.append(item)
-                    self._keep(item, picture)
-                if time.monotonic() - last >= _SECONDS:
-                    last = time.monotonic()
-                    _log.info("%d of %d images are read", len(self.facts), len(self.items))
+                    self._cache(item, image)
+                if time.monotonic() - last_log >= _LOG_INTERVAL:
+                    last_log = time.monotonic()
+                    _log.info("%d of %d images are read", len(self.read_results), len(self.items))
         return readable
 
     def get(self, item: Example) -> Tensor:
-        """An image, from memory or read again.
+        """Return an image from memory, or read it again.
 
         Raises:
             RunError: if it cannot be read any more.
         """
-        kept = self._kept.get(item.sample.image_id)
-        if kept is not None:
-            return kept
-        picture, _, error = self._read(item)
-        if picture is None:
+        cached = self._cached.get(item.sample.image_id)
+        if cached is not None:
+            return cached
+        image, _, error = self._read(item)
+        if image is None:
             raise RunError(f"{item.sample.path} cannot be read any more: {error}")
-        self._keep(item, picture)
-        return picture
+        self._cache(item, image)
+        return image
 
-    def _keep(self, item: Example, picture: Tensor) -> None:
-        if picture.nbytes <= self._room:
-            self._room -= picture.nbytes
-            self._kept[item.sample.image_id] = picture
+    def _cache(self, item: Example, image: Tensor) -> None:
+        if image.nbytes <= self._free_bytes:
+            self._free_bytes -= image.nbytes
+            self._cached[item.sample.image_id] = image
 
     def _read(self, item: Example) -> tuple[Tensor | None, str, str]:
         try:
-            picture = read_image(item.sample, self._storage, self.preprocess)
+            decoded = read_image(item.sample, self._storage, self.preprocess)
         except UnreadableError as error:
             return None, "", one_line(error)
-        return F.pil_to_tensor(picture.image), picture.sha256, ""
+        return F.pil_to_tensor(decoded.image), decoded.sha256, ""
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """Some of the images as the network sees them, (3, crop, crop) float32, each with its class.
+    """Network inputs (3, crop, crop) float32 with their classes.
 
     Without an augmentation the tensors are those of `Preprocess`, byte for byte.
     """
 
-    def __init__(self, pictures: ImageCache, items: Sequence[Example], augmentation: Augmentation | None = None) -> None:
-        self._pictures = pictures
+    def __init__(self, cache: ImageCache, items: Sequence[Example], augmentation: Augmentation | None = None) -> None:
+        self._cache = cache
         self._items = items
-        self._change = centre(pictures.preprocess) if augmentation is None else changes(pictures.preprocess, augmentation)
+        self._transform = eval_transform(cache.preprocess) if augmentation is None else train_transform(cache.preprocess, augmentation)
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         item = self._items[index]
-        return self._change(self._pictures.get(item)), item.target
+        return self._transform(self._cache.get(item)), item.target
 
 
-def centre(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
-    """What an explanation shows a network."""
-    as_floats = _floats(preprocess)
-    return lambda picture: as_floats(F.center_crop(picture, [preprocess.crop]))
+def eval_transform(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
+    """Return the centre crop and normalisation with which images are explained."""
+    normalise = _normalisation(preprocess)
+    return lambda image: normalise(F.center_crop(image, [preprocess.crop]))
 
 
-def changes(preprocess: Preprocess, augmentation: Augmentation) -> Callable[[Tensor], Tensor]:
-    """A random view of an image."""
+def train_transform(preprocess: Preprocess, augmentation: Augmentation) -> Callable[[Tensor], Tensor]:
+    """Return the random augmentation and normalisation of training images."""
     aspect = (1 / augmentation.aspect, augmentation.aspect)
     colour = augmentation.colour
     steps: list[Any] = [
@@ -118,13 +120,14 @@ def changes(preprocess: Preprocess, augmentation: Augmentation) -> Callable[[Ten
         v2.RandomHorizontalFlip() if augmentation.flip else None,
         v2.RandomVerticalFlip() if augmentation.vertical_flip else None,
         v2.ColorJitter(colour, colour, colour) if colour else None,
-        v2.Lambda(_floats(preprocess)),
+        v2.Lambda(_normalisation(preprocess)),
         v2.RandomErasing(augmentation.erasing) if augmentation.erasing else None,
     ]
-    change: Callable[[Tensor], Tensor] = v2.Compose([step for step in steps if step is not None])
-    return change
+    transform: Callable[[Tensor], Tensor] = v2.Compose([step for step in steps if step is not None])
+    return transform
 
 
-def _floats(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
-    """Pixels as `Preprocess` has them; v2's own conversion rounds otherwise."""
-    return lambda picture: F.normalize(picture.float().div(255), list(preprocess.mean), list(preprocess.std))
+def _normalisation(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
+    """Return the conversion from uint8 pixels to normalised floats of `Preprocess`."""
+    # Not v2's own conversion, which rounds differently.
+    return lambda image: F.normalize(image.float().div(255), list(preprocess.mean), list(preprocess.std))

@@ -1,4 +1,4 @@
-"""The epochs of a training, in one process or in several that train together."""
+"""Training loop, in one process or in several with DistributedDataParallel."""
 
 from __future__ import annotations
 
@@ -22,67 +22,70 @@ from hdm_core.device import LAYOUT, default_batch, default_precision, in_precisi
 from pipeline.errors import RunError
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import ImageCache, ImageDataset
-from pipeline.training.metrics import scores
-from pipeline.training.network import logits_of, parameter_groups, train_mode, unfreeze
+from pipeline.training.metrics import classification_metrics
+from pipeline.training.network import main_logits, parameter_groups, train_mode, unfreeze
 from pipeline.training.progress import Epoch, Show
 from pipeline.training.split import TEST, TRAIN, VALIDATION, Example
 
-Weights = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 @dataclass
 class TrainingState:
-    """A training between two epochs: all that the next one depends on, beside the configuration.
+    """State of a training between two epochs.
+
+    With the configuration it determines the next epoch. The names of the fields are those of state.pt.
 
     Attributes:
-        epoch: how many are done.
-        network, average: weights; the average is empty where the recipe has none.
-        optimiser: of the stage that is going on.
-        kept, best: the epoch whose weights will be the result, counted from 1, and these weights.
-        history: what each epoch came to.
-        metrics: of the result on what was held back; empty until the end.
+        epoch: number of finished epochs.
+        network, average: state dicts; `average` is empty if the recipe has no moving average.
+        optimiser: state of the optimiser of the current stage.
+        kept, best: number of the best epoch, counted from 1, and its weights, which are the result.
+        history: one entry per finished epoch.
+        metrics: metrics of the result on the validation and test images; empty until the end.
     """
 
     epoch: int = 0
-    network: Weights = field(default_factory=dict)
+    network: StateDict = field(default_factory=dict)
     average: dict[str, Any] = field(default_factory=dict)
     optimiser: dict[str, Any] = field(default_factory=dict)
     kept: int = 0
-    best: Weights = field(default_factory=dict)
+    best: StateDict = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Training:
-    """One network and the images it learns from; every process of a training has its own.
+    """Training of one network; each process of a distributed training has its own.
 
     Args:
-        network: on the device, with the weights it begins with.
-        pictures: all images, of which `items` can be read.
-        device: where the network is.
+        network: network on the device, with its initial weights.
+        images: cache of all images.
+        items: images that can be read.
+        device: device of the network.
     """
 
-    def __init__(
-        self, config: TrainConfig, network: nn.Module, pictures: ImageCache, items: Sequence[Example], device: torch.device
-    ) -> None:
+    def __init__(self, config: TrainConfig, network: nn.Module, images: ImageCache, items: Sequence[Example], device: torch.device) -> None:
         self.config = config
         self.network = network
         self.device = device
-        self._pictures = pictures
+        self._images = images
         self._items = {role: [item for item in items if item.role == role] for role in {item.role for item in items}}
         self._classes = 1 + max(item.target for item in items)
         self._precision = default_precision(device) if config.compute.precision == "auto" else config.compute.precision
-        keep = config.recipe.average
-        self._average = None if keep is None else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(keep), use_buffers=True)  # type: ignore[no-untyped-call]
+        decay = config.recipe.average
+        self._average = None if decay is None else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         readers = config.compute.readers
         self._readers = (8 if device.type == "cuda" else 0) if readers == "auto" else readers
 
     def fit(self, state: TrainingState, save: Callable[[TrainingState], None], show: Show) -> None:
-        """Trains from a state to the end of the recipe, and tests what came of it; the state goes along and is saved after every epoch.
+        """Train from a state to the end of the recipe, and evaluate the result.
+
+        The state is updated in place and saved after each epoch.
 
         Raises:
-            RunError: if the loss is no number any more.
+            RunError: if the loss is not finite.
         """
         recipe = self.config.recipe
         if state.epoch:
@@ -91,13 +94,13 @@ class Training:
                 self._average.load_state_dict(state.average)
         with torch.random.fork_rng(enabled=self._world == 1):
             while state.epoch < recipe.epochs:
-                number, done = recipe.stage_of(state.epoch)
+                number, done = recipe.locate_epoch(state.epoch)
                 self._stage(number, done, state, save, show)
 
         self.network.load_state_dict(state.best)
         for role in (VALIDATION, TEST):
             if role in self._items:
-                state.metrics |= {f"{role}_{name}": value for name, value in self._scores(self.network, role).items()}
+                state.metrics |= {f"{role}_{name}": value for name, value in self._evaluate(self.network, role).items()}
         save(state)
 
     def _stage(self, number: int, done: int, state: TrainingState, save: Callable[[TrainingState], None], show: Show) -> None:
@@ -108,7 +111,7 @@ class Training:
         if done:
             optimiser.load_state_dict(state.optimiser)
         steps = stage.epochs * len(loader)
-        schedule = LambdaLR(optimiser, lambda step: _up_and_down(step, steps, recipe.warmup), last_epoch=done * len(loader) - 1)
+        schedule = LambdaLR(optimiser, lambda step: _warmup_cosine(step, steps, recipe.warmup), last_epoch=done * len(loader) - 1)
         learner: nn.Module = self.network
         if self._world > 1:
             learner = DistributedDataParallel(self.network, [self.device] if self.device.type == "cuda" else None)
@@ -117,18 +120,21 @@ class Training:
             loss = self._epoch(state.epoch, learner, loader, optimiser, schedule, show)
             if not math.isfinite(loss):
                 raise RunError(
-                    f"the loss of epoch {state.epoch + 1} is {loss}: lower recipe.stages.{number}.learning_rate, under another name"
+                    f"the loss of epoch {state.epoch + 1} is {loss}: lower recipe.stages.{number}.learning_rate, and choose another name"
                 )
             state.epoch += 1
             entry = {"epoch": state.epoch, "stage": number, "loss": loss, "seconds": round(time.perf_counter() - begin, 3)}
-            self._note(state, entry, optimiser)
+            self._record_epoch(state, entry, optimiser)
             save(state)
             show(Epoch(state.epoch, recipe.epochs, entry))
 
     def _epoch(
         self, epoch: int, learner: nn.Module, loader: Loader, optimiser: torch.optim.Optimizer, schedule: LambdaLR, show: Show
     ) -> float:
-        """The mean loss of an epoch. All that is random in it follows from the seed, its number and the process's rank."""
+        """Train one epoch and return its mean loss.
+
+        All random numbers follow from the seed, the epoch and the process's rank.
+        """
         torch.manual_seed(((self.config.seed * 1_000_003 + epoch) * self._world + self._rank) % 2**63)
         assert isinstance(loader.sampler, DistributedSampler)  # noqa: S101 - for the type checker
         loader.sampler.set_epoch(epoch)
@@ -138,9 +144,9 @@ class Training:
         mix = v2.MixUp(alpha=mixup, num_classes=self._classes) if mixup else v2.Identity()
         for step, batch in enumerate(loader, 1):
             images, targets = mix(*batch)
-            shown = images.to(self.device, memory_format=LAYOUT, non_blocking=True)
+            inputs = images.to(self.device, memory_format=LAYOUT, non_blocking=True)
             with in_precision(self._precision, self.device):
-                logits = logits_of(learner(shown))
+                logits = main_logits(learner(inputs))
             loss = F.cross_entropy(logits.float(), targets.to(self.device), label_smoothing=self.config.recipe.label_smoothing)
             optimiser.zero_grad()
             torch.autograd.backward(loss)
@@ -154,17 +160,17 @@ class Training:
             dist.all_reduce(total)
         return float(total) / len(loader) / self._world
 
-    def _note(self, state: TrainingState, entry: dict[str, float], optimiser: torch.optim.Optimizer) -> None:
-        """Measures the epoch on the validation images and puts it into the state."""
-        judged: nn.Module = self.network if self._average is None else self._average.module
-        if self._world > 1:  # each process has batch statistics of its own; the first one's count
-            for buffer in judged.buffers():
+    def _record_epoch(self, state: TrainingState, entry: dict[str, float], optimiser: torch.optim.Optimizer) -> None:
+        """Evaluate the epoch on the validation images and update the state."""
+        evaluated: nn.Module = self.network if self._average is None else self._average.module
+        if self._world > 1:  # batch statistics differ between the processes; those of rank 0 are used
+            for buffer in evaluated.buffers():
                 dist.broadcast(buffer, 0)
-        measured = VALIDATION in self._items
-        if measured:
-            entry |= {f"validation_{name}": value for name, value in self._scores(judged, VALIDATION).items()}
-        if not measured or not state.kept or _merit(entry) > _merit(state.history[state.kept - 1]):
-            state.kept, state.best = state.epoch, _copy(judged)
+        validates = VALIDATION in self._items
+        if validates:
+            entry |= {f"validation_{name}": value for name, value in self._evaluate(evaluated, VALIDATION).items()}
+        if not validates or not state.kept or _selection_key(entry) > _selection_key(state.history[state.kept - 1]):
+            state.kept, state.best = state.epoch, _copy(evaluated)
         state.network = _copy(self.network)
         state.average = {} if self._average is None else _copy(self._average)
         state.optimiser = optimiser.state_dict()
@@ -175,45 +181,47 @@ class Training:
         batch = min(self.config.recipe.batch, len(items)) // self._world
         if batch < 2:
             raise RunError(f"{len(items)} training images in batches of {self.config.recipe.batch} are too few for {self._world} workers")
-        seen = ImageDataset(self._pictures, items, self.config.recipe.augmentation)
+        dataset = ImageDataset(self._images, items, self.config.recipe.augmentation)
         sampler: DistributedSampler[tuple[Tensor, int]] = DistributedSampler(
-            seen, self._world, self._rank, seed=self.config.seed, drop_last=True
+            dataset, self._world, self._rank, seed=self.config.seed, drop_last=True
         )
-        return DataLoader(seen, batch, sampler=sampler, num_workers=self._readers, drop_last=True, pin_memory=self.device.type == "cuda")
+        return DataLoader(dataset, batch, sampler=sampler, num_workers=self._readers, drop_last=True, pin_memory=self.device.type == "cuda")
 
     @torch.no_grad()
-    def _scores(self, network: nn.Module, role: str) -> dict[str, float]:
-        """On the images of a role, of which every process sees its share."""
+    def _evaluate(self, network: nn.Module, role: str) -> dict[str, float]:
+        """Compute the metrics on the images of a role, divided among the processes."""
         network.eval()
-        seen = ImageDataset(self._pictures, self._items[role][self._rank :: self._world])
-        answers, classes = [], []
-        for images, targets in DataLoader(seen, default_batch(self.device), num_workers=self._readers):
+        dataset = ImageDataset(self._images, self._items[role][self._rank :: self._world])
+        logits, classes = [], []
+        for images, targets in DataLoader(dataset, default_batch(self.device), num_workers=self._readers):
             with in_precision(self._precision, self.device):
-                answers.append(network(images.to(self.device, memory_format=LAYOUT)).float().cpu())
+                logits.append(network(images.to(self.device, memory_format=LAYOUT)).float().cpu())
             classes.append(targets)
-        mine = (answers, classes)
-        shares = [mine] * self._world
+        own = (logits, classes)
+        gathered = [own] * self._world
         if self._world > 1:
-            dist.all_gather_object(shares, mine)
-        return scores(
-            torch.cat([part for answers, _ in shares for part in answers]), torch.cat([part for _, classes in shares for part in classes])
+            dist.all_gather_object(gathered, own)
+        return classification_metrics(
+            torch.cat([batch for logits, _ in gathered for batch in logits]),
+            torch.cat([batch for _, classes in gathered for batch in classes]),
         )
 
 
 Loader = DataLoader[Any]
 
 
-def _up_and_down(step: int, steps: int, warmup: float) -> float:
-    """Share of the highest learning rate: a straight line up, then half a cosine down to 0."""
-    up = max(1, round(warmup * steps))
-    if step < up:
-        return (step + 1) / up
-    return (1 + math.cos(math.pi * (step - up) / max(1, steps - up))) / 2
+def _warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Return the learning rate factor: linear warmup, then half a cosine to 0."""
+    warmup_steps = max(1, round(warmup * steps))
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps))) / 2
 
 
-def _merit(entry: dict[str, float]) -> tuple[float, float]:
+def _selection_key(entry: dict[str, float]) -> tuple[float, float]:
+    """Return validation accuracy and negative validation loss; greater is better."""
     return entry["validation_accuracy"], -entry["validation_loss"]
 
 
-def _copy(module: nn.Module) -> Weights:
+def _copy(module: nn.Module) -> StateDict:
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}

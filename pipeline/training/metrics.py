@@ -1,4 +1,4 @@
-"""How good a classifier is on some images."""
+"""Classification metrics: accuracy, balanced accuracy, cross-entropy and AUC."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def scores(logits: Tensor, targets: Tensor) -> dict[str, float]:
-    """Of logits (B, classes) and targets (B,): the share that is right, the mean of the classes' shares, and the cross-entropy in nats.
+def classification_metrics(logits: Tensor, targets: Tensor) -> dict[str, float]:
+    """Compute accuracy, balanced accuracy, cross-entropy and, for two classes, AUC.
 
-    Of two classes also the area under the ROC curve of class 1: how often an image of class 1 has the greater score, ties half.
+    Args:
+        logits: (B, classes).
+        targets: (B,).
+
+    Returns:
+        `accuracy`; `balanced_accuracy`, the mean of the accuracies of the classes; `loss`, the cross-entropy in nats; `auc`, the
+        area under the ROC curve of class 1: how often an image of class 1 has the greater score, ties counting half.
     """
-    right = (logits.argmax(1) == targets).double()
-    of_class = [right[targets == target].mean() for target in sorted(set(targets.tolist()))]
-    found = {
-        "accuracy": float(right.mean()),
-        "balanced_accuracy": float(torch.stack(of_class).mean()),
+    correct = (logits.argmax(1) == targets).double()
+    per_class = [correct[targets == target].mean() for target in sorted(set(targets.tolist()))]
+    metrics = {
+        "accuracy": float(correct.mean()),
+        "balanced_accuracy": float(torch.stack(per_class).mean()),
         "loss": float(F.cross_entropy(logits.double(), targets)),
     }
-    if logits.shape[1] == 2 and len(of_class) == 2:
+    if logits.shape[1] == 2 and len(per_class) == 2:
         score = (logits[:, 1] - logits[:, 0]).double()
-        ahead = score[targets == 1][:, None] - score[targets == 0][None, :]
-        found["auc"] = float((ahead > 0).double().mean() + (ahead == 0).double().mean() / 2)
-    return found
+        margins = score[targets == 1][:, None] - score[targets == 0][None, :]
+        metrics["auc"] = float((margins > 0).double().mean() + (margins == 0).double().mean() / 2)
+    return metrics

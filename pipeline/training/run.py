@@ -75,7 +75,7 @@ def train(config: TrainConfig, show: Show) -> Trained:
     pictures = ImageCache(division.items, preprocess, config.storage, config.compute.cache * 2**30)
     items = tuple(pictures.read())
     check_classes(items, division.classes)
-    data = folder.keep_split(split_table(division.items, division.classes, pictures.facts))
+    data = folder.record_split(split_table(division.items, division.classes, pictures.read_results))
     counts: dict[str, float] = {f"{role}_images": number for role, number in Counter(item.role for item in items).items()}
     counts |= {"unreadable_images": len(division.items) - len(items), "unlabelled_images": division.unlabelled}
     _log.info("%s: %s", folder.url, ", ".join(f"{number:.0f} {name.replace('_', ' ')}" for name, number in counts.items() if number))

@@ -1,4 +1,4 @@
-"""A trained classifier's folder on storage, from the first epoch to the card."""
+"""Folder of a training: configuration, split, state, history and classifier."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.loop import TrainingState
 from pipeline.training.split import SPLIT
 
-TRAINING, STATE, HISTORY = "train.json", "state.pt", "history.json"
+METADATA, STATE, HISTORY = "train.json", "state.pt", "history.json"
 
 
 class TrainingStore:
-    """{output}/{name}. The training is done when, and only when, the card exists.
+    """Folder {output}/{name} of a training.
 
-    train.json says what is trained, split.csv on what; state.pt is where an interrupted training goes on, and is gone at the end.
+    The training is done when, and only when, the card exists. train.json holds the configuration, split.csv the images; state.pt,
+    from which an interrupted training resumes, is removed at the end.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -36,7 +37,7 @@ class TrainingStore:
 
     @classmethod
     def at(cls, config: TrainConfig) -> TrainingStore:
-        """The place of a configuration's classifier.
+        """Return the store of a configuration's classifier.
 
         Raises:
             InputError: if the output's protocol is unknown.
@@ -45,47 +46,49 @@ class TrainingStore:
 
     @property
     def url(self) -> str:
-        """Where the classifier is."""
+        """URL of the folder."""
         return self.storage.url("")
 
     def create(self, config: TrainConfig) -> None:
-        """Begins the training here, or finds it begun with the same configuration.
+        """Create train.json, or check that it holds the same configuration.
 
         Raises:
-            InputError: if something else is here, or the place cannot be written.
+            InputError: if the folder belongs to something else, or cannot be written.
         """
-        here = {
+        metadata = {
             "config": config.model_dump(mode="json"),
             "identity": config.identity(),
             "config_hash": config.hash(),
             "versions": {name: version(name) for name in ("hdm-pipeline", "torch", "torchvision")},
         }
         try:
-            if not self.storage.exists(TRAINING) and self.card() is not None:
+            if not self.storage.exists(METADATA) and self.card() is not None:
                 raise InputError(f"{self.url} holds a classifier that was not trained here; choose another name")
-            if self.storage.create(TRAINING, to_json(here)):
+            if self.storage.create(METADATA, to_json(metadata)):
                 return
-            there = self.storage.read_json(TRAINING)
+            stored = self.storage.read_json(METADATA)
         except json.JSONDecodeError as error:
-            raise InputError(f"{self.url}/{TRAINING} is broken ({one_line(error)}); choose another name or remove the folder") from None
+            raise InputError(f"{self.url}/{METADATA} is broken ({one_line(error)}); choose another name or remove the folder") from None
         except OSError as error:
             raise InputError(f"output {self.url} cannot be written: {one_line(error)}; choose another with --output") from None
-        if there.get("config_hash") != here["config_hash"]:
-            what = ", ".join(differences(there.get("identity", {}), config.identity()))
-            raise InputError(f"{self.url} was started with another configuration; they differ in {what}; choose another name")
+        if stored.get("config_hash") != metadata["config_hash"]:
+            changed = ", ".join(differences(stored.get("identity", {}), config.identity()))
+            raise InputError(f"{self.url} was started with another configuration; they differ in {changed}; choose another name")
 
-    def keep_split(self, table: bytes) -> str:
-        """Writes split.csv, or compares it with the one that is there; returns its sha256, the fingerprint of the data.
+    def record_split(self, table: bytes) -> str:
+        """Write split.csv or compare it with the stored one, and return its sha256.
+
+        The sha256 is the digest of the data.
 
         Raises:
-            InputError: if the images are not those that the training began with.
+            InputError: if the images differ from those that the training was started with.
         """
         if not self.storage.create(SPLIT, table) and self.storage.read(SPLIT) != table:
             raise InputError(f"{self.url} was started with other images than these, see its {SPLIT}; choose another name")
         return hashlib.sha256(table).hexdigest()
 
     def load(self) -> TrainingState:
-        """Where the training is; at its beginning, if no epoch was saved."""
+        """Load the saved state; the initial state if no epoch was saved."""
         try:
             data = self.storage.read(STATE)
         except FileNotFoundError:
@@ -93,14 +96,14 @@ class TrainingStore:
         return TrainingState(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
 
     def save(self, state: TrainingState) -> None:
-        """Writes the state whole."""
+        """Write the whole state and the history."""
         data = io.BytesIO()
-        torch.save({each.name: getattr(state, each.name) for each in fields(TrainingState)}, data)
+        torch.save({entry.name: getattr(state, entry.name) for entry in fields(TrainingState)}, data)
         self.storage.write(STATE, data.getvalue())
         self.storage.write(HISTORY, to_json(state.history))
 
     def history(self) -> list[dict[str, float]]:
-        """What the epochs so far came to."""
+        """Return one entry per finished epoch."""
         try:
             history: Any = json.loads(self.storage.read(HISTORY))
         except FileNotFoundError:
@@ -108,16 +111,16 @@ class TrainingStore:
         return list(history)
 
     def card(self) -> Card | None:
-        """The finished classifier's card."""
+        """Return the card of the finished classifier; None while there is none."""
         try:
             return Card.model_validate_json(self.storage.read(CARD))
         except FileNotFoundError:
             return None
 
     def finish(self, network: nn.Module, card: Card) -> None:
-        """Writes the classifier, its card last, and removes what was only needed to go on."""
-        with tempfile.TemporaryDirectory() as place:
-            save_checkpoint(network, card, place)
+        """Write the classifier, its card last, and remove the state."""
+        with tempfile.TemporaryDirectory() as folder:
+            save_checkpoint(network, card, folder)
             for name in (MODEL, CARD):
-                self.storage.write(name, Path(place, name).read_bytes())
+                self.storage.write(name, Path(folder, name).read_bytes())
         self.storage.remove(STATE)

@@ -14,7 +14,7 @@ from tests.support.small_run import hdm, photographs
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the runs that are disturbed are, and their photographs."""
+    """Folder of the runs with faults, and their photographs."""
     path = tmp_path_factory.mktemp("faults")
     photographs(path / "photographs", IMAGES)
     return path
@@ -22,9 +22,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(folder: Path) -> dict[str, Any]:
-    """What they all must end with."""
+    """Contents with which all runs must end."""
     done = hdm("run", written(folder, "undisturbed"))
     assert done.returncode == 0, done.stderr
     store = RunStore.at(settings(folder, "undisturbed"))
-    assert set(store.records()["status"].to_pylist()) == {"ok"}, "flat maps would be the same bytes whatever happened"
+    assert set(store.records()["status"].to_pylist()) == {"ok"}, "flat maps would have the same bytes in any case"
     return contents(store)

@@ -1,4 +1,4 @@
-"""Every bad image and every planted secret in one real run: all rows are right, nothing else is disturbed, nothing leaks."""
+"""One real run over all bad images, with planted secrets: correct rows, no side effects, no leaks."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 DOCS = ROOT / "docs" / "data.md"
 METHODS = ("hdm", "grad_cam")
-# What an image's records may differ in when others are beside it; whether a probability rises is a matter of its last digit.
+# Columns that may differ when other images are in the batch; an increase of the probability may depend on its last digit.
 ALONE = ["row", "shard", "seconds", "device", "run", "increase_80", "increase_70"]
 
-# What is in the environment of a run here and there, and must stay there.
+# Secrets in the environment of a run, which must not appear anywhere else.
 PLANTED = {
     name: f"planted-{number}-{name.lower().replace('_', '-')}"
     for number, name in enumerate(
@@ -47,14 +47,14 @@ PLANTED = {
 
 @dataclass(frozen=True)
 class Ran:
-    """A run of the corpus that has ended.
+    """A finished run of the corpus.
 
     Attributes:
-        said: standard output and error.
-        ray: the folder of Ray's session, with its logs.
-        addresses: on which its processes listened.
-        modes: how those of Ray's head know who may connect.
-        arguments: of its processes.
+        said: standard output and standard error.
+        ray: folder of Ray's session, with its logs.
+        addresses: addresses on which its processes listened.
+        modes: authentication modes of the processes of Ray's head.
+        arguments: command lines of its processes.
     """
 
     url: str
@@ -121,7 +121,7 @@ def ran(folder: Path) -> Iterator[Ran]:
 
 
 def by_image(store: RunStore) -> dict[str, list[dict[str, Any]]]:
-    """Each image's records, in the order of the methods."""
+    """Return the records of each image, in the order of the methods."""
     found: dict[str, list[dict[str, Any]]] = {}
     for record in store.records().to_pylist():
         found.setdefault(record["image_id"], []).append(record)
@@ -149,7 +149,7 @@ def test_every_image_is_a_row_with_the_right_status_and_says_why(ran: Ran) -> No
 
 
 def comparable(record: dict[str, Any]) -> dict[str, Any]:
-    """What the record of the same image in another batch is equal to: its sums are rounded otherwise."""
+    """Return a record for comparison with another batch size, with which sums are rounded differently."""
     return {
         key: pytest.approx(value, rel=1e-3, abs=1e-3) if isinstance(value, float | list) else value
         for key, value in record.items()
@@ -210,7 +210,7 @@ def test_no_script_runs_on_the_page_and_names_are_shown_as_they_are(ran: Ran, tm
 
 
 def test_no_planted_secret_is_anywhere(ran: Ran) -> None:
-    """In no file of the run, in nothing that was printed, in no log of Ray's and in no command line."""
+    """Not in the run's files, its output, Ray's logs or any command line."""
     files = [path for root in (Path(ran.url), ran.ray) for path in root.rglob("*") if path.is_file()]
     assert any(path.name.startswith("worker-") for path in files), "Ray's logs are among them"
     for name, secret in PLANTED.items():

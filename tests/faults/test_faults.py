@@ -1,4 +1,4 @@
-"""Faults that are injected for real; the run that goes through them ends with the bytes of an undisturbed one."""
+"""Real injected faults, after which a run has the bytes of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FAST_CLOCK = ROOT / "tests" / "support" / "fast_clock"
 def two_workers(s3_server: S3) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
-            patch.setenv(name, value)  # workers have the environment in which their node was started
+            patch.setenv(name, value)  # workers inherit the environment of their node
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
@@ -46,7 +46,7 @@ def two_workers(s3_server: S3) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def own_s3() -> Iterator[S3]:
-    """A server that may be killed."""
+    """A server that the test may kill."""
     with serve() as server:
         yield server.folder()
 
@@ -54,7 +54,7 @@ def own_s3() -> Iterator[S3]:
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
 def test_a_worker_that_is_killed_hangs_or_is_asked_to_go(folder: Path, undisturbed: dict[str, Any], sent: signal.Signals) -> None:
     fault = Once(lambda process: os.kill(process, sent))
-    # What is stopped is waited for as long as `stall`; what is asked to go does not count as a failure of its shard.
+    # A stopped worker is waited for during `stall_timeout`; a worker that was asked to stop does not count as a failed attempt.
     compute = {signal.SIGKILL: {}, signal.SIGSTOP: {"stall_timeout": 15.0}, signal.SIGTERM: {"max_attempts": 1}}[sent]
     outcome, store = explained(settings(folder, f"worker-{sent.name}", compute=compute), fault)
     assert fault.done, "the fault must come while there is work"
@@ -64,7 +64,7 @@ def test_a_worker_that_is_killed_hangs_or_is_asked_to_go(folder: Path, undisturb
 
 
 def test_a_worker_that_is_asked_to_go_gives_its_lease_back(folder: Path, undisturbed: dict[str, Any]) -> None:
-    """The driver of the worker that goes stands still, so that only another one can take the shard, and its lease would last long."""
+    """The worker's driver is stopped, so that only another one can take the shard, and the lease is long."""
     lease = 240.0
     file = written(folder, "spot", compute={"workers": 1, "lease_seconds": lease})
     configuration = load_config(str(file))
@@ -75,7 +75,7 @@ def test_a_worker_that_is_asked_to_go_gives_its_lease_back(folder: Path, undistu
         os.kill(process, signal.SIGTERM)
         begin = time.monotonic()
         until(lambda: not at_work(store), 20)
-        os.kill(process, 0)  # it is still there: that its process is gone is not how the others know
+        os.kill(process, 0)  # the process still exists: the others do not rely on its end
         explained(configuration)
         assert time.monotonic() - begin < lease
         os.kill(first.pid, signal.SIGCONT)
@@ -84,7 +84,7 @@ def test_a_worker_that_is_asked_to_go_gives_its_lease_back(folder: Path, undistu
 
 
 def test_a_clock_two_minutes_off(folder: Path, undisturbed: dict[str, Any]) -> None:
-    """By the fast clock, all leases that the other driver's workers hold have ended a minute ago and more."""
+    """By the fast clock, all leases of the other driver's workers expired more than a minute ago."""
     file = written(folder, "clock", compute={"workers": 1, "lease_seconds": 40.0})
     configuration = load_config(str(file))
     first_holders: dict[str, str] = {}
@@ -92,7 +92,7 @@ def test_a_clock_two_minutes_off(folder: Path, undisturbed: dict[str, Any]) -> N
     with driver(file, PYTHONPATH=os.pathsep.join([str(FAST_CLOCK), *sys.path])) as fast:
         store = RunStore.at(configuration)
         (process,) = until(lambda: at_work(store))
-        os.kill(process, signal.SIGSTOP)  # until the other has begun, so that both work
+        os.kill(process, signal.SIGSTOP)  # until the other driver has begun, so that both work
 
         def watch(store: RunStore) -> None:
             for name in store.storage.names("leases"):
@@ -112,7 +112,7 @@ def test_a_clock_two_minutes_off(folder: Path, undisturbed: dict[str, Any]) -> N
 
 
 def test_a_shard_that_kills_its_worker_every_time(folder: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The classifier of the run kills its process when it sees one of the images."""
+    """The classifier of the run kills its process on one of the images."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the workers import the network's factory from this module's package
     picture = next((folder / "photographs").rglob("003.png"))
     armed = folder / "armed"
@@ -153,7 +153,7 @@ def test_a_run_on_s3_has_the_bytes_of_one_on_a_disk(folder: Path, undisturbed: d
 
 @pytest.mark.parametrize("fault", list(Fault))
 def test_s3_that_fails_now_and_then(folder: Path, undisturbed: dict[str, Any], s3: S3, fault: Fault) -> None:
-    every = 40 if fault is Fault.STALL else 5  # each costs as long as a client waits
+    every = 40 if fault is Fault.STALL else 5  # each stall lasts until the client's timeout
     with Proxy(s3.storage["endpoint_url"], fault, every) as proxy:
         storage = {**s3.storage, "endpoint_url": proxy.url, "config_kwargs": {"read_timeout": 4}}
         _, store = explained(settings(folder, f"s3-{fault.name}", output=s3.url, storage=storage))
@@ -164,7 +164,7 @@ def test_s3_that_fails_now_and_then(folder: Path, undisturbed: dict[str, Any], s
 
 
 def test_s3_that_is_away_for_a_while(folder: Path, undisturbed: dict[str, Any], s3: S3) -> None:
-    """The server's process is not killed, but nobody answers at its address: for the run that is the same."""
+    """The server is unreachable but not killed, which is the same for the run."""
     with Proxy(s3.storage["endpoint_url"], None) as proxy:
         gone = Once(lambda process: threading.Thread(target=proxy.away, args=(15.0,)).start())
         storage = {**s3.storage, "endpoint_url": proxy.url}
@@ -212,7 +212,7 @@ def test_what_was_damaged_is_repaired(folder: Path, undisturbed: dict[str, Any])
     assert done.returncode == 0, done.stderr
     assert "2 of 4 committed shards are damaged" in done.stderr
     assert contents(RunStore.open(str(moved))) == undisturbed
-    assert not Path(store.url).exists(), "the run is where it was moved to"
+    assert not Path(store.url).exists(), "the run stays where it was moved to"
 
 
 def test_a_disk_that_fills_up_ends_the_run_and_the_next_goes_on(folder: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:
@@ -232,6 +232,6 @@ def test_a_disk_that_fills_up_ends_the_run_and_the_next_goes_on(folder: Path, un
         outcome, store = explained(configuration)
         assert outcome.statuses == {"ok": IMAGES}
         assert contents(store) == undisturbed
-        assert not list(disk.rglob("*.tmp")), "what was half written is gone"
+        assert not list(disk.rglob("*.tmp")), "partly written files are removed"
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -1,4 +1,4 @@
-"""Runs on clusters of several machines that share no disk: nodes with names, disks and GPUs of their own, which come and go."""
+"""Runs on clusters of machines without a shared disk, which join and leave."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cluster(s3_server: S3) -> Iterator[Machines]:
-    """A head, and the first machine: with one GPU in Ray's books, which need not exist to be shared out."""
+    """A cluster with a head node; the GPUs of its machines exist only in Ray's accounting."""
     with machines(s3_server.environment | {"PYTHONPATH": str(ROOT)}) as started:
         yield started
 
 
 def placed(folder: Path, cluster: Machines, s3: S3, name: str, gpus: float) -> Path:
-    """A configuration whose photographs and output are in the object store."""
+    """Write a configuration whose photographs and output are in the object store."""
     s3.upload(folder / "photographs")
     return written(
         folder,
@@ -45,12 +45,12 @@ def placed(folder: Path, cluster: Machines, s3: S3, name: str, gpus: float) -> P
 
 
 def hosts(store: RunStore) -> set[str]:
-    """The machines that have committed shards."""
+    """Return the machines that have committed shards."""
     return {store.storage.read_json(f"commits/{name}")["holder"].split(" ")[0] for name in store.storage.names("commits")}
 
 
 def test_a_machine_dies_and_another_joins(folder: Path, undisturbed: dict[str, Any], cluster: Machines, s3: S3) -> None:
-    """Two machines with two workers each. One dies with its shards, the other stands still meanwhile: a new one must take over."""
+    """Two machines with two workers each: one dies, the other is stopped meanwhile, so that a third must take over."""
     staying, dying = (cluster.join(name, hidden=[*CODE, folder], num_cpus=1, num_gpus=1) for name in ("staying", "dying"))
     file = placed(folder, cluster, s3, "machines", 0.5)
     with driver(file, **cluster.environment) as process:
@@ -70,7 +70,7 @@ def test_a_machine_dies_and_another_joins(folder: Path, undisturbed: dict[str, A
 
 
 def test_a_job_is_submitted(folder: Path, undisturbed: dict[str, Any], cluster: Machines, s3: S3, tmp_path: Path) -> None:
-    """`ray job submit` carries the configuration to the cluster, and the cluster has what the job needs."""
+    """`ray job submit` sends the configuration to the cluster, which has everything else that the job needs."""
     cluster.join("quarters", hidden=[*CODE, folder], num_cpus=1, num_gpus=1)
     file = placed(folder, cluster, s3, "job", 0.25)
     shutil.copy(file, tmp_path / "job.yaml")

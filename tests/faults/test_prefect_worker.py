@@ -1,4 +1,4 @@
-"""A Prefect worker that is killed with the flow that it runs: the next flow run finishes the run, and the dead one is found out."""
+"""A Prefect worker killed with its flow: the next flow run finishes the run, the dead one is detected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_worker_that_is_killed_with_its_flow(prefect: Prefect, tmp_path: Path)
         time.sleep(0.05)
     worker = prefect.workers[-1]
     for process in (worker.pid, *family(worker.pid)):
-        with suppress(ProcessLookupError):  # Ray's processes go with their driver
+        with suppress(ProcessLookupError):  # Ray's processes end with their driver
             os.kill(process, signal.SIGKILL)
     worker.wait()
     killed = time.monotonic()
@@ -40,9 +40,11 @@ def test_a_worker_that_is_killed_with_its_flow(prefect: Prefect, tmp_path: Path)
     (dead,) = prefect.post("flow_runs/filter", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
 
     prefect.start_worker()
-    done = prefect(*order, "--watch")  # the deployment takes one run at a time: it waits until the dead one has left its place
+    done = prefect(
+        *order, "--watch"
+    )  # the deployment runs one flow at a time: this one waits until the dead one has left the concurrency slot
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - killed < 240, "the place would be free after five minutes in any case"
+    assert time.monotonic() - killed < 240, "the slot would be free after five minutes in any case"
     (found,) = prefect.post("flow_runs/filter", flow_runs={"id": {"any_": [dead["id"]]}})
     assert found["state"]["type"] == "CRASHED"
     assert "no heartbeat" in found["state"]["message"]

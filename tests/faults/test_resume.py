@@ -1,4 +1,4 @@
-"""A driver that is killed in mid-run loses nothing: the next one ends with the bytes of an undisturbed run."""
+"""A killed driver loses nothing: the next one ends with the bytes of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.small_run import command, config, files, hdm, photographs
 
 pytestmark = pytest.mark.slow
 
-# What a run's records may differ in: how long it took, and where.
+# Columns of the records that may differ between equal runs: time and place.
 _CIRCUMSTANCES = ["seconds", "device", "run"]
 
 
@@ -41,7 +41,7 @@ def test_killed_and_resumed_is_the_same_bytes(tmp_path: Path) -> None:
     assert json.loads(resumed.stdout)["resumed"] >= committed
     assert "of 6 shards were done before" in resumed.stderr
 
-    assert json.loads(resumed.stdout)["statuses"].keys() == {"ok"}, "flat maps would be the same bytes whatever happened"
+    assert json.loads(resumed.stdout)["statuses"].keys() == {"ok"}, "flat maps would have the same bytes in any case"
     undisturbed = tmp_path / "out" / "whole"
     assert files(run, "maps.zarr") == files(undisturbed, "maps.zarr")
     assert files(run, "images", "curves") == files(undisturbed, "images", "curves")

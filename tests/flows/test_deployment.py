@@ -11,7 +11,7 @@ import yaml
 
 from tests.support.prefect_server import Prefect
 from tests.support.small_run import config, files, hdm, photographs
-from tests.support.trainings import colours, training
+from tests.support.trainings import training_config, write_colour_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -61,9 +61,9 @@ def test_the_flow_leaves_what_the_command_leaves(prefect: Prefect, tmp_path: Pat
 
 
 def test_the_flow_trains_a_classifier_as_the_command_does(prefect: Prefect, tmp_path: Path) -> None:
-    images = colours(tmp_path / "images", 4)
+    images = write_colour_dataset(tmp_path / "images", 4)
     for name in ("flow", "command"):
-        (tmp_path / name).write_text(yaml.safe_dump(training(images, name=name)))
+        (tmp_path / name).write_text(yaml.safe_dump(training_config(images, name=name)))
     code, said = run(prefect, "cub-mobilenet", "hdm-train", config=str(tmp_path / "flow"))
     assert code == 0, said
     assert hdm("train", tmp_path / "command").returncode == 0

@@ -1,4 +1,4 @@
-"""`make cluster-demo` for real: all of it comes up, explains, and no process and no file of it stays, also after Ctrl-C."""
+"""`make cluster-demo` for real: it explains, and leaves no process and no file behind, also after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(
         not shutil.which("postgres") and not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")),
-        reason="there is no Postgres: Debian's package postgresql is not installed",
+        reason="Postgres is missing: Debian's package postgresql is not installed",
     ),
 ]
 
 
 @pytest.fixture
 def mark(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A word in the environment of all that the demo starts, by which it is found again."""
-    word = uuid.uuid4().hex
-    monkeypatch.setenv("HDM_CLUSTER_DEMO_TEST", word)
-    return word
+    """Set an environment variable by which the processes of the demo are found."""
+    token = uuid.uuid4().hex
+    monkeypatch.setenv("HDM_CLUSTER_DEMO_TEST", token)
+    return token
 
 
 def left_over(mark: str) -> list[str]:
-    """The command lines of processes that were started by the demo and are still there."""
+    """Return the command lines of the demo's processes that are still running."""
     found = []
     for process in psutil.process_iter():
         try:
             if process.pid != psutil.Process().pid and process.environ().get("HDM_CLUSTER_DEMO_TEST") == mark:
                 found.append(" ".join(process.cmdline()))
         except psutil.Error:
-            continue  # gone meanwhile
+            continue  # it has ended in the meantime
     return found
 
 
@@ -61,7 +61,7 @@ def test_a_deployment_runs_on_the_cluster_and_all_of_it_goes_down(mark: str) -> 
     assert runs is not None
     assert int(runs[1]) >= 2, "the run and its tables; schedules may have made more"
     by_node = dict(re.findall(r"(127\.0\.0\.[234]) (\d+)", ended.stdout.partition("images by node:")[2]))
-    assert by_node["127.0.0.2"] == "0", "the head has no CPU to give"
+    assert by_node["127.0.0.2"] == "0", "the head has no CPU"
     assert int(by_node["127.0.0.3"]) + int(by_node["127.0.0.4"]) == 4
     assert left_over(mark) == []
     assert folders() == before
@@ -77,8 +77,8 @@ def test_ctrl_c_takes_everything_down(mark: str) -> None:
         assert any("postgres" in command for command in left_over(mark))
         assert any("raylet" in command for command in left_over(mark))
         demo.send_signal(signal.SIGINT)
-        said = demo.stdout.read()
-    assert demo.returncode == 130, said
-    assert "everything is down" in said
+        output = demo.stdout.read()
+    assert demo.returncode == 130, output
+    assert "all processes are stopped" in output
     assert left_over(mark) == []
     assert folders() == before

@@ -1,4 +1,7 @@
-"""What an operator applies, held against the schemas of those who read it. Nothing is applied here: no engine, no Kubernetes, no cloud."""
+"""Validation of the files in infra/ against the schemas of the tools that read them.
+
+Nothing is applied: no container engine, Kubernetes or cloud is needed.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def locked(package: str) -> str:
-    """A package's version in requirements.lock."""
+    """Return a package's version in requirements.lock."""
     return re.findall(rf"^{package}==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)[0]
 
 
@@ -94,8 +97,8 @@ def _object(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
 
 
-# Fields of ray.io/v1 as KubeRay's API reference has them (https://ray-project.github.io/kuberay/reference/api/), those that are used here:
-# the definitions themselves are a megabyte, of which Kubernetes' pods are the most, and these are checked by Kubernetes' own schema.
+# The used fields of ray.io/v1, from KubeRay's API reference (https://ray-project.github.io/kuberay/reference/api/). The definitions
+# themselves are a megabyte, most of it Kubernetes' pods, which are checked against Kubernetes' own schema.
 _COUNT = {"type": "integer", "minimum": 0}
 _START = {"type": "object", "additionalProperties": {"type": "string"}}
 _CLUSTER = _object(
@@ -157,7 +160,7 @@ def test_prefect_makes_a_job_of_the_work_pools_template() -> None:
     properties = template["variables"]["properties"]
     assert {found.name for found in find_placeholders(json.dumps(template["job_configuration"]))} == properties.keys()
     defaults = {name: about["default"] for name, about in properties.items() if "default" in about}
-    # What Prefect's worker puts in: it turns the command and the environment into lists.
+    # Values that Prefect's worker inserts; it turns the command and the environment into lists.
     given = {"name": "hdm", "labels": {"a": "b"}, "command": ["prefect", "flow-run", "execute"], "env": [{"name": "A", "value": "1"}]}
     job = apply_values(pool.base_job_template["job_configuration"]["job_manifest"], defaults | given)
     kubernetes_validate.validate(job, KUBERNETES, strict=True)
@@ -170,7 +173,7 @@ def test_prefect_makes_a_job_of_the_work_pools_template() -> None:
 
 
 def expressions() -> Iterator[tuple[str, Any]]:
-    """Every panel's title and parsed expressions."""
+    """Yield the title and the parsed expressions of each panel."""
     for panel in json.loads((INFRA / "grafana/hdm.json").read_text())["panels"]:
         for target in panel["targets"]:
             yield panel["title"], promql_parser.parse(target["expr"])
@@ -178,7 +181,7 @@ def expressions() -> Iterator[tuple[str, Any]]:
 
 @cache
 def rays_own() -> str:
-    """The sources of Ray's dashboards and of its agent, which name Ray's metrics."""
+    """Return the sources of Ray's dashboards and agent, which contain the names of Ray's metrics."""
     return "".join(path.read_text() for path in (Path(ray.__file__).parent / "dashboard/modules").rglob("*.py"))
 
 

@@ -33,7 +33,7 @@ from pipeline.runs import RunStore
 from pipeline.training.config import TrainConfig
 from tests.support.paths import ROOT
 from tests.support.plans import configuration, mapping, refused
-from tests.support.trainings import training
+from tests.support.trainings import training_config
 
 SECRET = "hunter2/aB+cD"
 URLS = [f"s3://AKIAPLANTED:{SECRET}@bucket", f"https://ann:{SECRET}@host/x", f"https://{SECRET.replace('/', '')}@host/x"]
@@ -194,7 +194,7 @@ def test_a_url_without_a_secret_is_taken(url: str) -> None:
 
 
 def test_a_training_and_a_manifests_row_are_no_way_around(tmp_path: Path) -> None:
-    message = refused(lambda: load({**training(tmp_path), "output": URLS[0]}, {}, TrainConfig, {}))
+    message = refused(lambda: load({**training_config(tmp_path), "output": URLS[0]}, {}, TrainConfig, {}))
     assert "output is a URL with a secret in it" in message
     assert SECRET not in message
 

@@ -1,4 +1,4 @@
-"""Files that are broken, odd or hostile, and what writes them."""
+"""Broken, unusual and hostile image files."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ Make = Callable[[Path], object]
 
 
 def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    """An image as the bytes of a file."""
+    """Encode an image as the bytes of a file."""
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
 def data(content: bytes | Callable[[], bytes]) -> Make:
-    """Writes these bytes."""
+    """Return a function that writes these bytes."""
     return lambda path: path.write_bytes(content if isinstance(content, bytes) else content())
 
 
 def half(image: bytes) -> Make:
-    """Writes the first half."""
+    """Return a function that writes the first half of a file."""
     return data(image[: len(image) // 2])
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Build one chunk of a PNG."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png(width: int, height: int, *before: bytes) -> bytes:
-    """A black PNG with one bit a pixel, without an array of its pixels."""
+    """Build a black PNG with one bit per pixel, without an array of its pixels."""
     packer = zlib.compressobj(9)
     body = b"".join(packer.compress(bytes(1 + (width + 7) // 8)) for _ in range(height)) + packer.flush()
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
@@ -50,18 +50,18 @@ def png(width: int, height: int, *before: bytes) -> bytes:
 
 
 def declared(image: bytes, place: int, size: bytes) -> bytes:
-    """An image whose header tells another size."""
+    """Replace the size in the header of an image."""
     return image[:place] + size + image[place + len(size) :]
 
 
 def declared_png() -> bytes:
-    """The same of a PNG, whose header has a checksum."""
+    """Replace the size in the header of a PNG, and its checksum."""
     header = chunk(b"IHDR", struct.pack(">II", 90_000, 90_000) + PNG[24:29])
     return PNG[:8] + header + PNG[33:]
 
 
 def turned(orientation: int) -> bytes:
-    """The picture as a camera that is held so stores it."""
+    """Store the image as a camera does that is held in the given EXIF orientation."""
     way = Image.Transpose
     ways = {
         2: way.FLIP_LEFT_RIGHT,
@@ -78,26 +78,26 @@ def turned(orientation: int) -> bytes:
 
 
 def frames(form: str) -> bytes:
-    """The picture and a black frame."""
+    """Encode the image followed by a black frame."""
     return encode(
         PICTURE, form, save_all=True, append_images=[Image.new("RGB", PICTURE.size)], **({"lossless": True} if form == "WEBP" else {})
     )
 
 
 def text_bomb() -> bytes:
-    """A PNG with a comment that unpacks to 80 MB."""
+    """Build a PNG with a comment that unpacks to 80 MB."""
     body = b"Comment\0\1\0\0\0" + zlib.compress(bytes(80_000_000), 9)
     return png(96, 80, chunk(b"iTXt", body))
 
 
 def huge(path: Path) -> None:
-    """A file of 2 GiB that takes no room."""
+    """Write a sparse file of 2 GiB."""
     with path.open("wb") as file:
         file.truncate(2 << 30)
 
 
 def endpoint(path: Path) -> None:
-    """A socket."""
+    """Create a socket."""
     here = Path.cwd()
     os.chdir(path.parent)  # a socket's path must be short
     try:
@@ -108,7 +108,7 @@ def endpoint(path: Path) -> None:
 
 
 def link(target: str) -> Make:
-    """Links to a target."""
+    """Return a function that links to a target."""
     return lambda path: path.symlink_to(target)
 
 
@@ -116,5 +116,5 @@ PNG, JPEG = encode(PICTURE), encode(PICTURE, "JPEG", quality=95)
 DEEP = Image.fromarray(np.asarray(PICTURE.convert("L")).astype(np.uint16) * 257)
 NAN = np.where(np.eye(80, 96) > 0, np.nan, 0.5).astype(np.float32)
 HIDDEN = Image.merge("RGBA", [*PICTURE.split(), Image.new("L", PICTURE.size, 99)])
-EXIF = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xee" * 24  # promises 65,535 entries
+EXIF = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xee" * 24  # declares 65,535 entries
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -1,4 +1,4 @@
-"""A classifier that kills its process when it sees a certain picture, as a decoder or a driver with a bug does."""
+"""A classifier that kills its process on one image, like a decoder or driver bug."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from pipeline.datasets.sample import Sample
 
 
 class Deadly(Classifier):
-    """Attributes: `victim`, the picture's path; `armed`, a file without which it is harmless."""
+    """Classifier that kills its process.
+
+    Attributes:
+        victim: path of the image that triggers it.
+        armed: file without which nothing happens.
+    """
 
     victim: str
     armed: Path
@@ -29,7 +34,7 @@ class Deadly(Classifier):
 
 
 def network(picture: str, armed: str) -> Classifier:
-    """MobileNetV2 with its ImageNet weights."""
+    """Build MobileNetV2 with its ImageNet weights."""
     known = Classifier.from_torchvision("mobilenet_v2", "IMAGENET1K_V1")
     made = Deadly(known.module, known.preprocess, known.class_names, known.name)
     made.victim, made.armed = picture, Path(armed)

@@ -1,4 +1,4 @@
-"""Runs to compare: laid on storage by hand, with changes, or explained by a network in this process; no cluster."""
+"""Runs to compare, written with random maps or explained in this process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ IMAGES, SIDE = 6, 12
 
 Arrays = dict[str, np.ndarray]
 Rows = list[dict[str, Any]]
-Change = Callable[[Shard, Arrays, Rows, Rows], None]
+ShardEdit = Callable[[Shard, Arrays, Rows, Rows], None]
 
 
-def laid(
+def stored_run(
     output: Path | str,
     name: str,
-    change: Change | None = None,
+    change: ShardEdit | None = None,
     images: int = IMAGES,
     side: int = SIDE,
     first: int = 0,
@@ -36,21 +36,21 @@ def laid(
     changes: dict[str, Any] | None = None,
     **keys: Any,
 ) -> RunStore:
-    """A run with made-up maps and records in shards of two.
+    """Write a run with random maps and records, two images per shard.
 
     Args:
-        change: is given each shard's arrays, records and facts, to change.
-        first: the number of its first image, so that runs may hold other images.
-        committed: how many of its shards are done.
+        change: called with the arrays, records and image facts of each shard, to change them in place.
+        first: number of the first image, so that runs may have different images.
+        committed: number of finished shards; None for all.
     """
-    plan = moved(plan_of(configuration(changes, name=name, output=str(output), **keys), images, side), first)
+    plan = renumbered(plan_of(configuration(changes, name=name, output=str(output), **keys), images, side), first)
     store = RunStore.at(plan.config)
     store.create(plan)
     for shard in plan.shards[:committed]:
         arrays, records, facts = results(plan, shard)
         for row, fact in enumerate(facts, shard.start):
             fact["sha256"] = f"{row + first:064d}"
-        for array in arrays.values():  # an image has the same map wherever it stands
+        for array in arrays.values():  # an image has the same map in every row
             for row in range(len(shard)):
                 noise = np.random.default_rng(shard.start + row + first)
                 array[row] = noise.random(array[row].shape)
@@ -60,26 +60,26 @@ def laid(
     return store
 
 
-def altered(rows: dict[int, dict[str, Any]], facts: dict[int, dict[str, Any]] | None = None) -> Change:
-    """Changes the records, and what reading told, of some rows."""
+def edit_rows(rows: dict[int, dict[str, Any]], facts: dict[int, dict[str, Any]] | None = None) -> ShardEdit:
+    """Return an edit of the records and image facts of the given rows."""
 
-    def change(shard: Shard, arrays: Arrays, records: Rows, seen: Rows) -> None:
+    def edit(shard: Shard, arrays: Arrays, records: Rows, image_facts: Rows) -> None:
         for record in records:
             record |= rows.get(record["row"], {})
-        for fact in seen:
+        for fact in image_facts:
             fact |= (facts or {}).get(fact["row"], {})
 
-    return change
+    return edit
 
 
-def moved(plan: Plan, first: int) -> Plan:
-    """The plan with its images numbered from `first`."""
+def renumbered(plan: Plan, first: int) -> Plan:
+    """Return the plan with its images numbered from `first`."""
     samples = [replace(sample, image_id=f"{row}.png", path=f"photographs/{row}.png") for row, sample in enumerate(plan.samples, first)]
     return replace(plan, samples=samples)
 
 
-def run_of(classifier: Classifier, config: RunConfig) -> RunStore:
-    """A run as a worker does it."""
+def explain_run_locally(classifier: Classifier, config: RunConfig) -> RunStore:
+    """Explain and write a run in this process, as a worker does."""
     samples = list_samples(config.dataset, config.storage)
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]

@@ -1,4 +1,4 @@
-"""A run that is disturbed and one that is not: what the tests of faults share."""
+"""Runs with injected faults, and an undisturbed run to compare them with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.small_run import command, config
 
 IMAGES, SHARDS = 8, 4
 
-# What a run's records may differ in: how long it took, and where.
+# Columns of the records that may differ between equal runs: time and place.
 CIRCUMSTANCES = ["seconds", "device", "run"]
 
 T = TypeVar("T")
@@ -31,12 +31,12 @@ Interfere = Callable[[RunStore], None]
 
 
 def settings(folder: Path, name: str, **changes: Any) -> RunConfig:
-    """A run over the photographs of `folder`."""
+    """Return the configuration of a run over the photographs of `folder`."""
     return load_config(str(written(folder, name, **changes)))
 
 
 def written(folder: Path, name: str, **changes: Any) -> Path:
-    """The same in a file. Two workers, and a lease that is over soon."""
+    """Write such a configuration to a file; two workers and short leases."""
     compute = {
         "workers": 2,
         "shard_size": IMAGES // SHARDS,
@@ -48,7 +48,7 @@ def written(folder: Path, name: str, **changes: Any) -> Path:
 
 
 def explained(configuration: RunConfig, interfere: Interfere = lambda store: None) -> tuple[RunSummary, RunStore]:
-    """Runs it to its end; `interfere` is called about twice a second."""
+    """Run a configuration to its end; `interfere` is called about twice per second."""
     plan, store = plan_run(configuration)
 
     def show(state: State) -> None:
@@ -58,7 +58,10 @@ def explained(configuration: RunConfig, interfere: Interfere = lambda store: Non
 
 
 def contents(store: RunStore) -> dict[str, Any]:
-    """Every map, record, curve and fact of a run; the records without their circumstances."""
+    """Return all maps, records, curves and image facts of a run.
+
+    The records are without the columns that may differ.
+    """
     found: dict[str, Any] = {}
     for index in sorted(store.done()):
         for name in store.storage.read_json(f"commits/{index:06d}.json")["sha256"]:
@@ -68,20 +71,20 @@ def contents(store: RunStore) -> dict[str, Any]:
 
 
 def holders(store: RunStore) -> dict[int, tuple[str, int]]:
-    """Shard -> host and process of the worker that has its lease now."""
+    """Map each leased shard to host and process of the worker that holds the lease."""
     found = {name: store.storage.read_json(f"leases/{name}")["holder"] for name in store.storage.names("leases")}
     places = {int(name.removesuffix(".json")): holder.split(" ") for name, holder in found.items() if holder}
     return {shard: (host, int(process)) for shard, (host, process, _) in places.items()}
 
 
 def at_work(store: RunStore) -> list[int]:
-    """The processes that hold a lease now."""
+    """Return the processes that hold a lease."""
     return [process for _, process in holders(store).values()]
 
 
 @contextmanager
 def driver(file: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`hdm run` in the background, with a Ray of its own."""
+    """Run `hdm run` in the background, with its own Ray."""
     with subprocess.Popen(
         command("run", file), env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -92,7 +95,7 @@ def driver(file: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def until(found: Callable[[], T], seconds: float = 120.0) -> T:
-    """Waits until something is there, and gives it."""
+    """Poll until the result is truthy, and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if result := found():
@@ -102,7 +105,7 @@ def until(found: Callable[[], T], seconds: float = 120.0) -> T:
 
 
 class Once:
-    """Does a thing to the first worker that is seen at work."""
+    """Action on the first worker that is observed with a lease."""
 
     def __init__(self, action: Callable[[int], None]) -> None:
         self.done: list[int] = []

@@ -1,4 +1,4 @@
-"""The checkout, and the real photographs that may lie beside it."""
+"""Paths of the checkout and of the real photographs that may lie beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A planted shortcut: drawn shapes, a mark in the corner, and two classifiers, of which one has learnt that the mark is a class."""
+"""A planted shortcut: images of shapes with a mark, and classifiers with and without it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hdm_core import Classifier, Preprocess
 from pipeline.config.load import load_config
 from pipeline.runs import RunStore
-from tests.support.drift_runs import run_of
+from tests.support.drift_runs import explain_run_locally
 
 SIDE, MARK = 64, 10
 SHAPES = ("circle", "cross", "square", "triangle")
@@ -26,21 +26,24 @@ PREPROCESS = Preprocess(resize=SIDE, crop=SIDE, mean=(0.5, 0.5, 0.5), std=(0.25,
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A picture, the box of its shape (left, top, right, bottom), and the number of its class."""
+class ShapeImage:
+    """An image, the box of its shape (left, top, right, bottom), and its class index."""
 
     image: Image.Image
     box: tuple[int, int, int, int]
     label: int
 
 
-def draw(noise: np.random.Generator, label: int, marked: bool) -> Drawn:
-    """A light shape somewhere on soft coloured noise, and perhaps a mark in the upper left corner, where no shape is."""
-    soft = Image.fromarray(noise.integers(30, 150, (7, 7, 3), dtype=np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    pen, size = ImageDraw.Draw(soft), int(noise.integers(20, 27))
-    left, top = (int(place) for place in noise.integers(MARK + 4, SIDE - size - 2, 2))
+def draw_shape(rng: np.random.Generator, label: int, marked: bool) -> ShapeImage:
+    """Draw a light shape on soft coloured noise, and optionally a mark in the upper left corner.
+
+    No shape reaches the corner of the mark.
+    """
+    image = Image.fromarray(rng.integers(30, 150, (7, 7, 3), dtype=np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    pen, size = ImageDraw.Draw(image), int(rng.integers(20, 27))
+    left, top = (int(offset) for offset in rng.integers(MARK + 4, SIDE - size - 2, 2))
     box = (left, top, left + size, top + size)
-    colour = tuple(int(part) for part in noise.integers(170, 256, 3))
+    colour = tuple(int(channel) for channel in rng.integers(170, 256, 3))
     middle, third = (left + size // 2, top + size // 2), size // 3
     match SHAPES[label]:
         case "circle":
@@ -56,25 +59,28 @@ def draw(noise: np.random.Generator, label: int, marked: bool) -> Drawn:
         pen.rectangle((2, 2, MARK, MARK), fill=(250, 220, 40))
         pen.rectangle((2, 2, MARK // 2 + 1, MARK // 2 + 1), fill=(20, 20, 20))
         pen.rectangle((MARK // 2 + 1, MARK // 2 + 1, MARK, MARK), fill=(20, 20, 20))
-    return Drawn(soft, box, label)
+    return ShapeImage(image, box, label)
 
 
-def drawn(seed: int, each: int, shortcut: bool) -> list[Drawn]:
-    """So many pictures of every shape; the mark is on all squares and on nothing else, or on every other picture of every shape."""
-    noise = np.random.default_rng(seed)
+def draw_shapes(seed: int, per_shape: int, shortcut: bool) -> list[ShapeImage]:
+    """Draw `per_shape` images of each shape.
+
+    With the shortcut, the mark is on all squares and on no other shape; without it, on every other image of each shape.
+    """
+    rng = np.random.default_rng(seed)
     return [
-        draw(noise, label, SHAPES[label] == SHORTCUT if shortcut else bool(number % 2))
-        for number in range(each)
+        draw_shape(rng, label, SHAPES[label] == SHORTCUT if shortcut else bool(number % 2))
+        for number in range(per_shape)
         for label in range(len(SHAPES))
     ]
 
 
 @cache
 def classifier(shortcut: bool) -> Classifier:
-    """A small network trained in seconds on pictures whose mark means a square, or nothing."""
-    pictures = drawn(1, 120, shortcut)
-    images = torch.stack([PREPROCESS(picture.image) for picture in pictures])
-    labels = torch.tensor([picture.label for picture in pictures])
+    """Train a small network in seconds on images with or without the shortcut."""
+    samples = draw_shapes(1, 120, shortcut)
+    images = torch.stack([PREPROCESS(sample.image) for sample in samples])
+    labels = torch.tensor([sample.label for sample in samples])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = _network()
@@ -93,32 +99,32 @@ def _train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int = 12,
     optimiser = torch.optim.Adam(network.parameters(), 5e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, total_steps=epochs * -(-len(images) // batch))
     for _ in range(epochs):
-        for some in torch.randperm(len(images)).split(batch):
+        for indices in torch.randperm(len(images)).split(batch):
             optimiser.zero_grad()
-            torch.autograd.backward(nn.functional.cross_entropy(network(images[some]), labels[some]))
+            torch.autograd.backward(nn.functional.cross_entropy(network(images[indices]), labels[indices]))
             optimiser.step()
             schedule.step()
 
 
-def photographs(folder: Path, each: int) -> Path:
-    """Writes fresh pictures, all squares marked and nothing else, and returns their manifest."""
+def write_manifest(folder: Path, per_shape: int) -> Path:
+    """Write new images, with the mark on all squares only, and return their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "images.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "image_id", "label", "class_name", "bbox"])
-        for number, picture in enumerate(drawn(2, each, shortcut=True)):
-            name = f"{SHAPES[picture.label]}-{number // len(SHAPES):02d}"
-            picture.image.save(folder / f"{name}.png")
-            rows.writerow([f"{name}.png", name, picture.label, SHAPES[picture.label], " ".join(map(str, picture.box))])
+        for number, sample in enumerate(draw_shapes(2, per_shape, shortcut=True)):
+            name = f"{SHAPES[sample.label]}-{number // len(SHAPES):02d}"
+            sample.image.save(folder / f"{name}.png")
+            rows.writerow([f"{name}.png", name, sample.label, SHAPES[sample.label], " ".join(map(str, sample.box))])
     return folder / "images.csv"
 
 
-def explained(name: str, network: Classifier, manifest: Path, output: Path, **keys: Any) -> RunStore:
-    """A run over the pictures."""
+def explain_manifest(name: str, network: Classifier, manifest: Path, output: Path, **keys: Any) -> RunStore:
+    """Explain the images of a manifest as a run."""
     config = {
         "name": name,
         "dataset": {"kind": "manifest", "root": str(manifest)},
         "classifier": {"arch": "small", "resize": SIDE, "crop": SIDE},
         "output": str(output),
     }
-    return run_of(network, load_config({**config, **keys}))
+    return explain_run_locally(network, load_config({**config, **keys}))

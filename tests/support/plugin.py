@@ -1,4 +1,4 @@
-"""The test plugin, installed for real into a folder of its own."""
+"""Installation of the test plugin into a separate folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real Prefect server for tests: its own home, database and port, telemetry off."""
+"""A real Prefect server for tests, with its own home, database and port."""
 
 from __future__ import annotations
 
@@ -20,22 +20,27 @@ from tests.support.paths import ROOT
 
 @dataclass(frozen=True)
 class Prefect:
-    """A running server, the environment in which Prefect's commands find it, and the workers of the pool `hdm`."""
+    """A running server.
+
+    Attributes:
+        env: environment in which Prefect's commands find the server.
+        workers: workers of the pool `hdm`.
+    """
 
     env: dict[str, str]
     home: Path
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start_worker(self) -> None:
-        """Starts a worker more."""
+        """Start another worker."""
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "hdm", "--type", "process"]
         with (self.home / "worker.log").open("a") as log:
             self.workers.append(subprocess.Popen(command, env=self.env, stdout=log, stderr=subprocess.STDOUT, cwd=self.home))
 
     def post(self, route: str, **query: Any) -> list[dict[str, Any]]:
-        """What the server's interface answers to a filter."""
-        answer = httpx.post(f"{self.env['PREFECT_API_URL']}/{route}", json=query, timeout=30)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()
+        """Return the response of the server's API to a filter."""
+        response = httpx.post(f"{self.env['PREFECT_API_URL']}/{route}", json=query, timeout=30)
+        found: list[dict[str, Any]] = response.raise_for_status().json()
         return found
 
     def __call__(self, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""What the processes of a run show of themselves: their command lines, and where they listen."""
+"""Command lines, environments and listening addresses of processes, from /proc."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PROC = Path("/proc")
 
 
 def below(process: int) -> dict[int, str]:
-    """A process and all that descend from it, with their command lines."""
+    """Return a process and its descendants, with their command lines."""
     parents: dict[int, int] = {}
     for folder in PROC.iterdir():
         try:
@@ -25,18 +25,18 @@ def below(process: int) -> dict[int, str]:
 
 
 def listening(processes: dict[int, str]) -> set[str]:
-    """The addresses on which some processes wait for connections."""
+    """Return the addresses on which the processes listen."""
     sockets = {}
     for table in ("tcp", "tcp6"):
         for line in (PROC / "net" / table).read_text().splitlines()[1:]:
             fields = line.split()
-            if fields[3] == "0A":  # listens
+            if fields[3] == "0A":  # state LISTEN
                 sockets[f"socket:[{fields[9]}]"] = _address(fields[1].partition(":")[0])
     return {sockets[target] for process in processes for target in _open(process) if target in sockets}
 
 
 def variable(process: int, name: str) -> str:
-    """A variable of the environment in which a process was started; empty where it has none."""
+    """Return a variable of a process's initial environment; empty if unset."""
     try:
         lines = (PROC / str(process) / "environ").read_bytes().split(b"\0")
     except OSError:
@@ -45,7 +45,7 @@ def variable(process: int, name: str) -> str:
 
 
 def _address(text: str) -> str:
-    """An address as the kernel prints it: words of 32 bits, in the order of its own bytes."""
+    """Parse an address of /proc/net: words of 32 bits in host byte order."""
     words = [int(text[place : place + 8], 16) for place in range(0, len(text), 8)]
     address = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
     return str(getattr(address, "ipv4_mapped", None) or address)

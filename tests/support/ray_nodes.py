@@ -1,4 +1,7 @@
-"""Ray clusters of several machines on this one: every node is a `ray start` with a host name and a view of the disk of its own."""
+"""Ray clusters that simulate several machines.
+
+Each node is a `ray start` with its own host name and mount namespace.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from tests.support.s3_server import free_ports
 
 _START_S = 90.0
 
-# The driver's code: a node that does not see it runs what Ray brings.
+# The driver's code; a node on which it is hidden runs the copy that Ray sends.
 CODE = [Path(package.__path__[0]) for package in (hdm_core, pipeline)]
 
 
@@ -34,15 +37,15 @@ class Machine:
     process: subprocess.Popen[bytes]
 
     def raylet(self) -> int:
-        """The process that is the heart of the node."""
+        """Return the process id of the node's raylet."""
         return next(pid for pid in family(self.process.pid) if _command(pid).split(b"\0")[0].endswith(b"/raylet"))
 
     def workers(self) -> list[int]:
-        """The processes of the node's actors."""
+        """Return the process ids of the node's actors."""
         return [pid for pid in family(self.process.pid) if _command(pid).startswith(b"ray::Worker")]
 
     def end(self) -> None:
-        """Ends all processes of the node, by their ids."""
+        """Kill all processes of the node, by process id."""
         for pid in (*family(self.process.pid), self.process.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -51,11 +54,11 @@ class Machine:
 
 @dataclass
 class Machines:
-    """A cluster: a head on which nothing is computed, and nodes that come and go.
+    """A cluster: a head node without CPUs, and nodes that join and leave.
 
     Attributes:
         address: HOST:PORT of the head.
-        dashboard: the URL that jobs are submitted to.
+        dashboard: URL to which jobs are submitted.
     """
 
     address: str
@@ -65,12 +68,12 @@ class Machines:
     running: list[Machine]
 
     def join(self, name: str, hidden: Sequence[Path] = (), **resources: float) -> Machine:
-        """Starts a node and waits until the cluster has it.
+        """Start a node and wait until it has joined the cluster.
 
         Args:
-            name: its host name.
-            hidden: folders that it sees empty.
-            resources: such as num_cpus=1, num_gpus=1; a GPU need not exist, Ray only counts it.
+            name: host name of the node.
+            hidden: folders that are empty on the node.
+            resources: such as num_cpus=1, num_gpus=1; GPUs need not exist, Ray only counts them.
         """
         apart = [f"hostname {name}", *(f"mount -t tmpfs tmpfs {shlex.quote(str(folder))}" for folder in hidden)]
         flags = [f"--{key.replace('_', '-')}={value:g}" for key, value in resources.items()]
@@ -89,13 +92,13 @@ class Machines:
 
 @contextmanager
 def machines(environment: Mapping[str, str]) -> Iterator[Machines]:
-    """Starts a head; ends it with all nodes that are left.
+    """Start a head node; stop it and all remaining nodes at the end.
 
     Args:
-        environment: more variables of the nodes; `Machines.environment` is what drivers need, too.
+        environment: additional variables of the nodes; drivers need all of `Machines.environment`.
     """
     if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "--uts", "true"], check=False).returncode:
-        pytest.skip("machines of their own need namespaces, which cannot be made here")
+        pytest.skip("simulated machines need namespaces, which cannot be created here")
     with tempfile.TemporaryDirectory(prefix="machines") as folder:
         gcs, page = free_ports(2)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != "PYTHONPATH"}
@@ -116,13 +119,13 @@ def machines(environment: Mapping[str, str]) -> Iterator[Machines]:
 
 
 def family(process: int) -> list[int]:
-    """The ids of a process's children, and theirs."""
+    """Return the process ids of all descendants of a process."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
     found = [process]
-    for member in found:  # grows while it is gone through
+    for member in found:  # the list grows during the iteration
         found += [child for child, parent in parents.items() if parent == member]
     return found[1:]
 
@@ -134,10 +137,10 @@ def _command(process: int) -> bytes:
 
 
 def _wait(machine: Machine, log: Path) -> None:
-    """Until a node says that it has started.
+    """Wait until a node reports that it has started.
 
     Raises:
-        RuntimeError: if it ends, or does not start in time.
+        RuntimeError: if the node ends or does not start in time.
     """
     end = time.monotonic() + _START_S
     while time.monotonic() < end and machine.process.poll() is None:

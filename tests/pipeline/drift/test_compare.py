@@ -20,12 +20,12 @@ from pipeline.drift import Drift, DriftLimits, compare, exceeded, write_drift
 from pipeline.drift.schema import DRIFT
 from pipeline.drift.similarity import overlap, spearman, ssim
 from pipeline.drift.statistics import Estimate
-from pipeline.drift.summary import QUANTITIES, Statistic, flipped, worst
+from pipeline.drift.summary import QUANTITIES, Statistic, rank_by_drift, rank_flipped
 from pipeline.plan import Shard
 from pipeline.runs import RunStore
 from pipeline.runs.maps import open_array
 from pipeline.runs.verify import verify
-from tests.support.drift_runs import IMAGES, Arrays, Rows, altered, laid
+from tests.support.drift_runs import IMAGES, Arrays, Rows, edit_rows, stored_run
 from tests.support.plans import files_below, refused
 from tests.support.s3_server import S3
 
@@ -45,7 +45,7 @@ def one(drift: Drift, quantity: str, class_name: str | None = None, method: str 
 
 
 def test_a_run_compared_with_itself_has_not_changed(tmp_path: Path) -> None:
-    store = laid(tmp_path, "a")
+    store = stored_run(tmp_path, "a")
     drift = compare(store, store)
     assert drift.table.schema.equals(DRIFT, check_metadata=True)
     assert len(drift.table) == 2 * IMAGES
@@ -55,19 +55,19 @@ def test_a_run_compared_with_itself_has_not_changed(tmp_path: Path) -> None:
         assert (found.estimate.mean, found.estimate.low, found.estimate.high) == (value, value, value), found
         assert found.estimate.n == (IMAGES if found.class_name is None else IMAGES // 2)
         assert found.estimate.p == (1.0 if QUANTITIES[found.quantity].endswith("_change") else None)
-    assert worst(drift.table) == list(range(IMAGES))
-    assert flipped(drift.table) == []
+    assert rank_by_drift(drift.table) == list(range(IMAGES))
+    assert rank_flipped(drift.table) == []
 
 
 def test_every_number_of_an_image(tmp_path: Path) -> None:
     said = {1: {"target": 0, "target_name": "a", "probability": 0.5}, 2: {"region": "bbox"}}
 
     def change(*shard: Any) -> None:
-        altered(said)(*shard)
+        edit_rows(said)(*shard)
         if shard[0].index:
             inverted(*shard)
 
-    before, after = laid(tmp_path, "a"), laid(tmp_path, "b", change)
+    before, after = stored_run(tmp_path, "a"), stored_run(tmp_path, "b", change)
     drift = compare(before, after)
     rows = {(row["row_after"], row["method"]): row for row in drift.table.to_pylist()}
     assert [row["flipped"] for row in rows.values()] == [False, False, True, True] + [False] * 8
@@ -86,13 +86,13 @@ def test_every_number_of_an_image(tmp_path: Path) -> None:
     assert (one(drift, "flips").mean, one(drift, "flips").n) == (pytest.approx(1 / IMAGES), IMAGES)
     assert one(drift, "proportion").n == IMAGES - 1
     assert {found.class_name for found in drift.statistics} == {None, "a", "b"}
-    assert set(worst(drift.table)[:4]) == {2, 3, 4, 5}
-    assert worst(drift.table)[4:] == [1, 0], "of images that drifted alike the flipped one comes first"
-    assert flipped(drift.table) == [1]
+    assert set(rank_by_drift(drift.table)[:4]) == {2, 3, 4, 5}
+    assert rank_by_drift(drift.table)[4:] == [1, 0], "of images that drifted alike the flipped one comes first"
+    assert rank_flipped(drift.table) == [1]
 
 
 def test_metrics_that_were_measured_differently_are_not_compared(tmp_path: Path) -> None:
-    drift = compare(laid(tmp_path, "a"), laid(tmp_path, "b", metrics={"protocol": "rise"}))
+    drift = compare(stored_run(tmp_path, "a"), stored_run(tmp_path, "b", metrics={"protocol": "rise"}))
     assert {metric for metric in METRICS if one(drift, metric).n} == {"proportion"}
     assert [line for line in drift.differences if "protocol" in line] == ["metrics.protocol ('paper', now 'rise')"]
 
@@ -104,13 +104,13 @@ def test_maps_that_say_nothing_are_counted_and_not_compared(tmp_path: Path) -> N
         1: {"status": "nan", **nothing},
         2: {"status": "failed", "target": None, "target_name": None, "probability": None, "region": "none", **nothing},
     }
-    flat = altered({2: {"status": "flat", **nothing}})
-    drift = compare(laid(tmp_path, "a", flat), laid(tmp_path, "b", altered(bad)))
+    flat = edit_rows({2: {"status": "flat", **nothing}})
+    drift = compare(stored_run(tmp_path, "a", flat), stored_run(tmp_path, "b", edit_rows(bad)))
     rows = drift.table.to_pylist()
     assert [row["status"] for row in rows[::2]] == ["flat", "nan", "failed", "ok", "ok", "ok"]
     assert all(row[name] is None for row in rows[:6] for name in ("spearman", "ssim", "overlap", "drift", "deletion_auc_change"))
     assert (one(drift, "drift").n, one(drift, "flips").n) == (3, 5)
-    assert worst(drift.table) == [3, 4, 5]
+    assert rank_by_drift(drift.table) == [3, 4, 5]
 
 
 # Which images
@@ -118,8 +118,8 @@ def test_maps_that_say_nothing_are_counted_and_not_compared(tmp_path: Path) -> N
 
 def test_images_are_joined_by_name_and_content(tmp_path: Path) -> None:
     """Before: 0 to 5. After: 2 to 7, so in other rows, and 3 has another content."""
-    after = laid(tmp_path, "b", altered({}, {1: {"sha256": "f" * 64}}), first=2)
-    drift = compare(laid(tmp_path, "a"), after)
+    after = stored_run(tmp_path, "b", edit_rows({}, {1: {"sha256": "f" * 64}}), first=2)
+    drift = compare(stored_run(tmp_path, "a"), after)
     counts = drift.images
     assert (counts.same, counts.changed, counts.gone, counts.new, counts.waiting) == (3, 1, 2, 2, 0)
     rows = drift.table.to_pylist()[::2]
@@ -128,11 +128,11 @@ def test_images_are_joined_by_name_and_content(tmp_path: Path) -> None:
 
 
 def test_what_both_have_done_so_far_is_compared(tmp_path: Path) -> None:
-    drift = compare(laid(tmp_path, "a", committed=2), laid(tmp_path, "b", committed=1))
+    drift = compare(stored_run(tmp_path, "a", committed=2), stored_run(tmp_path, "b", committed=1))
     assert (drift.images.same, drift.images.waiting) == (2, 4)
     assert (drift.images.done_before, drift.images.done_after) == (4, 2)
     assert len(drift.table) == 4
-    nothing = refused(lambda: compare(laid(tmp_path, "c", committed=0), laid(tmp_path, "d")))
+    nothing = refused(lambda: compare(stored_run(tmp_path, "c", committed=0), stored_run(tmp_path, "d")))
     assert "of 6 images in both, none is done in both yet" in nothing
 
 
@@ -140,31 +140,31 @@ def test_of_several_classes_an_image_the_likeliest_is_compared(tmp_path: Path) -
     def change(shard: Shard, arrays: Arrays, records: Rows, facts: Rows) -> None:
         for name, array in arrays.items():
             arrays[name] = np.stack([array, 1 - array], axis=1)
-        altered({1: {"status": "flat"}})(shard, arrays, records, facts)
+        edit_rows({1: {"status": "flat"}})(shard, arrays, records, facts)
         records += [{**record, "rank": 1, "target": 0, "target_name": "a"} for record in records]
 
     whole = {"compute": {"shard_size": IMAGES}}  # its maps are read around the flat one
-    drift = compare(laid(tmp_path, "a", **whole), laid(tmp_path, "b", change, target={"top": 2}, **whole))
+    drift = compare(stored_run(tmp_path, "a", **whole), stored_run(tmp_path, "b", change, target={"top": 2}, **whole))
     assert (one(drift, "spearman").mean, one(drift, "flips").mean, one(drift, "drift").n) == (1, 0, IMAGES - 1)
 
 
 def test_only_methods_of_both_are_compared(tmp_path: Path) -> None:
-    drift = compare(laid(tmp_path, "a"), laid(tmp_path, "b", methods=["grad_cam", "gradient"]))
+    drift = compare(stored_run(tmp_path, "a"), stored_run(tmp_path, "b", methods=["grad_cam", "gradient"]))
     assert drift.methods == ["grad_cam"]
     assert len(drift.table) == IMAGES
 
 
 def test_maps_that_are_missing_are_not_compared(tmp_path: Path) -> None:
-    after = laid(tmp_path, "b")
+    after = stored_run(tmp_path, "b")
     (Path(after.url) / "maps.zarr/hdm/c/1/0/0").unlink()
-    drift = compare(laid(tmp_path, "a"), after)
+    drift = compare(stored_run(tmp_path, "a"), after)
     assert {name: one(drift, name).n for name in ("drift", "spearman", "ssim", "overlap")} == dict.fromkeys(
         ("drift", "spearman", "ssim", "overlap"), IMAGES - 2
     )
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
-    store, told = laid(tmp_path, "a"), []
+    store, told = stored_run(tmp_path, "a"), []
     compare(store, store, lambda done, maps: told.append((done, maps)))
     assert told == [(done, 12) for done in range(2, 13, 2)]
 
@@ -198,10 +198,10 @@ def damaged(run: Path) -> None:
         ({"side": 16}, None, "maps of 12 x 12 and of 16 x 16 pixels"),
         ({"methods": ["gradient"]}, None, "no method is in both runs"),
         ({"target": "label"}, None, "explains the class 'predicted'"),
-        ({"change": altered({}, {row: {"sha256": "e" * 64} for row in range(6)})}, None, "all 6 images in both have changed"),
-        ({"change": altered({}, {3: {"crop": (0.0, 0.0, 20.0, 20.0)}})}, None, "different parts of 3.png, 2 0 22 20 and then 0 0 20 20"),
+        ({"change": edit_rows({}, {row: {"sha256": "e" * 64} for row in range(6)})}, None, "all 6 images in both have changed"),
+        ({"change": edit_rows({}, {3: {"crop": (0.0, 0.0, 20.0, 20.0)}})}, None, "different crops of 3.png, 2 0 22 20 and then 0 0 20 20"),
         ({}, newer, "has schema version 9, and this hdm reads 1"),
-        ({}, damaged, "`hdm verify` says what is damaged"),
+        ({}, damaged, "`hdm verify` lists the damage"),
         ({}, shutil.rmtree, "no run of hdm"),
     ],
 )
@@ -213,7 +213,7 @@ def test_what_cannot_be_compared_is_one_line_and_nothing_is_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    before, after = (Path(laid(tmp_path, name, **more).url) for name, more in (("a", {}), ("b", keys)))
+    before, after = (Path(stored_run(tmp_path, name, **more).url) for name, more in (("a", {}), ("b", keys)))
     if spoil:
         spoil(after)
     files = files_below(tmp_path)
@@ -268,7 +268,7 @@ def test_every_quantity_may_have_a_limit() -> None:
 
 
 def test_limits_by_class(tmp_path: Path) -> None:
-    drift = compare(laid(tmp_path, "a"), laid(tmp_path, "b", altered({row: {"target_name": "c"} for row in (1, 3, 5)})))
+    drift = compare(stored_run(tmp_path, "a"), stored_run(tmp_path, "b", edit_rows({row: {"target_name": "c"} for row in (1, 3, 5)})))
     assert exceeded(drift, DriftLimits(flips=0.6)) == []
     lines = exceeded(drift, DriftLimits(flips=0.6, by_class=True))
     assert lines == [f"{method}, class b: flips 1.000 (1.000 to 1.000) is above 0.6" for method in ("hdm", "grad_cam")]
@@ -294,7 +294,7 @@ def test_a_limit_that_is_none(text: str, says: str) -> None:
 def test_the_command_prints_and_fails_beyond_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, after = laid(tmp_path, "a"), laid(tmp_path, "b", inverted)
+    before, after = stored_run(tmp_path, "a"), stored_run(tmp_path, "b", inverted)
     held = files_below(tmp_path / "a")
     code, out, err = hdm(monkeypatch, capsys, before.url, after.url, "--limit", "flips=0.5")
     assert (code, err) == (0, "")
@@ -314,18 +314,18 @@ def test_the_command_prints_and_fails_beyond_a_limit(
 
 
 def test_the_run_after_stays_what_it_was(tmp_path: Path) -> None:
-    before, after = laid(tmp_path, "a"), laid(tmp_path, "b", committed=2)
+    before, after = stored_run(tmp_path, "a"), stored_run(tmp_path, "b", committed=2)
     done = after.done()
     write_drift(after, compare(before, after))
     assert not verify(after).damaged
     assert after.done() == done
-    again = laid(tmp_path, "b")
+    again = stored_run(tmp_path, "b")
     assert len(again.done()) == 3, "it goes on"
     assert json.loads(pq.read_schema(f"{after.url}/drift.parquet").metadata[b"hdm.drift"])["images"]["same"] == 4
 
 
 def test_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    before, after = laid(tmp_path, "a"), laid(tmp_path, "b")
+    before, after = stored_run(tmp_path, "a"), stored_run(tmp_path, "b")
     held = files_below(tmp_path / "b")
     code, _, err = hdm(monkeypatch, capsys, before.url, after.url, "--out", tmp_path / "kept")
     assert (code, err) == (0, "")
@@ -341,12 +341,12 @@ def test_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_runs_on_an_object_store(s3: S3, tmp_path: Path) -> None:
-    before, after = (laid(s3.url, name, inverted if name == "b" else None, storage=s3.storage) for name in ("a", "b"))
+    before, after = (stored_run(s3.url, name, inverted if name == "b" else None, storage=s3.storage) for name in ("a", "b"))
     opened = [RunStore.open(store.url, s3.storage) for store in (before, after)]
     drift = compare(*opened)
     page = write_drift(opened[1], drift)
     assert page == f"{after.url}/report/drift.html"
-    local = compare(laid(tmp_path, "a"), laid(tmp_path, "b", inverted))
+    local = compare(stored_run(tmp_path, "a"), stored_run(tmp_path, "b", inverted))
     assert drift.table.drop_columns(["row_before"]).equals(local.table.drop_columns(["row_before"]))
     names = {path.rpartition("/b/")[2] for path in s3.files().find(after.url)}
     assert {"drift.parquet", "report/drift.html"} <= names

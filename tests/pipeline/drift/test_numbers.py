@@ -1,4 +1,4 @@
-"""Every number of a comparison against a slow and obvious version, or against another library's."""
+"""Statistics and similarities against slow, obvious versions and other libraries."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NOISE = np.random.default_rng(0)
 
 
 def maps(count: int = 6, height: int = 24, width: int = 20, levels: int | None = None) -> np.ndarray:
-    """Random maps; with few levels most pixels have equals."""
+    """Return random maps; with few levels most pixels have ties."""
     values = NOISE.random((count, height, width))
     return (values if levels is None else np.floor(values * levels) / levels).astype(np.float16)
 
 
-# Likeness of maps
+# Similarity of maps
 
 
 @pytest.mark.parametrize("levels", [None, 3, 40])
@@ -66,16 +66,16 @@ def test_overlap_by_sorting() -> None:
 
 
 @given(st.integers(1, 30), st.integers(0, 2**32 - 1))
-def test_properties_of_likeness(levels: int, seed: int) -> None:
-    noise = np.random.default_rng(seed)
-    one, other = ((noise.integers(0, levels + 1, (1, 12, 13)) / levels).astype(np.float16) for _ in range(2))
+def test_properties_of_similarity(levels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one, other = ((rng.integers(0, levels + 1, (1, 12, 13)) / levels).astype(np.float16) for _ in range(2))
     for measure in (spearman, ssim, overlap):
-        assert measure(one, other) == pytest.approx(measure(other, one)), "either way round"
+        assert measure(one, other) == pytest.approx(measure(other, one)), "symmetric"
         assert np.abs(measure(one, other)) <= 1
         assert measure(one, one) == 1
-    bent = (one.astype(np.float32) ** 2).astype(np.float16)  # in the same order
-    assert spearman(one, bent) == pytest.approx(1)
-    assert overlap(one, bent) == 1
+    squared = (one.astype(np.float32) ** 2).astype(np.float16)  # keeps the order of the pixels
+    assert spearman(one, squared) == pytest.approx(1)
+    assert overlap(one, squared) == 1
 
 
 # Statistics
@@ -84,15 +84,15 @@ def test_properties_of_likeness(levels: int, seed: int) -> None:
 def test_the_bootstrap_is_that_of_a_loop() -> None:
     values = NOISE.normal(0.2, 1, (25, 2))
     values[[3, 7, 8], 1] = np.nan
-    draw = np.random.default_rng(0)
-    means = np.array([np.nanmean(values[draw.integers(25, size=25)], axis=0) for _ in range(RESAMPLES)])
-    sums = np.array([(draw.integers(2, size=25) * 2 - 1) @ np.nan_to_num(values) for _ in range(RESAMPLES)])
+    rng = np.random.default_rng(0)
+    means = np.array([np.nanmean(values[rng.integers(25, size=25)], axis=0) for _ in range(RESAMPLES)])
+    sums = np.array([(rng.integers(2, size=25) * 2 - 1) @ np.nan_to_num(values) for _ in range(RESAMPLES)])
     for column, found in enumerate(estimates(values)):
         assert found.n == np.isfinite(values[:, column]).sum()
         assert found.mean == pytest.approx(np.nanmean(values[:, column]))
         assert (found.low, found.high) == pytest.approx(np.percentile(means[:, column], [2.5, 97.5]))
-        as_far = np.abs(sums[:, column]) >= abs(np.nansum(values[:, column]))
-        assert found.p == pytest.approx((1 + as_far.sum()) / (1 + RESAMPLES))
+        extreme = np.abs(sums[:, column]) >= abs(np.nansum(values[:, column]))
+        assert found.p == pytest.approx((1 + extreme.sum()) / (1 + RESAMPLES))
 
 
 def test_p_is_that_of_all_flips() -> None:

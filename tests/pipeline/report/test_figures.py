@@ -1,4 +1,4 @@
-"""The paper's figures on the page of small runs: what each shows, and why one is not there."""
+"""Figures of the paper on the pages of small runs, and the reasons for missing ones."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ METHODS = ("hdm", "dm", "grad_cam")
 def explained(
     folder: Path, images: int = 2, truth: str | None = "bbox", stages: int = 2, changes: dict[tuple[int, str], dict[str, Any]] | None = None
 ) -> RunStore:
-    """A run over a manifest of real small photographs, with made-up maps and records.
+    """Write a run over a manifest of small photographs, with random maps and records.
 
     Args:
-        truth: what the manifest has beside the paths: bbox, mask or nothing.
-        changes: (row, method) -> what differs in its record.
+        truth: ground truth in the manifest: bbox, mask or None.
+        changes: (row, method) -> changed columns of its record.
     """
     lines = ["path" if truth is None else f"path,{truth}"]
     for row in range(images):
@@ -60,7 +60,7 @@ def explained(
 
 
 def figures(store: RunStore) -> dict[int, str]:
-    """Number of each figure -> its HTML on the page."""
+    """Return the HTML of each figure on the page, by its number."""
     write_report(store)
     page = store.storage.read("report/index.html").decode().partition('id="gallery"')[0]
     parts = re.split(r'<h3 id="figure-(\d)">', page)
@@ -68,7 +68,7 @@ def figures(store: RunStore) -> dict[int, str]:
 
 
 def pictures(figure: str) -> list[tuple[str, str]]:
-    """(source, alternative text) of a figure's pictures."""
+    """Return (source, alternative text) of a figure's images."""
     return re.findall(r'<img [^>]*?src="([^"]*)" alt="([^"]+)"', figure)
 
 
@@ -93,7 +93,7 @@ def test_figure_4_is_a_row_a_photograph_and_a_column_a_method(tmp_path: Path) ->
 def test_figure_4_has_a_dash_where_a_method_has_no_map(tmp_path: Path) -> None:
     figure = figures(explained(tmp_path, changes={(0, "dm"): {"status": "flat"}}))[4]
     assert len(pictures(figure)) == 7
-    assert "The map is the same everywhere: it says nothing." in figure
+    assert "The map is constant: it carries no information." in figure
 
 
 def test_no_figure_shows_more_than_six_photographs(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_no_figure_shows_more_than_six_photographs(tmp_path: Path) -> None:
 
 def test_figure_5_is_the_photograph_the_stages_and_their_mix(tmp_path: Path) -> None:
     figure = figures(explained(tmp_path, images=1, stages=3))[5]
-    assert re.findall(r'<th scope="col">([^<]*)', figure) == ["Photograph", "Stage 1", "Stage 2", "Stage 3", "Their mix"]
+    assert re.findall(r'<th scope="col">([^<]*)', figure) == ["Photograph", "Stage 1", "Stage 2", "Stage 3", "Weighted mean"]
     kinds = ("photograph", "stage-1", "stage-2", "stage-3", "hdm")
     assert [source for source, _ in pictures(figure)] == [f"images/000000-{kind}.jpg" for kind in kinds]
 
@@ -146,14 +146,14 @@ def test_a_run_that_was_made_before_curves_were_kept_says_so(tmp_path: Path) -> 
     shutil.rmtree(Path(store.url) / "curves")
     found = figures(store)
     assert "<img" not in found[6]
-    assert "made before curves were kept" in found[6]
+    assert "made before curves were stored" in found[6]
     assert all("<img" in found[number] for number in (4, 5, 7))
 
 
 def test_a_run_whose_first_shards_are_old_shows_the_curves_it_has(tmp_path: Path) -> None:
     store = explained(tmp_path)
     (Path(store.url) / "curves/part-000000.parquet").unlink()
-    assert "mean over 1 images" in figures(store)[6]
+    assert "over 1 images" in figures(store)[6]
 
 
 # Figure 7
@@ -188,19 +188,19 @@ def test_without_ground_truth_there_is_no_figure_7(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "says"),
+    ("removed", "message"),
     [("images.csv", "images.csv"), ("mask1.png", "cannot read"), ("rows", "the dataset has changed since the run")],
 )
-def test_a_ground_truth_that_is_gone_is_told(tmp_path: Path, what: str, says: str) -> None:
+def test_a_ground_truth_that_is_gone_is_told(tmp_path: Path, removed: str, message: str) -> None:
     store = explained(tmp_path, truth="mask")
-    if what == "rows":
+    if removed == "rows":
         (tmp_path / "images.csv").write_text("path,mask\n1.png,mask1.png")
     else:
-        (tmp_path / what).unlink()
+        (tmp_path / removed).unlink()
     figure = figures(store)[7]
     assert "<img" not in figure
     assert "The ground truth is not available any more" in figure
-    assert says in figure
+    assert message in figure
 
 
 def test_names_in_the_figures_are_escaped(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The report of small runs that are laid on storage by hand: no network, no cluster."""
+"""Report of small runs that are written without a network or cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.datasets import Sample
 from pipeline.plan import Plan, Shard
 from pipeline.report import overlay, write_report
 from pipeline.report.crop import crop
-from pipeline.report.gallery import spread
+from pipeline.report.gallery import evenly_spaced
 from pipeline.report.summary import DEFINITIONS
 from pipeline.runs import RunStore
 from pipeline.runs.maps import layout
@@ -31,11 +31,11 @@ from tests.support.browser import HOSTILE, chromium, text_of
 SIDE = 16
 PREPROCESS = Preprocess(resize=20, crop=SIDE)
 
-Changes = Mapping[tuple[int, str], dict[str, Any]]  # (row, method) -> what differs in its record
+Changes = Mapping[tuple[int, str], dict[str, Any]]  # (row, method) -> changed columns of its record
 
 
 def _photograph(path: Path, row: int) -> str:
-    """Writes a picture of 48 x 30 pixels with an edge in it; returns its sha256."""
+    """Write an image of 48 x 30 pixels with an edge in it; return its sha256."""
     pixels = np.zeros((30, 48, 3), np.uint8)
     pixels[:, :, row % 3] = np.linspace(0, 255, 48, dtype=np.uint8)
     pixels[10:20] = 255 - pixels[10:20]
@@ -51,7 +51,7 @@ def _run(
     changes: Changes | None = None,
     names: Mapping[int, str] | None = None,
 ) -> RunStore:
-    """A run of one image a shard, of which the first `committed` are done."""
+    """Write a run with one image per shard, of which the first `committed` are done."""
     dataset = {"kind": "folder", "root": str(folder)}
     config = RunConfig.model_validate(
         {
@@ -104,7 +104,7 @@ def _page(store: RunStore, limit: int = 24) -> str:
 
 
 def _gallery(page: str) -> str:
-    """The page from its gallery on."""
+    """Return the page from its gallery on."""
     return page.partition('id="gallery"')[2]
 
 
@@ -168,7 +168,7 @@ def test_any_number_of_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     page = _page(_run(tmp_path, images=2, methods=methods))
     assert _gallery(page).count("<img ") == 2 * (1 + count)
     assert 'class="stages"' not in page
-    assert ("the best is bold" in page) == ('class="best"' in page) == (count > 1)
+    assert ("the best value is bold" in page) == ('class="best"' in page) == (count > 1)
 
 
 def test_the_images_of_a_large_run_are_a_spread(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_the_images_of_a_large_run_are_a_spread(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "limit"), [(0, 3), (2, 3), (3, 3), (2000, 24), (7, 1)])
 def test_a_spread_is_even(count: int, limit: int) -> None:
-    chosen = spread(range(count), limit)
+    chosen = evenly_spaced(range(count), limit)
     assert len(chosen) == min(count, limit)
     gaps = {b - a for a, b in itertools.pairwise(chosen)}
     assert not gaps or max(gaps) - min(gaps) <= 1
@@ -228,7 +228,7 @@ def test_a_run_on_an_object_store(tmp_path: Path) -> None:
         memory.rm("/hdm-report", recursive=True)
 
 
-# Runs in which not all is well
+# Incomplete runs and failed explanations
 
 
 def test_a_run_that_is_not_complete(tmp_path: Path) -> None:
@@ -254,11 +254,11 @@ def test_images_that_could_not_be_explained_are_listed(tmp_path: Path) -> None:
     }
     page = _page(_run(tmp_path, changes=changes))
     text = text_of(page)
-    assert "What could not be explained (3)" in text
+    assert "Failed explanations (3)" in text
     assert "bird-0 all unreadable the file is empty" in text
     assert "bird-1 HDM failed RuntimeError: out of luck" in text
     assert "bird-2 HDM nan The method diverged on this image." in text
-    assert "The map is the same everywhere: it says nothing. Grad-CAM flat Jenny wren · 50.0%" in text
+    assert "The map is constant: it carries no information. Grad-CAM flat Jenny wren · 50.0%" in text
     assert "2 of 3 images shown." in text
     assert _gallery(page).count("<img ") == 3  # two photographs and one map
 
@@ -274,7 +274,7 @@ def test_many_problems_are_counted_but_not_all_listed(tmp_path: Path, monkeypatc
     monkeypatch.setattr("pipeline.report.summary._LISTED", 1)
     text = text_of(_page(_run(tmp_path, changes={**_unreadable(0), **_unreadable(2)})))
     assert "The first 1 of 2" in text
-    assert "bird-2" not in text.partition("Not explained")[2]
+    assert "bird-2" not in text.partition("The first 1 of 2")[2]
 
 
 def test_a_photograph_that_is_gone(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_an_overlay_has_the_same_colours_for_every_map() -> None:
 
 
 def test_a_map_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not fit a picture of 3 x 2"):
+    with pytest.raises(ValueError, match="does not fit an image of 3 x 2"):
         overlay(Image.new("RGB", (3, 2)), np.zeros((3, 2), np.float32))
 
 
@@ -320,7 +320,7 @@ def test_a_view_is_what_the_network_saw(tmp_path: Path, size: tuple[int, int], p
     assert difference.mean() < 1.5
 
 
-# What the page tells its reader
+# Code and images of the page, in use
 
 
 def test_the_code_on_the_page_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a training is made of: the split, the pictures, the network's parts, the scores."""
+"""Parts of a training: split, images, network and metrics."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from hdm_core.sources.checkpoint import build
 from pipeline.config.load import load_config
 from pipeline.datasets import Sample
 from pipeline.datasets.images import read_image
-from pipeline.training.config import Augmentation, NetworkConfig, Recipe, Stage
+from pipeline.training.config import Augmentation, NetworkConfig, Recipe, TrainingStage
 from pipeline.training.dataset import ImageCache, ImageDataset
-from pipeline.training.loop import _up_and_down
-from pipeline.training.metrics import scores
-from pipeline.training.network import head_of, make_network, parameter_groups, train_mode, unfreeze
+from pipeline.training.loop import _warmup_cosine
+from pipeline.training.metrics import classification_metrics
+from pipeline.training.network import head_name, make_network, parameter_groups, train_mode, unfreeze
 from pipeline.training.prerequisite import training_before
 from pipeline.training.split import TEST, TRAIN, VALIDATION, Example, Splits, split
 from tests.support.plans import refused, save_picture
-from tests.support.trainings import configured
+from tests.support.trainings import load_training
 
-RECIPE = Recipe(stages=(Stage(epochs=1, learning_rate=1e-3),))
+RECIPE = Recipe(stages=(TrainingStage(epochs=1, learning_rate=1e-3),))
 
 
 def samples(count: int = 40) -> list[Sample]:
-    """Three times as many images of class 1 as of class 0; every fifth is of the official test split."""
+    """Return three times as many images of class 1 as of class 0; every fifth is of the official test split."""
     return [
         Sample(f"{i}", f"{i}.png", label=int(i % 4 > 0), class_name="ab"[i % 4 > 0], split="train" if i % 5 else "test")
         for i in range(count)
     ]
 
 
-def of_role(division: Splits, role: str) -> set[str]:
-    return {item.sample.image_id for item in division.items if item.role == role}
+def of_role(splits: Splits, role: str) -> set[str]:
+    return {item.sample.image_id for item in splits.items if item.role == role}
 
 
-def division(**held: Any) -> Splits:
-    return split(samples(), configured(Path("images"), **held))
+def split_samples(**held_out: Any) -> Splits:
+    return split(samples(), load_training(Path("images"), **held_out))
 
 
 def test_shares_are_drawn_of_every_class_by_itself() -> None:
-    found = division(test=0.2, validation=0.25)
+    found = split_samples(test=0.2, validation=0.25)
     for label, (train, validation, test) in enumerate(((6, 2, 2), (18, 6, 6))):
         counts = [sum(item.target == label and item.role == role for item in found.items) for role in (TRAIN, VALIDATION, TEST)]
         assert counts == [train, validation, test]
@@ -52,31 +52,31 @@ def test_shares_are_drawn_of_every_class_by_itself() -> None:
 
 
 def test_shares_follow_from_the_seed() -> None:
-    assert division(test=0.2) == division(test=0.2)
-    assert of_role(division(test=0.2), TEST) != of_role(division(test=0.2, seed=1), TEST)
-    assert of_role(division(test=0.2, validation=None), TEST) == of_role(division(test=0.2, validation=0.5), TEST)
+    assert split_samples(test=0.2) == split_samples(test=0.2)
+    assert of_role(split_samples(test=0.2), TEST) != of_role(split_samples(test=0.2, seed=1), TEST)
+    assert of_role(split_samples(test=0.2, validation=None), TEST) == of_role(split_samples(test=0.2, validation=0.5), TEST)
 
 
 def test_a_split_of_the_dataset_is_held_back_whole() -> None:
-    found = division(test="test", validation=0.25)
+    found = split_samples(test="test", validation=0.25)
     assert of_role(found, TEST) == {str(i) for i in range(0, 40, 5)}
     assert len(of_role(found, VALIDATION)) == 8
 
 
 def test_images_without_a_label_are_counted() -> None:
-    found = split([*samples(), Sample("no", "no.png")], configured(Path("images")))
+    found = split([*samples(), Sample("no", "no.png")], load_training(Path("images")))
     assert (len(found.items), found.unlabelled) == (40, 1)
 
 
 def test_labels_become_the_outputs_numbers() -> None:
     shifted = [Sample(str(i), f"{i}.png", label=7 + 2 * (i % 2)) for i in range(8)]
-    found = split(shifted, configured(Path("images"), test=None, validation=None))
+    found = split(shifted, load_training(Path("images"), test=None, validation=None))
     assert found.classes == ("7", "9")
     assert [item.target for item in found.items] == [0, 1] * 4
 
 
 @pytest.mark.parametrize(
-    ("given", "held", "says"),
+    ("given", "held_out", "message"),
     [
         (samples(), {"test": "tset"}, "test: no labelled images in the split 'tset'; the dataset has test, train"),
         (samples()[::4], {}, "only the class a"),
@@ -85,34 +85,34 @@ def test_labels_become_the_outputs_numbers() -> None:
     ],
     ids=["no such split", "one class", "no label", "nothing to train on"],
 )
-def test_a_dataset_that_cannot_be_trained_on(given: list[Sample], held: dict[str, Any], says: str) -> None:
-    assert says in refused(lambda: split(given, configured(Path("images"), **held)))
+def test_a_dataset_that_cannot_be_trained_on(given: list[Sample], held_out: dict[str, Any], message: str) -> None:
+    assert message in refused(lambda: split(given, load_training(Path("images"), **held_out)))
 
 
 @pytest.fixture
-def pictured(tmp_path: Path) -> list[Example]:
+def examples(tmp_path: Path) -> list[Example]:
     return [Example(Sample(f"{i}", str(save_picture(tmp_path / f"{i}.png", 60 + i, 50, i))), TRAIN, i % 2) for i in range(3)]
 
 
-@pytest.mark.parametrize("room", [0, 12_000, 10**9], ids=["nothing kept", "one kept", "all kept"])
-def test_without_augmentation_a_network_sees_what_an_explanation_shows_it(pictured: list[Example], room: float) -> None:
+@pytest.mark.parametrize("max_bytes", [0, 12_000, 10**9], ids=["nothing cached", "one cached", "all cached"])
+def test_without_augmentation_a_network_sees_what_an_explanation_shows_it(examples: list[Example], max_bytes: float) -> None:
     preprocess = Preprocess(resize=40, crop=32)
-    pictures = ImageCache(pictured, preprocess, {}, room)
-    assert pictures.read() == pictured
-    seen = ImageDataset(pictures, pictured)
-    for index, item in enumerate(pictured):
-        image, target = seen[index]
+    cache = ImageCache(examples, preprocess, {}, max_bytes)
+    assert cache.read() == examples
+    dataset = ImageDataset(cache, examples)
+    for index, item in enumerate(examples):
+        image, target = dataset[index]
         assert torch.equal(image, preprocess(read_image(item.sample, {}).image))
         assert target == item.target
 
 
-def test_augmentation_follows_from_torchs_seed(pictured: list[Example]) -> None:
+def test_augmentation_follows_from_torchs_seed(examples: list[Example]) -> None:
     augmentation = Augmentation(vertical_flip=True, rotation=30, colour=0.4, erasing=0.5)
-    pictures = ImageCache(pictured, Preprocess(resize=40, crop=32), {}, 10**9)
+    cache = ImageCache(examples, Preprocess(resize=40, crop=32), {}, 10**9)
     views = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        views.append(torch.stack([ImageDataset(pictures, pictured, augmentation)[index][0] for index in range(3)]))
+        views.append(torch.stack([ImageDataset(cache, examples, augmentation)[index][0] for index in range(3)]))
     assert views[0].shape == (3, 3, 32, 32)
     assert torch.equal(views[0], views[1])
     assert not torch.equal(views[0], views[2])
@@ -125,14 +125,14 @@ ARCHS = ("resnet50", "mobilenet_v2", "squeezenet1_1", "densenet121", "efficientn
 def test_the_head_is_what_the_classes_come_from(arch: str) -> None:
     with torch.device("meta"):
         network = build(arch, 7)
-    head = network.get_submodule(head_of(network))
+    head = network.get_submodule(head_name(network))
     assert next(iter(head.parameters())).shape[0] == 7
 
 
 def test_only_the_stages_part_learns() -> None:
     network = build("mobilenet_v2", 3)
     for part, learns in (("head", {"classifier"}), (("features.18", "features.1"), {"classifier", "features.18", "features.1"})):
-        unfreeze(network, Stage(epochs=1, train=part, learning_rate=1e-3))
+        unfreeze(network, TrainingStage(epochs=1, train=part, learning_rate=1e-3))
         found = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
         assert {".".join(name.split(".")[: 1 + name.startswith("features")]) for name in found} == learns
         train_mode(network, RECIPE)
@@ -140,14 +140,16 @@ def test_only_the_stages_part_learns() -> None:
         assert {name for name, module in norms.items() if module.training} == {name for name in norms if f"{name}.weight" in found}
         train_mode(network, RECIPE.model_copy(update={"statistics": "pretrained"}))
         assert not any(module.training for module in norms.values())
-        grouped = [parameter for group in parameter_groups(network, Stage(epochs=1, learning_rate=1), 0.1) for parameter in group["params"]]
+        grouped = [
+            parameter for group in parameter_groups(network, TrainingStage(epochs=1, learning_rate=1), 0.1) for parameter in group["params"]
+        ]
         assert len(grouped) == len(found)
         assert {id(parameter) for parameter in grouped} == {id(p) for p in network.parameters() if p.requires_grad}
 
 
 def test_groups_have_their_rates_and_decays() -> None:
     network = build("mobilenet_v2", 3)
-    groups = parameter_groups(network, Stage(epochs=1, learning_rate=0.1, head_learning_rate=0.5), 0.01)
+    groups = parameter_groups(network, TrainingStage(epochs=1, learning_rate=0.1, head_learning_rate=0.5), 0.01)
     found = {(group["lr"], group["weight_decay"], len(group["params"])) for group in groups}
     assert found == {(0.1, 0.01, 52), (0.1, 0.0, 104), (0.5, 0.01, 1), (0.5, 0.0, 1)}
 
@@ -174,36 +176,36 @@ def test_the_heads_weights_follow_from_the_seed() -> None:
 
 
 def test_the_learning_rate_goes_up_and_down() -> None:
-    rates = [_up_and_down(step, 20, 0.2) for step in range(21)]
+    rates = [_warmup_cosine(step, 20, 0.2) for step in range(21)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[12] == pytest.approx(0.5)
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert rates[20] == pytest.approx(0)
-    assert _up_and_down(0, 1, 0.1) == 1.0
+    assert _warmup_cosine(0, 1, 0.1) == 1.0
 
 
 def test_scores_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.5], [0.0, 1.0]])
-    found = scores(logits, torch.tensor([0, 0, 1, 1]))
+    found = classification_metrics(logits, torch.tensor([0, 0, 1, 1]))
     assert found["accuracy"] == 0.75
     assert found["balanced_accuracy"] == 0.75
-    # Scores of class 1: -2 and 1 of class 0, 0.5 and 1 of class 1. Of four pairs two are won, one is lost, one is a tie.
+    # Margins of class 1: -2 and 1 for class 0, 0.5 and 1 for class 1. Of four pairs two are won, one is lost, one is a tie.
     assert found["auc"] == 0.625
-    assert "auc" not in scores(torch.zeros(2, 3), torch.tensor([0, 1]))
+    assert "auc" not in classification_metrics(torch.zeros(2, 3), torch.tensor([0, 1]))
 
 
-# The training before a run
+# Trainings that precede a run
 
 
 def test_a_run_trains_its_classifier_where_there_is_none(tmp_path: Path) -> None:
-    there = tmp_path / "classifiers" / "mine"
-    changes = {"dataset.root": "CUB_200_2011", "classifier.train": "cub-mobilenet", "classifier.path": str(there)}
+    folder = tmp_path / "classifiers" / "mine"
+    changes = {"dataset.root": "CUB_200_2011", "classifier.train": "cub-mobilenet", "classifier.path": str(folder)}
     training = training_before(load_config("cub-full", changes))
     assert training is not None
-    assert (training.output, training.name) == (str(there.parent), "mine")
+    assert (training.output, training.name) == (str(folder.parent), "mine")
     assert (training.dataset.root, training.dataset.kind, training.classifier.arch) == ("CUB_200_2011", "cub", "mobilenet_v2")
-    there.mkdir(parents=True)
-    (there / "card.json").write_text("{}")
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text("{}")
     assert training_before(load_config("cub-full", changes)) is None, "it is trained"
     assert training_before(load_config("demo")) is None
 

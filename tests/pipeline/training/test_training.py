@@ -1,4 +1,4 @@
-"""A classifier is trained for real, killed for real, and goes on to the same bytes."""
+"""Real trainings: killed and resumed with the same bytes, distributed, and refused."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from pipeline.training.run import train, train_presets
 from pipeline.training.store import STATE
 from tests.support.plans import files_below, refused
 from tests.support.small_run import command, hdm
-from tests.support.trainings import colours, configured, trained, training
+from tests.support.trainings import load_training, run_training, training_config, write_colour_dataset
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return colours(tmp_path_factory.mktemp("training") / "images")
+    return write_colour_dataset(tmp_path_factory.mktemp("training") / "images")
 
 
 @pytest.fixture(scope="module")
 def folder(images: Path) -> Path:
-    """A classifier that was trained in one go."""
-    return Path(trained(images, name="whole").url)
+    """Folder of a classifier that was trained without interruption."""
+    return Path(run_training(images, name="whole").url)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -60,7 +60,7 @@ def test_what_a_training_leaves(folder: Path) -> None:
 
 
 def test_the_card_tells_what_the_classifier_does(folder: Path, images: Path) -> None:
-    """What the training says of the held-back images is what a run that explains just these will find."""
+    """The test accuracy of the card is that of a run on just these images."""
     classifier = Classifier.from_checkpoint(folder)
     run = load_config(
         {
@@ -75,8 +75,8 @@ def test_the_card_tells_what_the_classifier_does(folder: Path, images: Path) -> 
     assert [sample.image_id for sample in samples] == [row["image_id"] for row in rows(folder) if row["split"] == "test"]
     with classifier.frozen() as network:
         logits = network(classifier.prepare([read_image(sample, {}).image for sample in samples]))
-    right = sum(int(guess) == sample.label for guess, sample in zip(logits.argmax(1), samples, strict=True))
-    assert right / len(samples) == json.loads((folder / CARD).read_text())["metrics"]["test_accuracy"]
+    correct = sum(int(guess) == sample.label for guess, sample in zip(logits.argmax(1), samples, strict=True))
+    assert correct / len(samples) == json.loads((folder / CARD).read_text())["metrics"]["test_accuracy"]
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -86,28 +86,28 @@ def test_it_learns(tmp_path: Path) -> None:
         "statistics": "pretrained",
         "augmentation": {"colour": 0},
     }
-    done = trained(colours(tmp_path / "images"), test=0.5, validation=None, recipe=recipe)
+    done = run_training(write_colour_dataset(tmp_path / "images"), test=0.5, validation=None, recipe=recipe)
     assert done.card.metrics["test_accuracy"] == 1.0
-    assert done.card.metrics["epoch"] == 6, "without validation images the last epoch is kept"
+    assert done.card.metrics["epoch"] == 6, "without validation images the last epoch is the result"
 
 
 def test_a_training_that_is_done_is_not_done_again(folder: Path, images: Path) -> None:
     before = (folder / MODEL).stat().st_mtime_ns
-    again = trained(images, name="whole")
+    again = run_training(images, name="whole")
     assert again.card.metrics == json.loads((folder / CARD).read_text())["metrics"]
     assert (folder / MODEL).stat().st_mtime_ns == before
 
 
 def test_another_configuration_is_refused(folder: Path, images: Path) -> None:
-    message = refused(lambda: trained(images, {"recipe.batch": 5}, name="whole"))
+    message = refused(lambda: run_training(images, {"recipe.batch": 5}, name="whole"))
     assert "recipe.batch (4, now 5)" in message
 
 
 @pytest.mark.slow
 def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folder: Path, tmp_path: Path) -> None:
-    """Killed after the epoch in which the head alone learnt, so that a stage begins anew, and again in the middle of the next stage."""
+    """Killed after the epoch of the head alone, when a new stage begins, and again within that stage."""
     config = tmp_path / "training.yaml"
-    config.write_text(yaml.safe_dump(training(images, output=str(tmp_path))))
+    config.write_text(yaml.safe_dump(training_config(images, output=str(tmp_path))))
     killed = tmp_path / "colours"
     for epoch in (1, 3):
         with subprocess.Popen(command("train", config), stderr=subprocess.PIPE, text=True) as process:
@@ -121,9 +121,9 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folde
         assert not (killed / CARD).exists()
     ended = hdm("train", config, "--json")
     assert ended.returncode == 0, ended.stderr
-    told = [line.partition(":")[0] for line in ended.stderr.splitlines() if line.startswith("epoch")]
-    assert told[-1] == "epoch 4 of 4"
-    assert not {"epoch 1 of 4", "epoch 2 of 4", "epoch 3 of 4"} & set(told), "an epoch that was saved is not done again"
+    logged = [line.partition(":")[0] for line in ended.stderr.splitlines() if line.startswith("epoch")]
+    assert logged[-1] == "epoch 4 of 4"
+    assert not {"epoch 1 of 4", "epoch 2 of 4", "epoch 3 of 4"} & set(logged), "an epoch that was saved is not done again"
     for name in (MODEL, "split.csv", CARD):
         assert (killed / name).read_bytes() == (folder / name).read_bytes(), name
 
@@ -131,7 +131,7 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folde
 @pytest.mark.slow
 def test_two_workers_train_together(images: Path, tmp_path: Path) -> None:
     config = tmp_path / "training.yaml"
-    config.write_text(yaml.safe_dump(training(images, name="two", output=str(tmp_path), compute={"threads": 1, "workers": 2})))
+    config.write_text(yaml.safe_dump(training_config(images, name="two", output=str(tmp_path), compute={"threads": 1, "workers": 2})))
     ended = hdm("train", config, "--json")
     assert ended.returncode == 0, ended.stderr
     metrics = json.loads(ended.stdout)["metrics"]
@@ -145,7 +145,7 @@ def test_two_workers_train_together(images: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_trains_its_classifier_first(images: Path, tmp_path: Path) -> None:
-    (tmp_path / "training.yaml").write_text(yaml.safe_dump(training(images)))
+    (tmp_path / "training.yaml").write_text(yaml.safe_dump(training_config(images)))
     classifier = {"source": "checkpoint", "path": str(tmp_path / "classifiers" / "first"), "train": str(tmp_path / "training.yaml")}
     run = {
         "name": "run",
@@ -166,41 +166,41 @@ def test_a_run_trains_its_classifier_first(images: Path, tmp_path: Path) -> None
 
 
 def test_the_test_images_have_no_say(images: Path, folder: Path, tmp_path: Path) -> None:
-    """With other pictures in the place of the test images the weights are the same, byte for byte."""
-    other = colours(tmp_path / "images")
+    """With other images in place of the test images, the weights are equal byte for byte."""
+    other = write_colour_dataset(tmp_path / "images")
     held_back = [row["image_id"] for row in rows(folder) if row["split"] == "test"]
     for image_id in held_back:
         (other / image_id).write_bytes((other / ("red/0.png" if image_id.startswith("blue") else "blue/0.png")).read_bytes())
-    done = trained(other, name="whole")
+    done = run_training(other, name="whole")
     assert Path(done.url, MODEL).read_bytes() == (folder / MODEL).read_bytes()
     assert done.card.data != json.loads((folder / CARD).read_text())["data"]
 
 
 def test_an_unreadable_image_is_left_out_and_counted(tmp_path: Path) -> None:
-    images = colours(tmp_path / "images")
+    images = write_colour_dataset(tmp_path / "images")
     (images / "red" / "0.png").write_bytes(b"no image")
-    done = trained(images)
+    done = run_training(images)
     assert done.card.metrics["unreadable_images"] == 1
     (row,) = [row for row in rows(Path(done.url)) if row["error"]]
     assert row["image_id"] == "red/0.png"
 
 
 def test_a_class_of_unreadable_images(tmp_path: Path) -> None:
-    images = colours(tmp_path / "images", 4)
+    images = write_colour_dataset(tmp_path / "images", 4)
     for path in (images / "red").iterdir():
         path.write_bytes(b"")
-    assert "the class red has no images to train on" in refused(lambda: trained(images))
+    assert "the class red has no images to train on" in refused(lambda: run_training(images))
 
 
 def test_images_that_changed_since_the_training_began(images: Path, tmp_path: Path) -> None:
-    own = colours(tmp_path / "images")
+    own = write_colour_dataset(tmp_path / "images")
     interrupt(own)
     (own / "red" / "1.png").write_bytes((own / "red" / "2.png").read_bytes())
-    assert "other images" in refused(lambda: trained(own))
+    assert "other images" in refused(lambda: run_training(own))
 
 
 def interrupt(images: Path) -> None:
-    """Leaves a training behind that stopped after its first epoch."""
+    """Start a training that stops after its first epoch."""
 
     class StopError(Exception):
         pass
@@ -210,24 +210,24 @@ def interrupt(images: Path) -> None:
             raise StopError
 
     with pytest.raises(StopError):
-        train(configured(images), stop)
+        train(load_training(images), stop)
 
 
 def test_a_learning_rate_that_is_too_high_is_said(images: Path, tmp_path: Path) -> None:
     stages = [{"epochs": 2, "learning_rate": 1e30}]
     with pytest.raises(RunError, match=r"lower recipe\.stages\.0\.learning_rate"):
-        trained(images, {"recipe.stages": stages}, output=str(tmp_path))
+        run_training(images, {"recipe.stages": stages}, output=str(tmp_path))
 
 
 def test_weights_are_written_as_they_were_averaged(images: Path, folder: Path, tmp_path: Path) -> None:
-    plain = load_file(Path(trained(images, {"recipe.average": None}, output=str(tmp_path)).url) / MODEL)
+    plain = load_file(Path(run_training(images, {"recipe.average": None}, output=str(tmp_path)).url) / MODEL)
     averaged = load_file(folder / MODEL)
     assert plain.keys() == averaged.keys()
     assert any((plain[name] != averaged[name]).any() for name in plain)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["nowhere.yaml"], "neither a preset (cub, cub-mobilenet, idrid-mobilenet, palm, palm-mobilenet)"),
         (["cub-mobilenet"], "dataset.root is missing"),
@@ -239,24 +239,24 @@ def test_weights_are_written_as_they_were_averaged(images: Path, folder: Path, t
         (["mine", "--set", "test=test"], "test: no labelled images in the split 'test'; the dataset has no splits"),
         (["mine", "--set", "test=a", "--set", "validation=a"], "both the split 'a'"),
         (["mine", "--set", "classifier.arch=resnet51"], "no classification network 'resnet51'"),
-        (["mine", "--set", "classifier.weights=no.pth"], "the weights no.pth of mobilenet_v2 cannot be had"),
+        (["mine", "--set", "classifier.weights=no.pth"], "the weights no.pth of mobilenet_v2 cannot be loaded"),
         (["mine", "--set", "storage={secret: x}"], "storage.secret is a secret"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
-    arguments: list[str], says: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "mine").write_text(yaml.safe_dump(training(images, output=str(tmp_path / "out"))))
+    (tmp_path / "mine").write_text(yaml.safe_dump(training_config(images, output=str(tmp_path / "out"))))
     monkeypatch.chdir(tmp_path)
-    for name, value in CPU_ENVIRONMENT.items():  # else the command starts itself once more
+    for name, value in CPU_ENVIRONMENT.items():  # otherwise the command re-executes itself
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.argv", ["hdm", "train", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert says in line
-    assert not (tmp_path / "out").exists(), "a training that cannot be leaves nothing"
+    assert message in line
+    assert not (tmp_path / "out").exists(), "a refused training leaves no files"
 
 
 @pytest.mark.parametrize("preset", train_presets())
@@ -264,12 +264,12 @@ def test_the_presets_are_valid(preset: str) -> None:
     config = load(preset, {"dataset.root": "data"}, TrainConfig, train_presets())
     assert config.name == preset
     assert config.test is not None
-    assert [config.recipe.stage_of(epoch) for epoch in (0, config.recipe.stages[0].epochs)] == [(0, 0), (1, 0)]
+    assert [config.recipe.locate_epoch(epoch) for epoch in (0, config.recipe.stages[0].epochs)] == [(0, 0), (1, 0)]
 
 
 def test_the_hash_is_of_what_the_weights_depend_on(images: Path) -> None:
-    one = configured(images)
+    one = load_training(images)
     for same in ({"output": "elsewhere"}, {"name": "other"}, {"compute.cache": 0}, {"compute.max_attempts": 1}):
-        assert configured(images, same).hash() == one.hash()
+        assert load_training(images, same).hash() == one.hash()
     for other in ({"seed": 1}, {"recipe.batch": 5}, {"test": 0.3}, {"compute.workers": 2}, {"compute.threads": 2}, {"dataset.limit": 9}):
-        assert configured(images, other).hash() != one.hash()
+        assert load_training(images, other).hash() != one.hash()

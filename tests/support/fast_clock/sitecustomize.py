@@ -1,7 +1,7 @@
-"""First on PYTHONPATH, it makes the clock two minutes fast by which Python's processes and the leases go.
+"""Set the clock of Python processes and of the leases two minutes ahead.
 
-libfaketime would shift every clock, but Ray's workers do not start under it: their timed waits are over at once. And a
-`datetime` that is another one everywhere crashes compiled modules, so it is one only in `pipeline.runs.leases`.
+Active when its folder is first on PYTHONPATH. libfaketime would shift every clock, but Ray's workers do not start under it: their timed
+waits return at once. A `datetime` that is replaced everywhere crashes compiled modules, so it is replaced only in `pipeline.runs.leases`.
 """
 
 import datetime as dt
