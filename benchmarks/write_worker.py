@@ -27,7 +27,7 @@ class WriteWorker:
 
     def __init__(self, config: RunConfig, side: int) -> None:
         self._config = config
-        self._store = RunStore.at(config)
+        self._store = RunStore.from_config(config)
         self._maps = made_up_maps(config.compute.shard_size, side)
 
     def ready(self) -> str:
@@ -42,7 +42,7 @@ class WriteWorker:
         """Does all of a shard but explaining it."""
         began = time.monotonic()
         lease = Lease(self._store.storage, shard.index, self._config.compute.lease_seconds)
-        if lease.take(None) is not None:
+        if lease.acquire(None) is not None:
             raise RuntimeError(f"shard {shard.index} is in other hands")
         with lease.renewing():
             arrays = {method: self._maps[: len(shard)] for method in self._config.methods}

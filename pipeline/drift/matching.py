@@ -72,7 +72,7 @@ def match(before: RunStore, after: RunStore) -> tuple[pa.Table, Counts]:
 
 def _images(store: RunStore) -> pa.Table:
     """A run's images with what reading them told so far, and whether their shard is done."""
-    images = store.seen_images().select(_SHOWN)
+    images = store.images_with_facts().select(_SHOWN)
     return images.append_column("done", pc.is_in(images["row"], value_set=store.image_facts()["row"].combine_chunks()))
 
 

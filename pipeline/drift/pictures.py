@@ -56,7 +56,7 @@ def draw(drift: Drift, images: Sequence[int], place: Storage) -> list[Moved]:
         images: their places among those of drift.table.
         place: where report/ is.
     """
-    after = drift.after.seen_images()
+    after = drift.after.images_with_facts()
     storage = drift.after.metadata()["config"]["storage"]
     methods = len(drift.methods)
 

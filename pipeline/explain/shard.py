@@ -24,7 +24,7 @@ from pipeline.datasets.batches import LoadedSample, read_batches
 from pipeline.errors import one_line
 from pipeline.explain.measure import MethodResult, measure
 from pipeline.plan import Shard
-from pipeline.runs.maps import STAGES, layout
+from pipeline.runs.maps import STAGES, array_shapes
 from pipeline.runs.reused import ReusedResults
 
 Progress = Callable[[int], None]
@@ -61,7 +61,7 @@ def explain_shard(
     batch = batch or config.compute.fixed_batch_size or default_batch(classifier.device)
     stages = next((s.stages for s in config.settings.values() if isinstance(s, HDMSettings)), None)
     ranks = config.ranks
-    shapes = layout(config.methods, len(shard), preprocess.crop, stages, ranks)
+    shapes = array_shapes(config.methods, len(shard), preprocess.crop, stages, ranks)
     arrays = {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
     for name, rows_of in kept.maps.items():
         arrays[name][list(rows_of)] = list(rows_of.values())

@@ -48,7 +48,7 @@ class Lease:
         self._tag = ""
         self._turn = threading.Lock()
 
-    def take(self, stale_tag: str | None) -> LeaseHolder | None:
+    def acquire(self, stale_tag: str | None) -> LeaseHolder | None:
         """Takes the lease, or says who has it.
 
         One that is free, or whose holder is known to be gone, is taken over.

@@ -23,7 +23,7 @@ STAGES = "hdm_stages"
 _CODEC = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2)
 
 
-def layout(methods: tuple[str, ...], images: int, side: int, stages: int | None, ranks: int = 1) -> dict[str, tuple[int, ...]]:
+def array_shapes(methods: tuple[str, ...], images: int, side: int, stages: int | None, ranks: int = 1) -> dict[str, tuple[int, ...]]:
     """The arrays of a run and their shapes; the axis `rank` is there where several classes of an image are explained."""
     several = (ranks,) if ranks > 1 else ()
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(methods, (images, *several, side, side))
@@ -32,7 +32,7 @@ def layout(methods: tuple[str, ...], images: int, side: int, stages: int | None,
     return shapes
 
 
-def axes(name: str, dimensions: int) -> tuple[str, ...]:
+def dimension_names(name: str, dimensions: int) -> tuple[str, ...]:
     """The names of an array's axes."""
     own = ("stage", "y", "x") if name == STAGES else ("y", "x")
     return ("image", "rank", *own) if dimensions > len(own) + 1 else ("image", *own)
@@ -47,14 +47,14 @@ def create_arrays(store: Store, shapes: Mapping[str, tuple[int, ...]], shard_siz
     group = zarr.open_group(store, mode="a", zarr_format=3)
     for name, shape in shapes.items():
         try:
-            group.create_array(name, **form(name, shape, shard_size))
+            group.create_array(name, **array_options(name, shape, shard_size))
         except ContainsArrayError:
             there = group[name]
             if not isinstance(there, zarr.Array) or there.shape != shape or there.shards != (shard_size, *shape[1:]):
                 raise InputError(f"maps.zarr/{name} was left by another run; choose another name or remove the run's folder") from None
 
 
-def form(name: str, shape: tuple[int, ...], shard_size: int) -> dict[str, Any]:
+def array_options(name: str, shape: tuple[int, ...], shard_size: int) -> dict[str, Any]:
     """How an array of a run is stored."""
     return {
         "shape": shape,
@@ -63,7 +63,7 @@ def form(name: str, shape: tuple[int, ...], shard_size: int) -> dict[str, Any]:
         "shards": (shard_size, *shape[1:]),
         "compressors": _CODEC,
         "fill_value": 0,
-        "dimension_names": axes(name, len(shape)),
+        "dimension_names": dimension_names(name, len(shape)),
     }
 
 
@@ -76,7 +76,7 @@ def encode_shard(index: int, start: int, shard_size: int, arrays: Arrays) -> dic
     memory: dict[str, Buffer] = {}
     with zarr.config.set({"array.write_empty_chunks": True}):
         for name, values in arrays.items():
-            array = zarr.create_array(MemoryStore(memory), name=name, **form(name, (start + len(values), *values.shape[1:]), shard_size))
+            array = zarr.create_array(MemoryStore(memory), name=name, **array_options(name, (start + len(values), *values.shape[1:]), shard_size))
             array[start:] = values
     names = {name: "/".join([name, "c", str(index), *["0"] * (values.ndim - 1)]) for name, values in arrays.items()}
     return {key: memory[key].to_bytes() for key in names.values()}
@@ -93,7 +93,7 @@ def open_array(store: Store, method: str) -> zarr.Array[Any]:
 def read_map(store: Store, method: str, row: int, rank: int = 0) -> NDArray[np.float32]:
     """One image's map (H, W), or its stages (S, H, W), for one of the classes that were explained."""
     array = open_array(store, method)
-    place = (row, rank) if "rank" in axes(method, array.ndim) else row
+    place = (row, rank) if "rank" in dimension_names(method, array.ndim) else row
     return np.asarray(array[place], dtype=np.float32)
 
 
@@ -103,7 +103,7 @@ def read_maps(array: zarr.Array[Any], rows: NDArray[np.int64], every_rank: bool 
     Args:
         every_rank: of all classes that were explained, with the array's own axes.
     """
-    first = (0,) if "rank" in axes(array.basename, array.ndim) and not every_rank else ()
+    first = (0,) if "rank" in dimension_names(array.basename, array.ndim) and not every_rank else ()
     close = bool((np.diff(rows) == 1).all())
     found = array[(slice(rows[0], rows[-1] + 1), *first)] if close else array.oindex[(rows, *first)]
     return np.asarray(found, dtype=np.float16)

@@ -19,13 +19,13 @@ from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError, one_line
 from pipeline.plan import Plan, Shard
 from pipeline.runs.leases import Lease
-from pipeline.runs.maps import Arrays, create_arrays, encode_shard, layout
+from pipeline.runs.maps import Arrays, create_arrays, encode_shard, array_shapes
 from pipeline.runs.records import CURVES, FACTS, IMAGES, RECORDS, SCHEMA_VERSION, from_parquet, image_columns, to_parquet, with_facts, worst_statuses
 from pipeline.runs.reuse import NAME as REUSE_NAME
 from pipeline.runs.reuse import ReusePlan, from_bytes, to_bytes
 from pipeline.storage.objects import Storage, to_json
 
-AT_ONCE = 16  # objects that are read or written at the same time
+MAX_PARALLEL_REQUESTS = 16  # objects that are read or written at the same time
 
 
 class RunStore:
@@ -35,7 +35,7 @@ class RunStore:
         self.storage = storage
 
     @classmethod
-    def at(cls, config: RunConfig, timeout: float = 10.0) -> RunStore:
+    def from_config(cls, config: RunConfig, timeout: float = 10.0) -> RunStore:
         """The place of a configuration's run, with the patience of `Storage`.
 
         Raises:
@@ -80,7 +80,7 @@ class RunStore:
             if self.done() and not self.storage.exists("run.json"):
                 raise InputError(f"{self.url} holds the shards of a run that has no run.json; choose another name or remove the folder")
             self.storage.write("images.parquet", to_parquet(image_columns(plan.samples), IMAGES))
-            shapes = layout(plan.config.methods, len(plan.samples), plan.side, plan.stages, plan.config.ranks)
+            shapes = array_shapes(plan.config.methods, len(plan.samples), plan.side, plan.stages, plan.config.ranks)
             if reuse is not None:
                 self.storage.write(REUSE_NAME, to_bytes(reuse))
             create_arrays(self.storage.zarr("maps.zarr"), shapes, plan.config.compute.shard_size)
@@ -139,7 +139,7 @@ class RunStore:
         if lease is not None:
             commit["holder"] = lease.holder
             lease.renew()
-        with ThreadPoolExecutor(AT_ONCE) as writers:
+        with ThreadPoolExecutor(MAX_PARALLEL_REQUESTS) as writers:
             list(writers.map(self.storage.write, objects, objects.values()))
         telemetry.count("hdm_bytes_written", sum(map(len, objects.values())), run=config.name)
         if lease is not None:
@@ -163,7 +163,7 @@ class RunStore:
         def read(name: str) -> pa.Table:
             return from_parquet([self.storage.read(name)], RECORDS, columns)
 
-        with ThreadPoolExecutor(AT_ONCE) as readers:
+        with ThreadPoolExecutor(MAX_PARALLEL_REQUESTS) as readers:
             yield from readers.map(read, self._names("records", self.done()))
 
     def statuses(self) -> dict[str, int]:
@@ -185,16 +185,16 @@ class RunStore:
         """images.parquet."""
         return from_parquet([self.storage.read("images.parquet")], IMAGES)
 
-    def seen_images(self) -> pa.Table:
+    def images_with_facts(self) -> pa.Table:
         """images.parquet with what reading the images has told so far."""
         return with_facts(self.images(), self.image_facts())
 
-    def complete_images(self) -> None:
+    def write_image_facts(self) -> None:
         """Puts what reading the images told into images.parquet."""
-        self.storage.write("images.parquet", to_parquet(self.seen_images(), IMAGES))
+        self.storage.write("images.parquet", to_parquet(self.images_with_facts(), IMAGES))
 
     def _parts(self, folder: str, shards: Iterable[int] | None) -> list[bytes]:
-        with ThreadPoolExecutor(AT_ONCE) as readers:
+        with ThreadPoolExecutor(MAX_PARALLEL_REQUESTS) as readers:
             return list(readers.map(self.storage.read, self._names(folder, self.done() if shards is None else shards)))
 
     def _names(self, folder: str, shards: Iterable[int]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from pipeline.runs.store import AT_ONCE, RunStore, commit_name
+from pipeline.runs.store import MAX_PARALLEL_REQUESTS, RunStore, commit_name
 
 
 @dataclass
@@ -38,7 +38,7 @@ def verify(store: RunStore, show: Callable[[int, int], None] = lambda done, shar
         except (ValueError, KeyError):
             verdict.damaged[index] = [f"{commit_name(index)} is no commit"]
             sums = {}
-        with ThreadPoolExecutor(AT_ONCE) as readers:
+        with ThreadPoolExecutor(MAX_PARALLEL_REQUESTS) as readers:
             wrongs = list(readers.map(lambda item: _wrong(store, *item), sums.items()))
         if found := [wrong for wrong in wrongs if wrong is not None]:
             verdict.damaged[index] = found

@@ -44,7 +44,7 @@ def laid(
         committed: how many of its shards are done.
     """
     plan = moved(plan_of(configuration(changes, name=name, output=str(output), **keys), images, side), first)
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     for shard in plan.shards[:committed]:
         arrays, records, facts = results(plan, shard)
@@ -83,7 +83,7 @@ def run_of(classifier: Classifier, config: RunConfig) -> RunStore:
     samples = list_samples(config.dataset, config.storage)
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
-    store = RunStore.at(config)
+    store = RunStore.from_config(config)
     side = preprocess_of(classifier).crop
     store.create(Plan(config, samples, shards, side, classifier.weights_digest(), dict.fromkeys(config.methods, 1)))
     for shard in shards:

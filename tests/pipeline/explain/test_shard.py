@@ -308,7 +308,7 @@ def test_the_same_shard_twice_has_the_same_bytes(samples: list[Sample], tmp_path
         result = work(classifier, config, samples)
         there = config.model_copy(update={"output": str(tmp_path / turn)})
         plan = Plan(there, samples, [Shard(0, 0, 6)], SIDE, classifier.weights_digest(), {})
-        store = RunStore.at(plan.config)
+        store = RunStore.from_config(plan.config)
         store.create(plan)
         records = [{**record, "seconds": 0.0} for record in result.records]
         store.write_shard(plan.shards[0], result.arrays, records, result.image_facts, config)

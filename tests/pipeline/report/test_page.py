@@ -25,7 +25,7 @@ from pipeline.report.crop import crop
 from pipeline.report.gallery import spread
 from pipeline.report.summary import DEFINITIONS
 from pipeline.runs import RunStore
-from pipeline.runs.maps import layout
+from pipeline.runs.maps import array_shapes
 from tests.support.browser import HOSTILE, chromium, text_of
 
 SIDE = 16
@@ -68,13 +68,13 @@ def _run(
     named = {row: (f"bird-{row}", "wren") for row in range(images)} | {row: (name, name) for row, name in (names or {}).items()}
     samples = [Sample(image_id, str(folder / f"{row}.png"), row, class_name) for row, (image_id, class_name) in named.items()]
     plan = Plan(config, samples, [Shard(row, row, row + 1) for row in range(images)], SIDE, "f" * 64, dict.fromkeys(methods, 12))
-    store = RunStore.at(config)
+    store = RunStore.from_config(config)
     store.create(plan)
     draw = np.random.default_rng(0)
     for shard in plan.shards[:committed]:
         row = shard.index
         sha256 = _photograph(folder / f"{row}.png", row)
-        shapes = layout(methods, 1, SIDE, plan.stages)
+        shapes = array_shapes(methods, 1, SIDE, plan.stages)
         arrays = {name: draw.random(shape).astype(np.float16) for name, shape in shapes.items()}
         records = [_record(row, samples[row], method, plan.stages, (changes or {}).get((row, method), {})) for method in methods]
         facts = {"row": row, "sha256": sha256, "width": 48, "height": 30, "crop": PREPROCESS.crop_box(48, 30)}

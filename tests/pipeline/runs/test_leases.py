@@ -38,8 +38,8 @@ def left_by(who: str | None, until: datetime | None = None) -> dict[str, Any]:
 
 def test_a_lease_is_had_by_one(storage: Storage) -> None:
     one, other = lease(storage), lease(storage)
-    assert one.take(None) is None
-    held = other.take(None)
+    assert one.acquire(None) is None
+    held = other.acquire(None)
     assert held is not None
     assert held.holder == one.holder
     with pytest.raises(LeaseLostError):
@@ -49,52 +49,52 @@ def test_a_lease_is_had_by_one(storage: Storage) -> None:
 
 def test_what_is_given_back_may_be_taken(storage: Storage) -> None:
     one, other = lease(storage), lease(storage)
-    one.take(None)
+    one.acquire(None)
     with one.renewing():
-        assert other.take(None) is not None
-    assert other.take(None) is None
+        assert other.acquire(None) is not None
+    assert other.acquire(None) is None
     one.release()  # not theirs any more
     other.renew()
 
 
 def test_it_is_given_back_after_an_exception(storage: Storage) -> None:
     one = lease(storage)
-    one.take(None)
+    one.acquire(None)
     with pytest.raises(ZeroDivisionError), one.renewing():
         raise ZeroDivisionError
-    assert lease(storage).take(None) is None
+    assert lease(storage).acquire(None) is None
 
 
 def test_a_silent_holder_loses_it_and_learns_of_it(storage: Storage) -> None:
     one, other, third = lease(storage), lease(storage), lease(storage)
-    one.take(None)
-    held = other.take(None)
+    one.acquire(None)
+    held = other.acquire(None)
     assert held is not None
-    assert other.take(held.tag) is None
+    assert other.acquire(held.tag) is None
     with pytest.raises(LeaseLostError, match="taken over"):
         one.renew()
-    assert third.take(held.tag) is not None, "the tag is of a version that is gone"
+    assert third.acquire(held.tag) is not None, "the tag is of a version that is gone"
     other.renew()
 
 
 def test_a_holder_who_renewed_is_not_silent(storage: Storage) -> None:
     one, other = lease(storage), lease(storage)
-    one.take(None)
-    held = other.take(None)
+    one.acquire(None)
+    held = other.acquire(None)
     assert held is not None
     one.renew()
-    assert other.take(held.tag) is not None
+    assert other.acquire(held.tag) is not None
     one.renew()
 
 
 def test_it_is_renewed_while_it_is_kept(storage: Storage) -> None:
     one = lease(storage, seconds=0.2)
-    one.take(None)
+    one.acquire(None)
     tags = set()
     with one.renewing():
         end = time.monotonic() + 5
         while len(tags) < 3 and time.monotonic() < end:
-            held = lease(storage).take(None)
+            held = lease(storage).acquire(None)
             assert held is not None
             tags.add(held.tag)
             time.sleep(0.02)
@@ -130,14 +130,14 @@ def test_a_clock_that_is_minutes_off_takes_nobodys_lease(minutes: float, free: b
 
 def test_a_worker_whose_lease_was_taken_commits_nothing(tmp_path: Path) -> None:
     plan = plan_of(configuration(output=str(tmp_path)))
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     shard = plan.shards[0]
     slow, fast = (Lease(store.storage, shard.index, 60) for _ in range(2))
-    slow.take(None)
-    held = fast.take(None)
+    slow.acquire(None)
+    held = fast.acquire(None)
     assert held is not None
-    fast.take(held.tag)
+    fast.acquire(held.tag)
     with pytest.raises(LeaseLostError):
         store.write_shard(shard, *results(plan, shard), plan.config, slow)
     assert not store.storage.exists("records/part-000000.parquet"), "and writes nothing where it knows before"
@@ -148,10 +148,10 @@ def test_a_worker_whose_lease_was_taken_commits_nothing(tmp_path: Path) -> None:
 
 def test_a_lease_that_is_lost_while_objects_are_written_keeps_the_commit_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(configuration(output=str(tmp_path)))
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     mine = Lease(store.storage, 0, 60)
-    mine.take(None)
+    mine.acquire(None)
     write = store.storage.write
 
     def write_and_lose(name: str, data: bytes) -> None:

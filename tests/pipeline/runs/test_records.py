@@ -181,12 +181,12 @@ def test_facts_fill_the_images_and_unreadable_ones_keep_nulls() -> None:
 
 def test_images_are_completed_as_shards_come_in(plan: Plan, store: RunStore) -> None:
     store.create(plan)
-    store.complete_images()
+    store.write_image_facts()
     assert store.images()["width"].to_pylist() == [None] * 5
     for done, shard in enumerate((plan.shards[2], plan.shards[0])):
         arrays, records, facts = results(plan, shard)
         store.write_shard(shard, arrays, records, [{"row": facts[0]["row"]}, *facts[1:]], plan.config)
-        store.complete_images()
+        store.write_image_facts()
         assert store.images()["width"].to_pylist() == [None, 24 if done else None, None, None, None]
     assert store.images()["image_id"].to_pylist() == [f"{i}.png" for i in range(5)]
 

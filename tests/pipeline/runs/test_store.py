@@ -104,7 +104,7 @@ def test_every_float16_comes_back_bit_by_bit(plan: Plan, store: RunStore) -> Non
     finite = every[np.isfinite(every)]
     values = np.resize(finite, (1024, 8, 8))
     plan = plan_of(configuration({"compute.shard_size": 1024, "methods": ["grad_cam"]}, output=plan.config.output, name="all"), 1024)
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     _, records, facts = results(plan, plan.shards[0])
     store.write_shard(plan.shards[0], {"grad_cam": values}, records, facts, plan.config)
@@ -143,7 +143,7 @@ def test_the_same_shard_gives_the_same_bytes(plan: Plan, tmp_path: Path) -> None
     contents = []
     for folder in ("a", "b"):
         again = replace(plan, config=plan.config.model_copy(update={"output": str(tmp_path / folder)}))
-        store = RunStore.at(again.config)
+        store = RunStore.from_config(again.config)
         store.create(again)
         write_all(store, again)
         names = files_below(Path(store.url)) - {"run.json"}
@@ -203,7 +203,7 @@ def test_another_configuration_is_refused_with_both_values(plan: Plan, store: Ru
     store.create(plan)
     before = files_below(Path(store.url))
     other = plan_of(configuration(changes, output=plan.config.output))
-    message = refused(lambda: RunStore.at(other.config).create(other))
+    message = refused(lambda: RunStore.from_config(other.config).create(other))
     assert plan.config.hash()[:12] in message
     assert other.config.hash()[:12] in message
     assert message.endswith("choose another name for this run")
@@ -214,7 +214,7 @@ def test_another_configuration_is_refused_with_both_values(plan: Plan, store: Ru
 def test_what_does_not_change_the_result_is_not_refused(plan: Plan, store: RunStore) -> None:
     store.create(plan)
     other = plan_of(configuration({"compute.workers": 3, "compute.gpus_per_worker": 0.5}, output=plan.config.output))
-    assert RunStore.at(other.config).create(other) is False
+    assert RunStore.from_config(other.config).create(other) is False
 
 
 def test_a_dataset_that_changed_is_refused(plan: Plan, store: RunStore) -> None:
@@ -268,14 +268,14 @@ def test_arrays_of_the_same_plan_are_taken_up(plan: Plan, store: RunStore) -> No
 
 def test_shards_without_a_run_are_refused(run: Path, plan: Plan) -> None:
     (run / "run.json").unlink()
-    message = refused(lambda: RunStore.at(plan.config).create(plan))
+    message = refused(lambda: RunStore.from_config(plan.config).create(plan))
     assert "holds the shards of a run that has no run.json" in message
 
 
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     plan = plan_of(configuration(output=str(tmp_path / "file")))
-    message = refused(lambda: RunStore.at(plan.config).create(plan))
+    message = refused(lambda: RunStore.from_config(plan.config).create(plan))
     assert message.startswith(f"output {tmp_path}/file/tiny cannot be written: ")
     assert message.endswith("choose another with --output")
 
@@ -289,12 +289,12 @@ def test_a_full_disk_is_refused(plan: Plan, store: RunStore, monkeypatch: pytest
 
 
 def test_an_output_whose_protocol_nobody_knows_is_refused() -> None:
-    assert refused(lambda: RunStore.at(configuration(output="nosuch://bucket"))).startswith("output nosuch://bucket: ")
+    assert refused(lambda: RunStore.from_config(configuration(output="nosuch://bucket"))).startswith("output nosuch://bucket: ")
 
 
 def test_another_driver_that_lays_the_same_run_out_is_joined(plan: Plan, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both found no run.json; the other one wrote it first."""
-    other = RunStore.at(plan.config)
+    other = RunStore.from_config(plan.config)
     exists = store.storage.exists
     monkeypatch.setattr(store.storage, "exists", lambda name: name != "run.json" and exists(name))
     other.create(plan)

@@ -21,7 +21,7 @@ def plan(tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def store(plan: Plan) -> RunStore:
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     write_all(store, plan)
     return store
