@@ -136,7 +136,7 @@ class Worker:
         kept = None if reuse is None else read_reused(reuse, self._config.storage, self._config.compute.storage_timeout)
         result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, kept)
         if self._store.write_shard(shard, result.arrays, result.records, result.image_facts, self._config, lease):
-            statuses = worst_statuses(pa.table({key: [record[key] for record in result.records] for key in ("row", "status")}))
+            statuses = worst_statuses(pa.table({key: [getattr(record, key) for record in result.records] for key in ("row", "status")}))
             for status, images in statuses.items():
                 telemetry.count("hdm_images", images, run=name, status=status)
             telemetry.observe("hdm_shard_seconds", time.perf_counter() - begin, run=name)

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pipeline.monitoring import telemetry
 from pipeline.errors import one_line
+from pipeline.monitoring import telemetry
 from pipeline.storage.objects import Storage, to_json
 
 _log = logging.getLogger(__name__)

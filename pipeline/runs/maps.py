@@ -76,7 +76,9 @@ def encode_shard(index: int, start: int, shard_size: int, arrays: Arrays) -> dic
     memory: dict[str, Buffer] = {}
     with zarr.config.set({"array.write_empty_chunks": True}):
         for name, values in arrays.items():
-            array = zarr.create_array(MemoryStore(memory), name=name, **array_options(name, (start + len(values), *values.shape[1:]), shard_size))
+            array = zarr.create_array(
+                MemoryStore(memory), name=name, **array_options(name, (start + len(values), *values.shape[1:]), shard_size)
+            )
             array[start:] = values
     names = {name: "/".join([name, "c", str(index), *["0"] * (values.ndim - 1)]) for name, values in arrays.items()}
     return {key: memory[key].to_bytes() for key in names.values()}

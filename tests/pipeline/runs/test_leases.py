@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.runs import RunStore
-from pipeline.runs.leases import LeaseHolder, Lease, LeaseLostError, StaleLeaseDetector, is_free
+from pipeline.runs.leases import Lease, LeaseHolder, LeaseLostError, StaleLeaseDetector, is_free
 from pipeline.storage.objects import Storage, to_json
 from tests.support.plans import configuration, plan_of, results
 
