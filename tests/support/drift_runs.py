@@ -16,13 +16,15 @@ from pipeline.datasets import list_samples
 from pipeline.explain.shard import explain_shard
 from pipeline.plan import Plan, Shard
 from pipeline.runs import RunStore
-from tests.support.plans import configuration, plan_of, results
+from pipeline.runs.records import Record
+from tests.support.plans import configuration, plan_of, results, with_changes
 
 IMAGES, SIDE = 6, 12
 
 Arrays = dict[str, np.ndarray]
-Rows = list[dict[str, Any]]
-Change = Callable[[Shard, Arrays, Rows, Rows], None]
+Records = list[Record]
+Facts = list[dict[str, Any]]
+Change = Callable[[Shard, Arrays, Records, Facts], None]
 
 
 def laid(
@@ -63,9 +65,8 @@ def laid(
 def altered(rows: dict[int, dict[str, Any]], facts: dict[int, dict[str, Any]] | None = None) -> Change:
     """Changes the records, and what reading told, of some rows."""
 
-    def change(shard: Shard, arrays: Arrays, records: Rows, seen: Rows) -> None:
-        for record in records:
-            record |= rows.get(record["row"], {})
+    def change(shard: Shard, arrays: Arrays, records: Records, seen: Facts) -> None:
+        records[:] = [with_changes(record, rows.get(record.row, {})) for record in records]
         for fact in seen:
             fact |= (facts or {}).get(fact["row"], {})
 

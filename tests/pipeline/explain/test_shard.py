@@ -21,10 +21,12 @@ from hdm_core.settings import Settings
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Masks, Sample
 from pipeline.datasets.images import read_image
-from pipeline.explain.shard import ShardResult, explain_shard
+from pipeline.explain.results import ShardResult
+from pipeline.explain.shard import explain_shard
 from pipeline.plan import Plan, Shard
 from pipeline.runs import RunStore
-from pipeline.runs.records import FACTS, RECORDS, from_parquet, to_parquet
+from pipeline.runs.images import FACTS
+from pipeline.runs.records import RECORDS, encode_records, from_parquet, to_parquet
 from tests.support.plans import DM, configuration, save_picture
 from tests.support.tiny_networks import Untraceable, normalised, smooth
 
@@ -78,7 +80,7 @@ def work(classifier: Classifier, config: RunConfig, samples: Sequence[Sample], s
 
 
 def rows(result: ShardResult, method: str = "probe") -> list[dict[str, Any]]:
-    return [record for record in result.records if record["method"] == method]
+    return [record.to_row() for record in result.records if record.method == method]
 
 
 # Every status
@@ -149,14 +151,14 @@ def test_facts_are_told_of_all_that_could_be_read(classifier: Classifier, sample
 
 def test_records_and_facts_fit_their_schemas(classifier: Classifier, samples: list[Sample]) -> None:
     result = work(classifier, config_of(["probe", "grad_cam"]), samples)
-    assert from_parquet([to_parquet(result.records, RECORDS)], RECORDS).num_rows == 12
+    assert from_parquet([encode_records(result.records)["records"]], RECORDS).num_rows == 12
     assert from_parquet([to_parquet(result.image_facts, FACTS)], FACTS)["width"].to_pylist() == [24, 24, 24, None, 24, 24]
 
 
 def test_a_shard_of_unreadable_images_is_done(classifier: Classifier, tmp_path: Path) -> None:
     samples = [broken(tmp_path, f"{i}.png", data) for i, data in enumerate((b"", b"x", b"\x89PNG\r\n\x1a\n"))]
     result = work(classifier, config_of(["probe", "grad_cam"], batch=2), samples)
-    assert [record["status"] for record in result.records] == ["unreadable"] * 6
+    assert [record.status for record in result.records] == ["unreadable"] * 6
     assert not any(array.any() for array in result.arrays.values())
     sums = [hashlib.sha256(Path(sample.path).read_bytes()).hexdigest() for sample in samples]
     assert result.image_facts == [{"row": row, "sha256": sha256} for row, sha256 in enumerate(sums)]
@@ -177,7 +179,7 @@ def test_an_image_that_fails_costs_the_others_of_its_batch_nothing(classifier: C
 
 def test_records_are_in_row_order_and_in_it_in_the_methods_order(classifier: Classifier, samples: list[Sample]) -> None:
     result = work(classifier, config_of(["grad_cam", "probe"], batch=2), samples)
-    assert [(record["row"], record["method"]) for record in result.records] == [(row, m) for row in range(6) for m in ("grad_cam", "probe")]
+    assert [(record.row, record.method) for record in result.records] == [(row, m) for row in range(6) for m in ("grad_cam", "probe")]
 
 
 # The maps and the metrics
@@ -193,7 +195,7 @@ def test_a_map_is_that_of_the_image_of_its_row(classifier: Classifier, samples: 
 def test_metrics_are_those_of_the_stored_map(classifier: Classifier, tmp_path: Path) -> None:
     sample = Sample("a", str(save_picture(tmp_path / "a.png")), bbox=(2.0, 2.0, 12.0, 12.0))
     result = work(classifier, config_of(["grad_cam"]), [sample])
-    (record,) = result.records
+    (record,) = rows(result, "grad_cam")
     picture = read_image(sample, {}).image
     region = PREPROCESS.region_of_box((2.0, 2.0, 12.0, 12.0), 24, 20)[None]
     stored = torch.from_numpy(result.arrays["grad_cam"]).float()
@@ -214,10 +216,10 @@ def test_every_image_is_measured_against_its_own_ground_truth(classifier: Classi
     first = plain(tmp_path, "0.png", 255 if fails else 128)
     samples = [first, *(photograph(tmp_path, f"{seed}.png", seed) for seed in range(1, 5))]
     samples = [replace(sample, bbox=box) for sample, box in zip(samples, boxes, strict=True)]
-    together = work(classifier, config_of(batch=8), samples).records
+    together = rows(work(classifier, config_of(batch=8), samples))
     assert [record["status"] for record in together] == ["failed" if fails else "flat", "ok", "ok", "ok", "ok"]
     for sample, record in zip(samples[1:], together[1:], strict=True):
-        (alone,) = work(classifier, config_of(batch=8), [sample]).records
+        (alone,) = rows(work(classifier, config_of(batch=8), [sample]))
         assert record["region"] == alone["region"] == ("none" if sample.bbox is None else "bbox")
         for metric in METRICS:
             assert record[metric] == pytest.approx(alone[metric], abs=1e-5), metric
@@ -230,16 +232,17 @@ def test_without_ground_truth_there_is_no_proportion(classifier: Classifier, tmp
     Image.new("L", (24, 20), 255).save(tmp_path / "mask.png")
     without, mask = photograph(tmp_path, "0.png", 0), Sample("1", str(tmp_path / "0.png"), masks=Masks((str(tmp_path / "mask.png"),)))
     first, second = work(classifier, config_of(), [without, mask]).records
-    assert (first["region"], first["proportion"]) == ("none", None)
-    assert (second["region"], second["proportion"]) == ("segmentation", pytest.approx(1.0))
+    assert (first.region, first.metrics["proportion"]) == ("none", None)
+    assert (second.region, second.metrics["proportion"]) == ("segmentation", pytest.approx(1.0))
 
 
 def test_a_ground_truth_that_cannot_be_read_makes_the_image_unreadable(classifier: Classifier, tmp_path: Path) -> None:
     Image.new("L", (5, 5)).save(tmp_path / "mask.png")
     save_picture(tmp_path / "0.png")
     (record,) = work(classifier, config_of(), [Sample("0", str(tmp_path / "0.png"), masks=Masks((str(tmp_path / "mask.png"),)))]).records
-    assert record["status"] == "unreadable"
-    assert "5 x 5" in record["error"]
+    assert record.status == "unreadable"
+    assert record.error is not None
+    assert "5 x 5" in record.error
 
 
 def test_hdm_leaves_its_stages_and_their_weights(classifier: Classifier, tmp_path: Path) -> None:
@@ -271,9 +274,9 @@ def test_a_class_that_was_asked_for_is_explained(classifier: Classifier, tmp_pat
     samples = [photograph(tmp_path, f"{i}.png", i) for i in range(3)]
     for target in range(3):
         records = work(classifier, config_of(["grad_cam"], target=target), samples).records
-        assert {(record["target"], record["target_name"]) for record in records} == {(target, ("ant", "bee", "cat")[target])}
+        assert {(record.target, record.target_name) for record in records} == {(target, ("ant", "bee", "cat")[target])}
     predicted = classifier.module(classifier.prepare([read_image(sample, {}).image for sample in samples])).argmax(1)
-    assert [record["target"] for record in work(classifier, config_of(["grad_cam"]), samples).records] == predicted.tolist()
+    assert [record.target for record in work(classifier, config_of(["grad_cam"]), samples).records] == predicted.tolist()
 
 
 def test_passes_are_reported_as_they_are_done(classifier: Classifier, samples: list[Sample]) -> None:
@@ -310,7 +313,7 @@ def test_the_same_shard_twice_has_the_same_bytes(samples: list[Sample], tmp_path
         plan = Plan(there, samples, [Shard(0, 0, 6)], SIDE, classifier.weights_digest(), {})
         store = RunStore.from_config(plan.config)
         store.create(plan)
-        records = [{**record, "seconds": 0.0} for record in result.records]
+        records = [replace(record, seconds=0.0) for record in result.records]
         store.write_shard(plan.shards[0], result.arrays, records, result.image_facts, config)
         contents.append((Path(store.url) / "commits/000000.json").read_bytes())
     assert contents[0] == contents[1]  # a commit holds the checksums of all that was written
@@ -338,9 +341,9 @@ def test_a_network_that_fails_on_an_image_fails_on_that_image(tmp_path: Path) ->
     samples = [photograph(tmp_path, "0.png", 0), plain(tmp_path, "1.png", 0), photograph(tmp_path, "2.png", 2)]
     network: nn.Module = Moody(smooth(3))
     records = work(Classifier(network, PREPROCESS), config_of(["grad_cam"], batch=4), samples).records
-    assert [record["status"] for record in records] == ["ok", "failed", "ok"]
-    assert records[1]["error"] == "ValueError: too dark"
-    assert records[0]["target_name"] == str(records[0]["target"])  # without names a class is its number
+    assert [record.status for record in records] == ["ok", "failed", "ok"]
+    assert records[1].error == "ValueError: too dark"
+    assert records[0].target_name == str(records[0].target)  # without names a class is its number
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,9 @@ from pipeline.report.gallery import spread
 from pipeline.report.summary import DEFINITIONS
 from pipeline.runs import RunStore
 from pipeline.runs.maps import array_shapes
+from pipeline.runs.records import Record
 from tests.support.browser import HOSTILE, chromium, text_of
+from tests.support.plans import with_changes
 
 SIDE = 16
 PREPROCESS = Preprocess(resize=20, crop=SIDE)
@@ -76,13 +78,13 @@ def _run(
         sha256 = _photograph(folder / f"{row}.png", row)
         shapes = array_shapes(methods, 1, SIDE, plan.stages)
         arrays = {name: draw.random(shape).astype(np.float16) for name, shape in shapes.items()}
-        records = [_record(row, samples[row], method, plan.stages, (changes or {}).get((row, method), {})) for method in methods]
+        records = [_record(config, row, samples[row], method, plan.stages, (changes or {}).get((row, method), {})) for method in methods]
         facts = {"row": row, "sha256": sha256, "width": 48, "height": 30, "crop": PREPROCESS.crop_box(48, 30)}
         store.write_shard(shard, arrays, records, [facts], config)
     return store
 
 
-def _record(row: int, sample: Sample, method: str, stages: int | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+def _record(config: RunConfig, row: int, sample: Sample, method: str, stages: int | None, changes: Mapping[str, Any]) -> Record:
     ok = {
         "status": "ok",
         "target": 5,
@@ -95,7 +97,9 @@ def _record(row: int, sample: Sample, method: str, stages: int | None, changes: 
         "insertion": [0.0, 0.5, 0.5],
     }
     bad = changes.get("status", "ok") != "ok"
-    return {"row": row, "image_id": sample.image_id, "method": method, "rank": 0, **({} if bad else ok), **changes}
+    place = {"run": config.name, "shard": row, "row": row, "image_id": sample.image_id, "label": sample.label, "method": method}
+    empty = Record(**place, status="ok", seed=config.seed, device="cpu")
+    return with_changes(empty, {**({} if bad else ok), **changes})
 
 
 def _page(store: RunStore, limit: int = 24) -> str:
