@@ -44,9 +44,9 @@ def test_damage_is_found_and_named(store: RunStore, plan: Plan) -> None:
     (run / "curves/part-000001.parquet").write_bytes(b"")
     (run / "commits/000002.json").write_text("{")
     assert verify(store).damaged == {
-        0: ["maps.zarr/hdm/c/0/0/0 is not what was written"],
-        1: ["curves/part-000001.parquet is not what was written", "records/part-000001.parquet is missing"],
-        2: ["commits/000002.json is no commit"],
+        0: ["maps.zarr/hdm/c/0/0/0 does not match its checksum"],
+        1: ["curves/part-000001.parquet does not match its checksum", "records/part-000001.parquet is missing"],
+        2: ["commits/000002.json is not a valid commit"],
     }
 
 
