@@ -1,4 +1,4 @@
-"""One method on one batch: an image on which it fails costs no other image its map."""
+"""One method on one batch, with failures isolated to their image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def explain_method(
     batch_size: int,
     progress: Callable[[int], None] | None,
 ) -> Iterator[MethodResult | MapFailure]:
-    """Explain images of a batch with one method: all together or, where that fails, map by map.
+    """Explain images of a batch with one method.
+
+    All go through together; where that fails, the maps are computed one by one, so that one image costs no other its map.
 
     Args:
         batch_size: images that go through the network at once.

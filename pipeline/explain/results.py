@@ -35,7 +35,9 @@ class ShardResult:
 
 
 class ResultCollector:
-    """Collector of the maps, records and image facts of one shard; all rows here are rows of the dataset.
+    """Collector of the maps, records and image facts of one shard.
+
+    Rows are rows of the dataset, not of the shard.
 
     Args:
         samples: the shard's samples.

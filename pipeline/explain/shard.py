@@ -1,4 +1,4 @@
-"""Explanation of one shard: read the images, compute and measure the maps, return arrays and records."""
+"""Explanation of one shard: images in, arrays and records out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image table of a run: images.parquet, and the facts that reading the images adds to it."""
+"""Images of a run: images.parquet, and the facts that reading adds to it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def image_columns(samples: Sequence[Sample]) -> dict[str, Sequence[Any]]:
 
 
 def with_facts(images: pa.Table, facts: pa.Table) -> pa.Table:
-    """Return images.parquet with the facts filled in; rows that were not read stay null."""
+    """Fill the facts into images.parquet; rows that were not read stay null."""
     indices = pc.index_in(images["row"], facts["row"])
     for name in FACTS.names:
         if name != "row":

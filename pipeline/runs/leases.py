@@ -1,4 +1,4 @@
-"""Shard leases by compare-and-swap: each shard is worked on by one worker, also where several drivers share a run."""
+"""Shard leases by compare-and-swap, so that several drivers can share a run."""
 
 from __future__ import annotations
 
@@ -26,14 +26,21 @@ _MAX_CLOCK_SKEW = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class LeaseHolder:
-    """Holder of a lease, and the tag of the lease's object, which changes with every renewal."""
+    """Holder of a lease.
+
+    Attributes:
+        tag: of the lease's object; it changes with every renewal.
+    """
 
     holder: str
     tag: str
 
 
 class LeaseLostError(Exception):
-    """Raised when another worker has taken the lease over: results computed under it must not be committed."""
+    """Raised when another worker has taken a lease over.
+
+    Results computed under the lost lease must not be committed.
+    """
 
 
 class Lease:
@@ -92,7 +99,10 @@ class Lease:
 
     @contextmanager
     def renewing(self) -> Iterator[None]:
-        """Renew the lease in the background, four times in its duration, and release it when the context ends."""
+        """Renew the lease in the background until the context ends, then release it.
+
+        It is renewed four times in its duration.
+        """
         ended = threading.Event()
 
         def renew_until_ended() -> None:
@@ -114,7 +124,10 @@ class Lease:
             self.release()
 
     def _body(self) -> bytes:
-        """Encode the lease; `beat` makes the bytes, and so the tag, of every renewal differ."""
+        """Encode the lease.
+
+        `beat` makes the bytes, and so the tag, of every renewal differ.
+        """
         until = datetime.now(UTC) + timedelta(seconds=self._seconds)
         return to_json({"holder": self.holder, "beat": self._renewals, "until": until.isoformat(timespec="seconds")})
 
@@ -124,7 +137,7 @@ class Lease:
         return self._storage.replace(self._name, body, tag) and self._confirm_written(body)
 
     def _confirm_written(self, body: bytes) -> bool:
-        """Store the tag of the bytes just written; return False if another worker has written since."""
+        """Store the tag of the bytes just written, unless others have written since."""
         data, tag = self._storage.read_tagged(self._name)
         if data != body:
             return False
@@ -133,7 +146,9 @@ class Lease:
 
 
 class StaleLeaseDetector:
-    """Detector of stale leases by the local monotonic clock, so that clock skew between machines does not matter.
+    """Detector of stale leases by the local monotonic clock.
+
+    Clock skew between machines does not matter.
 
     Args:
         seconds: duration of a lease that is not renewed.
@@ -160,7 +175,10 @@ def lease_name(shard: int) -> str:
 
 
 def is_free(lease: dict[str, str | None]) -> bool:
-    """Return True if a lease is certainly not held: it was released, ended long ago, or its process on this machine is dead."""
+    """Return True if nobody can be holding a lease.
+
+    That is known where it was released, has ended longer ago than clocks may differ, or is of a dead process on this machine.
+    """
     holder = lease["holder"]
     if holder is None:
         return True

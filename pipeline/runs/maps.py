@@ -1,4 +1,7 @@
-"""Saliency maps in Zarr v3: one array per method, one chunk per image, one Zarr shard per shard of the plan."""
+"""Saliency maps in Zarr v3.
+
+There is one array per method, one chunk per image, and one Zarr shard per shard of the plan.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ _CODEC = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2)
 
 
 def array_shapes(methods: tuple[str, ...], images: int, side: int, stages: int | None, ranks: int = 1) -> dict[str, tuple[int, ...]]:
-    """Return array name -> shape of a run; there is an axis `rank` if several classes per image are explained."""
+    """Return array name -> shape of a run.
+
+    There is an axis `rank` if several classes per image are explained.
+    """
     rank_axis = (ranks,) if ranks > 1 else ()
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(methods, (images, *rank_axis, side, side))
     if stages is not None:
@@ -68,7 +74,7 @@ def array_options(name: str, shape: tuple[int, ...], shard_size: int) -> dict[st
 
 
 def encode_shard(index: int, start: int, shard_size: int, arrays: Arrays) -> dict[str, bytes]:
-    """Encode a shard as one object per array: name below the store of `create_arrays` -> bytes.
+    """Encode a shard as one object per array.
 
     The objects are encoded in memory, so that checksums are taken before storage can change a byte, and storage receives whole objects
     only. A shard of zeros is an object, too: Zarr would leave it out, and a missing object must always mean damage.
@@ -77,6 +83,9 @@ def encode_shard(index: int, start: int, shard_size: int, arrays: Arrays) -> dic
         index: of the shard.
         start: the shard's first row.
         arrays: name -> the shard's rows of the array.
+
+    Returns:
+        Name below the store of `create_arrays` -> bytes.
     """
     memory: dict[str, Buffer] = {}
     with zarr.config.set({"array.write_empty_chunks": True}):
@@ -105,7 +114,9 @@ def read_map(store: Store, method: str, row: int, rank: int = 0) -> NDArray[np.f
 
 
 def read_maps(array: zarr.Array[Any], rows: NDArray[np.int64], every_rank: bool = False) -> NDArray[np.float16]:
-    """Read the maps (N, H, W) of several images, of rank 0; consecutive rows are read as one slice.
+    """Read the maps (N, H, W) of several images, of rank 0.
+
+    Consecutive rows are read as one slice.
 
     Args:
         every_rank: read the maps of all ranks, with the array's own axes.

@@ -1,4 +1,4 @@
-"""Records: one row per (image, method, class), in Parquet files of one part per shard."""
+"""Records in Parquet: one row per image, method and class, one part per shard."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ CURVES = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Result of one method on one image, for one class: a row of RECORDS and, if the map was measured, of CURVES.
+    """Result of one method on one image, for one class.
+
+    It is a row of RECORDS and, if the map was measured, of CURVES.
 
     Attributes:
         run: name of the run.
@@ -122,7 +124,7 @@ class Record:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Record:
-        """Return the record of a row of RECORDS, to which columns of CURVES may have been added."""
+        """Return the record of a row of RECORDS, with or without its curves."""
         metrics = {metric: row[metric] for metric in METRICS}
         return cls(metrics=metrics, **{name: row[name] for name in _COLUMNS if name in row})
 
@@ -154,14 +156,17 @@ def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] |
 
 
 def encode_records(records: Iterable[Record]) -> dict[str, bytes]:
-    """Encode a shard's part of the folders `records` and `curves`; maps that were not measured have no curves."""
+    """Encode a shard's parts of the folders `records` and `curves`.
+
+    Maps that were not measured have no curves.
+    """
     rows = [record.to_row() for record in records]
     measured = [row for row in rows if row["deletion"] is not None]
     return {"records": to_parquet(rows, RECORDS), "curves": to_parquet(measured, CURVES)}
 
 
 def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """Decode files of any version into one table of a schema, in the order of the files.
+    """Decode files of any version into one table, in the order of the files.
 
     A column that a file lacks is null, or what its absence means; a column that the schema lacks, such as a metric of a plugin that is
     not installed here, is left out.

@@ -1,4 +1,4 @@
-"""ReusePlan: which results of a run come from earlier runs, stored in reuse.parquet."""
+"""Results of a run that come from earlier runs, listed in reuse.parquet."""
 
 from __future__ import annotations
 

@@ -50,7 +50,9 @@ class ReusedResults:
 
 
 def read_reused(reuse: ReusePlan, storage: Mapping[str, Any], timeout: float) -> ReusedResults:
-    """Read the results that a shard takes from earlier runs; those of a run that no longer exists are left to be computed.
+    """Read the results that a shard takes from earlier runs.
+
+    Those of a run that no longer exists are left out, to be computed.
 
     Args:
         reuse: plan of the shard's rows.
@@ -72,7 +74,7 @@ def read_reused(reuse: ReusePlan, storage: Mapping[str, Any], timeout: float) ->
 
 
 def _read_run(store: RunStore, run_rows: Mapping[str, Mapping[int, int]]) -> ReusedResults:
-    """Read one earlier run's results completely, so that a missing file leaves no part of them."""
+    """Read one earlier run's results, all or, where a file is missing, none."""
     metadata = store.metadata()
     shard_size = metadata["config"]["compute"]["shard_size"]
     shards = sorted({run_row // shard_size for rows in run_rows.values() for run_row in rows.values()})

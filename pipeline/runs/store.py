@@ -7,12 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config.diff import differences
 from pipeline.config.renamed import translate_run
 from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError, one_line
@@ -21,7 +19,8 @@ from pipeline.plan import Plan, Shard
 from pipeline.runs.images import FACTS, IMAGES, image_columns, with_facts
 from pipeline.runs.leases import Lease
 from pipeline.runs.maps import Arrays, array_shapes, create_arrays, encode_shard
-from pipeline.runs.records import CURVES, RECORDS, SCHEMA_VERSION, Record, encode_records, from_parquet, to_parquet, worst_statuses
+from pipeline.runs.metadata import check_same_plan, run_json
+from pipeline.runs.records import CURVES, RECORDS, Record, encode_records, from_parquet, to_parquet, worst_statuses
 from pipeline.runs.reuse import NAME as REUSE_NAME
 from pipeline.runs.reuse import ReusePlan, from_bytes, to_bytes
 from pipeline.storage.objects import Storage, to_json
@@ -67,19 +66,22 @@ class RunStore:
         return self.storage.url("")
 
     def create(self, plan: Plan, reuse: ReusePlan | None = None) -> bool:
-        """Create the run, unless the same plan has created it already; return True if it is new.
+        """Create the run if it does not exist.
 
         run.json is written last: without it there is no run, whatever else the folder holds.
 
         Args:
             reuse: the results that a new run takes from earlier ones.
 
+        Returns:
+            True if the run is new, False if the same plan has created it before.
+
         Raises:
             InputError: if the folder holds a run of another plan, or cannot be written.
         """
         try:
             if self.storage.exists("run.json"):
-                self._check_same_plan(plan)
+                check_same_plan(self.url, self.metadata(), plan)
                 return False
             if self.done() and not self.storage.exists("run.json"):
                 raise InputError(f"{self.url} holds the shards of a run that has no run.json; choose another name or remove the folder")
@@ -89,7 +91,7 @@ class RunStore:
                 self.storage.write(REUSE_NAME, to_bytes(reuse))
             create_arrays(self.storage.zarr("maps.zarr"), shapes, plan.config.compute.shard_size)
             if not self.storage.create("run.json", to_json(run_json(plan))):
-                self._check_same_plan(plan)  # another driver was faster
+                check_same_plan(self.url, self.metadata(), plan)  # another driver was faster
                 return False
         except json.JSONDecodeError as error:
             raise InputError(f"{self.url}/run.json is broken ({one_line(error)}); choose another name or remove the folder") from None
@@ -98,7 +100,10 @@ class RunStore:
         return True
 
     def metadata(self) -> dict[str, Any]:
-        """Read run.json, with the keys of earlier versions translated; `renamed_keys` lists those that were."""
+        """Read run.json.
+
+        Keys of earlier versions are translated; `renamed_keys` lists them.
+        """
         return translate_run(self.storage.read_json("run.json"))
 
     def is_done(self, shard: int) -> bool:
@@ -119,12 +124,15 @@ class RunStore:
         config: RunConfig,
         lease: Lease | None = None,
     ) -> bool:
-        """Write a shard's objects and commit them with their checksums; return False if it was committed meanwhile.
+        """Write a shard's objects and commit them with their checksums.
 
         Args:
             arrays: maps and stages of the shard's rows.
             image_facts: rows of FACTS.
             lease: renewed before anything is written and again before the commit, as the fence.
+
+        Returns:
+            False if another worker has committed the shard meanwhile.
 
         Raises:
             LeaseLostError: if the lease was lost; nothing is committed then.
@@ -170,7 +178,10 @@ class RunStore:
             yield from readers.map(read, self._names("records", self.done()))
 
     def statuses(self) -> dict[str, int]:
-        """Count the images of the committed shards by status, each under the worst status of its methods."""
+        """Count the images of the committed shards by status.
+
+        An image counts under the worst status of its methods.
+        """
         return dict(sum((Counter(worst_statuses(part)) for part in self.record_parts(["row", "status"])), Counter[str]()))
 
     def image_facts(self, shards: Iterable[int] | None = None) -> pa.Table:
@@ -178,7 +189,10 @@ class RunStore:
         return from_parquet(self._parts("images", shards), FACTS)
 
     def curves(self, shards: Iterable[int] | None = None) -> Iterator[pa.Table]:
-        """Yield the curves of the committed shards, or of some, one table per shard; a shard of an earlier version may have none."""
+        """Yield the curves of the committed shards, or of some, one table per shard.
+
+        Shards of an earlier version may have none.
+        """
         names = set(self.storage.names("curves"))
         for index in sorted(self.done() if shards is None else shards):
             if (name := f"part-{index:06d}.parquet") in names:
@@ -197,52 +211,15 @@ class RunStore:
         self.storage.write("images.parquet", to_parquet(self.images_with_facts(), IMAGES))
 
     def _parts(self, folder: str, shards: Iterable[int] | None) -> list[bytes]:
+        """Read the files of the committed shards, or of some, in a folder."""
         with ThreadPoolExecutor(MAX_PARALLEL_REQUESTS) as readers:
             return list(readers.map(self.storage.read, self._names(folder, self.done() if shards is None else shards)))
 
     def _names(self, folder: str, shards: Iterable[int]) -> list[str]:
+        """Return the paths of shards' files in a folder, in row order."""
         return [f"{folder}/part-{index:06d}.parquet" for index in sorted(shards)]
-
-    def _check_same_plan(self, plan: Plan) -> None:
-        """Refuse a plan whose results would differ from those of the stored run."""
-        stored, planned = self.metadata(), run_json(plan)
-        if old := stored.get("renamed_keys"):
-            raise InputError(
-                f"{self.url} was made by an earlier version of hdm, whose configuration has {', '.join(old)}: "
-                "it can be read, but not continued; choose another name for this run"
-            )
-        if stored.get("schema_version") == SCHEMA_VERSION and stored["config_hash"] != planned["config_hash"]:
-            differing = ", ".join(differences(stored["identity"], planned["identity"]))
-            raise InputError(
-                f"{self.url} was started with configuration {stored['config_hash'][:12]}, this is {planned['config_hash'][:12]}; "
-                f"they differ in {differing}; choose another name for this run"
-            )
-        for key, what in (("schema_version", "schema version"), ("model_fingerprint", "classifier"), ("dataset_listing", "dataset")):
-            if stored.get(key) != planned[key]:
-                raise InputError(
-                    f"{self.url} was started with another {what} ({stored.get(key)}, now {planned[key]}); choose another name for this run"
-                )
 
 
 def commit_name(shard: int) -> str:
     """Return the path of a shard's commit below the run."""
     return f"commits/{shard:06d}.json"
-
-
-def run_json(plan: Plan) -> dict[str, Any]:
-    """Return the content of run.json."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": plan.config.name,
-        "config": plan.config.model_dump(mode="json"),
-        "identity": plan.config.identity(),
-        "config_hash": plan.config.hash(),
-        "model_fingerprint": plan.weights_digest,
-        "interface": plan.preprocess_identity,
-        "dataset_listing": plan.dataset_digest(),
-        "images": len(plan.samples),
-        "shards": len(plan.shards),
-        "passes_per_image": plan.passes_per_image,
-        "seed": plan.config.seed,
-        "versions": {name: version(name) for name in ("hdm-pipeline", "torch", "torchvision", "ray", "zarr", "pyarrow")},
-    }

@@ -55,7 +55,7 @@ def open_run(url: str, storage: Mapping[str, Any] | None = None) -> xr.Dataset:
 
 
 def _columns(records: pa.Table, images: int, methods: list[str]) -> dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]]:
-    """Return the columns of the records as arrays (image, method_id), or (image, method_id, rank)."""
+    """Return the records' columns as arrays (image, method_id[, rank])."""
     ranks = 1 + max(records["rank"].to_pylist(), default=0)
     method_index = np.array([methods.index(method) for method in records["method"].to_pylist()], dtype=int)
     index = records["row"].to_numpy(), method_index, records["rank"].to_numpy()

@@ -239,7 +239,7 @@ def test_another_classifier_of_the_same_name_is_refused(plan: Plan, store: RunSt
 
 def test_a_run_of_another_schema_is_refused(plan: Plan, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.create(plan)
-    monkeypatch.setattr("pipeline.runs.store.SCHEMA_VERSION", 2)
+    monkeypatch.setattr("pipeline.runs.metadata.SCHEMA_VERSION", 2)
     assert "another schema version (1, now 2)" in refused(lambda: store.create(plan))
 
 
