@@ -1,4 +1,4 @@
-"""The Parquet files of a run, column by column: other people's programs read these."""
+"""Parquet files of a run, column by column: other programs read them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ MINIMAL = Record(run="tiny", shard=2, row=0, image_id="0.png", label=None, metho
 
 
 def parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
-    """Rows in a file as any program could write it."""
+    """Encode rows with pyarrow alone."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema), sink, compression="zstd")
     return sink.getvalue()
@@ -113,7 +113,7 @@ def test_the_metrics_are_columns() -> None:
     assert [name for name in RECORDS.names if name in METRICS] == list(METRICS)
 
 
-def test_what_a_record_says_comes_back(run: Path, plan: Plan) -> None:
+def test_records_come_back_as_they_were_written(run: Path, plan: Plan) -> None:
     stored = pq.read_table(run / "records/part-000001.parquet").to_pylist()
     written = [record.to_row() for record in results(plan, plan.shards[1])[1]]
     assert len(stored) == len(written) == 4
@@ -147,15 +147,15 @@ def test_a_record_has_no_other_column_and_no_other_metric() -> None:
 
 
 def test_records_are_the_bytes_of_rows_with_only_the_columns_that_have_a_value() -> None:
-    """As before there was a Record: a column without a value was a key that the row did not have."""
+    """Files keep the bytes of versions that had dicts, in which a column without a value was a missing key."""
     metrics = dict.fromkeys(METRICS, 0.5) | {"proportion": None}
     measured = {"target": 1, "target_name": "b", "probability": 0.75, "logit": 2.5, "seconds": 0.1, "stage_weights": [0.75, 0.25]}
     curves = {"deletion": [1.0, 0.5], "insertion": [0.5, 1.0]}
     records = [MINIMAL, replace(MINIMAL, row=1, status="ok", label=3, passes=7, metrics=metrics, **measured, **curves)]
-    place = {"run": "tiny", "shard": 2, "image_id": "0.png", "method": "hdm", "rank": 0, "seed": 0, "device": "cpu", "region": "none"}
+    common = {"run": "tiny", "shard": 2, "image_id": "0.png", "method": "hdm", "rank": 0, "seed": 0, "device": "cpu", "region": "none"}
     rows: list[dict[str, Any]] = [
-        {**place, "row": 0, "status": "failed", "label": None, "passes": 0},
-        {**place, "row": 1, "status": "ok", "label": 3, "passes": 7, **metrics, **measured, **curves},
+        {**common, "row": 0, "status": "failed", "label": None, "passes": 0},
+        {**common, "row": 1, "status": "ok", "label": 3, "passes": 7, **metrics, **measured, **curves},
     ]
     assert encode_records(records) == {"records": parquet(rows, RECORDS), "curves": parquet(rows[1:], CURVES)}
 
@@ -255,14 +255,14 @@ def test_facts_fill_the_images_and_unreadable_ones_keep_nulls() -> None:
     images = pa.Table.from_pylist([{"row": row, "image_id": str(row), "path": f"{row}.png", "label": row} for row in range(4)], IMAGES)
     fact = {"sha256": "ab", "width": 7, "height": 5, "crop": [1.0, 0.0, 6.0, 5.0]}
     facts = pa.Table.from_pylist([{"row": 3, **fact}, {"row": 2}, {"row": 0, **fact, "width": 9}], FACTS)
-    found = with_facts(images, facts)
-    assert found.schema == IMAGES
-    rows = found.to_pylist()
+    filled = with_facts(images, facts)
+    assert filled.schema == IMAGES
+    rows = filled.to_pylist()
     assert [row["width"] for row in rows] == [9, None, None, 7]
     assert [row["crop"] for row in rows] == [[1.0, 0.0, 6.0, 5.0], None, None, [1.0, 0.0, 6.0, 5.0]]
     assert [row["sha256"] for row in rows] == ["ab", None, None, "ab"]
     assert [row["label"] for row in rows] == [0, 1, 2, 3]
-    assert with_facts(found, facts).equals(found)
+    assert with_facts(filled, facts).equals(filled)
 
 
 def test_images_are_completed_as_shards_come_in(plan: Plan, store: RunStore) -> None:

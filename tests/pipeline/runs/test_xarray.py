@@ -1,4 +1,4 @@
-"""open_run: its example runs as it is printed, and runs of other versions open."""
+"""open_run: the example of its docstring runs, and runs of other versions open."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.runs import RunStore
 
 @pytest.fixture
 def demo(tmp_path: Path) -> RunStore:
-    """The run runs/demo below tmp_path."""
+    """Run `runs/demo` below tmp_path."""
     plan = plan_of(configuration(name="demo", output=str(tmp_path / "runs")))
     store = RunStore.from_config(plan.config)
     store.create(plan)
@@ -47,6 +47,6 @@ def test_a_run_without_a_metric_opens_with_nan(demo: RunStore) -> None:
 
 
 def test_the_module_does_not_shadow_xarray() -> None:
-    """The package has a module of the same name; `import xarray` is the library, in whatever order they are imported."""
+    """The module has the library's name; `import xarray` still imports the library."""
     code = "import pipeline.runs.xarray, xarray; assert xarray.Dataset and 'pipeline' not in xarray.__file__"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
