@@ -100,7 +100,7 @@ def bench_write(output: str, workers: int, images: int, shard_size: int, side: i
     config = _configuration(output, shard_size)
     samples = [Sample(f"{row:07d}.jpg", f"/photographs/{row:07d}.jpg") for row in range(images)]
     shards = _make_shards(images, shard_size)
-    store = RunStore.at(config)
+    store = RunStore.from_config(config)
     try:
         store.create(Plan(config, samples, shards, side, "0" * 64, dict.fromkeys(config.methods, 1)))
 

@@ -20,7 +20,7 @@ from zarr.storage import MemoryStore, WrapperStore
 
 from pipeline.errors import InputError
 from pipeline.runs import RunStore
-from pipeline.runs.maps import form, open_array, read_maps
+from pipeline.runs.maps import array_options, open_array, read_maps
 from pipeline.runs.store import commit_name
 from pipeline.storage.objects import Storage
 
@@ -159,7 +159,7 @@ def _encode(maps: Maps, chunk: int, shard: int, **changes: Any) -> dict[str, Buf
     memory: dict[str, Buffer] = {}
     chunks = {"chunks": (chunk, *maps.shape[1:])}
     zarr.open_group(MemoryStore(memory), mode="w", zarr_format=3)
-    array = zarr.create_array(MemoryStore(memory), name=_NAME, **{**form(_NAME, maps.shape, shard), **chunks, **changes})
+    array = zarr.create_array(MemoryStore(memory), name=_NAME, **{**array_options(_NAME, maps.shape, shard), **chunks, **changes})
     array[:] = maps
     return memory
 

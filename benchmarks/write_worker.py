@@ -17,6 +17,7 @@ from pipeline.datasets import Sample
 from pipeline.plan import Shard
 from pipeline.runs import RunStore
 from pipeline.runs.leases import Lease
+from pipeline.runs.records import Record
 
 _CURVE = np.linspace(1, 0, 225, dtype=np.float32).tolist()  # as many steps as deletion takes on 224 x 224 pixels
 _CELLS = 28  # along a side of a synthetic map, before upsampling
@@ -27,7 +28,7 @@ class WriteWorker:
 
     def __init__(self, config: RunConfig, side: int) -> None:
         self._config = config
-        self._store = RunStore.at(config)
+        self._store = RunStore.from_config(config)
         self._maps = synthetic_maps(config.compute.shard_size, side)
 
     def ready(self) -> str:
@@ -42,7 +43,7 @@ class WriteWorker:
         """Write and commit a shard without computing it."""
         started = time.monotonic()
         lease = Lease(self._store.storage, shard.index, self._config.compute.lease_seconds)
-        if lease.take(None) is not None:
+        if lease.acquire(None) is not None:
             raise RuntimeError(f"shard {shard.index} is leased by another worker")
         with lease.renewing():
             arrays = {method: self._maps[: len(shard)] for method in self._config.methods}
@@ -57,12 +58,30 @@ def synthetic_maps(count: int, side: int) -> NDArray[np.float16]:
     return np.stack([np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.float16) for image in coarse])
 
 
-def _records(config: RunConfig, shard: Shard, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    common: dict[str, Any] = {"run": config.name, "shard": shard.index, "status": "ok", "rank": 0, "region": "none", "passes": 1}
-    common |= {"target": 1, "probability": 0.5, "logit": 1.0, "seconds": 0.1, "seed": 0, "device": "none", **dict.fromkeys(METRICS, 0.5)}
-    common |= {"deletion": _CURVE, "insertion": _CURVE}
-    rows = enumerate(samples, start=shard.start)
-    return [{**common, "row": row, "image_id": sample.image_id, "method": method} for row, sample in rows for method in config.methods]
+def _records(config: RunConfig, shard: Shard, samples: Sequence[Sample]) -> list[Record]:
+    return [
+        Record(
+            run=config.name,
+            shard=shard.index,
+            row=row,
+            image_id=sample.image_id,
+            label=None,
+            method=method,
+            status="ok",
+            target=1,
+            probability=0.5,
+            logit=1.0,
+            metrics=dict.fromkeys(METRICS, 0.5),
+            passes=1,
+            seconds=0.1,
+            deletion=_CURVE,
+            insertion=_CURVE,
+            seed=0,
+            device="none",
+        )
+        for row, sample in enumerate(samples, start=shard.start)
+        for method in config.methods
+    ]
 
 
 def _facts(shard: Shard) -> list[dict[str, Any]]:

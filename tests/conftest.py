@@ -59,7 +59,7 @@ def plan(tmp_path: Path) -> Plan:
 @pytest.fixture
 def store(plan: Plan) -> RunStore:
     """Where the plan's run goes; nothing is there yet."""
-    return RunStore.at(plan.config)
+    return RunStore.from_config(plan.config)
 
 
 @pytest.fixture(scope="session")

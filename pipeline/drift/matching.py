@@ -77,7 +77,7 @@ def match_images(before: RunStore, after: RunStore) -> tuple[pa.Table, MatchCoun
 
 def _images(store: RunStore) -> pa.Table:
     """Return a run's images with the facts read so far and a column `done`."""
-    images = store.seen_images().select(_COLUMNS)
+    images = store.images_with_facts().select(_COLUMNS)
     return images.append_column("done", pc.is_in(images["row"], value_set=store.image_facts()["row"].combine_chunks()))
 
 

@@ -56,7 +56,7 @@ def draw_entries(drift: Drift, images: Sequence[int], storage: Storage) -> list[
         images: their indices among the images of drift.table.
         storage: root that holds report/.
     """
-    after = drift.after.seen_images()
+    after = drift.after.images_with_facts()
     source_options = drift.after.metadata()["config"]["storage"]
     methods = len(drift.methods)
 

@@ -74,14 +74,14 @@ def lay_out(plan: Plan, reuse: ReusePlan | None = None) -> tuple[Plan, RunStore]
         InputError: if it is there of another plan, or the storage cannot be used.
     """
     config = plan.config
-    store = RunStore.at(config)
+    store = RunStore.from_config(config)
     store.create(plan, reuse)
     if not config.compute.single_driver and not store.storage.is_conditional():
         raise InputError(
             f"{store.url}: this storage ignores the conditions of writes, so that two drivers could not share the run; "
             "promise with compute.single_driver=true that no second one is started, or use other storage"
         )
-    return plan, RunStore.at(config, config.compute.storage_timeout)
+    return plan, RunStore.from_config(config, config.compute.storage_timeout)
 
 
 def explain_run(plan: Plan, store: RunStore, show: Show) -> RunSummary:

@@ -71,7 +71,7 @@ class Worker:
         self._config = config
         self._device = pick_device(config.compute.gpus_per_worker)
         self._classifier = load_classifier(config.classifier, config.seed).to(self._device)
-        self._store = RunStore.at(config, config.compute.storage_timeout)
+        self._store = RunStore.from_config(config, config.compute.storage_timeout)
         self._batch = config.compute.fixed_batch_size or fastest_batch(
             self._classifier, preprocess_of(self._classifier).crop, config.compute.fixed_precision
         )
@@ -120,7 +120,7 @@ class Worker:
             self._explain(shard, samples, None, reuse)
         else:
             self._lease = lease = Lease(self._store.storage, shard.index, self._config.compute.lease_seconds)
-            held = LeaseHolder("nobody", "") if self._leaving else lease.take(silent)
+            held = LeaseHolder("nobody", "") if self._leaving else lease.acquire(silent)
             if held is None:
                 try:
                     with lease.renewing():
@@ -136,7 +136,7 @@ class Worker:
         kept = None if reuse is None else read_reused(reuse, self._config.storage, self._config.compute.storage_timeout)
         result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, kept)
         if self._store.write_shard(shard, result.arrays, result.records, result.image_facts, self._config, lease):
-            statuses = worst_statuses(pa.table({key: [record[key] for record in result.records] for key in ("row", "status")}))
+            statuses = worst_statuses(pa.table({key: [getattr(record, key) for record in result.records] for key in ("row", "status")}))
             for status, images in statuses.items():
                 telemetry.count("hdm_images", images, run=name, status=status)
             telemetry.observe("hdm_shard_seconds", time.perf_counter() - begin, run=name)

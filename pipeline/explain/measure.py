@@ -1,84 +1,51 @@
-"""Maps become records: what was explained, how it ended, and how faithful the map is."""
+"""Faithfulness and localisation of the maps of a batch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from hdm_core import Classifier, Explanation, MetricSettings, evaluate
-from pipeline.classifiers.targets import MapRequest
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """What one method made of some images of a batch.
-
-    Attributes:
-        method: its id.
-        wanted: what was asked for, as many as the explanation has maps.
-        seconds: a map.
-    """
-
-    method: str
-    requests: Sequence[MapRequest]
-    explanation: Explanation
-    seconds: float
+from hdm_core import Classifier, MetricSettings, evaluate
+from pipeline.explain.batch import Batch
+from pipeline.runs.records import Record
 
 
 def measure(
-    classifier: Classifier,
-    images: Tensor,
-    regions: Tensor,
-    kinds: Sequence[str],
-    explained: Sequence[MethodResult],
-    settings: MetricSettings,
-    batch: int,
-) -> dict[tuple[MapRequest, str], dict[str, Any]]:
-    """(wanted, method) -> a record for every map.
-
-    Where the status is ok it has the metrics and the curves `deletion` and `insertion`; all maps are measured together.
+    classifier: Classifier, batch: Batch, explained: Sequence[tuple[Record, Tensor]], settings: MetricSettings, batch_size: int
+) -> list[Record]:
+    """Add metrics and curves to records; all maps of a batch are measured together.
 
     Args:
-        images: (B, C, H, W), the batch.
-        regions: (B, H, W) bool, the ground truth.
-        kinds: of the B regions.
-        batch: how many images go through the network at once.
+        explained: records with their maps (H, W), whose status is ok.
+        batch_size: images that go through the network at once.
     """
-    records: dict[tuple[MapRequest, str], dict[str, Any]] = {}
-    maps: dict[tuple[MapRequest, str], Tensor] = {}
-    for item in explained:
-        explanation, weights = item.explanation, item.explanation.stage_weights
-        probability = explanation.logits.softmax(1)
-        for i, (wanted, target) in enumerate(zip(item.requests, explanation.targets.tolist(), strict=True)):
-            records[wanted, item.method] = {
-                "status": explanation.status[i],
-                "target": target,
-                "target_name": classifier.class_name(target),
-                "probability": float(probability[i, target]),
-                "logit": float(explanation.logits[i, target]),
-                "region": kinds[wanted.place],
-                "passes": explanation.passes,
-                "stage_weights": None if weights is None else weights[i].tolist(),
-                "seconds": item.seconds,
-            }
-            if explanation.status[i] == "ok":
-                maps[wanted, item.method] = explanation.maps[i]
-    if maps:
-        # Measured on what is stored, so that a reader of the store can repeat it.
-        stored = torch.stack(list(maps.values())).half().float()
-        about = [(wanted.place, records[wanted, method]["target"]) for wanted, method in maps]
-        asked = list(dict.fromkeys(about))
-        places, targets = torch.tensor(asked).unbind(1)
-        index = torch.tensor([asked.index(pair) for pair in about])
-        metrics = evaluate(classifier, images[places], stored, targets, regions[places], settings, index=index, batch=batch)
-        for name, values in metrics.values.items():
-            for key, value in zip(maps, values.tolist(), strict=True):
-                records[key][name] = None if math.isnan(value) else value  # NaN: the metric does not apply
-        for key, deletion, insertion in zip(maps, metrics.deletion.tolist(), metrics.insertion.tolist(), strict=True):
-            records[key] |= {"deletion": deletion, "insertion": insertion}
-    return records
+    if not explained:
+        return []
+    records = [record for record, _ in explained]
+    # Measured on the float16 values that are stored, so that a reader of the store can repeat it.
+    maps = torch.stack([map_ for _, map_ in explained]).half().float()
+    image_and_target = [(batch.rows.index(record.row), record.target) for record in records]
+    unique = list(dict.fromkeys(image_and_target))  # what maps of one image and class share is computed once
+    images, targets = torch.tensor(unique).unbind(1)
+    index = torch.tensor([unique.index(pair) for pair in image_and_target])
+    metrics = evaluate(classifier, batch.images[images], maps, targets, batch.regions[images], settings, index=index, batch=batch_size)
+    deletion, insertion = metrics.deletion.tolist(), metrics.insertion.tolist()
+    values = {name: column.tolist() for name, column in metrics.values.items()}
+    return [
+        replace(
+            record,
+            metrics={name: _none_if_nan(column[i]) for name, column in values.items()},
+            deletion=deletion[i],
+            insertion=insertion[i],
+        )
+        for i, record in enumerate(records)
+    ]
+
+
+def _none_if_nan(value: float) -> float | None:
+    """Replace NaN, which marks a metric that does not apply, with None."""
+    return None if math.isnan(value) else value

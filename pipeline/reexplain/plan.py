@@ -16,8 +16,8 @@ from pipeline.reexplain.changes import Change, compare
 from pipeline.reexplain.previous import PreviousRun
 from pipeline.reexplain.series import comparable, is_finished, next_name, previous_runs
 from pipeline.runs import RunStore
+from pipeline.runs.metadata import run_json
 from pipeline.runs.reuse import NOT_REUSED, ReusePlan
-from pipeline.runs.store import run_json
 
 Show = Callable[[int, int], None]
 

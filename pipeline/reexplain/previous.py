@@ -55,7 +55,7 @@ class PreviousRun:
     @classmethod
     def read(cls, store: RunStore) -> PreviousRun:
         """Reads a run's tables; its maps stay where they are."""
-        table = store.seen_images()
+        table = store.images_with_facts()
         columns = ["image_id", "sha256", "truth_sha256", "label", "class_name"]
         images = table.select(columns).to_pylist()
         found = {SampleChecksums(image["sha256"], image["truth_sha256"]): row for row, image in enumerate(images) if image["sha256"]}

@@ -1,4 +1,4 @@
-"""The run on storage: maps (Zarr), records (Parquet), commits."""
+"""Runs on storage: maps in Zarr, records in Parquet, commits, leases."""
 
 from pipeline.runs.store import RunStore
 

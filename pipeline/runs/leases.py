@@ -1,4 +1,4 @@
-"""Who works on which shard: leases that only compare-and-swap changes, so that drivers share a run and break nothing."""
+"""Shard leases by compare-and-swap, so that several drivers can share a run."""
 
 from __future__ import annotations
 
@@ -14,111 +14,130 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pipeline.monitoring import telemetry
 from pipeline.errors import one_line
+from pipeline.monitoring import telemetry
 from pipeline.storage.objects import Storage, to_json
 
 _log = logging.getLogger(__name__)
 
-# Clocks of different machines may be this far apart.
-_CLOCKS = timedelta(minutes=5)
+# Clocks of different machines may differ by this much.
+_MAX_CLOCK_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
 class LeaseHolder:
-    """A lease that somebody else has: who, and the tag that changes whenever they renew it."""
+    """Holder of a lease.
+
+    Attributes:
+        tag: of the lease's object; it changes with every renewal.
+    """
 
     holder: str
     tag: str
 
 
 class LeaseLostError(Exception):
-    """Somebody else took the lease over: what was done under it must not be committed."""
+    """Raised when another worker has taken a lease over.
+
+    Results computed under the lost lease must not be committed.
+    """
 
 
 class Lease:
-    """A worker's claim on a shard. Renewed in the background while the context lasts, then given back."""
+    """A worker's claim on a shard.
+
+    Args:
+        seconds: duration of the lease if it is not renewed.
+    """
 
     def __init__(self, storage: Storage, shard: int, seconds: float) -> None:
         self.holder = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
         self._storage = storage
         self._name = lease_name(shard)
         self._seconds = seconds
-        self._beat = 0
+        self._renewals = 0
         self._tag = ""
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
-    def take(self, stale_tag: str | None) -> LeaseHolder | None:
-        """Takes the lease, or says who has it.
+    def acquire(self, stale_tag: str | None) -> LeaseHolder | None:
+        """Acquire the lease and return None, or return its holder.
 
-        One that is free, or whose holder is known to be gone, is taken over.
+        A lease that is free, or stale, is taken over.
 
         Args:
-            silent: the tag of a holder who was seen not to renew it for as long as a lease lasts.
+            stale_tag: tag of a lease that was not renewed for its whole duration, see `StaleLeaseDetector`.
         """
         body = self._body()
-        if self._storage.create(self._name, body) and self._own(body):
+        if self._storage.create(self._name, body) and self._confirm_written(body):
             return None
         data, tag = self._storage.read_tagged(self._name)
-        there = json.loads(data)
-        if (tag == stale_tag or is_free(there)) and self._swap(tag):
-            if there["holder"] is not None:
+        current = json.loads(data)
+        if (tag == stale_tag or is_free(current)) and self._compare_and_swap(tag):
+            if current["holder"] is not None:
                 telemetry.count("hdm_lease_takeovers")
             return None
-        return LeaseHolder(there["holder"] or "nobody", tag)
+        return LeaseHolder(current["holder"] or "nobody", tag)
 
     def renew(self) -> None:
-        """Shows that the holder is alive, and that the lease is still theirs.
+        """Renew the lease, which shows that the holder is alive.
 
         Raises:
-            LeaseLostError: if somebody else has taken it over.
+            LeaseLostError: if another worker has taken the lease over.
         """
-        with self._turn:
-            self._beat += 1
-            if not self._swap(self._tag):
+        with self._lock:
+            self._renewals += 1
+            if not self._compare_and_swap(self._tag):
                 raise LeaseLostError(f"{self._storage.url(self._name)} was taken over by another worker")
 
     def release(self) -> None:
-        """Leaves the lease to whoever comes next; nothing happens if it was lost."""
+        """Release the lease for the next worker; a lease that was lost is left alone."""
         try:
-            with self._turn:
+            with self._lock:
                 self._storage.replace(self._name, to_json({"holder": None}), self._tag)
-        except Exception as error:  # as above; it ends by itself
-            _log.warning("%s could not be given back: %s", self._name, one_line(error))
+        except Exception as error:  # whatever an unreachable storage raises: the lease ends by itself
+            _log.warning("%s could not be released: %s", self._name, one_line(error))
 
     @contextmanager
     def renewing(self) -> Iterator[None]:
-        """Renews the lease in time until the context ends."""
-        over = threading.Event()
+        """Renew the lease in the background until the context ends, then release it.
 
-        def beat() -> None:
-            while not over.wait(self._seconds / 4):
+        It is renewed four times in its duration.
+        """
+        ended = threading.Event()
+
+        def renew_until_ended() -> None:
+            while not ended.wait(self._seconds / 4):
                 try:
                     self.renew()
                 except LeaseLostError:
-                    return  # the worker's own `renew` before it commits tells
-                except Exception as error:  # whatever a storage that is away raises: the next beat tries again
+                    return  # the worker's own `renew` before it commits raises it again
+                except Exception as error:  # whatever an unreachable storage raises: the next renewal tries again
                     _log.warning("%s could not be renewed: %s", self._name, one_line(error))
 
-        thread = threading.Thread(target=beat, name="lease", daemon=True)
+        thread = threading.Thread(target=renew_until_ended, name="lease", daemon=True)
         thread.start()
         try:
             yield
         finally:
-            over.set()
+            ended.set()
             thread.join()
             self.release()
 
     def _body(self) -> bytes:
+        """Encode the lease.
+
+        `beat` makes the bytes, and so the tag, of every renewal differ.
+        """
         until = datetime.now(UTC) + timedelta(seconds=self._seconds)
-        return to_json({"holder": self.holder, "beat": self._beat, "until": until.isoformat(timespec="seconds")})
+        return to_json({"holder": self.holder, "beat": self._renewals, "until": until.isoformat(timespec="seconds")})
 
-    def _swap(self, tag: str) -> bool:
+    def _compare_and_swap(self, tag: str) -> bool:
+        """Write the lease if its tag is still this one."""
         body = self._body()
-        return self._storage.replace(self._name, body, tag) and self._own(body)
+        return self._storage.replace(self._name, body, tag) and self._confirm_written(body)
 
-    def _own(self, body: bytes) -> bool:
-        """Learns the tag of what was just written, unless somebody else has written since."""
+    def _confirm_written(self, body: bytes) -> bool:
+        """Store the tag of the bytes just written, unless others have written since."""
         data, tag = self._storage.read_tagged(self._name)
         if data != body:
             return False
@@ -127,46 +146,52 @@ class Lease:
 
 
 class StaleLeaseDetector:
-    """How long others' leases have not changed, by this process's own clock: no other clock has to be right.
+    """Detector of stale leases by the local monotonic clock.
+
+    Clock skew between machines does not matter.
 
     Args:
-        seconds: how long a lease lasts that nobody renews.
+        seconds: duration of a lease that is not renewed.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._seen: dict[int, tuple[str, float]] = {}
+        self._first_seen: dict[int, tuple[str, float]] = {}  # shard -> tag, and the time of its first observation
 
     def observe(self, shard: int, held: LeaseHolder) -> None:
-        """Notes how a lease was found."""
-        if self._seen.get(shard, ("", 0.0))[0] != held.tag:
-            self._seen[shard] = held.tag, time.monotonic()
+        """Note the current tag of a shard's lease."""
+        if self._first_seen.get(shard, ("", 0.0))[0] != held.tag:
+            self._first_seen[shard] = held.tag, time.monotonic()
 
     def stale_tag(self, shard: int) -> str | None:
-        """The tag of a lease that has not changed for as long as it lasts, or None."""
-        tag, since = self._seen.get(shard, ("", float("inf")))
+        """Return the tag of a lease that has not changed for its whole duration, or None."""
+        tag, since = self._first_seen.get(shard, ("", float("inf")))
         return tag if time.monotonic() - since >= self._seconds else None
 
 
 def lease_name(shard: int) -> str:
-    """A lease's object below the run."""
+    """Return the path of a shard's lease below the run."""
     return f"leases/{shard:06d}.json"
 
 
 def is_free(lease: dict[str, str | None]) -> bool:
-    """Whether nobody has a lease, as far as can be told at once: it was given back, ended long ago, or its process is dead."""
+    """Return True if nobody can be holding a lease.
+
+    That is known where it was released, has ended longer ago than clocks may differ, or is of a dead process on this machine.
+    """
     holder = lease["holder"]
     if holder is None:
         return True
-    host, process, _ = holder.rsplit(" ", 2)
-    if host == socket.gethostname() and not _runs(int(process)):
+    host, pid, _ = holder.rsplit(" ", 2)
+    if host == socket.gethostname() and not _is_running(int(pid)):
         return True
-    return datetime.now(UTC) - datetime.fromisoformat(str(lease["until"])) > _CLOCKS
+    return datetime.now(UTC) - datetime.fromisoformat(str(lease["until"])) > _MAX_CLOCK_SKEW
 
 
-def _runs(process: int) -> bool:
+def _is_running(pid: int) -> bool:
+    """Return True if this machine has such a process, also of another user."""
     try:
-        os.kill(process, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:

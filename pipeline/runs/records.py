@@ -1,27 +1,28 @@
-"""Records in Parquet: a row an (image, method), one part a shard; and the table of images."""
+"""Records in Parquet: one row per image, method and class, one part per shard."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hdm_core import METRICS
-from pipeline.datasets.sample import Sample, as_text
 
 SCHEMA_VERSION = 1
 
-_METADATA = {"hdm.schema_version": str(SCHEMA_VERSION)}
+FILE_METADATA = {"hdm.schema_version": str(SCHEMA_VERSION)}
 
-# Columns that came after the first files of this schema version, and what those files mean by having none.
-_LATER = {"rank": 0, "truth_sha256": None, "reused_from": None}
+# Value that a missing column stands for, where that is not null: files written before `rank` existed explain one class per image.
+_MISSING_COLUMN_VALUES = {"rank": 0}
 
-STATUSES = ("ok", "flat", "nan", "unreadable", "failed")  # from best to worst
+Status = Literal["ok", "flat", "nan", "unreadable", "failed"]  # from best to worst
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 RECORDS = pa.schema(
     [
@@ -30,8 +31,8 @@ RECORDS = pa.schema(
         ("row", pa.int64()),
         ("image_id", pa.string()),
         ("method", pa.string()),
-        ("rank", pa.int32()),  # 0 for the only or likeliest class, 1 for the next
-        ("status", pa.string()),  # one of STATUSES
+        ("rank", pa.int32()),
+        ("status", pa.string()),
         ("error", pa.string()),
         ("target", pa.int32()),
         ("target_name", pa.string()),
@@ -39,52 +40,107 @@ RECORDS = pa.schema(
         ("probability", pa.float32()),
         ("logit", pa.float32()),
         *[(metric, pa.float32()) for metric in METRICS],
-        ("region", pa.string()),  # segmentation | bbox | none
+        ("region", pa.string()),
         ("passes", pa.int64()),
         ("seconds", pa.float32()),
         ("stage_weights", pa.list_(pa.float32())),
         ("seed", pa.int64()),
         ("device", pa.string()),
-        ("reused_from", pa.string()),  # the run whose map and numbers these are; null if they were computed here
+        ("reused_from", pa.string()),
     ],
-    metadata=_METADATA,
+    metadata=FILE_METADATA,
 )
 
-# The target's probability along both curves, of the images that were measured: from none to all of the pixels in equal steps.
+# Curves of the maps that were measured; their probabilities start at no pixel changed and end at all pixels, in equal steps.
 CURVES = pa.schema(
     [
         ("row", pa.int64()),
         ("method", pa.string()),
         ("rank", pa.int32()),
-        ("deletion", pa.list_(pa.float32())),  # while pixels go
-        ("insertion", pa.list_(pa.float32())),  # while they come
+        ("deletion", pa.list_(pa.float32())),
+        ("insertion", pa.list_(pa.float32())),
     ],
-    metadata=_METADATA,
+    metadata=FILE_METADATA,
 )
 
-IMAGES = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("image_id", pa.string()),
-        ("path", pa.string()),
-        ("sha256", pa.string()),
-        ("truth_sha256", pa.string()),  # of the ground truth, a box or the files of masks; null where there is none
-        ("label", pa.int32()),
-        ("class_name", pa.string()),
-        ("split", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("crop", pa.list_(pa.float32(), 4)),  # left, top, right, bottom in pixels of the photograph
-    ],
-    metadata=_METADATA,
-)
 
-# What only reading an image tells; a shard's part brings it, images.parquet gets it when the run is aggregated.
-FACTS = pa.schema([IMAGES.field(name) for name in ("row", "sha256", "truth_sha256", "width", "height", "crop")], metadata=_METADATA)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Result of one method on one image, for one class.
+
+    It is a row of RECORDS and, if the map was measured, of CURVES.
+
+    Attributes:
+        run: name of the run.
+        shard: index of the shard.
+        row: of the image in the dataset.
+        label: the dataset's class number of the image.
+        rank: 0 for the only or most probable class, 1 for the next.
+        error: one line, where the status is `unreadable` or `failed`.
+        target: class that the map explains.
+        probability: of the target on the unmasked image.
+        logit: of the target on the unmasked image.
+        metrics: metric id -> value; None or missing where a metric does not apply.
+        region: kind of ground truth: segmentation, bbox or none.
+        passes: forward and backward passes spent on the map.
+        seconds: per map.
+        stage_weights: shares of HDM's stages, which sum to 1.
+        deletion: probability of the target while pixels are removed.
+        insertion: probability of the target while pixels are added.
+        device: name of the device that computed the map.
+        reused_from: name of the run that computed map and metrics; None if this run did.
+
+    Raises:
+        ValueError: for a metric that does not exist.
+    """
+
+    run: str
+    shard: int
+    row: int
+    image_id: str
+    label: int | None
+    method: str
+    rank: int = 0
+    status: Status
+    error: str | None = None
+    target: int | None = None
+    target_name: str | None = None
+    probability: float | None = None
+    logit: float | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    region: str = "none"
+    passes: int = 0
+    seconds: float | None = None
+    stage_weights: Sequence[float] | None = None
+    deletion: Sequence[float] | None = None
+    insertion: Sequence[float] | None = None
+    seed: int
+    device: str
+    reused_from: str | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.metrics).difference(METRICS):
+            raise ValueError(f"no such metric: {', '.join(sorted(unknown))}")
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Record:
+        """Return the record of a row of RECORDS, with or without its curves."""
+        metrics = {metric: row[metric] for metric in METRICS}
+        return cls(metrics=metrics, **{name: row[name] for name in _COLUMNS if name in row})
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the values of all columns of RECORDS and CURVES by name."""
+        return {name: getattr(self, name) for name in _COLUMNS} | dict(self.metrics)
+
+
+_COLUMNS = tuple(each.name for each in fields(Record) if each.name != "metrics")
 
 
 def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | pa.Table, schema: pa.Schema) -> bytes:
-    """Rows, or columns of one length, as a Parquet file; a field that a row lacks, and a column that is missing, is null."""
+    """Encode rows, or columns of one length, as a Parquet file.
+
+    Missing fields and columns become null; those that the schema does not have are left out.
+    """
     match rows:
         case pa.Table():
             table = rows
@@ -99,48 +155,50 @@ def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] |
     return sink.getvalue()
 
 
-def image_columns(samples: Sequence[Sample]) -> dict[str, Sequence[Any]]:
-    """Samples as columns of images.parquet, without what only reading the images tells."""
-    columns: dict[str, Sequence[Any]] = {"row": range(len(samples)), "path": [as_text(sample.path) for sample in samples]}
-    return columns | {name: [getattr(sample, name) for sample in samples] for name in ("image_id", "label", "class_name", "split")}
+def encode_records(records: Iterable[Record]) -> dict[str, bytes]:
+    """Encode a shard's parts of the folders `records` and `curves`.
+
+    Maps that were not measured have no curves.
+    """
+    rows = [record.to_row() for record in records]
+    measured = [row for row in rows if row["deletion"] is not None]
+    return {"records": to_parquet(rows, RECORDS), "curves": to_parquet(measured, CURVES)}
 
 
 def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of several files of one schema, in the order of the files.
+    """Decode files of any version into one table, in the order of the files.
+
+    A column that a file lacks is null, or what its absence means; a column that the schema lacks, such as a metric of a plugin that is
+    not installed here, is left out.
 
     Args:
-        columns: those to read, of such as all versions have; None reads all.
+        columns: names of the schema's columns to read; None reads all.
     """
     if columns is not None:
-        return pa.concat_tables([pq.read_table(io.BytesIO(part), columns=list(columns)) for part in parts])
-    tables = [_complete(pq.read_table(io.BytesIO(part)), schema) for part in parts]
-    return pa.concat_tables([table.cast(schema) for table in tables]) if tables else schema.empty_table()
+        schema = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
+    return pa.concat_tables([schema.empty_table(), *(_read_part(part, schema) for part in parts)])
 
 
-def _complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the columns that files of an earlier version lack: they explained one class an image, and reused none."""
-    for place, field in enumerate(schema):
-        if field.name in _LATER and field.name not in table.column_names:
-            table = table.add_column(place, field, pa.repeat(pa.scalar(_LATER[field.name], field.type), len(table)))
-    return table
+def _read_part(part: bytes, schema: pa.Schema) -> pa.Table:
+    """Read the schema's columns of one file."""
+    file = pq.ParquetFile(io.BytesIO(part))
+    table = file.read([name for name in schema.names if name in file.schema_arrow.names])
+    missing = {each.name: pa.repeat(_absent_value(each), file.metadata.num_rows) for each in schema if each.name not in table.column_names}
+    return pa.table([missing[each.name] if each.name in missing else table[each.name].cast(each.type) for each in schema], schema=schema)
+
+
+def _absent_value(column: pa.Field) -> pa.Scalar:
+    """Return the value that a file without this column means."""
+    return pa.scalar(_MISSING_COLUMN_VALUES.get(column.name), column.type)
 
 
 def top_rank(rows: pa.Table) -> pa.Table:
-    """The records or curves of rank 0: those that tables and figures are made of."""
+    """Return the records or curves of rank 0, from which tables and figures are made."""
     return rows.filter(pc.equal(rows["rank"], 0))
 
 
 def worst_statuses(records: pa.Table) -> dict[str, int]:
-    """How many images ended how, each counted under the worst of its methods' statuses."""
-    places = pa.table({"row": records["row"], "place": pc.index_in(records["status"], pa.array(STATUSES))})
-    worst = places.group_by("row").aggregate([("place", "max")])["place_max"]
-    return {STATUSES[place]: count for place, count in Counter(worst.to_pylist()).items()}
-
-
-def with_facts(images: pa.Table, facts: pa.Table) -> pa.Table:
-    """images.parquet with what reading the images told; rows that were not read keep nulls."""
-    place = pc.index_in(images["row"], facts["row"])
-    for name in FACTS.names:
-        if name != "row":
-            images = images.set_column(images.column_names.index(name), IMAGES.field(name), facts[name].take(place))
-    return images.cast(IMAGES)
+    """Count images by status, each under the worst status of its methods."""
+    severities = pa.table({"row": records["row"], "severity": pc.index_in(records["status"], pa.array(STATUSES))})
+    worst = severities.group_by("row").aggregate([("severity", "max")])["severity_max"]
+    return {STATUSES[severity]: count for severity, count in Counter(worst.to_pylist()).items()}

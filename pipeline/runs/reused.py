@@ -1,11 +1,11 @@
-"""A shard's explanations that an earlier run holds already, read there."""
+"""Reader of the results that a shard takes from earlier runs."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,90 +13,98 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.runs.images import FACTS
 from pipeline.runs.maps import STAGES, open_array, read_maps
-from pipeline.runs.records import CURVES, FACTS
+from pipeline.runs.records import CURVES, Record
 from pipeline.runs.reuse import ReusePlan
 from pipeline.runs.store import RunStore
 from pipeline.storage.objects import Storage
 
 _log = logging.getLogger(__name__)
 
-# What a record says of the map and not of the run that it stands in.
-_OWN = ("run", "shard", "row", "image_id", "method", "rank", "label")
-
 
 @dataclass
 class ReusedResults:
-    """What need not be computed.
+    """Results of a shard that need not be computed.
 
     Attributes:
-        maps: array's name -> row of the shard -> what the earlier run's array holds for the image.
-        outcomes: (row, method, rank) -> the record, with its curves, but for what says where it stands.
-        facts: row -> what reading the image told.
+        maps: array name -> row within the shard -> the image's maps in the earlier run's array.
+        records: (row within the shard, method, rank) -> the earlier run's record, curves included.
+        image_facts: row within the shard -> the columns of FACTS without `row`.
     """
 
     maps: dict[str, dict[int, NDArray[np.float16]]] = field(default_factory=dict)
-    outcomes: dict[tuple[int, str, int], dict[str, Any]] = field(default_factory=dict)
+    records: dict[tuple[int, str, int], Record] = field(default_factory=dict)
     image_facts: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def has(self, row: int, method: str) -> bool:
-        """Whether a row's explanation by a method is there."""
-        return (row, method, 0) in self.outcomes
+        """Return True if a method's results for a row of the shard are reused."""
+        return (row, method, 0) in self.records
+
+    def update(self, other: ReusedResults) -> None:
+        """Add the results of another earlier run."""
+        for name, maps in other.maps.items():
+            self.maps.setdefault(name, {}).update(maps)
+        self.records.update(other.records)
+        self.image_facts.update(other.image_facts)
 
 
 def read_reused(reuse: ReusePlan, storage: Mapping[str, Any], timeout: float) -> ReusedResults:
-    """Reads what a shard takes from earlier runs; a run that is gone by now leaves its part to be computed.
+    """Read the results that a shard takes from earlier runs.
+
+    Those of a run that no longer exists are left out, to be computed.
 
     Args:
-        reuse: for the shard's rows.
-        storage: fsspec options of the earlier runs' place.
-        patience: for so many seconds it is waited for.
+        reuse: plan of the shard's rows.
+        storage: fsspec options of the earlier runs.
+        timeout: seconds for which storage requests are retried.
     """
-    kept = ReusedResults()
-    for number, url in enumerate(reuse.runs):
-        wanted = {method: rows for method, places in reuse.sources.items() if len(rows := np.flatnonzero(places[:, 0] == number))}
-        if not wanted:
+    reused = ReusedResults()
+    for index, url in enumerate(reuse.runs):
+        rows = {method: np.flatnonzero(sources[:, 0] == index) for method, sources in reuse.sources.items()}
+        # Method -> row within the shard -> row in the earlier run.
+        run_rows = {m: dict(zip(some.tolist(), reuse.sources[m][some, 1].tolist(), strict=True)) for m, some in rows.items() if len(some)}
+        if not run_rows:
             continue
         try:
-            _read(kept, RunStore(Storage(url, storage, timeout)), wanted, reuse.sources)
-        except (FileNotFoundError, KeyError) as error:  # a KeyError: Zarr's of an array that is not there
-            _log.warning("%s was to be reused and is gone: its explanations are computed anew (%s)", url, error)
-    return kept
+            reused.update(_read_run(RunStore(Storage(url, storage, timeout)), run_rows))
+        except (FileNotFoundError, KeyError) as error:  # Zarr raises KeyError for an array that does not exist
+            _log.warning("%s was to be reused and is gone: its explanations are computed again (%s)", url, error)
+    return reused
 
 
-def _read(kept: ReusedResults, store: RunStore, wanted: Mapping[str, NDArray[np.int64]], places: Mapping[str, NDArray[np.int64]]) -> None:
-    info = store.metadata()
-    size = info["config"]["compute"]["shard_size"]
-    there = {method: places[method][rows, 1] for method, rows in wanted.items()}
-    parts = sorted({int(row) // size for rows in there.values() for row in rows})
-    records, facts = store.records(parts), store.image_facts(parts)
-    curves = pa.concat_tables([CURVES.empty_table(), *store.curves(parts)])
-    maps_of_run = store.storage.zarr("maps.zarr")
-    found = ReusedResults()
-    told = {row["row"]: row for row in facts.to_pylist()}
-    for method, rows in wanted.items():
+def _read_run(store: RunStore, run_rows: Mapping[str, Mapping[int, int]]) -> ReusedResults:
+    """Read one earlier run's results, all or, where a file is missing, none."""
+    metadata = store.metadata()
+    shard_size = metadata["config"]["compute"]["shard_size"]
+    shards = sorted({run_row // shard_size for rows in run_rows.values() for run_row in rows.values()})
+    records, facts = store.records(shards), {row["row"]: row for row in store.image_facts(shards).to_pylist()}
+    curves = pa.concat_tables([CURVES.empty_table(), *store.curves(shards)])
+    reused = ReusedResults(maps=_read_maps(store, run_rows))
+    for method, rows in run_rows.items():
+        records_by_row, curves_by_row = _by_row(records, method), _by_row(curves, method)
+        for row, run_row in rows.items():
+            for rank, columns in records_by_row[run_row].items():
+                record = Record.from_row(columns | curves_by_row.get(run_row, {}).get(rank, {}))
+                reused.records[row, method, rank] = replace(record, reused_from=record.reused_from or metadata["name"])
+            reused.image_facts[row] = {name: facts[run_row][name] for name in FACTS.names if name != "row"}
+    return reused
+
+
+def _read_maps(store: RunStore, run_rows: Mapping[str, Mapping[int, int]]) -> dict[str, dict[int, NDArray[np.float16]]]:
+    """Return array name -> row within the shard -> the image's maps."""
+    zarr_store = store.storage.zarr("maps.zarr")
+    maps: dict[str, dict[int, NDArray[np.float16]]] = {}
+    for method, rows in run_rows.items():
         for name in (method, STAGES) if method == "hdm" else (method,):
-            maps = read_maps(open_array(maps_of_run, name), there[method], every_rank=True)
-            found.maps[name] = dict(zip(rows.tolist(), maps, strict=True))
-        of_row = _by_row(records, method)
-        drawn = _by_row(curves, method)
-        for row, old in zip(rows.tolist(), there[method].tolist(), strict=True):
-            for rank, record in of_row[old].items():
-                outcome = {name: value for name, value in record.items() if name not in _OWN}
-                outcome["reused_from"] = record["reused_from"] or info["name"]
-                if rank in drawn.get(old, {}):
-                    outcome |= {name: drawn[old][rank][name] for name in ("deletion", "insertion")}
-                found.outcomes[row, method, rank] = outcome
-            found.image_facts[row] = {name: told[old][name] for name in FACTS.names if name != "row"}
-    for name, images in found.maps.items():  # all of a run's or nothing: a file that is missing leaves no half
-        kept.maps.setdefault(name, {}).update(images)
-    kept.outcomes.update(found.outcomes)
-    kept.image_facts.update(found.image_facts)
+            values = read_maps(open_array(zarr_store, name), np.array(list(rows.values()), np.int64), every_rank=True)
+            maps[name] = dict(zip(rows, values, strict=True))
+    return maps
 
 
 def _by_row(table: pa.Table, method: str) -> dict[int, dict[int, dict[str, Any]]]:
-    """Row -> rank -> the row of a table that is about one method."""
+    """Return row -> rank -> columns, of one method's rows of a table."""
     rows: dict[int, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for record in table.filter(pc.equal(table["method"], method)).to_pylist():
-        rows[record["row"]][record["rank"]] = record
+    for columns in table.filter(pc.equal(table["method"], method)).to_pylist():
+        rows[columns["row"]][columns["rank"]] = columns
     return dict(rows)

@@ -1,4 +1,4 @@
-"""Is a run on storage what was committed? Checksums, and what to do with shards that fail."""
+"""Verification of a run on storage: checksums of its objects against its commits."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from pipeline.runs.store import AT_ONCE, RunStore, commit_name
+from pipeline.runs.store import MAX_PARALLEL_REQUESTS, RunStore, commit_name
 
 
 @dataclass
 class VerifyReport:
-    """What a run's checksums say.
+    """Outcome of comparing a run's objects with its commits.
 
     Attributes:
-        objects: that were read.
-        shards: that are committed.
-        damaged: shard -> what is wrong with which of its objects.
+        objects: number of objects read.
+        shards: number of committed shards.
+        damaged: shard -> one message per damaged object.
     """
 
     objects: int = 0
@@ -25,38 +25,39 @@ class VerifyReport:
     damaged: dict[int, list[str]] = field(default_factory=dict)
 
 
-def verify(store: RunStore, show: Callable[[int, int], None] = lambda done, shards: None) -> VerifyReport:
-    """Reads every object of every committed shard and compares it with the commit.
+def verify(store: RunStore, on_progress: Callable[[int, int], None] = lambda done, shards: None) -> VerifyReport:
+    """Read every object of every committed shard and compare it with the commit.
 
     Args:
-        show: told after every shard how many of how many were read.
+        on_progress: called after every shard with the number of shards read and the number of all.
     """
-    verdict, done = VerifyReport(), sorted(store.done())
-    for index in done:
+    report, committed = VerifyReport(), sorted(store.done())
+    for shard in committed:
         try:
-            sums: dict[str, str] = store.storage.read_json(commit_name(index))["sha256"]
+            checksums: dict[str, str] = store.storage.read_json(commit_name(shard))["sha256"]
         except (ValueError, KeyError):
-            verdict.damaged[index] = [f"{commit_name(index)} is no commit"]
-            sums = {}
-        with ThreadPoolExecutor(AT_ONCE) as readers:
-            wrongs = list(readers.map(lambda item: _wrong(store, *item), sums.items()))
-        if found := [wrong for wrong in wrongs if wrong is not None]:
-            verdict.damaged[index] = found
-        verdict.objects += len(sums)
-        verdict.shards += 1
-        show(verdict.shards, len(done))
-    return verdict
+            report.damaged[shard] = [f"{commit_name(shard)} is not a valid commit"]
+            checksums = {}
+        with ThreadPoolExecutor(MAX_PARALLEL_REQUESTS) as readers:
+            results = list(readers.map(lambda item: _find_damage(store, *item), checksums.items()))
+        if damage := [message for message in results if message is not None]:
+            report.damaged[shard] = damage
+        report.objects += len(checksums)
+        report.shards += 1
+        on_progress(report.shards, len(committed))
+    return report
 
 
-def revoke_commits(store: RunStore, damaged: VerifyReport) -> None:
-    """Takes back the commits of damaged shards, so that the run is open again there and will do them anew."""
-    for index in damaged.damaged:
-        store.storage.remove(commit_name(index))
+def revoke_commits(store: RunStore, report: VerifyReport) -> None:
+    """Remove the commits of damaged shards, so that the run computes them again."""
+    for shard in report.damaged:
+        store.storage.remove(commit_name(shard))
 
 
-def _wrong(store: RunStore, name: str, sha256: str) -> str | None:
+def _find_damage(store: RunStore, name: str, sha256: str) -> str | None:
+    """Return a message if an object is missing or has another checksum, else None."""
     try:
-        same = hashlib.sha256(store.storage.read(name)).hexdigest() == sha256
+        matches = hashlib.sha256(store.storage.read(name)).hexdigest() == sha256
     except FileNotFoundError:
         return f"{name} is missing"
-    return None if same else f"{name} is not what was written"
+    return None if matches else f"{name} does not match its checksum"

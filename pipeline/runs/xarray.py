@@ -1,4 +1,4 @@
-"""A run in xarray: the maps, read when they are looked at, and the records beside them."""
+"""A run as an xarray dataset: maps, read lazily, joined with the records."""
 
 from __future__ import annotations
 
@@ -11,44 +11,58 @@ import xarray as xr
 
 from pipeline.runs import RunStore
 
-_KEYS = ("run", "shard", "row", "image_id", "method", "rank", "label", "stage_weights")
+# Columns of the records that are coordinates of the dataset, or lists.
+_NOT_VARIABLES = ("run", "shard", "row", "image_id", "method", "rank", "label", "stage_weights")
 
 
 def open_run(url: str, storage: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """A run as a dataset: `open_run("runs/demo").hdm.sel(image="cats/1.jpg")`.
+    """Open a run as a dataset of maps and records.
 
-    A map of every method, (image, y, x) float16 in [0, 1], also with an axis `rank` where several classes of an image were explained, and
-    `hdm_stages`; of the records every column, (image, method_id). Images are addressed by their image_id, and have the coordinates row,
-    path, label, class_name and split; y and x are pixels of the network's input. What is not done yet has zeros for a map and NaN.
+    Variables are a map per method, (image, y, x) float16 in [0, 1], `hdm_stages` where HDM ran, and the columns of the records,
+    (image, method_id); if several classes per image were explained, all have an axis `rank`. Images are addressed by their image_id,
+    and have the coordinates row, path, label, class_name and split; y and x are pixels of the network's input. Maps of shards that are
+    not done yet are zeros, and their numbers NaN.
 
     Args:
-        url: the run's folder or URL, the one that holds run.json.
-        storage: fsspec options of its place, such as {"endpoint_url": "..."}.
+        url: the run's folder or URL, which holds run.json.
+        storage: fsspec options of the storage, such as {"endpoint_url": "..."}.
 
     Raises:
         InputError: if there is no run.
-        ImportError: if xarray is not installed; it comes with the extra `analysis`.
+        ImportError: if xarray is not installed; the extra `analysis` installs it.
+
+    Example:
+        >>> from pipeline import open_run
+        >>> run = open_run("runs/demo")
+        >>> image = run.image.values[0]
+        >>> heatmap = run.hdm.sel(image=image)
+        >>> heatmap.dims
+        ('y', 'x')
+        >>> scores = run.insertion_auc.mean("image")
+        >>> scores.sel(method_id="hdm").dtype
+        dtype('float64')
     """
     store = RunStore.open(url, dict(storage or {}))
     images, records = store.images(), store.records()
     maps = xr.open_zarr(store.storage.zarr("maps.zarr"), consolidated=False, chunks=None)
     ids = images["image_id"].to_numpy()
-    about = {name: ("image", images[name].to_numpy()) for name in ("row", "path", "label", "class_name", "split")}
+    image_coordinates = {name: ("image", images[name].to_numpy()) for name in ("row", "path", "label", "class_name", "split")}
     pixels = {axis: np.arange(maps.sizes[axis]) for axis in ("y", "x")}
     methods = list(store.metadata()["identity"]["methods"])
-    run: xr.Dataset = maps.assign(_columns(records, len(ids), methods)).assign_coords(image=ids, method_id=methods, **about, **pixels)
+    variables = maps.assign(_columns(records, len(ids), methods))
+    run: xr.Dataset = variables.assign_coords(image=ids, method_id=methods, **image_coordinates, **pixels)
     return run
 
 
 def _columns(records: pa.Table, images: int, methods: list[str]) -> dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]]:
-    """Every column of the records as an array (image, method_id), or (image, method_id, rank)."""
+    """Return the records' columns as arrays (image, method_id[, rank])."""
     ranks = 1 + max(records["rank"].to_pylist(), default=0)
-    place = np.array([methods.index(method) for method in records["method"].to_pylist()], dtype=int)
-    where = records["row"].to_numpy(), place, records["rank"].to_numpy()
+    method_index = np.array([methods.index(method) for method in records["method"].to_pylist()], dtype=int)
+    index = records["row"].to_numpy(), method_index, records["rank"].to_numpy()
     arrays: dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]] = {}
-    for name in (name for name in records.column_names if name not in _KEYS):
-        numbers = pa.types.is_floating(records[name].type) or pa.types.is_integer(records[name].type)
-        values = np.full((images, len(methods), ranks), np.nan if numbers else None, float if numbers else object)
-        values[where] = records[name].to_numpy()
+    for name in (name for name in records.column_names if name not in _NOT_VARIABLES):
+        is_number = pa.types.is_floating(records[name].type) or pa.types.is_integer(records[name].type)
+        values = np.full((images, len(methods), ranks), np.nan if is_number else None, float if is_number else object)
+        values[index] = records[name].to_numpy()
         arrays[name] = (("image", "method_id", "rank"), values) if ranks > 1 else (("image", "method_id"), values[..., 0])
     return arrays

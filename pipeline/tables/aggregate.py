@@ -47,7 +47,7 @@ def aggregate(store: RunStore) -> pa.Table:
     records = top_rank(store.records()).select(["method", "status", *METRICS])
     table = pa.Table.from_pylist(list(_rows(records)), schema=TABLES)
     store.storage.write("tables.parquet", to_parquet(table, TABLES))
-    store.complete_images()
+    store.write_image_facts()
     return table
 
 

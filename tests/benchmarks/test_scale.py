@@ -104,8 +104,9 @@ def test_the_statuses_of_a_run_are_counted_shard_by_shard(plan: Plan, store: Run
     store.create(plan)
     for shard in plan.shards:
         arrays, records, facts = results(plan, shard)
-        records[0]["status"] = "flat"
-        records[-1]["status"] = "failed" if shard.index == 1 else records[-1]["status"]
+        records[0] = replace(records[0], status="flat")
+        if shard.index == 1:
+            records[-1] = replace(records[-1], status="failed")
         store.write_shard(shard, arrays, records, facts, plan.config)
     assert store.statuses() == {"flat": 3, "failed": 1, "ok": 1}
     assert np.concatenate([part["row"].to_numpy() for part in store.record_parts(["row"])]).tolist() == sorted([*range(5)] * 2)

@@ -20,7 +20,7 @@ import pytest
 
 from pipeline.config.schema import RunConfig
 from pipeline.runs import RunStore
-from pipeline.runs.maps import axes, create_arrays, encode_shard, layout, read_map
+from pipeline.runs.maps import array_shapes, create_arrays, dimension_names, encode_shard, read_map
 from pipeline.storage.objects import Storage, to_json
 from tests.support.plans import configuration, plan_of, refused, results, write_all
 from tests.support.s3_server import S3
@@ -151,17 +151,17 @@ def test_arrays_are_written_shard_by_shard(storage: Storage) -> None:
 
 
 def test_arrays_of_several_classes_have_an_axis_for_their_rank(storage: Storage) -> None:
-    shapes = layout(("hdm", "dm"), 3, 4, 2, ranks=3)
+    shapes = array_shapes(("hdm", "dm"), 3, 4, 2, ranks=3)
     assert shapes == {"hdm": (3, 3, 4, 4), "dm": (3, 3, 4, 4), "hdm_stages": (3, 3, 2, 4, 4)}
     arrays = {name: np.random.default_rng(0).random(shape).astype(np.float16) for name, shape in shapes.items()}
     create_arrays(storage.zarr("maps.zarr"), shapes, 3)
     put(storage, encode_shard(0, 0, 3, arrays))
     for name, array in arrays.items():
-        assert storage.read_json(f"maps.zarr/{name}/zarr.json")["dimension_names"] == list(axes(name, array.ndim))
+        assert storage.read_json(f"maps.zarr/{name}/zarr.json")["dimension_names"] == list(dimension_names(name, array.ndim))
         for rank in range(3):
             np.testing.assert_array_equal(read_map(storage.zarr("maps.zarr"), name, 1, rank), array[1, rank].astype(np.float32))
-    assert axes("hdm_stages", 5) == ("image", "rank", "stage", "y", "x")
-    assert axes("hdm_stages", 4) == ("image", "stage", "y", "x")
+    assert dimension_names("hdm_stages", 5) == ("image", "rank", "stage", "y", "x")
+    assert dimension_names("hdm_stages", 4) == ("image", "stage", "y", "x")
 
 
 # Runs
@@ -169,7 +169,7 @@ def test_arrays_of_several_classes_have_an_axis_for_their_rank(storage: Storage)
 
 def test_a_run_is_laid_out_written_and_found_again(place: Place) -> None:
     plan = plan_of(place.configuration())
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     assert store.create(plan) is True
     assert store.create(plan) is False
     assert store.done() == set()
@@ -183,13 +183,13 @@ def test_a_run_is_laid_out_written_and_found_again(place: Place) -> None:
     assert [(record["row"], record["method"]) for record in records] == [
         (row, method) for row in range(5) for method in ("hdm", "grad_cam")
     ]
-    again.complete_images()
+    again.write_image_facts()
     assert again.images()["sha256"].to_pylist() == [f"{row:064d}" for row in range(5)]
 
 
 def test_only_one_of_two_commits_of_a_shard_counts(place: Place) -> None:
     plan = plan_of(place.configuration())
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     shard = plan.shards[1]
     other = plan.config.model_copy(update={"seed": 1})
@@ -200,7 +200,7 @@ def test_only_one_of_two_commits_of_a_shard_counts(place: Place) -> None:
 
 @pytest.mark.parametrize("end", ["", "/"])
 def test_a_run_lies_below_its_output(place: Place, end: str) -> None:
-    store = RunStore.at(place.configuration(output=place.url + end, name="a.b-c"))
+    store = RunStore.from_config(place.configuration(output=place.url + end, name="a.b-c"))
     assert store.url == Storage(place.url, place.options).url("a.b-c")
 
 

@@ -26,7 +26,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (DOCS / "analysis.md").read_text(), 
 def make_run(output: str, storage: dict[str, object] | None = None, done: int = 3) -> RunStore:
     """A run `demo` of five images in three shards, of which the first are done; its maps and numbers are made up."""
     plan = plan_of(configuration(name="demo", output=output, storage=storage or {}))
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     for shard in plan.shards[:done]:
         store.write_shard(shard, *results(plan, shard), plan.config)

@@ -25,6 +25,6 @@ def undisturbed(folder: Path) -> dict[str, Any]:
     """Contents with which all runs must end."""
     done = hdm("run", written(folder, "undisturbed"))
     assert done.returncode == 0, done.stderr
-    store = RunStore.at(settings(folder, "undisturbed"))
+    store = RunStore.from_config(settings(folder, "undisturbed"))
     assert set(store.records()["status"].to_pylist()) == {"ok"}, "flat maps would have the same bytes in any case"
     return contents(store)

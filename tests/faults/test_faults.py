@@ -69,7 +69,7 @@ def test_a_worker_that_is_asked_to_go_gives_its_lease_back(folder: Path, undistu
     file = written(folder, "spot", compute={"workers": 1, "lease_seconds": lease})
     configuration = load_config(str(file))
     with driver(file) as first:
-        store = RunStore.at(configuration)
+        store = RunStore.from_config(configuration)
         (process,) = until(lambda: at_work(store))
         os.kill(first.pid, signal.SIGSTOP)
         os.kill(process, signal.SIGTERM)
@@ -90,7 +90,7 @@ def test_a_clock_two_minutes_off(folder: Path, undisturbed: dict[str, Any]) -> N
     first_holders: dict[str, str] = {}
 
     with driver(file, PYTHONPATH=os.pathsep.join([str(FAST_CLOCK), *sys.path])) as fast:
-        store = RunStore.at(configuration)
+        store = RunStore.from_config(configuration)
         (process,) = until(lambda: at_work(store))
         os.kill(process, signal.SIGSTOP)  # until the other driver has begun, so that both work
 
@@ -124,7 +124,7 @@ def test_a_shard_that_kills_its_worker_every_time(folder: Path, undisturbed: dic
     assert done.returncode == 3, done.stderr
     assert re.search(r"shard \d \(rows \d-\d\) was set aside: .+", done.stderr)
     assert "2 images could not be explained" in done.stderr
-    assert len(RunStore.at(load_config(str(file))).done()) == SHARDS - 1
+    assert len(RunStore.from_config(load_config(str(file))).done()) == SHARDS - 1
     armed.unlink()
     outcome, store = explained(load_config(str(file)))
     assert (outcome.already_done, outcome.statuses) == (SHARDS - 1, {"ok": IMAGES})
@@ -140,7 +140,7 @@ def test_two_drivers_share_a_run(folder: Path, undisturbed: dict[str, Any]) -> N
     for thread in threads:
         thread.join()
     assert [outcome.statuses for outcome in outcomes] == [{"ok": IMAGES}] * 2
-    store = RunStore.at(configuration)
+    store = RunStore.from_config(configuration)
     assert contents(store) == undisturbed
     holders = {store.storage.read_json(f"commits/{index:06d}.json")["holder"].split(" ")[1] for index in range(SHARDS)}
     assert len(holders) == 2, "both must have worked"

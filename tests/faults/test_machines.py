@@ -54,7 +54,7 @@ def test_a_machine_dies_and_another_joins(folder: Path, undisturbed: dict[str, A
     staying, dying = (cluster.join(name, hidden=[*CODE, folder], num_cpus=1, num_gpus=1) for name in ("staying", "dying"))
     file = placed(folder, cluster, s3, "machines", 0.5)
     with driver(file, **cluster.environment) as process:
-        store = RunStore.at(load_config(str(file)))
+        store = RunStore.from_config(load_config(str(file)))
         until(lambda: {host for host, _ in holders(store).values()} == {"staying", "dying"})
         for worker in staying.workers():
             os.kill(worker, signal.SIGSTOP)
@@ -79,6 +79,6 @@ def test_a_job_is_submitted(folder: Path, undisturbed: dict[str, Any], cluster: 
     command += [bin_ / "hdm", "run", "job.yaml", "--set", "compute.ray_address=auto", "--json"]
     done = subprocess.run(command, env=dict(cluster.environment), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
-    store = RunStore.at(load_config(str(file)))
+    store = RunStore.from_config(load_config(str(file)))
     assert len(store.done()) == SHARDS
     assert contents(store) == undisturbed

@@ -16,13 +16,15 @@ from pipeline.datasets import list_samples
 from pipeline.explain.shard import explain_shard
 from pipeline.plan import Plan, Shard
 from pipeline.runs import RunStore
-from tests.support.plans import configuration, plan_of, results
+from pipeline.runs.records import Record
+from tests.support.plans import configuration, plan_of, results, with_changes
 
 IMAGES, SIDE = 6, 12
 
 Arrays = dict[str, np.ndarray]
-Rows = list[dict[str, Any]]
-ShardEdit = Callable[[Shard, Arrays, Rows, Rows], None]
+Records = list[Record]
+Facts = list[dict[str, Any]]
+ShardEdit = Callable[[Shard, Arrays, Records, Facts], None]
 
 
 def stored_run(
@@ -44,7 +46,7 @@ def stored_run(
         committed: number of finished shards; None for all.
     """
     plan = renumbered(plan_of(configuration(changes, name=name, output=str(output), **keys), images, side), first)
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     for shard in plan.shards[:committed]:
         arrays, records, facts = results(plan, shard)
@@ -63,9 +65,8 @@ def stored_run(
 def edit_rows(rows: dict[int, dict[str, Any]], facts: dict[int, dict[str, Any]] | None = None) -> ShardEdit:
     """Return an edit of the records and image facts of the given rows."""
 
-    def edit(shard: Shard, arrays: Arrays, records: Rows, image_facts: Rows) -> None:
-        for record in records:
-            record |= rows.get(record["row"], {})
+    def edit(shard: Shard, arrays: Arrays, records: Records, image_facts: Facts) -> None:
+        records[:] = [with_changes(record, rows.get(record.row, {})) for record in records]
         for fact in image_facts:
             fact |= (facts or {}).get(fact["row"], {})
 
@@ -83,7 +84,7 @@ def explain_run_locally(classifier: Classifier, config: RunConfig) -> RunStore:
     samples = list_samples(config.dataset, config.storage)
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
-    store = RunStore.at(config)
+    store = RunStore.from_config(config)
     side = preprocess_of(classifier).crop
     store.create(Plan(config, samples, shards, side, classifier.weights_digest(), dict.fromkeys(config.methods, 1)))
     for shard in shards:

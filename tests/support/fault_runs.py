@@ -1,4 +1,4 @@
-"""Runs with injected faults, and an undisturbed run to compare them with."""
+"""Runs for the tests of faults: start, disturb and compare them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.small_run import command, config
 
 IMAGES, SHARDS = 8, 4
 
-# Columns of the records that may differ between equal runs: time and place.
+# Columns in which the records of two equal runs may differ: duration, machine and name.
 CIRCUMSTANCES = ["seconds", "device", "run"]
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def settings(folder: Path, name: str, **changes: Any) -> RunConfig:
 
 
 def written(folder: Path, name: str, **changes: Any) -> Path:
-    """Write such a configuration to a file; two workers and short leases."""
+    """Write the configuration to a file: two workers, and leases of 4 seconds."""
     compute = {
         "workers": 2,
         "shard_size": IMAGES // SHARDS,
@@ -48,7 +48,7 @@ def written(folder: Path, name: str, **changes: Any) -> Path:
 
 
 def explained(configuration: RunConfig, interfere: Interfere = lambda store: None) -> tuple[RunSummary, RunStore]:
-    """Run a configuration to its end; `interfere` is called about twice per second."""
+    """Run to the end, calling `interfere` about twice a second."""
     plan, store = plan_run(configuration)
 
     def show(state: State) -> None:
@@ -58,33 +58,30 @@ def explained(configuration: RunConfig, interfere: Interfere = lambda store: Non
 
 
 def contents(store: RunStore) -> dict[str, Any]:
-    """Return all maps, records, curves and image facts of a run.
-
-    The records are without the columns that may differ.
-    """
-    found: dict[str, Any] = {}
+    """Return all objects of a run; the records without CIRCUMSTANCES."""
+    objects: dict[str, Any] = {}
     for index in sorted(store.done()):
         for name in store.storage.read_json(f"commits/{index:06d}.json")["sha256"]:
             data = store.storage.read(name)
-            found[name] = pq.read_table(io.BytesIO(data)).drop_columns(CIRCUMSTANCES) if name.startswith("records/") else data
-    return found
+            objects[name] = pq.read_table(io.BytesIO(data)).drop_columns(CIRCUMSTANCES) if name.startswith("records/") else data
+    return objects
 
 
 def holders(store: RunStore) -> dict[int, tuple[str, int]]:
-    """Map each leased shard to host and process of the worker that holds the lease."""
-    found = {name: store.storage.read_json(f"leases/{name}")["holder"] for name in store.storage.names("leases")}
-    places = {int(name.removesuffix(".json")): holder.split(" ") for name, holder in found.items() if holder}
-    return {shard: (host, int(process)) for shard, (host, process, _) in places.items()}
+    """Return shard -> host and process id of the worker that holds its lease."""
+    by_name = {name: store.storage.read_json(f"leases/{name}")["holder"] for name in store.storage.names("leases")}
+    by_shard = {int(name.removesuffix(".json")): holder.split(" ") for name, holder in by_name.items() if holder}
+    return {shard: (host, int(pid)) for shard, (host, pid, _) in by_shard.items()}
 
 
 def at_work(store: RunStore) -> list[int]:
-    """Return the processes that hold a lease."""
+    """Return the ids of the processes that hold a lease."""
     return [process for _, process in holders(store).values()]
 
 
 @contextmanager
 def driver(file: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `hdm run` in the background, with its own Ray."""
+    """Start `hdm run` in the background, with its own Ray; kill it at the end."""
     with subprocess.Popen(
         command("run", file), env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -94,18 +91,18 @@ def driver(file: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def until(found: Callable[[], T], seconds: float = 120.0) -> T:
-    """Poll until the result is truthy, and return it."""
+def until(poll: Callable[[], T], seconds: float = 120.0) -> T:
+    """Poll until the result is true, and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if result := found():
+        if result := poll():
             return result
         time.sleep(0.05)
     raise TimeoutError
 
 
 class Once:
-    """Action on the first worker that is observed with a lease."""
+    """Act once, on the first worker that holds a lease."""
 
     def __init__(self, action: Callable[[int], None]) -> None:
         self.done: list[int] = []

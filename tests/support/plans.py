@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.datasets import Sample
 from pipeline.errors import InputError
 from pipeline.plan import Plan, Shard
 from pipeline.runs import RunStore
+from pipeline.runs.records import Record
 
 # Settings of DM and HDM for images of 16 x 16 pixels.
 DM = {"sizes": [2, 5], "ratios": [2], "steps": 3, "learning_rate": 0.1, "eta": 0.02}
@@ -75,7 +77,7 @@ def plan_of(config: RunConfig, images: int = 5, side: int = SIDE, fingerprint: s
     return Plan(config, samples, shards, side, fingerprint, dict.fromkeys(config.methods, 1))
 
 
-def results(plan: Plan, shard: Shard) -> tuple[dict[str, NDArray[np.float16]], list[dict[str, Any]], list[dict[str, Any]]]:
+def results(plan: Plan, shard: Shard) -> tuple[dict[str, NDArray[np.float16]], list[Record], list[dict[str, Any]]]:
     """Return random arrays, records and image facts of a shard, equal in every call."""
     noise = np.random.default_rng(shard.index)
     shapes: dict[str, tuple[int, ...]] = {method: (len(shard), plan.side, plan.side) for method in plan.config.methods}
@@ -94,31 +96,36 @@ def results(plan: Plan, shard: Shard) -> tuple[dict[str, NDArray[np.float16]], l
     return arrays, records, facts
 
 
-def record(plan: Plan, shard: Shard, row: int, method: str, **changes: Any) -> dict[str, Any]:
+def record(plan: Plan, shard: Shard, row: int, method: str, **changes: Any) -> Record:
     """Return the record of an image with status ok."""
-    return {
-        "run": plan.config.name,
-        "shard": shard.index,
-        "row": row,
-        "image_id": plan.samples[row].image_id,
-        "method": method,
-        "rank": 0,
-        "status": "ok",
-        "target": 1,
-        "target_name": "b",
-        "label": plan.samples[row].label,
-        "probability": 0.75,
-        "logit": 2.5,
-        "region": "none",
-        "passes": 1,
-        "seconds": 0.25,
-        "stage_weights": [0.75, 0.25] if method == "hdm" else None,
-        "deletion": [1.0, 0.5, 0.25],
-        "insertion": [0.25, 0.5, 1.0],
-        "seed": 0,
-        "device": "cpu",
-        **changes,
-    }
+    ok = Record(
+        run=plan.config.name,
+        shard=shard.index,
+        row=row,
+        image_id=plan.samples[row].image_id,
+        method=method,
+        status="ok",
+        target=1,
+        target_name="b",
+        label=plan.samples[row].label,
+        probability=0.75,
+        logit=2.5,
+        passes=1,
+        seconds=0.25,
+        stage_weights=[0.75, 0.25] if method == "hdm" else None,
+        deletion=[1.0, 0.5, 0.25],
+        insertion=[0.25, 0.5, 1.0],
+        seed=0,
+        device="cpu",
+    )
+    return with_changes(ok, changes)
+
+
+def with_changes(record: Record, changes: Mapping[str, Any]) -> Record:
+    """Return a record with some columns, also of metrics, replaced."""
+    metrics = {name: value for name, value in changes.items() if name in METRICS}
+    fields = {name: value for name, value in changes.items() if name not in METRICS}
+    return replace(record, metrics={**record.metrics, **metrics}, **fields)
 
 
 def write_all(store: RunStore, plan: Plan) -> None:

@@ -136,36 +136,36 @@ def test_every_rank_has_the_map_and_the_record_that_its_class_has_alone(tmp_path
         **dict.fromkeys(("hdm", "dm", "grad_cam"), (3, 2, SIDE, SIDE)),
         "hdm_stages": (3, 2, 2, SIDE, SIDE),
     }
-    keys = [(record["row"], record["method"], record["rank"]) for record in both.records]
+    keys = [(record.row, record.method, record.rank) for record in both.records]
     assert keys == [(row, method, rank) for row in range(3) for method in ("hdm", "dm", "grad_cam") for rank in (0, 1)]
-    singles = {target: work(tmp_path, target, samples, batch) for target in {record.get("target") for record in both.records} - {None}}
-    for record in both.records:
+    singles = {target: work(tmp_path, target, samples, batch) for target in {record.target for record in both.records} - {None}}
+    for record in (record.to_row() for record in both.records):
         row, method, rank = record["row"], record["method"], record["rank"]
         if row == 1:
             assert record["status"] == "unreadable"
             assert not both.arrays[method][row].any()
             continue
         alone = singles[record["target"]]
-        (expected,) = (other for other in alone.records if (other["row"], other["method"]) == (row, method))
+        (expected,) = (other.to_row() for other in alone.records if (other.row, other.method) == (row, method))
         names = ("status", "target", "target_name", "passes", "region")
         assert {name: record[name] for name in names} == {name: expected[name] for name in names}
         for name in ("probability", "logit", "insertion_auc", "deletion_auc"):
             assert record[name] == pytest.approx(expected[name], abs=1e-3)
         for name in [method, *(["hdm_stages"] if method == "hdm" else [])]:
             np.testing.assert_allclose(both.arrays[name][row, rank], alone.arrays[name][row], rtol=0, atol=2e-3)
-    first = {record["row"]: record["probability"] for record in both.records if not record["rank"] and record["row"] != 1}
-    second = {record["row"]: record["probability"] for record in both.records if record["rank"] and record["row"] != 1}
+    first = {record.row: record.probability for record in both.records if not record.rank and record.row != 1}
+    second = {record.row: record.probability for record in both.records if record.rank and record.row != 1}
     assert all(first[row] >= second[row] for row in first)
 
 
 def test_an_image_whose_label_is_no_class_is_failed_and_the_others_are_explained(tmp_path: Path, samples: list[Sample]) -> None:
     odd = [samples[0], Sample("odd", samples[2].path, label=0, class_name="dog"), Sample("none", samples[2].path), samples[2]]
     result = work(tmp_path, "label", odd)
-    records = [record for record in result.records if record["method"] == "grad_cam"]
-    assert [record["status"] for record in records] == ["ok", "failed", "failed", "ok"]
-    assert [record.get("target_name") for record in records] == ["ant", None, None, "cat"]
-    assert records[1]["error"] == "the label 'dog' is the name of none of the classifier's classes"
-    assert records[2]["error"] == "the image has no label to explain"
+    records = [record for record in result.records if record.method == "grad_cam"]
+    assert [record.status for record in records] == ["ok", "failed", "failed", "ok"]
+    assert [record.target_name for record in records] == ["ant", None, None, "cat"]
+    assert records[1].error == "the label 'dog' is the name of none of the classifier's classes"
+    assert records[2].error == "the image has no label to explain"
     assert not result.arrays["grad_cam"][1:3].any()
 
 
@@ -173,8 +173,8 @@ def test_a_label_beyond_a_network_without_names_is_failed_too(samples: list[Samp
     config = configuration(methods=["grad_cam"], target="label")
     odd = [samples[0], Sample("odd", samples[2].path, label=8)]
     records = explain_shard(classifier(None), config, Shard(0, 0, 2), odd).records
-    assert [record["status"] for record in records] == ["ok", "failed"]
-    assert "target 8 is no class of this network: it has 3" in records[1]["error"]
+    assert [record.status for record in records] == ["ok", "failed"]
+    assert "target 8 is no class of this network: it has 3" in (records[1].error or "")
 
 
 # The plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ from pipeline.plan import Shard
 from pipeline.runs import RunStore
 from pipeline.runs.maps import open_array
 from pipeline.runs.verify import verify
-from tests.support.drift_runs import IMAGES, Arrays, Rows, edit_rows, stored_run
+from tests.support.drift_runs import IMAGES, Arrays, Facts, Records, edit_rows, stored_run
 from tests.support.plans import files_below, refused
 from tests.support.s3_server import S3
 
 
-def inverted(shard: Shard, arrays: Arrays, records: Rows, facts: Rows) -> None:
+def inverted(shard: Shard, arrays: Arrays, records: Records, facts: Facts) -> None:
     """Every map upside down in its values."""
     for array in arrays.values():
         array[:] = 1 - array
@@ -137,11 +138,11 @@ def test_what_both_have_done_so_far_is_compared(tmp_path: Path) -> None:
 
 
 def test_of_several_classes_an_image_the_likeliest_is_compared(tmp_path: Path) -> None:
-    def change(shard: Shard, arrays: Arrays, records: Rows, facts: Rows) -> None:
+    def change(shard: Shard, arrays: Arrays, records: Records, facts: Facts) -> None:
         for name, array in arrays.items():
             arrays[name] = np.stack([array, 1 - array], axis=1)
         edit_rows({1: {"status": "flat"}})(shard, arrays, records, facts)
-        records += [{**record, "rank": 1, "target": 0, "target_name": "a"} for record in records]
+        records += [replace(record, rank=1, target=0, target_name="a") for record in records]
 
     whole = {"compute": {"shard_size": IMAGES}}  # its maps are read around the flat one
     drift = compare(stored_run(tmp_path, "a", **whole), stored_run(tmp_path, "b", change, target={"top": 2}, **whole))

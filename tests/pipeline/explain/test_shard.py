@@ -1,4 +1,4 @@
-"""One shard's work on real small pictures: every status with its record and its maps."""
+"""One shard of small images: records and maps of every status."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from hdm_core.settings import Settings
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Masks, Sample
 from pipeline.datasets.images import read_image
-from pipeline.explain.shard import ShardResult, explain_shard
+from pipeline.explain.results import ShardResult
+from pipeline.explain.shard import explain_shard
 from pipeline.plan import Plan, Shard
 from pipeline.runs import RunStore
-from pipeline.runs.records import FACTS, RECORDS, from_parquet, to_parquet
+from pipeline.runs.images import FACTS
+from pipeline.runs.records import RECORDS, encode_records, from_parquet, to_parquet
 from tests.support.plans import DM, configuration, save_picture
 from tests.support.tiny_networks import Untraceable, normalised, smooth
 
@@ -33,7 +35,7 @@ PREPROCESS = Preprocess(resize=SIDE, crop=SIDE)
 
 
 def _run(job: ExplainJob, settings: Settings) -> RawMaps:
-    """The red channel. A grey picture gives a flat map, a black one NaN, and on a white one the method fails."""
+    """Return the red channel: flat for a grey image, NaN for a black one; the method fails on a white one."""
     job.passes.add(2 * len(job.images))
     if (job.images > job.images.new_tensor([2.2, 2.4, 2.6])[:, None, None]).all((1, 2, 3)).any():
         raise RuntimeError("too bright\nto see")
@@ -78,7 +80,7 @@ def work(classifier: Classifier, config: RunConfig, samples: Sequence[Sample], s
 
 
 def rows(result: ShardResult, method: str = "probe") -> list[dict[str, Any]]:
-    return [record for record in result.records if record["method"] == method]
+    return [record.to_row() for record in result.records if record.method == method]
 
 
 # Every status
@@ -101,7 +103,7 @@ STATUSES = ["ok", "flat", "nan", "unreadable", "failed", "ok"]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 6, 64, "auto"])
-def test_every_image_has_its_status_however_they_are_batched(classifier: Classifier, samples: list[Sample], batch: int | str) -> None:
+def test_every_image_has_its_status_at_every_batch_size(classifier: Classifier, samples: list[Sample], batch: int | str) -> None:
     result = work(classifier, config_of(batch=batch), samples)
     assert [record["status"] for record in rows(result)] == STATUSES
     for row, status in enumerate(STATUSES):
@@ -109,7 +111,7 @@ def test_every_image_has_its_status_however_they_are_batched(classifier: Classif
     assert np.isfinite(result.arrays["probe"]).all()
 
 
-def test_records_say_what_happened(classifier: Classifier, samples: list[Sample]) -> None:
+def test_records_describe_every_status(classifier: Classifier, samples: list[Sample]) -> None:
     config = config_of(seed=3)
     ok, flat, nan, unreadable, failed, _ = rows(work(classifier, config, samples, start=10, index=2))
     for record, row in ((ok, 10), (flat, 11), (nan, 12), (unreadable, 13), (failed, 14)):
@@ -137,26 +139,26 @@ def test_only_maps_that_are_ok_are_measured(classifier: Classifier, samples: lis
             assert (record.get(metric) is not None) == (record["status"] == "ok")
 
 
-def test_facts_are_told_of_all_that_could_be_read(classifier: Classifier, samples: list[Sample]) -> None:
+def test_every_file_has_its_facts(classifier: Classifier, samples: list[Sample]) -> None:
     facts = work(classifier, config_of(), samples, start=10).image_facts
     assert [fact["row"] for fact in facts] == [10, 11, 12, 13, 14, 15]
     assert facts[3] == {"row": 13, "sha256": hashlib.sha256(Path(samples[3].path).read_bytes()).hexdigest()}
-    for place in (0, 1, 2, 4, 5):
-        assert (facts[place]["width"], facts[place]["height"]) == (24, 20)
-        assert facts[place]["sha256"] == hashlib.sha256(Path(samples[place].path).read_bytes()).hexdigest()
-        assert facts[place]["crop"] == PREPROCESS.crop_box(24, 20)
+    for row in (0, 1, 2, 4, 5):
+        assert (facts[row]["width"], facts[row]["height"]) == (24, 20)
+        assert facts[row]["sha256"] == hashlib.sha256(Path(samples[row].path).read_bytes()).hexdigest()
+        assert facts[row]["crop"] == PREPROCESS.crop_box(24, 20)
 
 
 def test_records_and_facts_fit_their_schemas(classifier: Classifier, samples: list[Sample]) -> None:
     result = work(classifier, config_of(["probe", "grad_cam"]), samples)
-    assert from_parquet([to_parquet(result.records, RECORDS)], RECORDS).num_rows == 12
+    assert from_parquet([encode_records(result.records)["records"]], RECORDS).num_rows == 12
     assert from_parquet([to_parquet(result.image_facts, FACTS)], FACTS)["width"].to_pylist() == [24, 24, 24, None, 24, 24]
 
 
 def test_a_shard_of_unreadable_images_is_done(classifier: Classifier, tmp_path: Path) -> None:
     samples = [broken(tmp_path, f"{i}.png", data) for i, data in enumerate((b"", b"x", b"\x89PNG\r\n\x1a\n"))]
     result = work(classifier, config_of(["probe", "grad_cam"], batch=2), samples)
-    assert [record["status"] for record in result.records] == ["unreadable"] * 6
+    assert [record.status for record in result.records] == ["unreadable"] * 6
     assert not any(array.any() for array in result.arrays.values())
     sums = [hashlib.sha256(Path(sample.path).read_bytes()).hexdigest() for sample in samples]
     assert result.image_facts == [{"row": row, "sha256": sha256} for row, sha256 in enumerate(sums)]
@@ -175,9 +177,9 @@ def test_an_image_that_fails_costs_the_others_of_its_batch_nothing(classifier: C
     np.testing.assert_array_equal(np.delete(together.arrays["probe"], 4, axis=0), without.arrays["probe"])
 
 
-def test_records_are_in_row_order_and_in_it_in_the_methods_order(classifier: Classifier, samples: list[Sample]) -> None:
+def test_records_are_ordered_by_row_and_then_by_method(classifier: Classifier, samples: list[Sample]) -> None:
     result = work(classifier, config_of(["grad_cam", "probe"], batch=2), samples)
-    assert [(record["row"], record["method"]) for record in result.records] == [(row, m) for row in range(6) for m in ("grad_cam", "probe")]
+    assert [(record.row, record.method) for record in result.records] == [(row, m) for row in range(6) for m in ("grad_cam", "probe")]
 
 
 # The maps and the metrics
@@ -193,11 +195,11 @@ def test_a_map_is_that_of_the_image_of_its_row(classifier: Classifier, samples: 
 def test_metrics_are_those_of_the_stored_map(classifier: Classifier, tmp_path: Path) -> None:
     sample = Sample("a", str(save_picture(tmp_path / "a.png")), bbox=(2.0, 2.0, 12.0, 12.0))
     result = work(classifier, config_of(["grad_cam"]), [sample])
-    (record,) = result.records
-    picture = read_image(sample, {}).image
+    (record,) = rows(result, "grad_cam")
+    image = read_image(sample, {}).image
     region = PREPROCESS.region_of_box((2.0, 2.0, 12.0, 12.0), 24, 20)[None]
     stored = torch.from_numpy(result.arrays["grad_cam"]).float()
-    metrics = evaluate(classifier, classifier.prepare([picture]), stored, torch.tensor([record["target"]]), region, batch=4)
+    metrics = evaluate(classifier, classifier.prepare([image]), stored, torch.tensor([record["target"]]), region, batch=4)
     for name, values in metrics.values.items():
         assert record[name] == pytest.approx(float(values[0]), rel=1e-6), name
     assert record["region"] == "bbox"
@@ -209,15 +211,15 @@ def test_metrics_are_those_of_the_stored_map(classifier: Classifier, tmp_path: P
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_every_image_is_measured_against_its_own_ground_truth(classifier: Classifier, tmp_path: Path, fails: bool) -> None:
-    """Also beside images that have no metrics, and when the batch is done again image by image."""
+    """Also beside images without metrics, and after the batch failed and was repeated image by image."""
     boxes = [None, (2.0, 0.0, 9.0, 9.0), (2.0, 9.0, 22.0, 20.0), None, (12.0, 0.0, 22.0, 20.0)]
     first = plain(tmp_path, "0.png", 255 if fails else 128)
     samples = [first, *(photograph(tmp_path, f"{seed}.png", seed) for seed in range(1, 5))]
     samples = [replace(sample, bbox=box) for sample, box in zip(samples, boxes, strict=True)]
-    together = work(classifier, config_of(batch=8), samples).records
+    together = rows(work(classifier, config_of(batch=8), samples))
     assert [record["status"] for record in together] == ["failed" if fails else "flat", "ok", "ok", "ok", "ok"]
     for sample, record in zip(samples[1:], together[1:], strict=True):
-        (alone,) = work(classifier, config_of(batch=8), [sample]).records
+        (alone,) = rows(work(classifier, config_of(batch=8), [sample]))
         assert record["region"] == alone["region"] == ("none" if sample.bbox is None else "bbox")
         for metric in METRICS:
             assert record[metric] == pytest.approx(alone[metric], abs=1e-5), metric
@@ -230,19 +232,20 @@ def test_without_ground_truth_there_is_no_proportion(classifier: Classifier, tmp
     Image.new("L", (24, 20), 255).save(tmp_path / "mask.png")
     without, mask = photograph(tmp_path, "0.png", 0), Sample("1", str(tmp_path / "0.png"), masks=Masks((str(tmp_path / "mask.png"),)))
     first, second = work(classifier, config_of(), [without, mask]).records
-    assert (first["region"], first["proportion"]) == ("none", None)
-    assert (second["region"], second["proportion"]) == ("segmentation", pytest.approx(1.0))
+    assert (first.region, first.metrics["proportion"]) == ("none", None)
+    assert (second.region, second.metrics["proportion"]) == ("segmentation", pytest.approx(1.0))
 
 
 def test_a_ground_truth_that_cannot_be_read_makes_the_image_unreadable(classifier: Classifier, tmp_path: Path) -> None:
     Image.new("L", (5, 5)).save(tmp_path / "mask.png")
     save_picture(tmp_path / "0.png")
     (record,) = work(classifier, config_of(), [Sample("0", str(tmp_path / "0.png"), masks=Masks((str(tmp_path / "mask.png"),)))]).records
-    assert record["status"] == "unreadable"
-    assert "5 x 5" in record["error"]
+    assert record.status == "unreadable"
+    assert record.error is not None
+    assert "5 x 5" in record.error
 
 
-def test_hdm_leaves_its_stages_and_their_weights(classifier: Classifier, tmp_path: Path) -> None:
+def test_hdm_stores_its_stages_and_their_weights(classifier: Classifier, tmp_path: Path) -> None:
     samples = [photograph(tmp_path, "0.png", 0), broken(tmp_path, "1.png"), photograph(tmp_path, "2.png", 2)]
     config = config_of(["hdm", "dm"])
     result = work(classifier, config, samples)
@@ -267,13 +270,13 @@ def test_hdm_leaves_its_stages_and_their_weights(classifier: Classifier, tmp_pat
     assert rows(result, "dm")[0]["stage_weights"] is None
 
 
-def test_a_class_that_was_asked_for_is_explained(classifier: Classifier, tmp_path: Path) -> None:
+def test_the_requested_class_is_explained(classifier: Classifier, tmp_path: Path) -> None:
     samples = [photograph(tmp_path, f"{i}.png", i) for i in range(3)]
     for target in range(3):
         records = work(classifier, config_of(["grad_cam"], target=target), samples).records
-        assert {(record["target"], record["target_name"]) for record in records} == {(target, ("ant", "bee", "cat")[target])}
+        assert {(record.target, record.target_name) for record in records} == {(target, ("ant", "bee", "cat")[target])}
     predicted = classifier.module(classifier.prepare([read_image(sample, {}).image for sample in samples])).argmax(1)
-    assert [record["target"] for record in work(classifier, config_of(["grad_cam"]), samples).records] == predicted.tolist()
+    assert [record.target for record in work(classifier, config_of(["grad_cam"]), samples).records] == predicted.tolist()
 
 
 def test_passes_are_reported_as_they_are_done(classifier: Classifier, samples: list[Sample]) -> None:
@@ -291,13 +294,13 @@ def test_neighbours_that_cannot_be_read_change_no_row(classifier: Classifier, tm
     bad = [broken(tmp_path, f"bad{i}.png") for i in range(4)]
     alone = work(classifier, config_of(["probe", "grad_cam"], batch=2), good)
     mixed = work(classifier, config_of(["probe", "grad_cam"], batch=2), [bad[0], good[0], bad[1], bad[2], good[1], good[2], bad[3]])
-    places = [1, 4, 5]
-    np.testing.assert_array_equal(mixed.arrays["probe"][places], alone.arrays["probe"])
+    good_rows = [1, 4, 5]
+    np.testing.assert_array_equal(mixed.arrays["probe"][good_rows], alone.arrays["probe"])
     # Other batches are summed in another order; float16 keeps three digits.
-    np.testing.assert_allclose(mixed.arrays["grad_cam"][places], alone.arrays["grad_cam"], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(mixed.arrays["grad_cam"][good_rows], alone.arrays["grad_cam"], rtol=0, atol=1e-3)
     assert [record["image_id"] for record in rows(mixed)] == ["bad0.png", "0.png", "bad1.png", "bad2.png", "1.png", "2.png", "bad3.png"]
-    assert [rows(mixed)[place]["status"] for place in places] == ["ok"] * 3
-    assert [mixed.image_facts[place]["sha256"] for place in places] == [fact["sha256"] for fact in alone.image_facts]
+    assert [rows(mixed)[row]["status"] for row in good_rows] == ["ok"] * 3
+    assert [mixed.image_facts[row]["sha256"] for row in good_rows] == [fact["sha256"] for fact in alone.image_facts]
 
 
 def test_the_same_shard_twice_has_the_same_bytes(samples: list[Sample], tmp_path: Path) -> None:
@@ -306,11 +309,11 @@ def test_the_same_shard_twice_has_the_same_bytes(samples: list[Sample], tmp_path
     for turn in ("a", "b"):
         classifier = Classifier(normalised(3), PREPROCESS, name="insects")
         result = work(classifier, config, samples)
-        there = config.model_copy(update={"output": str(tmp_path / turn)})
-        plan = Plan(there, samples, [Shard(0, 0, 6)], SIDE, classifier.weights_digest(), {})
-        store = RunStore.at(plan.config)
+        config_of_turn = config.model_copy(update={"output": str(tmp_path / turn)})
+        plan = Plan(config_of_turn, samples, [Shard(0, 0, 6)], SIDE, classifier.weights_digest(), {})
+        store = RunStore.from_config(plan.config)
         store.create(plan)
-        records = [{**record, "seconds": 0.0} for record in result.records]
+        records = [replace(record, seconds=0.0) for record in result.records]
         store.write_shard(plan.shards[0], result.arrays, records, result.image_facts, config)
         contents.append((Path(store.url) / "commits/000000.json").read_bytes())
     assert contents[0] == contents[1]  # a commit holds the checksums of all that was written
@@ -325,8 +328,8 @@ def test_the_network_is_left_as_it_was(samples: list[Sample]) -> None:
     assert network.training
 
 
-class Moody(Untraceable):
-    """Fails on batches that hold a dark picture."""
+class FailsOnDark(Untraceable):
+    """Network that fails on batches with a dark image."""
 
     def forward(self, images: Tensor) -> Tensor:
         if (images.mean((1, 2, 3)) < -1.7).any():
@@ -336,11 +339,11 @@ class Moody(Untraceable):
 
 def test_a_network_that_fails_on_an_image_fails_on_that_image(tmp_path: Path) -> None:
     samples = [photograph(tmp_path, "0.png", 0), plain(tmp_path, "1.png", 0), photograph(tmp_path, "2.png", 2)]
-    network: nn.Module = Moody(smooth(3))
+    network: nn.Module = FailsOnDark(smooth(3))
     records = work(Classifier(network, PREPROCESS), config_of(["grad_cam"], batch=4), samples).records
-    assert [record["status"] for record in records] == ["ok", "failed", "ok"]
-    assert records[1]["error"] == "ValueError: too dark"
-    assert records[0]["target_name"] == str(records[0]["target"])  # without names a class is its number
+    assert [record.status for record in records] == ["ok", "failed", "ok"]
+    assert records[1].error == "ValueError: too dark"
+    assert records[0].target_name == str(records[0].target)  # without names a class is its number
 
 
 @pytest.fixture(autouse=True)

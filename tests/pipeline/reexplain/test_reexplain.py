@@ -47,7 +47,7 @@ def work(planned: tuple[Plan, RunStore], shards: int | None = None) -> tuple[Run
     for shard in [shard for shard in plan.shards if shard.index not in store.done()][:shards]:
         taken = None if reuse is None else reuse.rows(shard.start, shard.stop)
         worker.run(shard, plan.samples[shard.start : shard.stop], None, taken)
-    store.complete_images()
+    store.write_image_facts()
     return store, worker.passes()
 
 

@@ -46,7 +46,7 @@ def explained(
     )
     samples = list_samples(config.dataset, {})
     plan = Plan(config, samples, [Shard(row, row, row + 1) for row in range(images)], SIDE, "f" * 64, dict.fromkeys(METHODS, 1))
-    store = RunStore.at(config)
+    store = RunStore.from_config(config)
     store.create(plan)
     region = {None: "none", "bbox": "bbox", "mask": "segmentation"}[truth]
     for shard in plan.shards:

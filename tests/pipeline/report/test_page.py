@@ -25,8 +25,10 @@ from pipeline.report.crop import crop
 from pipeline.report.gallery import evenly_spaced
 from pipeline.report.summary import DEFINITIONS
 from pipeline.runs import RunStore
-from pipeline.runs.maps import layout
+from pipeline.runs.maps import array_shapes
+from pipeline.runs.records import Record
 from tests.support.browser import HOSTILE, chromium, text_of
+from tests.support.plans import with_changes
 
 SIDE = 16
 PREPROCESS = Preprocess(resize=20, crop=SIDE)
@@ -68,21 +70,21 @@ def _run(
     named = {row: (f"bird-{row}", "wren") for row in range(images)} | {row: (name, name) for row, name in (names or {}).items()}
     samples = [Sample(image_id, str(folder / f"{row}.png"), row, class_name) for row, (image_id, class_name) in named.items()]
     plan = Plan(config, samples, [Shard(row, row, row + 1) for row in range(images)], SIDE, "f" * 64, dict.fromkeys(methods, 12))
-    store = RunStore.at(config)
+    store = RunStore.from_config(config)
     store.create(plan)
     draw = np.random.default_rng(0)
     for shard in plan.shards[:committed]:
         row = shard.index
         sha256 = _photograph(folder / f"{row}.png", row)
-        shapes = layout(methods, 1, SIDE, plan.stages)
+        shapes = array_shapes(methods, 1, SIDE, plan.stages)
         arrays = {name: draw.random(shape).astype(np.float16) for name, shape in shapes.items()}
-        records = [_record(row, samples[row], method, plan.stages, (changes or {}).get((row, method), {})) for method in methods]
+        records = [_record(config, row, samples[row], method, plan.stages, (changes or {}).get((row, method), {})) for method in methods]
         facts = {"row": row, "sha256": sha256, "width": 48, "height": 30, "crop": PREPROCESS.crop_box(48, 30)}
         store.write_shard(shard, arrays, records, [facts], config)
     return store
 
 
-def _record(row: int, sample: Sample, method: str, stages: int | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+def _record(config: RunConfig, row: int, sample: Sample, method: str, stages: int | None, changes: Mapping[str, Any]) -> Record:
     ok = {
         "status": "ok",
         "target": 5,
@@ -95,7 +97,9 @@ def _record(row: int, sample: Sample, method: str, stages: int | None, changes: 
         "insertion": [0.0, 0.5, 0.5],
     }
     bad = changes.get("status", "ok") != "ok"
-    return {"row": row, "image_id": sample.image_id, "method": method, "rank": 0, **({} if bad else ok), **changes}
+    place = {"run": config.name, "shard": row, "row": row, "image_id": sample.image_id, "label": sample.label, "method": method}
+    empty = Record(**place, status="ok", seed=config.seed, device="cpu")
+    return with_changes(empty, {**({} if bad else ok), **changes})
 
 
 def _page(store: RunStore, limit: int = 24) -> str:

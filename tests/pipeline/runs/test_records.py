@@ -1,10 +1,12 @@
-"""The Parquet files of a run, column by column: other people's programs read these."""
+"""Parquet files of a run, column by column: other programs read them."""
 
 from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +15,8 @@ import pytest
 from hdm_core import METRICS
 from pipeline.plan import Plan
 from pipeline.runs import RunStore
-from pipeline.runs.records import FACTS, IMAGES, RECORDS, from_parquet, to_parquet, with_facts
+from pipeline.runs.images import FACTS, IMAGES, with_facts
+from pipeline.runs.records import CURVES, RECORDS, Record, encode_records, from_parquet, to_parquet
 from pipeline.tables.aggregate import TABLES, aggregate
 from tests.support.plans import results, write_all
 
@@ -80,6 +83,16 @@ SCHEMAS: dict[str, dict[str, str]] = {
 }
 
 
+MINIMAL = Record(run="tiny", shard=2, row=0, image_id="0.png", label=None, method="hdm", status="failed", seed=0, device="cpu")
+
+
+def parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
+    """Encode rows with pyarrow alone."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema), sink, compression="zstd")
+    return sink.getvalue()
+
+
 @pytest.fixture
 def run(plan: Plan, store: RunStore) -> Path:
     store.create(plan)
@@ -100,17 +113,51 @@ def test_the_metrics_are_columns() -> None:
     assert [name for name in RECORDS.names if name in METRICS] == list(METRICS)
 
 
-def test_what_a_record_says_comes_back(run: Path, plan: Plan) -> None:
-    found = pq.read_table(run / "records/part-000001.parquet").to_pylist()
-    written = results(plan, plan.shards[1])[1]
-    assert len(found) == len(written) == 4
-    for there, here in zip(found, written, strict=True):
-        assert there["error"] is None
-        assert there["stage_weights"] == here["stage_weights"]
-        for name in ("run", "shard", "row", "image_id", "method", "status", "target", "target_name", "label", "region", "passes", "seed"):
-            assert there[name] == here[name], name
+def test_records_come_back_as_they_were_written(run: Path, plan: Plan) -> None:
+    stored = pq.read_table(run / "records/part-000001.parquet").to_pylist()
+    written = [record.to_row() for record in results(plan, plan.shards[1])[1]]
+    assert len(stored) == len(written) == 4
+    for left, right in zip(stored, written, strict=True):
+        assert left["error"] is None
+        for name in set(RECORDS.names) - set(METRICS):
+            assert left[name] == right[name], name
         for name in METRICS:
-            assert there[name] == pytest.approx(here[name], rel=1e-6)
+            assert left[name] == pytest.approx(right[name], rel=1e-6)
+
+
+def test_a_record_read_back_is_the_record_that_was_written(run: Path, plan: Plan) -> None:
+    table = pq.read_table(run / "records/part-000000.parquet")
+    rows, records = table.to_pylist(), results(plan, plan.shards[0])[1]
+    curves = {"deletion": [1.0, 0.5, 0.25], "insertion": [0.25, 0.5, 1.0]}
+    for row, record in zip(rows, records, strict=True):
+        metrics = {name: pytest.approx(value, rel=1e-6) for name, value in record.metrics.items()}
+        assert Record.from_row(row | curves) == replace(record, metrics=metrics)
+        assert Record.from_row(row).deletion is None
+
+
+def test_a_record_has_exactly_the_columns_of_the_files() -> None:
+    assert set(MINIMAL.to_row()) | set(METRICS) == set(RECORDS.names) | set(CURVES.names)
+
+
+def test_a_record_has_no_other_column_and_no_other_metric() -> None:
+    with pytest.raises(TypeError):
+        replace(MINIMAL, probabilty=0.5)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="no such metric: deletion_auk"):
+        replace(MINIMAL, metrics={"deletion_auk": 0.5})
+
+
+def test_records_are_the_bytes_of_rows_with_only_the_columns_that_have_a_value() -> None:
+    """Files keep the bytes of versions that had dicts, in which a column without a value was a missing key."""
+    metrics = dict.fromkeys(METRICS, 0.5) | {"proportion": None}
+    measured = {"target": 1, "target_name": "b", "probability": 0.75, "logit": 2.5, "seconds": 0.1, "stage_weights": [0.75, 0.25]}
+    curves = {"deletion": [1.0, 0.5], "insertion": [0.5, 1.0]}
+    records = [MINIMAL, replace(MINIMAL, row=1, status="ok", label=3, passes=7, metrics=metrics, **measured, **curves)]
+    common = {"run": "tiny", "shard": 2, "image_id": "0.png", "method": "hdm", "rank": 0, "seed": 0, "device": "cpu", "region": "none"}
+    rows: list[dict[str, Any]] = [
+        {**common, "row": 0, "status": "failed", "label": None, "passes": 0},
+        {**common, "row": 1, "status": "ok", "label": 3, "passes": 7, **metrics, **measured, **curves},
+    ]
+    assert encode_records(records) == {"records": parquet(rows, RECORDS), "curves": parquet(rows[1:], CURVES)}
 
 
 def test_a_field_that_a_row_lacks_is_null() -> None:
@@ -135,8 +182,7 @@ def test_parts_are_joined_in_their_order() -> None:
 def test_curves_are_those_of_the_images_that_were_measured(plan: Plan, store: RunStore) -> None:
     store.create(plan)
     arrays, records, facts = results(plan, plan.shards[1])
-    for record in records[1:3]:
-        del record["deletion"], record["insertion"]
+    records[1:3] = [replace(record, deletion=None, insertion=None) for record in records[1:3]]
     store.write_shard(plan.shards[1], arrays, records, facts, plan.config)
     (part,) = store.curves()
     ends = {"deletion": [1.0, 0.5, 0.25], "insertion": [0.25, 0.5, 1.0]}
@@ -151,6 +197,46 @@ def test_parts_of_an_earlier_version_are_of_rank_0(run: Path, folder: str) -> No
     tables = [store.records()] if folder == "records" else list(store.curves())
     assert {rank for table in tables for rank in table["rank"].to_pylist()} == {0}
     assert {row["n"] for row in aggregate(store).to_pylist()} == {5}
+
+
+# Files of other versions
+
+
+@pytest.mark.parametrize("name", [name for name in RECORDS.names if name != "rank"])
+def test_a_column_that_a_file_lacks_is_null(run: Path, name: str) -> None:
+    paths = sorted((run / "records").iterdir())
+    whole = pa.concat_tables(pq.read_table(path) for path in paths)
+    pq.write_table(pq.read_table(paths[1]).drop_columns(name), paths[1])
+    store = RunStore.open(str(run))
+    missing = range(4, 8)  # the rows of the second of three files
+    values = [None if i in missing else value for i, value in enumerate(whole[name].to_pylist())]
+    records = store.records()
+    assert records.schema.equals(RECORDS, check_metadata=True)
+    assert records[name].to_pylist() == values
+    assert records.drop_columns(name).equals(whole.drop_columns(name))
+    assert pa.concat_tables(store.record_parts([name]))[name].to_pylist() == values
+
+
+def test_a_metric_that_is_not_installed_here_is_passed_over(run: Path) -> None:
+    store = RunStore.open(str(run))
+    before, tables = store.records(), aggregate(store).to_pylist()
+    for path in (run / "records").iterdir():
+        table = pq.read_table(path)
+        pq.write_table(table.add_column(14, "pointing_game", pa.array([0.5] * len(table), pa.float32())), path)
+    assert store.records().equals(before)
+    assert aggregate(store).to_pylist() == tables
+    assert Record.from_row(store.records().to_pylist()[0]).metrics.keys() == set(METRICS)
+
+
+def test_image_tables_of_other_versions_are_read(run: Path) -> None:
+    for path in [run / "images.parquet", *(run / "images").iterdir()]:
+        pq.write_table(
+            pq.read_table(path).drop_columns("truth_sha256").append_column("camera", pa.repeat("x", pq.read_metadata(path).num_rows)), path
+        )
+    images = RunStore.open(str(run)).images_with_facts()
+    assert images.schema.equals(IMAGES, check_metadata=True)
+    assert images["truth_sha256"].to_pylist() == [None] * 5
+    assert images["width"].to_pylist() == [24] * 5
 
 
 def test_only_curves_of_committed_shards_count_and_an_old_run_has_fewer(run: Path) -> None:
@@ -169,24 +255,24 @@ def test_facts_fill_the_images_and_unreadable_ones_keep_nulls() -> None:
     images = pa.Table.from_pylist([{"row": row, "image_id": str(row), "path": f"{row}.png", "label": row} for row in range(4)], IMAGES)
     fact = {"sha256": "ab", "width": 7, "height": 5, "crop": [1.0, 0.0, 6.0, 5.0]}
     facts = pa.Table.from_pylist([{"row": 3, **fact}, {"row": 2}, {"row": 0, **fact, "width": 9}], FACTS)
-    found = with_facts(images, facts)
-    assert found.schema == IMAGES
-    rows = found.to_pylist()
+    filled = with_facts(images, facts)
+    assert filled.schema == IMAGES
+    rows = filled.to_pylist()
     assert [row["width"] for row in rows] == [9, None, None, 7]
     assert [row["crop"] for row in rows] == [[1.0, 0.0, 6.0, 5.0], None, None, [1.0, 0.0, 6.0, 5.0]]
     assert [row["sha256"] for row in rows] == ["ab", None, None, "ab"]
     assert [row["label"] for row in rows] == [0, 1, 2, 3]
-    assert with_facts(found, facts).equals(found)
+    assert with_facts(filled, facts).equals(filled)
 
 
 def test_images_are_completed_as_shards_come_in(plan: Plan, store: RunStore) -> None:
     store.create(plan)
-    store.complete_images()
+    store.write_image_facts()
     assert store.images()["width"].to_pylist() == [None] * 5
     for done, shard in enumerate((plan.shards[2], plan.shards[0])):
         arrays, records, facts = results(plan, shard)
         store.write_shard(shard, arrays, records, [{"row": facts[0]["row"]}, *facts[1:]], plan.config)
-        store.complete_images()
+        store.write_image_facts()
         assert store.images()["width"].to_pylist() == [None, 24 if done else None, None, None, None]
     assert store.images()["image_id"].to_pylist() == [f"{i}.png" for i in range(5)]
 

@@ -1,4 +1,4 @@
-"""A run's folder: which files there are, what they hold, and whom it turns away."""
+"""RunStore: its files, their contents, resuming, and the plans it refuses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ xarray = pytest.importorskip("xarray")
 
 @pytest.fixture
 def run(plan: Plan, store: RunStore) -> Path:
-    """The folder of a run that is finished and aggregated."""
+    """Folder of a run that is finished and aggregated."""
     store.create(plan)
     write_all(store, plan)
     aggregate(store)
@@ -32,7 +32,7 @@ def run(plan: Plan, store: RunStore) -> Path:
 
 
 def expected(plan: Plan) -> dict[str, np.ndarray]:
-    """The arrays of the whole run as `results` makes them up."""
+    """Return the arrays of the whole run, as `results` generates them."""
     parts = [results(plan, shard)[0] for shard in plan.shards]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -55,13 +55,13 @@ def test_a_finished_run_is_exactly_these_files(run: Path) -> None:
     }
 
 
-def test_a_run_that_was_only_laid_out_has_no_data(plan: Plan, store: RunStore) -> None:
+def test_a_run_that_was_only_created_has_no_data(plan: Plan, store: RunStore) -> None:
     store.create(plan)
     maps = {f"maps.zarr/{name}zarr.json" for name in ("", "hdm/", "grad_cam/", "hdm_stages/")}
     assert files_below(Path(store.url)) == {"run.json", "images.parquet", *maps}
 
 
-def test_run_json_says_what_was_run(plan: Plan, store: RunStore) -> None:
+def test_run_json_describes_the_run(plan: Plan, store: RunStore) -> None:
     store.create(plan)
     info = json.loads((Path(store.url) / "run.json").read_text())
     assert info["schema_version"] == 1
@@ -104,12 +104,12 @@ def test_every_float16_comes_back_bit_by_bit(plan: Plan, store: RunStore) -> Non
     finite = every[np.isfinite(every)]
     values = np.resize(finite, (1024, 8, 8))
     plan = plan_of(configuration({"compute.shard_size": 1024, "methods": ["grad_cam"]}, output=plan.config.output, name="all"), 1024)
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     _, records, facts = results(plan, plan.shards[0])
     store.write_shard(plan.shards[0], {"grad_cam": values}, records, facts, plan.config)
-    found = np.asarray(zarr.open_group(f"{store.url}/maps.zarr", mode="r")["grad_cam"])
-    np.testing.assert_array_equal(found.view(np.uint16), values.view(np.uint16))
+    stored = np.asarray(zarr.open_group(f"{store.url}/maps.zarr", mode="r")["grad_cam"])
+    np.testing.assert_array_equal(stored.view(np.uint16), values.view(np.uint16))
 
 
 def test_maps_open_in_xarray_with_their_axes(run: Path, plan: Plan) -> None:
@@ -143,7 +143,7 @@ def test_the_same_shard_gives_the_same_bytes(plan: Plan, tmp_path: Path) -> None
     contents = []
     for folder in ("a", "b"):
         again = replace(plan, config=plan.config.model_copy(update={"output": str(tmp_path / folder)}))
-        store = RunStore.at(again.config)
+        store = RunStore.from_config(again.config)
         store.create(again)
         write_all(store, again)
         names = files_below(Path(store.url)) - {"run.json"}
@@ -178,7 +178,7 @@ def test_a_shard_is_written_again_after_a_driver_was_killed_before_the_commit(pl
 
 
 @pytest.mark.parametrize("name", ["000003.json.4f2a.tmp", "notes.json", ".nfs0001", "000003.txt"])
-def test_other_files_among_the_commits_are_no_commits(run: Path, name: str) -> None:
+def test_other_files_among_the_commits_are_not_counted(run: Path, name: str) -> None:
     (run / "commits" / name).write_text("{}")
     assert RunStore.open(str(run)).done() == {0, 1, 2}
 
@@ -203,7 +203,7 @@ def test_another_configuration_is_refused_with_both_values(plan: Plan, store: Ru
     store.create(plan)
     before = files_below(Path(store.url))
     other = plan_of(configuration(changes, output=plan.config.output))
-    message = refused(lambda: RunStore.at(other.config).create(other))
+    message = refused(lambda: RunStore.from_config(other.config).create(other))
     assert plan.config.hash()[:12] in message
     assert other.config.hash()[:12] in message
     assert message.endswith("choose another name for this run")
@@ -214,7 +214,7 @@ def test_another_configuration_is_refused_with_both_values(plan: Plan, store: Ru
 def test_what_does_not_change_the_result_is_not_refused(plan: Plan, store: RunStore) -> None:
     store.create(plan)
     other = plan_of(configuration({"compute.workers": 3, "compute.gpus_per_worker": 0.5}, output=plan.config.output))
-    assert RunStore.at(other.config).create(other) is False
+    assert RunStore.from_config(other.config).create(other) is False
 
 
 def test_a_dataset_that_changed_is_refused(plan: Plan, store: RunStore) -> None:
@@ -239,12 +239,12 @@ def test_another_classifier_of_the_same_name_is_refused(plan: Plan, store: RunSt
 
 def test_a_run_of_another_schema_is_refused(plan: Plan, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.create(plan)
-    monkeypatch.setattr("pipeline.runs.store.SCHEMA_VERSION", 2)
+    monkeypatch.setattr("pipeline.runs.metadata.SCHEMA_VERSION", 2)
     assert "another schema version (1, now 2)" in refused(lambda: store.create(plan))
 
 
 @pytest.mark.parametrize("text", ["{", "{}"])
-def test_a_run_file_of_somebody_else_is_refused(plan: Plan, store: RunStore, text: str) -> None:
+def test_a_foreign_run_json_is_refused(plan: Plan, store: RunStore, text: str) -> None:
     store.storage.write("run.json", text.encode())
     message = refused(lambda: store.create(plan))
     assert store.url in message
@@ -260,7 +260,7 @@ def test_arrays_that_another_run_left_are_refused(plan: Plan, store: RunStore, i
     assert not store.storage.exists("run.json")
 
 
-def test_arrays_of_the_same_plan_are_taken_up(plan: Plan, store: RunStore) -> None:
+def test_arrays_of_the_same_plan_are_reused(plan: Plan, store: RunStore) -> None:
     store.create(plan)
     (Path(store.url) / "run.json").unlink()
     assert store.create(plan) is True
@@ -268,14 +268,14 @@ def test_arrays_of_the_same_plan_are_taken_up(plan: Plan, store: RunStore) -> No
 
 def test_shards_without_a_run_are_refused(run: Path, plan: Plan) -> None:
     (run / "run.json").unlink()
-    message = refused(lambda: RunStore.at(plan.config).create(plan))
+    message = refused(lambda: RunStore.from_config(plan.config).create(plan))
     assert "holds the shards of a run that has no run.json" in message
 
 
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     plan = plan_of(configuration(output=str(tmp_path / "file")))
-    message = refused(lambda: RunStore.at(plan.config).create(plan))
+    message = refused(lambda: RunStore.from_config(plan.config).create(plan))
     assert message.startswith(f"output {tmp_path}/file/tiny cannot be written: ")
     assert message.endswith("choose another with --output")
 
@@ -288,13 +288,13 @@ def test_a_full_disk_is_refused(plan: Plan, store: RunStore, monkeypatch: pytest
     assert "No space left on device" in refused(lambda: store.create(plan))
 
 
-def test_an_output_whose_protocol_nobody_knows_is_refused() -> None:
-    assert refused(lambda: RunStore.at(configuration(output="nosuch://bucket"))).startswith("output nosuch://bucket: ")
+def test_an_output_of_an_unknown_protocol_is_refused() -> None:
+    assert refused(lambda: RunStore.from_config(configuration(output="nosuch://bucket"))).startswith("output nosuch://bucket: ")
 
 
-def test_another_driver_that_lays_the_same_run_out_is_joined(plan: Plan, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both found no run.json; the other one wrote it first."""
-    other = RunStore.at(plan.config)
+def test_another_driver_that_creates_the_same_run_is_joined(plan: Plan, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither driver finds a run.json; the other one writes it first."""
+    other = RunStore.from_config(plan.config)
     exists = store.storage.exists
     monkeypatch.setattr(store.storage, "exists", lambda name: name != "run.json" and exists(name))
     other.create(plan)

@@ -1,4 +1,4 @@
-"""What is damaged in a run on storage is found, named and taken back."""
+"""Verification: damage is found and named, and its commits are revoked."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def plan(tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def store(plan: Plan) -> RunStore:
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     write_all(store, plan)
     return store
 
 
-def test_a_run_as_it_was_written_is_well(store: RunStore) -> None:
-    seen: list[tuple[int, int]] = []
-    verdict = verify(store, lambda done, shards: seen.append((done, shards)))
-    assert (verdict.shards, verdict.objects, verdict.damaged) == (3, 3 * 6, {})  # two methods, the stages, three tables
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+def test_an_undamaged_run_has_no_damage(store: RunStore) -> None:
+    progress: list[tuple[int, int]] = []
+    report = verify(store, lambda done, shards: progress.append((done, shards)))
+    assert (report.shards, report.objects, report.damaged) == (3, 3 * 6, {})  # two methods, the stages, three tables
+    assert progress == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_damage_is_found_and_named(store: RunStore, plan: Plan) -> None:
@@ -44,13 +44,13 @@ def test_damage_is_found_and_named(store: RunStore, plan: Plan) -> None:
     (run / "curves/part-000001.parquet").write_bytes(b"")
     (run / "commits/000002.json").write_text("{")
     assert verify(store).damaged == {
-        0: ["maps.zarr/hdm/c/0/0/0 is not what was written"],
-        1: ["curves/part-000001.parquet is not what was written", "records/part-000001.parquet is missing"],
-        2: ["commits/000002.json is no commit"],
+        0: ["maps.zarr/hdm/c/0/0/0 does not match its checksum"],
+        1: ["curves/part-000001.parquet does not match its checksum", "records/part-000001.parquet is missing"],
+        2: ["commits/000002.json is not a valid commit"],
     }
 
 
-def test_what_is_damaged_is_open_again_and_done_again_is_well(store: RunStore, plan: Plan) -> None:
+def test_damaged_shards_are_open_again_and_can_be_written_again(store: RunStore, plan: Plan) -> None:
     map_ = Path(store.url) / "maps.zarr/hdm/c/1/0/0"
     before = map_.read_bytes()
     map_.write_bytes(before[:-1])
@@ -61,12 +61,12 @@ def test_what_is_damaged_is_open_again_and_done_again_is_well(store: RunStore, p
     assert not verify(store).damaged
 
 
-def test_the_command_says_it_with_its_exit_code(store: RunStore) -> None:
-    well = hdm("verify", store.url, "--json")
-    assert well.returncode == 0, well.stderr
-    assert json.loads(well.stdout) == {"run": store.url, "objects": 18, "shards": 3, "damaged": {}}
+def test_the_command_reports_damage_with_its_exit_code(store: RunStore) -> None:
+    undamaged = hdm("verify", store.url, "--json")
+    assert undamaged.returncode == 0, undamaged.stderr
+    assert json.loads(undamaged.stdout) == {"run": store.url, "objects": 18, "shards": 3, "damaged": {}}
     (Path(store.url) / "records/part-000001.parquet").unlink()
-    ill = hdm("verify", store.url)
-    assert ill.returncode == 1
-    assert "shard 1: records/part-000001.parquet is missing" in ill.stderr
-    assert f"hdm repair {store.url}" in ill.stderr.replace("\n", "")
+    damaged = hdm("verify", store.url)
+    assert damaged.returncode == 1
+    assert "shard 1: records/part-000001.parquet is missing" in damaged.stderr
+    assert f"hdm repair {store.url}" in damaged.stderr.replace("\n", "")

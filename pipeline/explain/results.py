@@ -1,0 +1,124 @@
+"""Results of one shard, collected while its images are explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hdm_core import Explanation
+from hdm_core.settings import HDMSettings
+from pipeline.config.schema import RunConfig
+from pipeline.datasets import Sample
+from pipeline.plan import Shard
+from pipeline.runs.maps import STAGES, array_shapes
+from pipeline.runs.records import Record, Status
+from pipeline.runs.reused import ReusedResults
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """Results of one shard.
+
+    Attributes:
+        arrays: name -> array of the shard's rows, see `array_shapes`.
+        records: ordered by row, then by method, then by rank.
+        image_facts: rows of FACTS, ordered by row.
+    """
+
+    arrays: dict[str, NDArray[np.float16]]
+    records: list[Record]
+    image_facts: list[dict[str, Any]]
+
+
+class ResultCollector:
+    """Collector of the maps, records and image facts of one shard.
+
+    Rows are rows of the dataset, not of the shard.
+
+    Args:
+        samples: the shard's samples.
+        side: maps are side x side pixels.
+        device: name of the device that computes the maps.
+        reused: results that are taken from earlier runs.
+    """
+
+    def __init__(self, config: RunConfig, shard: Shard, samples: Sequence[Sample], side: int, device: str, reused: ReusedResults) -> None:
+        self._config, self._shard, self._samples, self._device, self._reused = config, shard, samples, device, reused
+        stages = next((settings.stages for settings in config.settings.values() if isinstance(settings, HDMSettings)), None)
+        shapes = array_shapes(config.methods, len(shard), side, stages, config.ranks)
+        self._arrays = {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
+        self._records: dict[tuple[int, str, int], Record] = {}
+        self._image_facts: dict[int, dict[str, Any]] = {}
+        self._add_reused()
+
+    def is_reused(self, row: int, method: str) -> bool:
+        """Return True if a method's results for an image are taken from an earlier run."""
+        return self._reused.has(row - self._shard.start, method)
+
+    def open_rows(self) -> list[int]:
+        """Return the images of which at least one method has to be computed."""
+        rows = range(self._shard.start, self._shard.stop)
+        return [row for row in rows if not all(self.is_reused(row, method) for method in self._config.methods)]
+
+    def new_record(self, row: int, method: str, rank: int, status: Status, error: str | None = None) -> Record:
+        """Return a record without map: run, shard, image and device are filled in."""
+        sample = self._samples[row - self._shard.start]
+        return Record(
+            run=self._config.name,
+            shard=self._shard.index,
+            row=row,
+            image_id=sample.image_id,
+            label=sample.label,
+            method=method,
+            rank=rank,
+            status=status,
+            error=error,
+            seed=self._config.seed,
+            device=self._device,
+        )
+
+    def add_record(self, record: Record) -> None:
+        """Add the record of one map."""
+        self._records[record.row, record.method, record.rank] = record
+
+    def add_unreadable(self, row: int, error: str) -> None:
+        """Add the records of an image that cannot be read; its maps stay zeros."""
+        for method in self._config.methods:
+            if not self.is_reused(row, method):
+                for rank in range(self._config.ranks):
+                    self.add_record(self.new_record(row, method, rank, "unreadable", error))
+
+    def add_maps(self, method: str, rows: Sequence[int], ranks: Sequence[int], explanation: Explanation) -> None:
+        """Add a method's maps, and HDM's stages, as float16."""
+        shard_rows = [row - self._shard.start for row in rows]
+        index = (shard_rows, list(ranks)) if self._config.ranks > 1 else (shard_rows,)
+        self._arrays[method][index] = explanation.maps.half().cpu().numpy()
+        if explanation.stages is not None:
+            self._arrays[STAGES][index] = explanation.stages.nan_to_num(0).half().cpu().numpy()
+
+    def add_facts(self, row: int, image_facts: dict[str, Any]) -> None:
+        """Add the facts of an image, in place of earlier ones."""
+        self._image_facts[row] = {"row": row, **image_facts}
+
+    def result(self) -> ShardResult:
+        """Return the results of the whole shard in row order."""
+        rows = range(self._shard.start, self._shard.stop)
+        methods, ranks = self._config.methods, range(self._config.ranks)
+        records = [self._records[row, method, rank] for row in rows for method in methods for rank in ranks]
+        return ShardResult(self._arrays, records, [self._image_facts[row] for row in rows])
+
+    def _add_reused(self) -> None:
+        """Add the reused results, as rows of this run."""
+        for name, maps in self._reused.maps.items():
+            self._arrays[name][list(maps)] = list(maps.values())
+        for (shard_row, _, _), record in self._reused.records.items():
+            row, sample = self._shard.start + shard_row, self._samples[shard_row]
+            self.add_record(
+                replace(record, run=self._config.name, shard=self._shard.index, row=row, image_id=sample.image_id, label=sample.label)
+            )
+        for shard_row, image_facts in self._reused.image_facts.items():
+            self.add_facts(self._shard.start + shard_row, image_facts)

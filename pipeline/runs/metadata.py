@@ -1,0 +1,60 @@
+"""Metadata of a run, run.json, and the check that a plan continues it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.config.diff import differences
+from pipeline.errors import InputError
+from pipeline.plan import Plan
+from pipeline.runs.records import SCHEMA_VERSION
+
+
+def run_json(plan: Plan) -> dict[str, Any]:
+    """Return the content of run.json."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": plan.config.name,
+        "config": plan.config.model_dump(mode="json"),
+        "identity": plan.config.identity(),
+        "config_hash": plan.config.hash(),
+        "model_fingerprint": plan.weights_digest,
+        "interface": plan.preprocess_identity,
+        "dataset_listing": plan.dataset_digest(),
+        "images": len(plan.samples),
+        "shards": len(plan.shards),
+        "passes_per_image": plan.passes_per_image,
+        "seed": plan.config.seed,
+        "versions": {name: version(name) for name in ("hdm-pipeline", "torch", "torchvision", "ray", "zarr", "pyarrow")},
+    }
+
+
+def check_same_plan(url: str, stored: Mapping[str, Any], plan: Plan) -> None:
+    """Refuse a plan that does not continue a stored run.
+
+    Args:
+        url: the run's, for the message.
+        stored: the run's metadata.
+
+    Raises:
+        InputError: if configuration, schema version, classifier or dataset differ.
+    """
+    planned = run_json(plan)
+    if old := stored.get("renamed_keys"):
+        raise InputError(
+            f"{url} was made by an earlier version of hdm, whose configuration has {', '.join(old)}: "
+            "it can be read, but not continued; choose another name for this run"
+        )
+    if stored.get("schema_version") == SCHEMA_VERSION and stored["config_hash"] != planned["config_hash"]:
+        differing = ", ".join(differences(stored["identity"], planned["identity"]))
+        raise InputError(
+            f"{url} was started with configuration {stored['config_hash'][:12]}, this is {planned['config_hash'][:12]}; "
+            f"they differ in {differing}; choose another name for this run"
+        )
+    for key, what in (("schema_version", "schema version"), ("model_fingerprint", "classifier"), ("dataset_listing", "dataset")):
+        if stored.get(key) != planned[key]:
+            raise InputError(
+                f"{url} was started with another {what} ({stored.get(key)}, now {planned[key]}); choose another name for this run"
+            )
