@@ -41,7 +41,7 @@ def photographs(config: RunConfig) -> dict[str, list[Photograph]]:
     classifier = load_classifier(config.classifier, config.seed)
     found = []
     with classifier.frozen() as network, torch.no_grad():
-        for items in read_batches(samples, config, preprocess_of(classifier), _BATCH):
+        for items in read_batches(samples, config.storage, preprocess_of(classifier), _BATCH, timeout=config.compute.storage_timeout):
             seen = [item for item in items if isinstance(item, LoadedSample)]
             if seen:
                 sure = network(classifier.prepare([item.image.image for item in seen])).softmax(1).amax(1)

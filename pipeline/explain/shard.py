@@ -69,7 +69,9 @@ def explain_shard(
     facts = [{"row": shard.start + row, **kept.image_facts[row]} for row in sorted({*range(len(samples))} - {*rows_left})]
     outcomes = dict(kept.outcomes)
 
-    for items in read_batches(samples, config, preprocess, max(1, batch // ranks), rows_left):
+    for items in read_batches(
+        samples, config.storage, preprocess, max(1, batch // ranks), rows_left, timeout=config.compute.storage_timeout
+    ):
         seen = [item for item in items if isinstance(item, LoadedSample)]
         for item in items:
             facts.append({"row": shard.start + item.row} | item.image_facts)

@@ -11,8 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from hdm_core.device import Precision
-from pipeline.config.schema import Count, DatasetConfig, Section, Seed
+from pipeline.datasets import AnyDatasetConfig
 from pipeline.redaction import refuse_secrets
+from pipeline.section import Count, Section, Seed
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -94,7 +95,7 @@ class TrainConfig(Section):
     """A training, and all that determines its result."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the classifier's folder under output")
-    dataset: DatasetConfig = Field(description="all images: to train on, to choose by and to test on")
+    dataset: AnyDatasetConfig = Field(description="all images: to train on, to choose by and to test on")
     test: Share | str | None = Field(None, description="a split's name or a share: never trained on or chosen by, only reported")
     validation: Share | str | None = Field(
         None, description="a split's name or a share of the rest: the epoch with the best accuracy on it is kept; without it, the last"

@@ -22,10 +22,10 @@ from prefect.settings import PREFECT_SERVER_API_HOST
 
 from pipeline.classifiers.load import load_classifier
 from pipeline.config.load import load
-from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import list_samples
 from pipeline.datasets.images import UnreadableError, read_image
 from pipeline.datasets.label_tables import read_columns
+from pipeline.datasets.manifest import ManifestConfig
 from pipeline.datasets.root import Root
 from pipeline.errors import InputError, RunError, one_line
 from pipeline.redaction import redact
@@ -113,7 +113,7 @@ def test_a_checkpoint_that_is_a_pickle_runs_nothing(tmp_path: Path, name: str) -
 def test_a_manifest_that_reaches_out_is_refused_in_one_line(tmp_path: Path, path: str) -> None:
     for name, write in (("m.csv", pa.csv.write_csv), ("m.parquet", pq.write_table)):
         write(pa.table({"path": ["good.png", path]}), tmp_path / name)
-        message = refused(lambda name=name: list_samples(DatasetConfig(kind="manifest", root=str(tmp_path / name)), {}))
+        message = refused(lambda name=name: list_samples(ManifestConfig(kind="manifest", root=str(tmp_path / name)), {}))
         assert f"{name}, row 2: " in message
         assert SECRET not in message
 
@@ -121,7 +121,7 @@ def test_a_manifest_that_reaches_out_is_refused_in_one_line(tmp_path: Path, path
 def test_what_a_manifest_says_else_is_text(tmp_path: Path) -> None:
     odd = ["=cmd|' /C calc'!A0.png", "a\0b.png", "<b>.png", "$(id).png", "..\\..\\up.png"]
     pq.write_table(pa.table({"path": odd, "class_name": odd, "split": odd}), tmp_path / "m.parquet")
-    samples = list_samples(DatasetConfig(kind="manifest", root=str(tmp_path / "m.parquet")), {})
+    samples = list_samples(ManifestConfig(kind="manifest", root=str(tmp_path / "m.parquet")), {})
     assert [sample.image_id for sample in samples] == odd
     for sample in samples:
         with pytest.raises(UnreadableError, match="cannot read"):

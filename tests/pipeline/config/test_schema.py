@@ -88,6 +88,11 @@ def test_a_configuration_cannot_be_changed_and_survives_json() -> None:
     assert load_config(json.loads(json.dumps(config.model_dump(mode="json")))).hash() == config.hash()
 
 
+def test_keys_of_other_kinds_are_taken_where_they_say_nothing() -> None:
+    keys = {"split": None, "part": None, "referable": False, "lesions": None}
+    assert configuration(dataset={"kind": "folder", "root": "x", **keys}) == configuration(dataset={"kind": "folder", "root": "x"})
+
+
 def test_every_packaged_preset_is_complete() -> None:
     assert {"demo", "cub-full", "pm-full"} <= set(presets())
     for name in presets():
@@ -160,12 +165,16 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"hdm.steps": 0}, ["hdm.steps", "greater than or equal to 1", "not 0"]),
         ({"dm.sizes": [6, "x"]}, ["dm.sizes.1", "integer", "'x'"]),
         ({"hdm.ratios": []}, ["hdm.ratios", "empty"]),
-        ({"dataset.kind": "coco"}, ["dataset.kind", "'folder' or 'manifest'", "not 'coco'"]),
+        ({"dataset.kind": "coco"}, ["dataset.kind: unknown kind 'coco'; known are demo, cub, palm, idrid, folder, manifest"]),
+        ({"dataset.kind": "foldr"}, ["dataset.kind: unknown kind 'foldr'", "known are demo, cub", "did you mean folder?"]),
+        ({"dataset.kind": {}}, ["dataset.kind: unknown kind {}"]),
+        ({"dataset": {"root": "x"}}, ["dataset.kind is missing: write one of demo, cub, palm, idrid, folder, manifest"]),
+        ({"dataset": {"kind": "cub", "root": "x", "spilt": "test"}}, ["dataset.spilt: unknown key; did you mean split?"]),
         ({"dataset.split": "test"}, ["dataset.split says nothing about a dataset of kind 'folder': remove it"]),
         ({"dataset.referable": True}, ["dataset.referable says nothing"]),
         ({"dataset": {"kind": "idrid", "root": "x"}}, ["dataset.part is missing: write grading or segmentation"]),
         ({"dataset": {"kind": "idrid", "root": "x", "part": "grading", "lesions": ["EX"]}}, ["dataset.lesions", "part 'grading'"]),
-        ({"dataset": {"kind": "palm", "root": "x", "lesions": ["EX"]}}, ["unknown lesion 'EX'", "Atrophy, Detachment"]),
+        ({"dataset": {"kind": "palm", "root": "x", "lesions": ["EX"]}}, ["dataset.lesions.0", "'Atrophy' or 'Detachment'", "not 'EX'"]),
         ({"dataset": {"kind": "palm", "root": "x", "lesions": []}}, ["dataset.lesions"]),
         ({"dataset.root": None, "dataset": {"kind": "folder"}}, ["dataset.root is missing", "a folder of images"]),
         ({"dataset": {"kind": "manifest"}}, ["dataset.root is missing", "a CSV or Parquet file"]),
@@ -175,7 +184,9 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"dataset.limit": 0}, ["dataset.limit", "greater than or equal to 1", "not 0"]),
         ({"dataset.per_class": "ten"}, ["dataset.per_class", "integer", "'ten'"]),
         ({"dataset.seed": -1}, ["dataset.seed", "greater than or equal to 0", "-1"]),
-        ({"classifier.source": "keras"}, ["classifier.source", "'torchvision'", "'keras'"]),
+        ({"classifier.source": "keras"}, ["classifier.source: unknown source 'keras'; known are torchvision, checkpoint"]),
+        ({"classifier.source": "tim"}, ["classifier.source: unknown source 'tim'", "did you mean timm?"]),
+        ({"classifier.source": 3}, ["classifier.source", "string", "not 3"]),
         ({"classifier.crop": 0}, ["classifier.crop", "greater than or equal to 1"]),
         ({"metrics.baseline": "white"}, ["metrics.baseline", "'mean', 'black' or 'blur'", "'white'"]),
         ({"metrics.protocol": "roar"}, ["metrics.protocol", "'paper' or 'rise'", "'roar'"]),
@@ -187,6 +198,7 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"compute.gpus_per_worker": float("inf")}, ["compute.gpus_per_worker", "finite", "inf"]),
         ({"compute.shard_size": 0}, ["compute.shard_size", "greater than or equal to 1"]),
         ({"target": -1}, ["target", "'predicted'", "greater than or equal to 0", "-1"]),
+        ({"target": {"tp": 3}}, ["target", "a section with the key top", "{'tp': 3}"]),
         ({"target": "cat"}, ["target", "'predicted'", "integer", "'cat'"]),
         ({"seed": 2**70}, ["seed", "less than 9223372036854775808"]),
         ({"name": "a/b"}, ["name", "a/b"]),

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from hdm_core import Preprocess
-from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Masks, Sample, list_samples
+from pipeline.datasets.cub import CubConfig
 from pipeline.datasets.images import UnreadableError, read_image, read_mask, read_region
 from tests.support.dataset_layouts import BIRDS, HEIGHT, WIDTH, boxed, cub
 from tests.support.plans import refused, save_picture
@@ -23,7 +23,7 @@ BOX = boxed((4, 3, 14, 15))[:, 2:22]
 
 
 def birds(root: Path | str, **keys: Any) -> list[Sample]:
-    return list_samples(DatasetConfig(kind="cub", root=str(root), **keys), {})
+    return list_samples(CubConfig(kind="cub", root=str(root), **keys), {})
 
 
 def region(sample: Sample) -> tuple[torch.Tensor, str]:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from hdm_core import Preprocess
-from pipeline.config.schema import DatasetConfig
-from pipeline.datasets import Sample, list_samples
+from pipeline.datasets import Sample, list_samples, parse_dataset
 from pipeline.datasets.images import read_image, read_region
 from tests.support.paths import SHARED
 
@@ -20,7 +19,7 @@ def samples_of(folder: str, **keys: Any) -> list[Sample]:
     root = DATA / folder
     if not root.is_dir():
         pytest.skip(f"shared/data/{folder} is not beside this checkout")
-    return list_samples(DatasetConfig.model_validate({"root": str(root), **keys}), {})
+    return list_samples(parse_dataset({"root": str(root), **keys}), {})
 
 
 def look(samples: list[Sample]) -> Counter[str]:
