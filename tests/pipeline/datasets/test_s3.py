@@ -39,6 +39,11 @@ def manifest(root: Path) -> DatasetConfig:
     return parse_dataset({"kind": "manifest", "root": str(root / "m.csv")})
 
 
+def cub(root: Path) -> DatasetConfig:
+    folder = dataset_layouts.cub(root / "CUB_200_2011", root / "segmentations")
+    return parse_dataset({"kind": "cub", "split": "test", "root": str(folder)})
+
+
 MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     "folder": folder,
     "manifest": manifest,
