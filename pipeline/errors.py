@@ -1,4 +1,4 @@
-"""User-facing errors: one line that says what is wrong, where, and what to do.
+"""User-facing errors, of one line each: problem, place and remedy.
 
 HdmError
     InputError              a wrong input; nothing was changed

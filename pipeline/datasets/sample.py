@@ -85,7 +85,7 @@ def below(root: str, relative: str) -> str:
 
 
 def number_classes(samples: Sequence[Sample]) -> list[Sample]:
-    """Number the classes in the sorted order of their names, unless the dataset has its own numbers."""
+    """Assign labels to classes in the order of their names, unless the dataset has its own labels."""
     if any(sample.label is not None for sample in samples):
         return list(samples)
     names = sorted({sample.class_name for sample in samples if sample.class_name is not None})

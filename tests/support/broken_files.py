@@ -1,4 +1,4 @@
-"""Files that are broken, odd or hostile, and what writes them."""
+"""Broken, odd and hostile files, and functions that write them."""
 
 from __future__ import annotations
 
@@ -20,95 +20,95 @@ Make = Callable[[Path], object]
 
 
 def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    """An image as the bytes of a file."""
+    """Encode an image as the bytes of a file."""
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
 def data(content: bytes | Callable[[], bytes]) -> Make:
-    """Writes these bytes."""
+    """Return a function that writes these bytes."""
     return lambda path: path.write_bytes(content if isinstance(content, bytes) else content())
 
 
 def half(image: bytes) -> Make:
-    """Writes the first half."""
+    """Return a function that writes the first half of the bytes."""
     return data(image[: len(image) // 2])
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Build a chunk of a PNG."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png(width: int, height: int, *before: bytes) -> bytes:
-    """A black PNG with one bit a pixel, without an array of its pixels."""
+    """Build a black PNG with one bit per pixel, without an array of its pixels."""
     packer = zlib.compressobj(9)
     body = b"".join(packer.compress(bytes(1 + (width + 7) // 8)) for _ in range(height)) + packer.flush()
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
-def declared(image: bytes, place: int, size: bytes) -> bytes:
-    """An image whose header tells another size."""
-    return image[:place] + size + image[place + len(size) :]
+def declared(image: bytes, offset: int, size: bytes) -> bytes:
+    """Replace the size in the header of an image."""
+    return image[:offset] + size + image[offset + len(size) :]
 
 
 def declared_png() -> bytes:
-    """The same of a PNG, whose header has a checksum."""
+    """Replace the size in the header of a PNG, which has a checksum."""
     header = chunk(b"IHDR", struct.pack(">II", 90_000, 90_000) + PNG[24:29])
     return PNG[:8] + header + PNG[33:]
 
 
 def turned(orientation: int) -> bytes:
-    """The picture as a camera that is held so stores it."""
-    way = Image.Transpose
-    ways = {
-        2: way.FLIP_LEFT_RIGHT,
-        3: way.ROTATE_180,
-        4: way.FLIP_TOP_BOTTOM,
-        5: way.TRANSPOSE,
-        6: way.ROTATE_90,
-        7: way.TRANSVERSE,
-        8: way.ROTATE_270,
+    """Encode the image as a camera stores it that is held in this EXIF orientation."""
+    transpose = Image.Transpose
+    transposes = {
+        2: transpose.FLIP_LEFT_RIGHT,
+        3: transpose.ROTATE_180,
+        4: transpose.FLIP_TOP_BOTTOM,
+        5: transpose.TRANSPOSE,
+        6: transpose.ROTATE_90,
+        7: transpose.TRANSVERSE,
+        8: transpose.ROTATE_270,
     }
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encode(PICTURE.transpose(ways[orientation]) if orientation in ways else PICTURE, exif=exif)
+    return encode(PICTURE.transpose(transposes[orientation]) if orientation in transposes else PICTURE, exif=exif)
 
 
 def frames(form: str) -> bytes:
-    """The picture and a black frame."""
+    """Encode the image and a black frame as an animation."""
     return encode(
         PICTURE, form, save_all=True, append_images=[Image.new("RGB", PICTURE.size)], **({"lossless": True} if form == "WEBP" else {})
     )
 
 
 def text_bomb() -> bytes:
-    """A PNG with a comment that unpacks to 80 MB."""
+    """Build a PNG with a comment that unpacks to 80 MB."""
     body = b"Comment\0\1\0\0\0" + zlib.compress(bytes(80_000_000), 9)
     return png(96, 80, chunk(b"iTXt", body))
 
 
 def huge(path: Path) -> None:
-    """A file of 2 GiB that takes no room."""
+    """Write a sparse file of 2 GiB."""
     with path.open("wb") as file:
         file.truncate(2 << 30)
 
 
 def endpoint(path: Path) -> None:
-    """A socket."""
-    here = Path.cwd()
-    os.chdir(path.parent)  # a socket's path must be short
+    """Create a Unix socket."""
+    previous = Path.cwd()
+    os.chdir(path.parent)  # the path of a socket has a maximum length
     try:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path.name)
     finally:
-        os.chdir(here)
+        os.chdir(previous)
 
 
 def link(target: str) -> Make:
-    """Links to a target."""
+    """Return a function that creates a symbolic link to a target."""
     return lambda path: path.symlink_to(target)
 
 
@@ -116,5 +116,5 @@ PNG, JPEG = encode(PICTURE), encode(PICTURE, "JPEG", quality=95)
 DEEP = Image.fromarray(np.asarray(PICTURE.convert("L")).astype(np.uint16) * 257)
 NAN = np.where(np.eye(80, 96) > 0, np.nan, 0.5).astype(np.float32)
 HIDDEN = Image.merge("RGBA", [*PICTURE.split(), Image.new("L", PICTURE.size, 99)])
-EXIF = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xee" * 24  # promises 65,535 entries
+EXIF = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xee" * 24  # declares 65,535 entries
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -1,4 +1,4 @@
-"""A folder with every kind of image that has gone wrong somewhere, or was made to do harm: what it is, and what becomes of it."""
+"""A folder of broken, odd and hostile images, with the expected status of each."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from tests.support.broken_files import (
     turned,
 )
 
-SIDE = 32  # of what the network sees
-MAGENTA = (255, 0, 255)  # what `NETWORK` answers with NaN
+SIDE = 32  # of the crop, the network's input
+MAGENTA = (255, 0, 255)  # the colour for which `NETWORK` returns NaN
 
-# A small network that breaks on some images, as those with half precision do.
+# A small network that returns NaN for some images, as networks in half precision do.
 NETWORK = """
 import torch
 from torch import nn
@@ -58,13 +58,13 @@ def make():
 
 @dataclass(frozen=True)
 class Kind:
-    """Files that end alike: a line of the table in docs/data.md.
+    """Files with the same expected status: a line of the table in docs/data.md.
 
     Attributes:
-        what: they are, in the words of the table.
-        status: the worst of their records', or None where they are no image and have no row.
-        message: a part of their records' error.
-        files: name -> what writes it.
+        what: description of the files, as in the table.
+        status: worst status of their records; None for files that are not images and have no row.
+        message: part of the error in their records.
+        files: name -> function that writes the file.
     """
 
     what: str
@@ -255,7 +255,7 @@ KINDS = [
 
 
 def build(root: Path, names: Iterable[str] | None = None) -> None:
-    """Fills a new folder with all files, or with those of these names; `secret.png` beside it must never be seen."""
+    """Fill a new folder with all files, or those of some names; `secret.png` next to it must never be read."""
     root.mkdir(parents=True)
     (root.parent / "secret.png").write_bytes(PNG)
     for kind in KINDS:
@@ -265,16 +265,16 @@ def build(root: Path, names: Iterable[str] | None = None) -> None:
 
 
 def image_id(name: str) -> str:
-    """A file's name as a run has it."""
+    """Return the image id of a file's name."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def expected() -> dict[str, Kind]:
-    """The kind of every image that has a row, by its id."""
+    """Map the id of each image that has a row to its kind."""
     return {image_id(name): kind for kind in KINDS if kind.status is not None for name in kind.files}
 
 
 def table() -> str:
-    """The corpus as docs/data.md shows it."""
+    """Format the corpus as the table of docs/data.md."""
     rows = [f"| {kind.what} | {kind.status or 'no row'} | {kind.message or '-'} |" for kind in KINDS]
     return "\n".join(["| kind of file | status | a part of its error |", "| --- | --- | --- |", *rows])

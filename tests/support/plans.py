@@ -1,4 +1,4 @@
-"""What the tests of the pipeline are made of: small photographs on a disk, configurations, plans without a network."""
+"""Small photographs on a disk, configurations, and plans without a network, for the tests of the pipeline."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pipeline.errors import InputError
 from pipeline.plan import Plan, Shard
 from pipeline.runs import RunStore
 
-# Settings of DM and HDM for pictures of 16 x 16 pixels.
+# Settings of DM and HDM for images of 16 x 16 pixels.
 DM = {"sizes": [2, 5], "ratios": [2], "steps": 3, "learning_rate": 0.1, "eta": 0.02}
 HDM = {**DM, "stages": 2, "mix_steps": 3}
 
-SIDE = 8  # of the maps that `results` makes up
+SIDE = 8  # of the maps that `results` generates
 
 
 def refused(action: Callable[[], object]) -> str:
-    """The message with which an action refuses its input: one line, or the test fails."""
+    """Return the message of the InputError that an action raises; it must be one line."""
     with pytest.raises(InputError) as caught:
         action()
     message = str(caught.value)
@@ -38,7 +38,7 @@ def refused(action: Callable[[], object]) -> str:
 
 
 def save_picture(path: Path, width: int = 24, height: int = 20, seed: int = 0) -> Path:
-    """A seeded photograph: a bright blob on noise."""
+    """Write a seeded photograph: a bright rectangle on noise."""
     noise = np.random.default_rng(seed)
     pixels = noise.integers(0, 120, (height, width, 3))
     top, left = noise.integers(0, height // 2), noise.integers(0, width // 2)
@@ -49,7 +49,7 @@ def save_picture(path: Path, width: int = 24, height: int = 20, seed: int = 0) -
 
 
 def mapping(**changes: Any) -> dict[str, Any]:
-    """A valid configuration as a user writes it, with some of its top-level keys replaced."""
+    """Return a valid configuration as a user writes it, with some top-level keys replaced."""
     return {
         "name": "tiny",
         "dataset": {"kind": "folder", "root": "photographs"},
@@ -63,12 +63,12 @@ def mapping(**changes: Any) -> dict[str, Any]:
 
 
 def configuration(changes: dict[str, Any] | None = None, **keys: Any) -> RunConfig:
-    """The same, validated; `changes` are dotted."""
+    """Return the configuration of `mapping`, validated; `changes` have dotted keys."""
     return load_config(mapping(**keys), changes)
 
 
 def plan_of(config: RunConfig, images: int = 5, side: int = SIDE, fingerprint: str = "f" * 64) -> Plan:
-    """A plan over images that are nowhere."""
+    """Return a plan over images that do not exist."""
     samples = [Sample(f"{i}.png", f"photographs/{i}.png", label=i % 2, class_name="ab"[i % 2]) for i in range(images)]
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, images)) for index, start in enumerate(range(0, images, size))]
@@ -76,7 +76,7 @@ def plan_of(config: RunConfig, images: int = 5, side: int = SIDE, fingerprint: s
 
 
 def results(plan: Plan, shard: Shard) -> tuple[dict[str, NDArray[np.float16]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Made-up arrays, records and facts of a shard, the same at every call."""
+    """Generate the arrays, records and image facts of a shard, the same in every call."""
     noise = np.random.default_rng(shard.index)
     shapes: dict[str, tuple[int, ...]] = {method: (len(shard), plan.side, plan.side) for method in plan.config.methods}
     if plan.stages:
@@ -95,7 +95,7 @@ def results(plan: Plan, shard: Shard) -> tuple[dict[str, NDArray[np.float16]], l
 
 
 def record(plan: Plan, shard: Shard, row: int, method: str, **changes: Any) -> dict[str, Any]:
-    """A record of an image that went well."""
+    """Return a record with the status ok."""
     return {
         "run": plan.config.name,
         "shard": shard.index,
@@ -122,7 +122,7 @@ def record(plan: Plan, shard: Shard, row: int, method: str, **changes: Any) -> d
 
 
 def write_all(store: RunStore, plan: Plan) -> None:
-    """Commits every shard of a plan with made-up results."""
+    """Commit every shard of a plan with generated results."""
     for shard in plan.shards:
         assert store.write_shard(shard, *results(plan, shard), plan.config)
 

@@ -1,4 +1,4 @@
-"""What a configuration is taken to mean, and what is refused with one line that says what, where and what to do."""
+"""Configurations: valid ones and their meaning, and invalid ones with their error of one line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ storage:    {endpoint_url: "http://127.0.0.1:9000", client_kwargs: {region_name:
 """
 
 
-# What is taken
+# Valid
 
 
 def test_the_yaml_of_the_contract_is_a_configuration(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_the_callers_mapping_is_left_alone() -> None:
     assert source == mapping()
 
 
-# What is refused
+# Invalid
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_bad_values_are_refused_with_what_where_and_what_would_do(changes: dict[
     assert message.startswith("configuration: ")
     for word in words:
         assert word in message
-    assert "constrained" not in message  # pydantic's own names are nobody's keys
+    assert "constrained" not in message  # pydantic's names of types are not keys
     assert "literal" not in message
 
 
@@ -275,7 +275,7 @@ def test_changes_are_read_as_yaml() -> None:
     assert parse_changes(texts) == {
         "compute.workers": 2,
         "methods": ["hdm", "dm"],
-        "hdm.learning_rate": "1e-2",  # YAML 1.1 wants 1.0e-2 for a number; the configuration takes both
+        "hdm.learning_rate": "1e-2",  # a number in YAML 1.1 is 1.0e-2; the configuration accepts both
         "name": "a=b",
         "storage.anon": True,
         "dataset.split": None,
@@ -306,7 +306,7 @@ def test_the_last_of_several_changes_counts() -> None:
     assert parse_changes(["seed=1", "seed=2"]) == {"seed": 2}
 
 
-# Any mapping is a configuration or is refused: never a traceback
+# Any mapping is accepted or refused in one line, never with a traceback
 
 _keys = st.sampled_from(["preset", "steps", "sizes", "kind", "root", "arch", "workers", "zzz", "self", "1"])
 _values = st.recursive(
@@ -321,7 +321,7 @@ _top = st.sampled_from([*RunConfig.model_fields, *METHODS, "zzz"])
 def test_whatever_is_written_is_taken_or_refused_with_one_line(changes: dict[str, Any]) -> None:
     try:
         config = load_config(mapping(**changes))
-    except Exception:  # whatever it was, it must have been a refusal
+    except Exception:  # any exception must be a refusal
         refused(lambda: load_config(mapping(**changes)))
     else:
         assert isinstance(config.hash(), str)

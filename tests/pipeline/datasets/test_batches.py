@@ -1,4 +1,4 @@
-"""A folder with every image that has gone wrong somewhere: each is read, or is a row that says why not."""
+"""Batches of the corpus of broken and odd images: each image is read, or its row has the reason."""
 
 from __future__ import annotations
 

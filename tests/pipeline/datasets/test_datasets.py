@@ -1,4 +1,4 @@
-"""Folders, manifests, the demo, and drawing some of many images."""
+"""Folders, manifests, the demo, and the random selection of images."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def test_another_seed_draws_others() -> None:
 
 
 def test_the_draw_is_the_one_that_was_published() -> None:
-    """A run of another year must draw the same images: this changes only with the schema version."""
+    """Pin the selection: later versions must draw the same images, unless the schema version changes."""
     samples = numbered([i % 2 for i in range(10)])
     assert ids(select(samples, 2, None, 0)) == PUBLISHED[0]
     assert ids(select(samples, None, 3, 1)) == PUBLISHED[1]

@@ -1,4 +1,4 @@
-"""IDRiD: both parts, in the official layout and the plain one, and what is said of labels and photographs that do not fit."""
+"""IDRiD: both parts, in the official layout and the plain one, and the errors of labels and photographs that do not match."""
 
 from __future__ import annotations
 

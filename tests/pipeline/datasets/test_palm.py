@@ -1,4 +1,4 @@
-"""iChallenge-PM: labels from names and from the table, lesions in black ink, and layouts that are broken."""
+"""iChallenge-PM: labels from names and from the table, lesions in black ink, and broken layouts."""
 
 from __future__ import annotations
 

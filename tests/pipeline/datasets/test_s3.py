@@ -31,7 +31,7 @@ def folder(root: Path) -> DatasetConfig:
 
 
 def manifest(root: Path) -> DatasetConfig:
-    """Paths beside the manifest, and a mask and a box."""
+    """Write a manifest with relative paths, a mask and a box."""
     for i in range(3):
         save_picture(root / "images" / f"{i}.png", dataset_layouts.WIDTH, dataset_layouts.HEIGHT, seed=i)
     dataset_layouts.save_mask(root / "masks" / "0.png", (3, 3, 9, 9))

@@ -1,4 +1,4 @@
-"""The real photographs, where they lie beside the checkout: counts, classes, and ground truth that is seen."""
+"""The real photographs, if they are next to the checkout: counts, classes, and ground truth inside the crop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def samples_of(folder: str, **keys: Any) -> list[Sample]:
 
 
 def look(samples: list[Sample]) -> Counter[str]:
-    """How many of the samples have which region; where there is one it is seen."""
+    """Count the samples per kind of region, and check that each region reaches into the crop."""
     kinds: Counter[str] = Counter()
     for sample in samples:
         picture = read_image(sample, {}, Preprocess())
