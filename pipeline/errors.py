@@ -1,32 +1,53 @@
-"""Errors that are somebody's mistake and not a bug: one line that says what, where and what to do."""
+"""User-facing errors, of one line each: problem, place and remedy.
+
+HdmError
+    InputError              a wrong input; nothing was changed
+    RunError                a run that stopped; running it again resumes it
+        StorageTimeoutError (pipeline.storage.retry), also an OSError
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from pipeline.redaction import redact
 
 
 class HdmError(Exception):
-    """What is shown in many places: the secrets in its URLs are in none."""
+    """Base of user-facing errors; secrets in the URLs of the message are redacted."""
 
     def __init__(self, text: str) -> None:
         super().__init__(redact(text))
 
 
 class InputError(HdmError):
-    """The run cannot start as it was asked for; nothing was changed. Exit code 2."""
+    """A run that cannot start as requested; nothing was changed. Exit code 2."""
 
 
 class RunError(HdmError):
-    """The run started and could not go on; running it again resumes it. Exit code 1."""
+    """A run that started and could not continue; running it again resumes it. Exit code 1."""
 
 
 def one_line(error: BaseException, limit: int = 500) -> str:
-    """An exception as one line for a record or a terminal: without the secrets in its URLs, and without what a terminal obeys."""
+    """Format an exception as one printable line, with the secrets in its URLs redacted."""
     text = " ".join(redact(str(error)).split()) or type(error).__name__
     text = printable(text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def printable(text: str) -> str:
-    """A text in which what cannot be printed or encoded, such as an escape or half a character, stands as Python would write it."""
+    """Escape what cannot be printed or encoded, such as a terminal's escape codes or half a surrogate pair."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def suggest(word: str, known: Iterable[str], *, list_all: bool = False) -> str:
+    """Format the end of an error about an unknown word: the nearest known word, or all of them.
+
+    Args:
+        list_all: list all known words even if one of them is near.
+    """
+    names = list(known)
+    close = [f"did you mean {name}?" for name in get_close_matches(word, names, n=1)]
+    listed = [f"known are {', '.join(names)}"] if names and (list_all or not close) else []
+    return "".join(f"; {text}" for text in (*listed, *close))

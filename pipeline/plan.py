@@ -1,4 +1,4 @@
-"""Dataset and configuration become shards, and what they will cost."""
+"""Plan of a run: its samples, its shards, and their cost in passes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
 from pipeline.errors import InputError
 
-_AT_ONCE = 10_000  # samples that are turned into text together
+_BATCH = 10_000  # samples that are converted to JSON together, to bound the memory
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows start .. stop - 1 of the dataset: one unit of work, one object in every array."""
+    """Rows start .. stop - 1 of the dataset: one unit of work, one object in each array."""
 
     index: int
     start: int
@@ -37,14 +37,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is decided before the first worker starts.
+    """Everything that is decided before the first worker starts.
 
     Attributes:
-        samples: the images in row order.
-        side: maps are side x side pixels.
-        fingerprint: of the classifier's weights.
-        passes_per_image: method -> forward and backward passes, for all classes of an image that are explained.
-        interface: what beside its weights says what the classifier answers, of `interface_of`.
+        samples: samples in row order.
+        side: side of the maps in pixels.
+        weights_digest: digest of the classifier's weights.
+        passes_per_image: method -> forward and backward passes per image, for all its explained classes.
+        preprocess_identity: what determines the classifier's outputs beside its weights, from `preprocess_identity`.
     """
 
     config: RunConfig
@@ -57,33 +57,33 @@ class Plan:
 
     @property
     def passes(self) -> int:
-        """Passes of the whole run."""
+        """Number of passes of the whole run."""
         return sum(self.passes_per_image.values()) * len(self.samples)
 
     @property
     def stages(self) -> int | None:
-        """How many stage masks HDM leaves an image; None if HDM does not run."""
+        """Number of stage masks of HDM per image; None if HDM does not run."""
         settings = self.config.settings.get("hdm")
         return settings.stages if isinstance(settings, HDMSettings) else None
 
     @property
     def bytes(self) -> int:
-        """The maps' size before compression."""
+        """Size of all maps in bytes, before compression."""
         maps = len(self.config.methods) + (self.stages or 0)
         return len(self.samples) * self.config.ranks * maps * self.side**2 * 2
 
     def dataset_digest(self) -> str:
-        """sha256 of the samples in order, as one list in JSON: a dataset that changed has another."""
+        """Return the sha256 of the samples in order, as one list in JSON: it changes with the dataset."""
         digest = hashlib.sha256(b"[")
-        for start in range(0, len(self.samples), _AT_ONCE):
-            some = self.samples[start : start + _AT_ONCE]
-            rows = [[s.image_id, s.path, s.label, s.split, None if s.masks is None else asdict(s.masks), s.bbox] for s in some]
+        for start in range(0, len(self.samples), _BATCH):
+            batch = self.samples[start : start + _BATCH]
+            rows = [[s.image_id, s.path, s.label, s.split, None if s.masks is None else asdict(s.masks), s.bbox] for s in batch]
             digest.update(f"{', ' if start else ''}{json.dumps(rows)[1:-1]}".encode())
         digest.update(b"]")
         return digest.hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
-        """What `hdm plan` prints."""
+        """Return the facts that `hdm plan` prints."""
         return {
             "run": self.config.name,
             "output": self.config.output,
@@ -98,12 +98,12 @@ class Plan:
 
 
 def make_plan(config: RunConfig) -> Plan:
-    """Lists the dataset, loads the classifier once to see that it can be, and cuts the rows into shards.
+    """List the dataset, load the classifier once to check it, and cut the rows into shards.
 
     Raises:
         InputError: if the dataset, the classifier or a setting cannot be used.
     """
-    samples = list_samples(config.dataset, config.storage)  # first: weights may be a long download
+    samples = list_samples(config.dataset, config.storage)  # first, because weights may be a long download
     classifier = load_classifier(config.classifier, config.seed)
     side = preprocess_of(classifier).crop
     image = torch.zeros(1, 3, side, side)
@@ -115,7 +115,7 @@ def make_plan(config: RunConfig) -> Plan:
 
 
 def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:
-    """What a map of an image like this one costs by every method; also tries whether each finds the layer that it looks at."""
+    """Count each method's passes per map of such an image; check that each method finds its layer in the network."""
     passes: dict[str, int] = {}
     refusals: dict[str, list[str]] = defaultdict(list)
     for method, settings in config.settings.items():
@@ -134,7 +134,7 @@ def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[st
 
 
 def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[Sample]) -> None:
-    """Refuses a class that the network does not have."""
+    """Refuse a target class that the network does not have."""
     classes = count_classes(config.classifier, classifier)
     target = config.target
     if isinstance(target, int) and target >= classes:
@@ -146,7 +146,7 @@ def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[
 
 
 def _check_labels(classifier: Classifier, samples: Sequence[Sample]) -> None:
-    """Refuses a dataset of which no label is a class of the network; one that lacks some is explained without those."""
+    """Refuse a dataset in which no image's label is a class of the network; if only some are not, the others are explained."""
     error: ValueError | None = None
     for sample in samples:
         try:

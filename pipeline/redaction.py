@@ -1,4 +1,4 @@
-"""What must not be written down or shown: secrets in options and in URLs."""
+"""Detection and redaction of secrets in storage options and URLs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 _WORDS = ("secret", "token", "password", "access_key", "connection_string", "credential", "authorization", "cookie")
 
-# user:password@ after a scheme, where what follows the colon is no port; over http a user alone may be a token.
+# user:password@ after a scheme, unless the text after the colon is a port; in an http URL a user alone may be a token.
 _USER = re.compile(r"(?<=://)[^/?#@\s\[]*:(?!\d*(?:[/?#\s]|$))\S*@")
 _HTTP_USER = re.compile(r"(https?://)[^/?#@\s]+@")
-# A part of a query that signs it or says who asks, such as X-Amz-Signature, sig and access_token.
+# Parameters of a query that sign or authenticate it, such as X-Amz-Signature, sig and access_token.
 _QUERY = re.compile(r"([?&](?:[^=&\s]*(?:secret|token|password|signature|credential|key)|sig)=)[^&\s'\"]+", re.IGNORECASE)
 
 
 def refuse_secrets(config: Mapping[str, Any]) -> None:
-    """Raises a ValueError that names a secret's place and not the secret: a configuration is written into what it makes."""
+    """Raise a ValueError for a secret in a configuration, which is stored with its run; name its key, not its value."""
     if secret := _secret_option(config["storage"]):
         raise ValueError(f"storage.{secret} is a secret: give it in the environment (AWS_ACCESS_KEY_ID, ...), not in a file")
     if secret := _secret_url(config, ""):
@@ -24,14 +24,14 @@ def refuse_secrets(config: Mapping[str, Any]) -> None:
 
 
 def redact(text: str) -> str:
-    """A text with the secrets in its URLs replaced by three asterisks."""
+    """Replace the secrets in the URLs of a text by three asterisks."""
     if "://" not in text:
         return text
     return _QUERY.sub(r"\1***", _HTTP_USER.sub(r"\1***@", _USER.sub("***@", text)))
 
 
 def _secret_option(options: Mapping[str, Any]) -> str | None:
-    """The dotted name of the first option that is a secret, also in options within options."""
+    """Return the dotted name of the first option that is a secret, at any depth."""
     for name, value in options.items():
         lower = str(name).lower()
         if lower.endswith("key") or any(word in lower for word in _WORDS):
@@ -42,8 +42,8 @@ def _secret_option(options: Mapping[str, Any]) -> str | None:
 
 
 def _secret_url(value: Any, name: str) -> str | None:
-    """The dotted name of the first text in a tree of mappings and lists that is a URL with a secret in it."""
+    """Return the dotted name of the first URL with a secret in a tree of mappings and lists."""
     if isinstance(value, str):
         return name if redact(value) != value else None
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    return next((found for key, item in inner if (found := _secret_url(item, f"{name}.{key}".lstrip(".")))), None)
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return next((secret for key, item in items if (secret := _secret_url(item, f"{name}.{key}".lstrip(".")))), None)

@@ -44,7 +44,7 @@ def split_by_confidence(config: RunConfig) -> dict[str, list[Photograph]]:
     classifier = load_classifier(config.classifier, config.seed)
     photographs = []
     with classifier.frozen() as network, torch.no_grad():
-        for items in read_batches(samples, config, preprocess_of(classifier), _BATCH):
+        for items in read_batches(samples, config.storage, preprocess_of(classifier), _BATCH, timeout=config.compute.storage_timeout):
             loaded = [item for item in items if isinstance(item, LoadedSample)]
             if loaded:
                 confidence = network(classifier.prepare([item.image.image for item in loaded])).softmax(1).amax(1)

@@ -1,1 +1,1 @@
-"""Classifiers and the classes to explain."""
+"""Classifiers to explain: where they come from, and the classes to explain."""

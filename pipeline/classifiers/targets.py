@@ -1,28 +1,39 @@
-"""Which classes of every image are explained."""
+"""Classes to explain: the configured target, resolved for each image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from hdm_core import Classifier
 from hdm_core.network.logits import class_logits
-from pipeline.config.schema import Target, Top
 from pipeline.datasets import Sample
 from pipeline.errors import one_line
+from pipeline.section import Count, Section
+
+
+class Top(Section):
+    """Target: the K classes with the highest logits of each image."""
+
+    top: Count = Field(description="Number K of classes per image, highest logit first; one map each.")
+
+
+Target = Literal["predicted", "label"] | Annotated[int, Field(ge=0)] | Top
 
 
 @dataclass(frozen=True)
 class MapRequest:
-    """One map that is asked for.
+    """A map to compute.
 
     Attributes:
-        place: of the image in its batch.
-        rank: 0 for the only or likeliest class, 1 for the next.
-        target: the class; None leaves it to the network.
+        place: index of the image in its batch.
+        rank: 0 for the only class or that with the highest logit, 1 for the next.
+        target: number of the class; None for the class that the network predicts.
     """
 
     place: int
@@ -32,31 +43,31 @@ class MapRequest:
 
 @dataclass(frozen=True)
 class MapFailure:
-    """A map that there is none of, and why."""
+    """A map that cannot be computed, with the reason."""
 
     request: MapRequest
     error: str
 
 
 def request_maps(target: Target, classifier: Classifier, samples: Sequence[Sample], images: Tensor) -> list[MapRequest | MapFailure]:
-    """The maps to make of the images (B, C, H, W) of B samples, rank by rank for every image."""
+    """List the maps to compute for the images (B, C, H, W) of B samples: image by image, and by rank within an image."""
     if isinstance(target, Top):
-        return list(_likeliest(classifier, images, target.top))
-    found: list[MapRequest | MapFailure] = []
+        return list(_request_top(classifier, images, target.top))
+    requests: list[MapRequest | MapFailure] = []
     for place, sample in enumerate(samples):
         try:
             number = class_of(sample, classifier) if target == "label" else None if target == "predicted" else target
         except ValueError as error:
-            found.append(MapFailure(MapRequest(place, 0, None), str(error)))
+            requests.append(MapFailure(MapRequest(place, 0, None), str(error)))
         else:
-            found.append(MapRequest(place, 0, number))
-    return found
+            requests.append(MapRequest(place, 0, number))
+    return requests
 
 
 def class_of(sample: Sample, classifier: Classifier) -> int:
-    """The network's class that a sample's label means: the one with its name where both have names, else the one with its number.
+    """Return the network's class for a sample's label: by name if both have names, else by number.
 
-    A dataset numbers its own classes; only names say that they are the network's.
+    A dataset numbers its own classes, so only equal names prove that they are the network's.
 
     Raises:
         ValueError: if the sample has no label, or the network has no such class.
@@ -74,20 +85,22 @@ def class_of(sample: Sample, classifier: Classifier) -> int:
     return sample.label
 
 
-def _likeliest(classifier: Classifier, images: Tensor, top: int) -> Iterator[MapRequest | MapFailure]:
+def _request_top(classifier: Classifier, images: Tensor, top: int) -> Iterator[MapRequest | MapFailure]:
+    """Yield `top` maps per image; if the network fails on the batch, each image is run alone."""
     with classifier.frozen() as network, torch.no_grad():
         try:
-            answers: list[Tensor | Exception] = list(class_logits(network, images))
+            logits: list[Tensor | Exception] = list(class_logits(network, images))
         except Exception:  # a user's network may raise on one image and not on the others
-            answers = [_alone(network, image) for image in images]
-    for place, answer in enumerate(answers):
-        if isinstance(answer, Exception):
-            yield from (MapFailure(MapRequest(place, rank, None), f"{type(answer).__name__}: {one_line(answer)}") for rank in range(top))
+            logits = [_logits_of(network, image) for image in images]
+    for place, row in enumerate(logits):
+        if isinstance(row, Exception):
+            yield from (MapFailure(MapRequest(place, rank, None), f"{type(row).__name__}: {one_line(row)}") for rank in range(top))
         else:
-            yield from (MapRequest(place, rank, target) for rank, target in enumerate(answer.topk(top).indices.tolist()))
+            yield from (MapRequest(place, rank, target) for rank, target in enumerate(row.topk(top).indices.tolist()))
 
 
-def _alone(network: nn.Module, image: Tensor) -> Tensor | Exception:
+def _logits_of(network: nn.Module, image: Tensor) -> Tensor | Exception:
+    """Return the logits of one image, or the exception that the network raised."""
     try:
         return class_logits(network, image[None])[0]
     except Exception as error:

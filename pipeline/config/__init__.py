@@ -1,1 +1,1 @@
-"""Configuration: schema, loading and its one-line errors."""
+"""Configuration of runs: schema, loading, and errors of one line."""

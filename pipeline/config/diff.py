@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 
-def differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys in which two configurations differ, with both values."""
-    found = []
-    for key in sorted({*there, *here}):
-        old, new = there.get(key), here.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"{prefix}{key} ({old!r}, now {new!r})")
-    return found
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """List the dotted keys in which two configurations differ, with both values."""
+    texts = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            texts += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            texts.append(f"{prefix}{key} ({before!r}, now {after!r})")
+    return texts

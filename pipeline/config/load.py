@@ -1,4 +1,4 @@
-"""A configuration from a preset's name, a YAML file or a mapping, with changes from the command line."""
+"""Loading of configurations from a preset, a YAML file or a mapping, with changes from the command line."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def presets() -> dict[str, str]:
-    """The packaged configurations: name -> YAML."""
+    """Return the packaged configurations as name -> YAML."""
     folder = resources.files("pipeline.config.presets")
     return {entry.name.removesuffix(".yaml"): entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".yaml")}
 
 
 def load_config(source: str | Mapping[str, Any], changes: Changes | None = None) -> RunConfig:
-    """A run's validated configuration.
+    """Load and validate the configuration of a run.
 
     Args:
-        source: a preset's name, the path or URL of a YAML file, or the mapping itself.
+        source: name of a preset, path or URL of a YAML file, or a mapping.
         changes: dotted key -> value, such as {"compute.workers": 2}.
 
     Raises:
-        InputError: if it cannot be read or is not valid.
+        InputError: if the configuration cannot be read or is invalid.
     """
     return load(source, changes, RunConfig, presets())
 
 
 def load(source: str | Mapping[str, Any], changes: Changes | None, model: type[Model], packaged: Mapping[str, str]) -> Model:
-    """As `load_config`, for a configuration of any kind with presets of its own."""
+    """Load a configuration as `load_config` does, with another model and its own presets."""
     where, data = _read(source, model, packaged)
     for key, value in (changes or {}).items():
         _assign(data, key, value)
@@ -49,18 +49,18 @@ def load(source: str | Mapping[str, Any], changes: Changes | None, model: type[M
 
 
 def load_section(source: str | Mapping[str, Any]) -> ClassifierConfig:
-    """A classifier's section on its own.
+    """Load and validate a `classifier` section without a configuration around it.
 
     Args:
-        source: the mapping, or its YAML; a path is a trained classifier's folder.
+        source: the section as a mapping or YAML, or the path of a trained classifier's folder.
 
     Raises:
-        InputError: if it is not valid.
+        InputError: if the section is invalid.
     """
     try:
         data = yaml.safe_load(source) if isinstance(source, str) else source
     except yaml.YAMLError as error:
-        raise InputError(f"classifier: no valid YAML: {_place(error)}") from None
+        raise InputError(f"classifier: no valid YAML: {_describe_yaml_error(error)}") from None
     try:
         return ClassifierConfig.model_validate(data if isinstance(data, Mapping) else {"source": "checkpoint", "path": source})
     except ValidationError as error:
@@ -68,10 +68,10 @@ def load_section(source: str | Mapping[str, Any]) -> ClassifierConfig:
 
 
 def parse_changes(assignments: Iterable[str]) -> dict[str, Any]:
-    """KEY=VALUE texts as changes; a value is read as YAML.
+    """Parse KEY=VALUE texts into changes, with each value read as YAML.
 
     Raises:
-        InputError: if a text is no KEY=VALUE.
+        InputError: if a text is not KEY=VALUE.
     """
     changes = {}
     for text in assignments:
@@ -81,11 +81,12 @@ def parse_changes(assignments: Iterable[str]) -> dict[str, Any]:
         try:
             changes[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise InputError(f"--set {key}: the value is no YAML: {_place(error)}") from None
+            raise InputError(f"--set {key}: the value is no YAML: {_describe_yaml_error(error)}") from None
     return changes
 
 
 def _read(source: str | Mapping[str, Any], model: type[BaseModel], packaged: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """Read a source into its name, for errors, and a mapping that may be changed."""
     if isinstance(source, Mapping):
         return "configuration", {key: dict(value) if isinstance(value, Mapping) else value for key, value in source.items()}
     if source in packaged:
@@ -100,13 +101,14 @@ def _read(source: str | Mapping[str, Any], model: type[BaseModel], packaged: Map
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"{source}: no valid YAML: {_place(error)}") from None
+        raise InputError(f"{source}: no valid YAML: {_describe_yaml_error(error)}") from None
     if not isinstance(data, dict):
         raise InputError(f"{source}: a configuration is a mapping with the keys {', '.join(model.model_fields)}")
     return source, data
 
 
 def _assign(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, creating missing sections."""
     *parents, last = key.split(".")
     for parent in parents:
         data = data.setdefault(parent, {})
@@ -115,8 +117,8 @@ def _assign(data: dict[str, Any], key: str, value: Any) -> None:
     data[last] = value
 
 
-def _place(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without the text that is there: it may hold a secret."""
+def _describe_yaml_error(error: yaml.YAMLError) -> str:
+    """Describe a YAML error by its problem and position, without the text there, which may hold a secret."""
     mark = getattr(error, "problem_mark", None)
     where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
     return f"{getattr(error, 'problem', None) or 'it cannot be read'}{where}"

@@ -1,80 +1,90 @@
-"""What is wrong with a configuration, in the words of the person who wrote it: one line."""
+"""Validation errors of a configuration as one line for the person who wrote it."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from hdm_core import METHODS
-from pipeline.errors import one_line
+from pipeline.errors import one_line, suggest
+from pipeline.section import SectionError
 
-# pydantic's words where a writer of YAML knows others
-_WORDS = {
+# pydantic's messages that use Python's words, in the words of YAML.
+_MESSAGES = {
     "tuple_type": "input should be a list such as [a, b]",
     "too_short": "input should not be empty",
     "model_type": "input should be a section such as {key: value}",
     "dict_type": "input should be a section such as {key: value}",
 }
 
+Location = tuple[Any, ...]
 
-def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """A validation error as one line: where and what, with the nearest known key for an unknown one."""
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+
+def describe(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """Format a validation error as one line: key and problem, with the nearest known key for an unknown one.
+
+    Args:
+        model: the model that refused the input.
+        prefix: the section of the model, such as "dataset.", put before each key.
+    """
+    items_by_key: dict[Location, list[Mapping[str, Any]]] = {}
     for item in error.errors(include_url=False):
-        found.setdefault(_location(item["loc"], model), []).append(dict(item))
-    texts = [_describe_one(location, items, model) for location, items in found.items()]
+        if item["type"] == "too_short" and item["input"]:
+            continue  # pydantic counts only the valid items of a list, and reports the others themselves
+        items_by_key.setdefault(_key_of(item["loc"], model), []).append({**item})
+    texts = [_describe_key(key, items, model, prefix) for key, items in items_by_key.items()]
     return "; ".join(texts[:3])
 
 
-def _location(location: tuple[Any, ...], model: type[BaseModel]) -> tuple[Any, ...]:
-    """Where the user wrote it: without the parts by which pydantic tells the members of a union."""
+def _key_of(location: Location, model: type[BaseModel]) -> Location:
+    """Return the location of the user's key, without the parts by which pydantic names the members of a union."""
     depth = 0
-    for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+    section: type[BaseModel] | None = model
+    while section is not None and depth < len(location):
+        section = _section(section, location[depth])
         depth += 1
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        model = annotation
     return (*location[:depth], *(part for part in location[depth:] if isinstance(part, int)))
 
 
-def _describe_one(location: tuple[Any, ...], items: list[dict[str, Any]], model: type[BaseModel]) -> str:
-    """The errors of one key; those of a union's members are alternatives."""
-    where = ".".join(str(part) for part in location)
+def _section(model: type[BaseModel], key: Any) -> type[BaseModel] | None:
+    """Return the model of a key's section; None if the key is unknown or its value is no section."""
+    annotation = model.model_fields[key].annotation if key in model.model_fields else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _describe_key(key: Location, items: Sequence[Mapping[str, Any]], model: type[BaseModel], prefix: str) -> str:
+    """Format the errors of one key; several errors are those of a union's members, which are alternatives."""
+    where = prefix + ".".join(str(part) for part in key)
     item = items[0]
     cause = item.get("ctx", {}).get("error")
-    if item["type"] == "extra_forbidden":
-        section, key = _model_at(model, location[:-1]), str(location[-1])
-        if new := getattr(section, "renamed", {}).get(key):
-            return f"{where}: this key is now called {new}; rename it"
-        return f"{where}: unknown key{_nearest(key, list(section.model_fields) if section else [])}"
-    if isinstance(cause, ValueError) and str(cause).startswith("unknown key "):
-        key = str(cause).split("'")[1]
-        return f"{cause}{_nearest(key, [*model.model_fields, *METHODS])}"
+    if isinstance(cause, SectionError):
+        return describe(cause.error, cause.model, f"{cause.section}.")
     if isinstance(cause, ValueError):
-        inner = cause.__cause__
-        method = str(cause).split(":")[0]
-        if isinstance(inner, ValidationError) and method in METHODS:
-            return f"{method}.{describe(inner, METHODS[method].settings)}"
-        return one_line(cause)
-    messages = [_WORDS.get(each["type"], each["msg"][0].lower() + each["msg"][1:]) for each in items]
-    message = " or ".join([messages[0], *(text.removeprefix("input should ") for text in messages[1:])])
+        return prefix + one_line(cause)
+    if item["type"] == "extra_forbidden":
+        return f"{where}: {_describe_unknown(key, model)}"
+    alternatives = [text for each in items if (text := _describe_alternative(each, alone=len(items) == 1))]
+    message = " or ".join([alternatives[0], *(text.removeprefix("input should ") for text in alternatives[1:])])
     return f"{where}: {message}" + ("" if item["type"] == "missing" else f", not {item['input']!r}")
 
 
-def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel] | None:
-    for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return None
-        model = annotation
-    return model
+def _describe_unknown(key: Location, model: type[BaseModel]) -> str:
+    """Describe an unknown key: its new name if it was renamed, else the nearest known key of its section."""
+    section: type[BaseModel] | None = model
+    for part in key[:-1]:
+        section = _section(section, part) if section is not None else None
+    name = str(key[-1])
+    if new := getattr(section, "renamed", {}).get(name):
+        return f"this key is now called {new}; rename it"
+    return f"unknown key{suggest(name, section.model_fields if section is not None else ())}"
 
 
-def _nearest(key: str, known: list[str]) -> str:
-    close = get_close_matches(key, known, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; known are {', '.join(known)}" if known else ""
+def _describe_alternative(item: Mapping[str, Any], *, alone: bool) -> str:
+    """Describe the value that would be valid; empty for an unknown key of a union's section, whose own keys say enough."""
+    if not alone and item["type"] == "extra_forbidden":
+        return ""
+    if not alone and item["type"] == "missing":
+        return f"input should be a section with the key {item['loc'][-1]}"
+    message: str = _MESSAGES.get(item["type"], item["msg"])
+    return message[0].lower() + message[1:]

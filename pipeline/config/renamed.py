@@ -28,9 +28,9 @@ def translate_run(metadata: Mapping[str, Any]) -> dict[str, Any]:
     for section, keys in renamed_keys().items():
         for holder in (config, methods):
             values = holder.get(section)
-            if isinstance(values, Mapping) and (found := [key for key in keys if key in values]):
+            if isinstance(values, Mapping) and (present := [key for key in keys if key in values]):
                 holder[section] = {keys.get(key, key): value for key, value in values.items()}
-                old += [f"{section}.{key}" for key in found]
+                old += [f"{section}.{key}" for key in present]
     if old:
         translated |= {"config": config, "identity": identity | {"methods": methods}, "renamed_keys": sorted(set(old))}
     return translated

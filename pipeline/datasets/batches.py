@@ -1,8 +1,8 @@
-"""A shard's images, read and decoded side by side."""
+"""Batches of a shard's images and ground truth, read and decoded in parallel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,24 +10,23 @@ from typing import Any
 from torch import Tensor
 
 from hdm_core import Preprocess
-from pipeline.config.schema import RunConfig
-from pipeline.datasets import Sample
 from pipeline.datasets.checksums import truth_sha256
 from pipeline.datasets.images import DecodedImage, UnreadableError, read_image, read_region
+from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
 
-_READERS = 8  # images that are read and decoded at once
+_READERS = 8  # images that are read and decoded at the same time
 
 
 @dataclass(frozen=True)
 class LoadedSample:
-    """A sample whose image could be read.
+    """A sample whose image was read.
 
     Attributes:
-        row: within the shard.
-        region: (crop, crop) bool, the ground truth as the network sees it.
-        kind: of the region: segmentation, bbox or none.
-        facts: what reading the image told, for images.parquet.
+        row: row within the shard.
+        region: (crop, crop) bool, the ground truth after the preprocessing's resize and crop.
+        kind: kind of the region: segmentation, bbox or none.
+        image_facts: the image's columns of images.parquet.
     """
 
     row: int
@@ -39,10 +38,11 @@ class LoadedSample:
 
 @dataclass(frozen=True)
 class UnreadableSample:
-    """A sample whose image could not be read, and why.
+    """A sample whose image could not be read, with the reason.
 
     Attributes:
-        facts: for images.parquet: the checksum of a file that is there and no image.
+        row: row within the shard.
+        image_facts: the image's columns of images.parquet: the checksum, if there is a file that is no image.
     """
 
     row: int
@@ -51,28 +51,40 @@ class UnreadableSample:
 
 
 def read_batches(
-    samples: Sequence[Sample], config: RunConfig, preprocess: Preprocess, batch: int, rows: Sequence[int] | None = None
+    samples: Sequence[Sample],
+    storage: Mapping[str, Any],
+    preprocess: Preprocess,
+    batch: int,
+    rows: Sequence[int] | None = None,
+    *,
+    timeout: float = 10.0,
 ) -> Iterator[list[LoadedSample | UnreadableSample]]:
-    """The samples in order, or those of some rows, `batch` at a time: no more than that many pictures are held at once."""
-    wanted = range(len(samples)) if rows is None else rows
+    """Read samples in order, in batches: at most `batch` decoded images are in memory at the same time.
+
+    Args:
+        storage: fsspec options for paths that are URLs.
+        rows: rows of the samples to read. Default: all.
+        timeout: seconds for which requests to an object store are retried.
+    """
+    selected = range(len(samples)) if rows is None else rows
 
     def read(row: int) -> LoadedSample | UnreadableSample:
         try:
-            picture = read_image(samples[row], config.storage, preprocess, config.compute.storage_timeout)
-            region, kind = read_region(samples[row], picture, preprocess, config.storage, config.compute.storage_timeout)
-            truth = truth_sha256(samples[row], config.storage, config.compute.storage_timeout)
+            image = read_image(samples[row], storage, preprocess, timeout)
+            region, kind = read_region(samples[row], image, preprocess, storage, timeout)
+            truth = truth_sha256(samples[row], storage, timeout)
         except UnreadableError as error:
             return UnreadableSample(row, one_line(error), {"sha256": error.sha256})
-        width, height = picture.size
+        width, height = image.size
         facts = {
-            "sha256": picture.sha256,
+            "sha256": image.sha256,
             "truth_sha256": truth,
             "width": width,
             "height": height,
             "crop": preprocess.crop_box(width, height),
         }
-        return LoadedSample(row, picture, region, kind, facts)
+        return LoadedSample(row, image, region, kind, facts)
 
     with ThreadPoolExecutor(_READERS) as readers:
-        for start in range(0, len(wanted), batch):
-            yield list(readers.map(read, wanted[start : start + batch]))
+        for start in range(0, len(selected), batch):
+            yield list(readers.map(read, selected[start : start + batch]))

@@ -1,4 +1,4 @@
-"""What an image and its ground truth are by their bytes: the same contents have the same checksums, whatever they are called."""
+"""Checksums of images and their ground truth, which depend on contents only, not on names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from pipeline.datasets.images import UnreadableError, read_file
 from pipeline.datasets.sample import Sample
 
-_READERS = 16  # images that are read at once
-_AT_ONCE = 4096  # images that wait to be read
+_READERS = 16  # images that are read at the same time
+_BATCH = 4096  # images that wait to be read
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class SampleChecksums:
     """Checksums of a sample.
 
     Attributes:
-        sha256: of the image's file.
-        truth_sha256: of its masks or box; None where it has neither.
+        sha256: checksum of the image's file.
+        truth_sha256: checksum of its masks or box; None if it has neither.
     """
 
     sha256: str
@@ -30,7 +30,7 @@ class SampleChecksums:
 
 
 def truth_sha256(sample: Sample, storage: Mapping[str, Any], timeout: float = 10.0) -> str | None:
-    """The checksum of a sample's ground truth; None where it has none.
+    """Compute the checksum of a sample's ground truth; None if it has none.
 
     Raises:
         UnreadableError: if a mask cannot be read.
@@ -44,7 +44,7 @@ def truth_sha256(sample: Sample, storage: Mapping[str, Any], timeout: float = 10
 
 
 def sample_checksums(samples: Sequence[Sample], storage: Mapping[str, Any]) -> Iterator[SampleChecksums | None]:
-    """The checksums of samples, in order; None for one that cannot be read. Every file is read once, none is decoded."""
+    """Compute the checksums of samples in order; None for an unreadable sample. Each file is read once and not decoded."""
 
     def read(sample: Sample) -> SampleChecksums | None:
         try:
@@ -54,5 +54,5 @@ def sample_checksums(samples: Sequence[Sample], storage: Mapping[str, Any]) -> I
             return None
 
     with ThreadPoolExecutor(_READERS) as readers:
-        for start in range(0, len(samples), _AT_ONCE):
-            yield from readers.map(read, samples[start : start + _AT_ONCE])
+        for start in range(0, len(samples), _BATCH):
+            yield from readers.map(read, samples[start : start + _BATCH])

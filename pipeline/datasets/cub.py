@@ -1,12 +1,14 @@
-"""CUB-200-2011 in its official layout."""
+"""Dataset kind `cub`: CUB-200-2011 in its official layout."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from pipeline.config.schema import DatasetConfig
+from pydantic import Field
+
+from pipeline.datasets.kind import DatasetConfig, DatasetKind
 from pipeline.datasets.root import Root
 from pipeline.datasets.sample import Masks, Sample, below
 from pipeline.errors import InputError
@@ -15,11 +17,17 @@ _SPLITS = {"0": "test", "1": "train"}
 _SEGMENTATIONS = "segmentations"
 
 
-def cub_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sample]:
-    """The birds in the order of images.txt; a class's label is its number less one.
+class CubConfig(DatasetConfig):
+    """Configuration of CUB-200-2011."""
 
-    The region is the segmentation where there is one, else the box. CUB ships its segmentations as an archive of their own,
-    unpacked into the dataset's folder or beside it; the grey levels of several annotators count from one half up.
+    kind: Literal["cub"] = Field(description="CUB-200-2011: birds with classes, splits, boxes and segmentations.")
+
+
+def read_cub(config: CubConfig, storage: Mapping[str, Any]) -> list[Sample]:
+    """List the birds in the order of images.txt; the label of a class is its number minus one.
+
+    The region is the segmentation if there is one, else the box. CUB ships its segmentations as a separate archive, unpacked into the
+    dataset's folder or next to it; where several annotators disagree, pixels with a grey level of one half or more are inside.
 
     Raises:
         InputError: if a file of the layout is missing, or an image has no class, box or split.
@@ -52,11 +60,14 @@ def cub_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sampl
                 root=root.local,
             )
         )
-    return [sample for sample in samples if config.split is None or sample.split == config.split]
+    return samples
+
+
+CUB = DatasetKind("cub", CubConfig, read_cub)
 
 
 def _table(root: Root, name: str, images: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A file of CUB, number -> the rest of the line; where images are given, it has a line for each of them and no other."""
+    """Read a file of CUB as number -> rest of the line; with `images`, require one line per image and no others."""
     table: dict[str, str] = {}
     for number, value in root.rows(name, 2):
         if number in table:
@@ -64,13 +75,14 @@ def _table(root: Root, name: str, images: Mapping[str, str] | None = None) -> di
         table[number] = value.strip()
     if images is not None:
         if missing := images.keys() - table.keys():
-            raise InputError(f"{root.path(name)}: no line for {_some(missing)} of images.txt; every image needs one")
+            raise InputError(f"{root.path(name)}: no line for {_name_images(missing)} of images.txt; every image needs one")
         if foreign := table.keys() - images.keys():
-            raise InputError(f"{root.path(name)}: a line for {_some(foreign)}, which images.txt does not have")
+            raise InputError(f"{root.path(name)}: a line for {_name_images(foreign)}, which images.txt does not have")
     return table
 
 
-def _some(numbers: set[str]) -> str:
+def _name_images(numbers: set[str]) -> str:
+    """Name the lowest of some image numbers, and count the others."""
     first = min(numbers, key=lambda number: (len(number), number))
     return f"image {first}" if len(numbers) == 1 else f"image {first} and {len(numbers) - 1} more"
 
@@ -86,10 +98,10 @@ def _box(root: Root, image: str, text: str) -> tuple[float, float, float, float]
 
 
 def _segmentations(root: Root) -> dict[str, Masks]:
-    """Path of an image below `images`, without its suffix -> its segmentation: inside the dataset's folder, else beside it."""
+    """Map an image's path below `images`, without suffix, to its segmentation, in the dataset's folder or else next to it."""
     for folder in (root, root.parent()):
-        found = [path for path in folder.find(_SEGMENTATIONS) if path.endswith(".png")] if folder else []
-        if folder and found:
-            within = None if folder.local is None else f"{folder.local}/{_SEGMENTATIONS}"
-            return {path[len(_SEGMENTATIONS) + 1 : -4]: Masks((folder.path(path),), root=within) for path in found}
+        paths = [path for path in folder.find(_SEGMENTATIONS) if path.endswith(".png")] if folder else []
+        if folder and paths:
+            masks_root = None if folder.local is None else f"{folder.local}/{_SEGMENTATIONS}"
+            return {path[len(_SEGMENTATIONS) + 1 : -4]: Masks((folder.path(path),), root=masks_root) for path in paths}
     return {}

@@ -1,16 +1,18 @@
-"""The demo's photographs: six that the scikit-image package ships."""
+"""Dataset kind `demo`: six photographs that the scikit-image package ships."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
-from pipeline.config.schema import DatasetConfig
+from pydantic import Field
+
+from pipeline.datasets.kind import DatasetConfig, DatasetKind
 from pipeline.datasets.sample import Sample
 from pipeline.errors import InputError
 
-# file, what it shows, a box around it (left, top, right, bottom), drawn by eye for this demo
+# File, object, and a box around the object (left, top, right, bottom), drawn by eye for this demo.
 _PHOTOGRAPHS = (
     ("chelsea.png", "cat", (40.0, 0.0, 350.0, 300.0)),
     ("coffee.png", "cup of coffee", (75.0, 10.0, 480.0, 385.0)),
@@ -21,8 +23,17 @@ _PHOTOGRAPHS = (
 )
 
 
-def demo_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sample]:
-    """The photographs, without labels.
+class DemoConfig(DatasetConfig):
+    """Configuration of the demo."""
+
+    root_description = None
+    has_splits = False
+
+    kind: Literal["demo"] = Field(description="Six photographs of scikit-image with a box each; needs the extra `demo`.")
+
+
+def read_demo(config: DemoConfig, storage: Mapping[str, Any]) -> list[Sample]:
+    """List the photographs, which have no labels.
 
     Raises:
         InputError: if scikit-image is not installed.
@@ -31,4 +42,7 @@ def demo_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Samp
         folder = resources.files("skimage") / "data"
     except ModuleNotFoundError:
         raise InputError("dataset.kind demo: its photographs come with scikit-image; pip install 'hdm-pipeline[demo]'") from None
-    return [Sample(name, str(folder / name), class_name=shows, bbox=box) for name, shows, box in _PHOTOGRAPHS]
+    return [Sample(file, str(folder / file), class_name=name, bbox=box) for file, name, box in _PHOTOGRAPHS]
+
+
+DEMO = DatasetKind("demo", DemoConfig, read_demo)

@@ -1,13 +1,15 @@
-"""IDRiD: fundus photographs with a grade of retinopathy, and others with masks of their lesions."""
+"""Dataset kind `idrid`: fundus photographs with a grade of retinopathy, and others with masks of their lesions."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal, get_args
 
-from pipeline.config.schema import LESIONS, DatasetConfig
+from pydantic import Field, model_validator
+
+from pipeline.datasets.kind import DatasetConfig, DatasetKind
 from pipeline.datasets.label_tables import read_columns
 from pipeline.datasets.root import Root
 from pipeline.datasets.sample import Masks, Sample
@@ -23,18 +25,50 @@ _GRADES = ("no retinopathy", "mild", "moderate", "severe", "proliferative")
 _REFERABLE = ("not referable", "referable")
 
 
-def idrid_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sample]:
-    """The photographs of a part in the order of their names; an id is split/name, since both splits count from 1.
+# Microaneurysms, haemorrhages, hard and soft exudates, and the optic disc, which is no lesion.
+Lesion = Literal["MA", "HE", "EX", "SE", "OD"]
+_LESIONS = get_args(Lesion)
+_DEFAULT_LESIONS = _LESIONS[:4]
 
-    grading: the label is the grade, 0 to 4, or with `referable` whether it is 2 or more. There is no region.
-    segmentation: no labels; the region is the union of the chosen lesions, by default all four and not the optic disc.
+
+class IdridConfig(DatasetConfig):
+    """Configuration of IDRiD."""
+
+    kind: Literal["idrid"] = Field(description="IDRiD: fundus photographs, graded or with masks of lesions.")
+    part: Literal["grading", "segmentation"] | None = Field(
+        None, description="Part of IDRiD to read: grading has labels and no masks, segmentation has masks and no labels. Required."
+    )
+    referable: bool = Field(
+        False, description="Whether the part grading has two classes, a grade of 2 or more and a lower one, instead of five grades."
+    )
+    lesions: tuple[Lesion, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Masks whose union is the region, in the part segmentation: MA, HE, EX, SE and OD. Default: all but OD.",
+    )
+
+    @model_validator(mode="after")
+    def _check_part(self) -> IdridConfig:
+        if self.part is None:
+            raise ValueError("part is missing: write grading or segmentation")
+        for key, part in (("referable", "grading"), ("lesions", "segmentation")):
+            if getattr(self, key) and self.part != part:
+                raise ValueError(f"{key} says nothing about a dataset of kind 'idrid' and part {self.part!r}: remove it")
+        return self
+
+
+def read_idrid(config: IdridConfig, storage: Mapping[str, Any]) -> list[Sample]:
+    """List the photographs of a part in the order of their names; an id is split/name, because both splits count from 1.
+
+    grading: the label is the grade, 0 to 4; with `referable` it is 1 for a grade of 2 or more, else 0. There is no region.
+    segmentation: no labels; the region is the union of the configured lesions, by default all four without the optic disc.
     A photograph without a file of a lesion has none of it.
 
     Raises:
-        InputError: if the part is not there, or its photographs and labels do not fit together.
+        InputError: if the part is missing, or its photographs and labels do not match.
     """
     root = Root.at(str(config.root), storage, "the folder of IDRiD, which holds grading or 'B. Disease Grading'")
-    lesions = config.lesions or LESIONS["idrid"][:4]
+    lesions = config.lesions or _DEFAULT_LESIONS
     photographs: dict[str, str] = {}
     tables: list[tuple[str, str]] = []
     masks: dict[str, list[str]] = defaultdict(list)
@@ -49,28 +83,31 @@ def idrid_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sam
         elif path.suffix == ".csv":
             tables.append((split, relative))
         elif path.suffix in {".tif", ".png"}:
-            name, lesion = _of_mask(path)
+            name, lesion = _parse_mask_path(path)
             if lesion in lesions:
                 masks[f"{split}/{name}"].append(root.path(relative))
     if not photographs:
         raise InputError(f"{root.url}: no photographs of the part {config.part}; set dataset.root to the folder of IDRiD")
     grades = _grades(root, tables) if config.part == "grading" else {}
-    if config.part == "grading" and (odd := photographs.keys() ^ grades.keys()):
-        has = "a photograph and no label" if min(odd) in photographs else "a label and no photograph"
-        raise InputError(f"{root.url}: {min(odd)} has {has}; every photograph needs one label")
+    if config.part == "grading" and (unmatched := photographs.keys() ^ grades.keys()):
+        has = "a photograph and no label" if min(unmatched) in photographs else "a label and no photograph"
+        raise InputError(f"{root.url}: {min(unmatched)} has {has}; every photograph needs one label")
     samples = []
     for name in sorted(photographs):
         label, class_name = _label(grades.get(name), config.referable)
         region = Masks(tuple(masks[name]), "any", root.local) if name in masks else None
         split = name.partition("/")[0]
         samples.append(Sample(name, root.path(photographs[name]), label, class_name, split, region, root=root.local))
-    return [sample for sample in samples if config.split is None or sample.split == config.split]
+    return samples
 
 
-def _of_mask(path: PurePosixPath) -> tuple[str, str]:
-    """Photograph and lesion of a mask: IDRiD_01_MA.tif, or MA/IDRiD_01.png."""
+IDRID = DatasetKind("idrid", IdridConfig, read_idrid)
+
+
+def _parse_mask_path(path: PurePosixPath) -> tuple[str, str]:
+    """Split a mask's path, IDRiD_01_MA.tif or MA/IDRiD_01.png, into photograph and lesion."""
     name, _, lesion = path.stem.rpartition("_")
-    return (name, lesion) if lesion in LESIONS["idrid"] else (path.stem, path.parent.name)
+    return (name, lesion) if lesion in _LESIONS else (path.stem, path.parent.name)
 
 
 def _grades(root: Root, tables: list[tuple[str, str]]) -> dict[str, int]:
@@ -80,10 +117,10 @@ def _grades(root: Root, tables: list[tuple[str, str]]) -> dict[str, int]:
         for name, grade in read_columns(root, relative, columns):
             if grade not in {"0", "1", "2", "3", "4"}:
                 raise InputError(f"{root.path(relative)}: {name} has the grade {grade!r}; it must be 0 to 4")
-            identity = f"{split}/{name.removesuffix('.jpg')}"
-            if identity in grades:
+            image_id = f"{split}/{name.removesuffix('.jpg')}"
+            if image_id in grades:
                 raise InputError(f"{root.path(relative)}: {name} has two rows; it needs one")
-            grades[identity] = int(grade)
+            grades[image_id] = int(grade)
     return grades
 
 

@@ -1,4 +1,4 @@
-"""From a Sample to the picture itself: bytes, checksum, pixels upright and in RGB."""
+"""Decoding of a sample's image and ground truth: bytes, checksum, upright RGB pixels."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
 from pipeline.storage.retry import StorageTimeoutError, retry
 
-# Pillow knows many more, rare and old, and hands one of them, EPS, to an interpreter of programs.
+# Pillow knows many more formats, rare and old, and runs an interpreter of programs for one of them, EPS.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_MOST_BYTES = 1 << 30  # of a file: more than the largest picture that is decoded takes uncompressed
-_OVERSAMPLING = 2  # a JPEG is never decoded to less than so many times the pixels that are kept, on each side
+_MAX_BYTES = 1 << 30  # of a file: more than the largest image that is decoded takes uncompressed
+_OVERSAMPLING = 2  # a JPEG is decoded to at least this multiple of the resized width and height
 
 
 class UnreadableError(Exception):
-    """The image cannot be had or is no image; its row gets the status `unreadable` with this text.
+    """An image that cannot be read or decoded; its record gets the status `unreadable` with this text.
 
     Attributes:
-        sha256: of the image's file, where it could be read and not decoded.
+        sha256: checksum of the image's file, if it could be read but not decoded.
     """
 
     sha256: str | None = None
@@ -43,7 +43,7 @@ class DecodedImage:
     """A decoded image: RGB, upright (EXIF orientation applied), with the checksum of its file.
 
     Attributes:
-        size: width and height of the upright photograph, which `image` may be a smaller copy of.
+        size: width and height of the upright photograph; `image` may be a smaller copy of it.
     """
 
     image: Image.Image
@@ -52,30 +52,31 @@ class DecodedImage:
 
 
 def read_image(sample: Sample, storage: Mapping[str, Any], preprocess: Preprocess | None = None, timeout: float = 10.0) -> DecodedImage:
-    """Reads and decodes a sample's image.
+    """Read and decode a sample's image.
 
     Args:
-        preprocess: what the image is for: it comes at the size to which this resizes, from a large JPEG without decoding all of it.
-        patience: for so many seconds an object store is waited for.
+        preprocess: preprocessing whose resize is applied; a large JPEG is then not decoded at full size.
+        timeout: seconds for which requests to an object store are retried.
 
     Raises:
-        AwayError: if the object store does not come back: nothing can be said of the image then.
+        StorageTimeoutError: if the object store does not answer: the image itself may be fine.
         UnreadableError: if there is no such file, it is no image, it is larger than Pillow's limit against decompression
             bombs, also after the resize, or its path leads out of the dataset's root.
     """
     data = read_file(sample.path, sample.root, storage, timeout)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        return DecodedImage(*_picture(data, preprocess), sha256)
+        return DecodedImage(*_decode_rgb(data, preprocess), sha256)
     except UnreadableError as error:
         error.sha256 = sha256
         raise
 
 
-def _picture(data: bytes, preprocess: Preprocess | None) -> tuple[Image.Image, tuple[int, int]]:
+def _decode_rgb(data: bytes, preprocess: Preprocess | None) -> tuple[Image.Image, tuple[int, int]]:
+    """Decode an image to RGB and resize it; return it with its full size."""
     image, size = _decode(data, preprocess)
     if image.mode == "P":
-        image = image.convert("RGBA")  # a palette may hold transparency, which Pillow does not drop without a warning
+        image = image.convert("RGBA")  # a palette may have transparency, which Pillow drops only with a warning
     image = image.convert("RGB")
     if preprocess is not None:
         image = image.resize(_resized(preprocess, *size), Image.Resampling[preprocess.interpolation.name])
@@ -83,28 +84,28 @@ def _picture(data: bytes, preprocess: Preprocess | None) -> tuple[Image.Image, t
 
 
 def read_region(
-    sample: Sample, picture: DecodedImage, preprocess: Preprocess, storage: Mapping[str, Any], timeout: float = 10.0
+    sample: Sample, image: DecodedImage, preprocess: Preprocess, storage: Mapping[str, Any], timeout: float = 10.0
 ) -> tuple[Tensor, str]:
-    """The ground truth as the network sees it, (crop, crop) bool, and what it is: segmentation, bbox or none.
+    """Read the ground truth after resize and crop, (crop, crop) bool, and its kind: segmentation, bbox or none.
 
-    Masks in which nothing is marked are none.
+    Empty masks have the kind none.
 
     Raises:
-        UnreadableError: if a mask cannot be read or has another size than the image, or the box lies outside of it.
+        UnreadableError: if a mask cannot be read or has another size than the image, or the box lies outside the image.
     """
-    if (mask := read_mask(sample, picture.size, storage, timeout)) is not None:
+    if (mask := read_mask(sample, image.size, storage, timeout)) is not None:
         return preprocess.region(mask), "segmentation" if mask.getbbox() else "none"
     if sample.bbox is not None:
         left, top, right, bottom = sample.bbox
-        if right <= 0 or bottom <= 0 or left >= picture.size[0] or top >= picture.size[1]:
-            width, height = picture.size
+        if right <= 0 or bottom <= 0 or left >= image.size[0] or top >= image.size[1]:
+            width, height = image.size
             raise UnreadableError(f"the box {left:g} {top:g} {right:g} {bottom:g} lies outside the image of {width} x {height}")
-        return preprocess.region_of_box(sample.bbox, *picture.size), "bbox"
+        return preprocess.region_of_box(sample.bbox, *image.size), "bbox"
     return torch.zeros(preprocess.crop, preprocess.crop, dtype=torch.bool), "none"
 
 
 def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any], timeout: float = 10.0) -> Image.Image | None:
-    """The union of a sample's masks, white on black; None where it has none.
+    """Read the union of a sample's masks, white on black; None if it has no masks.
 
     Args:
         size: width and height of the upright image.
@@ -130,49 +131,49 @@ def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any],
 
 
 def read_file(path: str, root: str | None, storage: Mapping[str, Any], timeout: float = 10.0) -> bytes:
-    """A file's bytes, local or at a URL.
+    """Read a file, local or at a URL.
 
     Args:
-        patience: for so many seconds an object store is waited for.
+        timeout: seconds for which requests to an object store are retried.
 
     Raises:
-        AwayError: if the object store does not come back.
-        UnreadableError: if it cannot be read, is too large, or a local path leads out of the root.
+        StorageTimeoutError: if the object store does not answer.
+        UnreadableError: if the file cannot be read, is too large, or a local path leads out of the root.
     """
 
     def fetch() -> bytes:
         with fsspec.open(path, "rb", **storage) as file:
-            _check_bytes(getattr(file, "size", None) or 0)  # a server may not say
-            data: bytes = file.read(_MOST_BYTES + 1)
+            _check_bytes(getattr(file, "size", None) or 0)  # a server may not send the size
+            data: bytes = file.read(_MAX_BYTES + 1)
             _check_bytes(len(data))
         return data
 
-    stored = not path.startswith(("http://", "https://"))  # any host may be gone for good, an object store comes back
+    stored = not path.startswith(("http://", "https://"))  # a web host may be gone for good, an object store comes back
     try:
         if "://" not in path:
             if root is not None and not Path(path).resolve().is_relative_to(Path(root).resolve()):
                 raise UnreadableError(f"{path} leads out of the dataset's root {root}")
-            facts = Path(path).stat()
-            if not stat.S_ISREG(facts.st_mode):  # a FIFO would keep its reader waiting for ever
+            info = Path(path).stat()
+            if not stat.S_ISREG(info.st_mode):  # reading a FIFO would block for ever
                 raise UnreadableError(f"cannot read {path}: it is no file")
-            _check_bytes(facts.st_size)
+            _check_bytes(info.st_size)
             return Path(path).read_bytes()
         return retry(fetch, timeout if stored else min(timeout, 10.0), path)
     except StorageTimeoutError as error:
         if stored:
             raise
         raise UnreadableError(one_line(error)) from None
-    except (OSError, ValueError, ImportError, RuntimeError, ClientResponseError) as error:  # RuntimeError: a link that leads to itself
+    except (OSError, ValueError, ImportError, RuntimeError, ClientResponseError) as error:  # RuntimeError: a symbolic link to itself
         raise UnreadableError(f"cannot read {path}: {one_line(error)}") from None
 
 
 def _check_bytes(count: int) -> None:
-    if count > _MOST_BYTES:
-        raise UnreadableError(f"the file has more than {_MOST_BYTES / 2**30:g} GiB, which no image that is read has")
+    if count > _MAX_BYTES:
+        raise UnreadableError(f"the file has more than {_MAX_BYTES / 2**30:g} GiB, which no image that is read has")
 
 
 def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """The upright image, perhaps smaller where a preprocessing is given, and the size that it has in full."""
+    """Decode the upright image, perhaps smaller if a preprocessing is given; return it with its full size."""
     if not data:
         raise UnreadableError("the file is empty")
     try:
@@ -184,9 +185,9 @@ def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Im
         image = ImageOps.exif_transpose(image)
     except UnreadableError:
         raise
-    except UnidentifiedImageError:  # its own text holds a memory address, which would differ from run to run
+    except UnidentifiedImageError:  # its own message has a memory address, which would differ from run to run
         raise UnreadableError("no image of a format that is known") from None
-    except Exception as error:  # broken bytes make Pillow's decoders raise whatever comes
+    except Exception as error:  # Pillow's decoders raise many types of errors on broken bytes
         raise UnreadableError(f"the image cannot be decoded: {one_line(error)}") from None
     if image.mode.startswith("I;16"):  # Pillow would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -196,10 +197,10 @@ def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Im
 
 
 def _draft(file: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """A JPEG of at least four times the size that is needed, decoded at 1/2, 1/4 or 1/8 and resized; others as they are.
+    """Decode a JPEG of at least four times the resized size at 1/2, 1/4 or 1/8, and resize it; return others unchanged.
 
-    JPEG's own scaling averages blocks of pixels. It leaves twice the pixels that are needed on both sides, and the filter of the
-    resize does the rest.
+    JPEG's own scaling averages blocks of pixels. It leaves at least twice the resized width and height, and the filter of the resize
+    does the rest.
     """
     size, (width, height) = file.size, _resized(preprocess, *file.size)
     drafted = file.draft("", (_OVERSAMPLING * width, _OVERSAMPLING * height))
@@ -209,9 +210,10 @@ def _draft(file: Image.Image, preprocess: Preprocess) -> Image.Image:
 
 
 def _resized(preprocess: Preprocess, width: int, height: int) -> tuple[int, int]:
-    across, down = preprocess.resized(width, height)
-    if Image.MAX_IMAGE_PIXELS is not None and across * down > Image.MAX_IMAGE_PIXELS:
+    """Return width and height after the resize; refuse an image that would exceed Pillow's limit."""
+    new_width, new_height = preprocess.resized(width, height)
+    if Image.MAX_IMAGE_PIXELS is not None and new_width * new_height > Image.MAX_IMAGE_PIXELS:
         raise UnreadableError(
-            f"an image of {width} x {height} is too narrow: with a short side of {preprocess.resize} it is {across} x {down}"
+            f"an image of {width} x {height} is too narrow: with a short side of {preprocess.resize} it is {new_width} x {new_height}"
         )
-    return across, down
+    return new_width, new_height

@@ -1,4 +1,4 @@
-"""Label tables that come with a dataset: CSV, or a workbook's first sheet."""
+"""Label tables of a dataset: CSV, or a workbook's first sheet."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import openpyxl
 from pipeline.datasets.root import Root
 from pipeline.errors import InputError, one_line
 
-_MOST_BYTES = 256 << 20  # of a workbook that is unpacked
+_MOST_BYTES = 256 << 20  # of an unpacked workbook
 
 
 def read_columns(root: Root, relative: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """These columns of a table, as texts, a tuple a row; rows that have none of them are passed over.
+    """Read some columns of a table as one tuple of strings per row; skip rows in which all of them are empty.
 
     Raises:
         InputError: if the table cannot be read, or lacks a column or a value.
@@ -26,10 +26,10 @@ def read_columns(root: Root, relative: str, columns: Sequence[str]) -> list[tupl
     header = [str(cell or "").strip() for cell in next(lines, ())]
     if missing := [name for name in columns if name not in header]:
         raise InputError(f"{where}: no column {missing[0]!r}; its columns are {', '.join(filter(None, header))}")
-    places = [header.index(name) for name in columns]
+    indices = [header.index(name) for name in columns]
     rows = []
     for number, line in enumerate(lines, start=1):
-        cells = [str("" if place >= len(line) or line[place] is None else line[place]).strip() for place in places]
+        cells = [str("" if index >= len(line) or line[index] is None else line[index]).strip() for index in indices]
         if any(cells) and not all(cells):
             raise InputError(f"{where}, row {number}: {columns[cells.index('')]} is empty")
         if any(cells):
@@ -46,12 +46,12 @@ def _lines(where: str, data: bytes) -> Iterable[Sequence[object]]:
         return list(csv.reader(io.StringIO(data.decode("utf-8-sig"))))
     except InputError:
         raise
-    except Exception as error:  # a broken workbook makes its reader raise whatever comes
+    except Exception as error:  # openpyxl raises many types of errors on a broken workbook
         raise InputError(f"{where}: cannot be read as a table ({one_line(error)})") from None
 
 
 def _check_unpacked(where: str, data: bytes) -> None:
-    """Refuses a workbook that would fill the memory; no more of a part is unpacked than its archive declares."""
+    """Refuse a workbook that would fill the memory; zipfile unpacks no more of a part than its archive declares."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         size = sum(part.file_size for part in archive.infolist())
     if size > _MOST_BYTES:

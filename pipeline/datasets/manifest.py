@@ -1,35 +1,44 @@
-"""A manifest: a CSV or Parquet table with a row an image."""
+"""Dataset kind `manifest`: a CSV or Parquet table with one row per image."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from pydantic import Field
 
-from pipeline.config.schema import DatasetConfig
+from pipeline.datasets.kind import DatasetConfig, DatasetKind
 from pipeline.datasets.sample import Masks, Sample, absolute, below, number_classes
 from pipeline.errors import InputError, one_line
 from pipeline.redaction import redact
 
-_REMOTE = ("s3", "gs", "az", "abfs", "https", "http")  # none of these reads this machine's own files
+_REMOTE = ("s3", "gs", "az", "abfs", "https", "http")  # protocols that cannot read this machine's own files
 _COLUMNS = ("path", "label", "class_name", "mask", "bbox", "split", "image_id")
-_TEXTS = {name: pa.string() for name in _COLUMNS if name != "label"}  # 007 is an id and no number
+_TEXTS = {name: pa.string() for name in _COLUMNS if name != "label"}  # 007 is an id, not a number
 
 
-def manifest_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sample]:
-    """The manifest's rows in its order.
+class ManifestConfig(DatasetConfig):
+    """Configuration of a manifest."""
+
+    root_description = "a CSV or Parquet file"
+
+    kind: Literal["manifest"] = Field(description="A CSV or Parquet table with one row per image and at least the column path.")
+
+
+def read_manifest(config: ManifestConfig, storage: Mapping[str, Any]) -> list[Sample]:
+    """List the manifest's rows in their order.
 
     `path` and `mask` are relative to the manifest's folder, or URLs; `label` is a number or a name; `bbox` is
     "left top right bottom" in pixels, or a list of these four.
 
     Raises:
-        InputError: if the manifest cannot be read, has no column `path`, or a row is not what it should be.
+        InputError: if the manifest cannot be read, has no column `path`, or has an invalid row.
     """
     manifest = absolute(str(config.root))
     table = _read(manifest, storage)
@@ -45,7 +54,10 @@ def manifest_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[
             samples.append(_sample(row, folder))
         except (ValueError, TypeError, InputError) as error:
             raise InputError(f"{manifest}, row {number}: {one_line(error)}") from None
-    return [sample for sample in number_classes(samples) if config.split is None or sample.split == config.split]
+    return number_classes(samples)
+
+
+MANIFEST = DatasetKind("manifest", ManifestConfig, read_manifest)
 
 
 def _read(manifest: str, storage: Mapping[str, Any]) -> pa.Table:
@@ -59,7 +71,7 @@ def _read(manifest: str, storage: Mapping[str, Any]) -> pa.Table:
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """The rows, of which only some are Python's at a time."""
+    """Iterate over the rows, converting 10,000 at a time to Python objects to bound the memory."""
     for batch in table.to_batches(max_chunksize=10_000):
         yield from batch.to_pylist()
 
@@ -69,14 +81,13 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
     if not path:
         raise ValueError("path is empty")
     label = row.get("label")
-    named = isinstance(label, str) and label != ""
-    identity, split, mask = row.get("image_id"), row.get("split"), row.get("mask")
+    image_id, split, mask = row.get("image_id"), row.get("split"), row.get("mask")
     root = None if "://" in folder else folder
     return Sample(
-        image_id=str(path if identity is None or identity == "" else identity),
+        image_id=str(path if image_id is None or image_id == "" else image_id),
         path=_locate(str(path), folder),
         label=None if label is None or isinstance(label, str) else _number(label),
-        class_name=str(label) if named else row.get("class_name") or None,
+        class_name=label if isinstance(label, str) and label else row.get("class_name") or None,
         split=None if split is None or split == "" else str(split),
         masks=Masks((_locate(str(mask), folder),), root=root) if mask else None,
         bbox=_box(row.get("bbox")),
@@ -85,11 +96,11 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
 
 
 def _locate(path: str, folder: str) -> str:
-    """Where a manifest's path is: below its folder, or in an object store or on a web server; no other file of this machine.
+    """Resolve a path of a manifest: below its folder, in an object store or on a web server; no other file of this machine.
 
     Raises:
-        InputError: if it would leave the folder.
-        ValueError: if it is another kind of URL, or one with a secret in it.
+        InputError: if a relative path would leave the folder.
+        ValueError: if it is another kind of URL, or a URL with a secret in it.
     """
     if "://" not in path:
         return below(folder, path)

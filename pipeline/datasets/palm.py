@@ -1,4 +1,4 @@
-"""iChallenge-PM (PALM) in its official layout: fundus photographs, normal, highly myopic and pathologically myopic."""
+"""Dataset kind `palm`: iChallenge-PM (PALM) in its official layout, fundus photographs of normal and myopic eyes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal, get_args
 
-from pipeline.config.schema import LESIONS, DatasetConfig
+from pydantic import Field
+
+from pipeline.datasets.kind import DatasetConfig, DatasetKind
 from pipeline.datasets.label_tables import read_columns
 from pipeline.datasets.root import Root
 from pipeline.datasets.sample import Masks, Sample
@@ -20,15 +22,28 @@ _PHOTOGRAPH = re.compile(r"([PHNV])\d+\.jpe?g", re.IGNORECASE)
 _TABLE = re.compile(r"(PM_Label_and_Fovea_Location|labels)\.(xlsx|csv)")
 
 
-def palm_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sample]:
-    """The photographs of PALM-Training400 and PALM-Validation400, wherever below the root these lie, in the order of their names.
+Lesion = Literal["Atrophy", "Detachment"]
 
-    A training photograph's label is the first letter of its name: P is pathological myopia, H (high myopia) and N (normal) are not.
-    A validation photograph's is in the table of PALM-Validation-GT; without one it has none. The region is the union of
-    Lesion_Masks/Atrophy and Lesion_Masks/Detachment, whose ink is black on white; a photograph that is in neither has none.
+
+class PalmConfig(DatasetConfig):
+    """Configuration of iChallenge-PM."""
+
+    kind: Literal["palm"] = Field(description="iChallenge-PM (PALM): fundus photographs, with masks of lesions.")
+    lesions: tuple[Lesion, ...] | None = Field(
+        None, min_length=1, description="Masks whose union is the region: Atrophy and Detachment. Default: both."
+    )
+
+
+def read_palm(config: PalmConfig, storage: Mapping[str, Any]) -> list[Sample]:
+    """List the photographs of PALM-Training400 and PALM-Validation400, anywhere below the root, in the order of their names.
+
+    The label of a training photograph follows from the first letter of its name: P is pathological myopia, H (high myopia) and N
+    (normal) are not. The label of a validation photograph is in the table of PALM-Validation-GT; without the table it has no label.
+    The region is the union of Lesion_Masks/Atrophy and Lesion_Masks/Detachment, whose ink is black on white; a photograph that is in
+    neither has no region.
 
     Raises:
-        InputError: if neither folder of photographs is there, or the table cannot be read or does not know a photograph.
+        InputError: if both folders of photographs are missing, or the table cannot be read or has no row for a photograph.
     """
     root = Root.at(str(config.root), storage, "the folder that holds PALM-Training400")
     photographs: dict[str, tuple[str, str]] = {}
@@ -40,7 +55,7 @@ def palm_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Samp
             if path.stem in photographs:
                 raise InputError(f"{root.path(relative)}: there is another {path.stem} in {photographs[path.stem][0]}; keep one")
             photographs[path.stem] = relative, _SPLITS[path.parent.name]
-        elif path.parent.parent.name == "Lesion_Masks" and path.parent.name in (config.lesions or LESIONS["palm"]):
+        elif path.parent.parent.name == "Lesion_Masks" and path.parent.name in (config.lesions or get_args(Lesion)):
             masks[path.stem].append(root.path(relative))
         elif path.parent.name == "PALM-Validation-GT" and _TABLE.fullmatch(path.name):
             tables.append(relative)
@@ -62,7 +77,10 @@ def palm_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Samp
                 root=root.local,
             )
         )
-    return [sample for sample in samples if config.split is None or sample.split == config.split]
+    return samples
+
+
+PALM = DatasetKind("palm", PalmConfig, read_palm)
 
 
 def _labels(root: Root, table: str) -> dict[str, int]:

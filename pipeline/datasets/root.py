@@ -1,4 +1,4 @@
-"""The folder of a dataset, on a disk or an object store: what lies in it, and its tables."""
+"""Root folder of a dataset, on a disk or an object store: its files and their contents."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _BROKEN = (OSError, ValueError, ImportError, *UNREACHABLE)
 
 @dataclass(frozen=True)
 class Root:
-    """A folder that exists.
+    """An existing folder.
 
     Attributes:
-        base: the folder in the file system's own terms.
-        url: the folder as a Sample names it.
-        local: the same folder where it is on a disk; a Sample's root.
+        base: path of the folder as the fsspec file system names it.
+        url: path or URL of the folder as a Sample names it.
+        local: path of the folder if it is on a disk, for `Sample.root`; None for a URL.
     """
 
     fs: AbstractFileSystem
@@ -33,13 +33,13 @@ class Root:
 
     @classmethod
     def at(cls, root: str, storage: Mapping[str, Any], what: str) -> Root:
-        """The folder `root`.
+        """Open the folder `root`.
 
         Args:
-            what: a folder of what it should be, for the error's last words.
+            what: description of the expected folder, for the error.
 
         Raises:
-            InputError: if there is no such folder, or nobody knows the protocol.
+            InputError: if there is no such folder, or the protocol is unknown.
         """
         root = absolute(root)
         try:
@@ -53,14 +53,14 @@ class Root:
         return cls(fs, base, fs.unstrip_protocol(base) if "://" in root else base, None if "://" in root else base)
 
     def parent(self) -> Root | None:
-        """The folder in which this one lies; none where it is a whole bucket or disk."""
+        """Return the folder that contains this one; None for a whole bucket or disk."""
         if "/" not in self.base.lstrip("/"):
             return None
         base, url = self.base.rpartition("/")[0], self.url.rpartition("/")[0]
         return Root(self.fs, base, url, self.local and base)
 
     def find(self, folder: str = "") -> list[str]:
-        """The files below, or below one of its folders, as paths relative to the root, sorted; none where there is no such folder.
+        """List the files below the root, or one of its folders, as sorted relative paths; empty if there is no such folder.
 
         Raises:
             InputError: if they cannot be listed.
@@ -74,18 +74,18 @@ class Root:
             raise InputError(f"{self.url}: cannot be listed ({one_line(error)}); look at dataset.root and storage") from None
 
     def path(self, relative: str) -> str:
-        """A file below as a Sample names it.
+        """Return the path or URL of a file as a Sample names it.
 
         Raises:
-            InputError: if it would leave the root.
+            InputError: if the path would leave the root.
         """
         return below(self.url, relative)
 
     def read(self, relative: str) -> bytes:
-        """A file's bytes.
+        """Read a file.
 
         Raises:
-            InputError: if it cannot be read.
+            InputError: if the file cannot be read.
         """
         try:
             data: bytes = self.fs.cat_file(f"{self.base}/{relative}")
@@ -94,7 +94,7 @@ class Root:
         return data
 
     def rows(self, relative: str, columns: int) -> Iterator[tuple[str, ...]]:
-        """The lines of a text whose columns are parted by spaces; the last column takes the rest of its line.
+        """Yield the rows of a text file with columns separated by spaces; the last column is the rest of its line.
 
         Raises:
             InputError: if the file cannot be read, or a line has another number of columns.

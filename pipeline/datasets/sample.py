@@ -1,4 +1,4 @@
-"""One image of a dataset, and drawing some of many."""
+"""Samples of a dataset: an image with its label and ground truth, and the random selection of samples."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """Ground truth as files of the upright image's size; their union is the region.
+    """Ground truth as mask files of the upright image's size; their union is the region.
 
     Attributes:
-        paths: of the files, local or URLs.
-        ink: the pixels that are inside: `light` is grey from one half up, `dark` the rest, `any` all that is not black.
-        root: the folder that a local path must not leave.
+        paths: paths of the files, local or URLs.
+        ink: pixels inside the region: `light` is a grey level of one half or more, `dark` the rest, `any` all that is not black.
+        root: folder that a local path must not leave.
     """
 
     paths: tuple[str, ...]
@@ -33,15 +33,17 @@ class Masks:
 
 @dataclass(frozen=True, slots=True)  # a dataset may have millions
 class Sample:
-    """An image and what is known of it.
+    """An image of a dataset, with its label and ground truth.
 
     Attributes:
-        image_id: unique in the dataset; where it comes from a folder, the path below the root.
-        path: where the image is, local or a URL.
-        label: the class's number in the dataset.
-        masks: ground truth as masks; counts before the box.
+        image_id: unique id in the dataset; for a folder, the path below the root.
+        path: path of the image, local or a URL.
+        label: number of the class in the dataset.
+        class_name: name of the class.
+        split: name of the split, such as train or test.
+        masks: ground truth as masks; takes precedence over the box.
         bbox: ground truth as a box (left, top, right, bottom) in pixels of the upright image.
-        root: the folder that a local path must not leave.
+        root: folder that a local path must not leave.
     """
 
     image_id: str
@@ -55,27 +57,27 @@ class Sample:
 
 
 def is_image(path: str) -> bool:
-    """Whether a path below a root says that it is an image; what is hidden, or lies in a hidden folder, is none."""
+    """Return whether a relative path has an image's suffix, and neither it nor its folders are hidden."""
     parts = PurePosixPath(path)
     return parts.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in parts.parts)
 
 
 def as_text(name: str) -> str:
-    """A file's name as it can be written down: a disk's names are bytes, and those that are no UTF-8 become escapes."""
+    """Return a file's name as valid UTF-8: names on a disk are bytes, and those that are not UTF-8 are escaped."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def absolute(root: str) -> str:
-    """A local root, also as file://, as an absolute path; another URL as it is."""
+    """Return a local root, also a file:// URL, as an absolute path; other URLs unchanged."""
     local = root.removeprefix("file://")
     return root if "://" in local else str(make_path_posix(local))
 
 
 def below(root: str, relative: str) -> str:
-    """A relative path joined to its root.
+    """Join a relative path to its root.
 
     Raises:
-        InputError: if it would leave the root.
+        InputError: if the path would leave the root.
     """
     if relative.startswith("/") or ".." in relative.split("/"):
         raise InputError(f"{relative}: leaves the dataset's root {root}; paths must be relative and stay below it")
@@ -83,7 +85,7 @@ def below(root: str, relative: str) -> str:
 
 
 def number_classes(samples: Sequence[Sample]) -> list[Sample]:
-    """Gives samples the place of their class's name in sorted order, unless the dataset has numbers of its own."""
+    """Assign labels to classes in the order of their names, unless the dataset has its own labels."""
     if any(sample.label is not None for sample in samples):
         return list(samples)
     names = sorted({sample.class_name for sample in samples if sample.class_name is not None})
@@ -92,14 +94,14 @@ def number_classes(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def select(samples: list[Sample], per_class: int | None, limit: int | None, seed: int) -> list[Sample]:
-    """At most `per_class` of every class and `limit` in all, drawn with `seed`, in the dataset's order."""
+    """Draw at most `per_class` samples per class and `limit` in all, with `seed`, in the dataset's order."""
     draw = random.Random(seed)  # noqa: S311 - a reproducible draw, not a secret
-    chosen = list(range(len(samples)))
+    indices = list(range(len(samples)))
     if per_class is not None:
         classes: dict[object, list[int]] = defaultdict(list)
-        for index in chosen:
+        for index in indices:
             classes[samples[index].label].append(index)
-        chosen = sorted(index for members in classes.values() for index in draw.sample(members, min(per_class, len(members))))
+        indices = sorted(index for members in classes.values() for index in draw.sample(members, min(per_class, len(members))))
     if limit is not None:
-        chosen = sorted(draw.sample(chosen, min(limit, len(chosen))))
-    return [samples[index] for index in chosen]
+        indices = sorted(draw.sample(indices, min(limit, len(indices))))
+    return [samples[index] for index in indices]

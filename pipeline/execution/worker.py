@@ -101,7 +101,7 @@ class Worker:
         """What a pass, a forward pass and reading an image cost this worker: seconds an image."""
         begin = time.perf_counter()
         preprocess = preprocess_of(self._classifier)
-        for _ in read_batches(samples, self._config, preprocess, self._batch):
+        for _ in read_batches(samples, self._config.storage, preprocess, self._batch, timeout=self._config.compute.storage_timeout):
             pass
         reading = (time.perf_counter() - begin) / len(samples)
         found = probe(self._classifier, preprocess.crop, [self._batch], self._config.compute.fixed_precision)

@@ -49,7 +49,8 @@ def explain_shard(
     batch_size = batch_size or config.compute.fixed_batch_size or default_batch(classifier.device)
     collector = ResultCollector(config, shard, samples, preprocess.crop, device, reused or ReusedResults())
     open_rows = [row - shard.start for row in collector.open_rows()]
-    for items in read_batches(samples, config, preprocess, max(1, batch_size // config.ranks), open_rows):
+    images_at_once, timeout = max(1, batch_size // config.ranks), config.compute.storage_timeout
+    for items in read_batches(samples, config.storage, preprocess, images_at_once, open_rows, timeout=timeout):
         for item in items:
             collector.add_facts(shard.start + item.row, item.image_facts)
             if isinstance(item, UnreadableSample):

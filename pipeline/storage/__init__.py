@@ -1,1 +1,1 @@
-"""Objects below a URL, with retries; nothing here knows of runs."""
+"""Storage of objects below a URL, with retries; independent of runs."""

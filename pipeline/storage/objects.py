@@ -1,4 +1,4 @@
-"""A folder on a disk or an object store, through fsspec: whole-object writes, create-only writes, listings."""
+"""Objects below a URL, on a disk or an object store, through fsspec: atomic, create-only and compare-and-swap writes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Storage:
     Args:
         url: a local path, file:// or another fsspec URL such as s3://bucket/prefix.
         options: fsspec options of that file system.
-        patience: for so many seconds a request is tried again where a server is away, busy or broken.
+        timeout: seconds for which requests to an unreachable, busy or failing server are retried.
 
     Raises:
         ValueError, ImportError: if fsspec does not know the protocol.
@@ -44,7 +44,7 @@ class Storage:
 
     @classmethod
     def of(cls, output: str, name: str, options: Mapping[str, Any], timeout: float = 10.0) -> Storage:
-        """The folder `name` below an output.
+        """Return the storage of the folder `name` below an output.
 
         Raises:
             InputError: if the output's protocol is unknown.
@@ -55,18 +55,18 @@ class Storage:
             raise InputError(f"output {output}: {one_line(error)}") from None
 
     def __reduce__(self) -> tuple[type[Storage], tuple[str, dict[str, Any], float]]:
-        return Storage, (self.url(""), self.options, self.timeout)  # a file system's connections do not travel
+        return Storage, (self.url(""), self.options, self.timeout)  # connections of a file system cannot be pickled
 
     def path(self, name: str) -> str:
-        """An object's path in the file system's own terms."""
+        """Return an object's path as the fsspec file system names it."""
         return f"{self.root}/{name}" if name else self.root
 
     def url(self, name: str) -> str:
-        """An object's path as a user would write it."""
+        """Return an object's local path or URL, as a user would write it."""
         return self.path(name) if self.local else str(self.fs.unstrip_protocol(self.path(name)))
 
     def read(self, name: str) -> bytes:
-        """An object's bytes.
+        """Read an object.
 
         Raises:
             FileNotFoundError: if there is none.
@@ -75,12 +75,12 @@ class Storage:
         return data
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """An object that holds JSON."""
+        """Read an object that holds JSON."""
         value: dict[str, Any] = json.loads(self.read(name))
         return value
 
     def read_tagged(self, name: str) -> tuple[bytes, str]:
-        """An object's bytes and the tag of this version or an earlier one, for `replace`.
+        """Read an object, with the tag of this version or an earlier one for `replace`.
 
         Raises:
             FileNotFoundError: if there is none.
@@ -89,14 +89,14 @@ class Storage:
         if self.local:
             data = self.read(name)
             return data, _sha256(data)
-        # The tag first: where the object changes in between, `replace` refuses the old tag.
+        # Tag before bytes: if the object changes in between, `replace` refuses the old tag.
         tag = self._retry(lambda: self.fs.info(self.path(name), refresh=True)).get("ETag")
         if tag is None:
             raise NotImplementedError(f"{self.url('')} has no tags to compare and swap by")
         return self.read(name), str(tag)
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes an object whole: a reader sees the old bytes or the new ones, never half of them."""
+        """Write an object atomically: a reader sees the old bytes or the new ones, never a part of them."""
         if self.local:
             temporary = self._temporary(name, data)
             temporary.replace(self.path(name))
@@ -104,7 +104,7 @@ class Storage:
             self._retry(lambda: self.fs.pipe_file(self.path(name), data))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Writes an object unless there is one already; of several writers exactly one gets True, if their data differ."""
+        """Write an object unless it exists; exactly one of several writers gets True, if their data differ."""
         if self.local:
             temporary = self._temporary(name, data)
             try:
@@ -117,13 +117,13 @@ class Storage:
         return self._conditionally(name, data, mode="create")
 
     def replace(self, name: str, data: bytes, tag: str) -> bool:
-        """Writes an object if its tag is still this one: of several writers exactly one gets True, if their data differ."""
+        """Write an object if it still has this tag; exactly one of several writers gets True, if their data differ."""
         if not self.local:
             try:
                 return self._conditionally(name, data, IfMatch=tag)
-            except FileNotFoundError:  # some servers say so of an object that is gone
+            except FileNotFoundError:  # the answer of some servers if the object was removed
                 return False
-        # Files know no condition: those who replace a folder's files take turns.
+        # Files have no conditional writes: a lock serialises all replacements in one folder.
         with FileLock(self.path(f"{name.rpartition('/')[0]}/.lock"), timeout=self.timeout):
             if not self.exists(name) or _sha256(self.read(name)) != tag:
                 return False
@@ -131,12 +131,12 @@ class Storage:
         return True
 
     def remove(self, name: str) -> None:
-        """Removes an object, if it is there."""
+        """Remove an object if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self._retry(lambda: self.fs.rm_file(self.path(name)))
 
     def is_conditional(self) -> bool:
-        """Whether the storage keeps its word on `create` and `replace`; some servers ignore the condition and let everybody win."""
+        """Return whether `create` and `replace` are conditional; some servers ignore the condition, so that all writers win."""
         name = f"leases/.try-{uuid.uuid4().hex}"
         try:
             if not self.create(name, b"first") or self.create(name, b"second"):
@@ -149,22 +149,22 @@ class Storage:
             self.remove(name)
 
     def exists(self, name: str) -> bool:
-        """Whether there is such an object, asked anew."""
+        """Return whether an object exists, without fsspec's cache of listings."""
         self.fs.invalidate_cache()
         return bool(self._retry(lambda: self.fs.exists(self.path(name))))
 
     def names(self, folder: str) -> list[str]:
-        """The names of a folder's objects, sorted: one listing; empty if there is no folder."""
+        """List the names of a folder's objects, sorted, with one request; empty if there is no folder."""
         self.fs.invalidate_cache()
         try:
-            found = self._retry(lambda: self.fs.ls(self.path(folder), detail=False))
+            paths = self._retry(lambda: self.fs.ls(self.path(folder), detail=False))
         except FileNotFoundError:
             return []
-        names = (path.rpartition("/")[2] for path in found)
+        names = (path.rpartition("/")[2] for path in paths)
         return sorted(name for name in names if name and not name.startswith(".") and not name.endswith(".tmp"))
 
     def zarr(self, name: str) -> Store:
-        """The same place as a Zarr store."""
+        """Open a folder as a Zarr store."""
         if self.local:
             return LocalStore(self.path(name))
         return FsspecStore.from_url(self.url(name), storage_options={**self.options, "asynchronous": True})
@@ -175,7 +175,7 @@ class Storage:
         except OSError as error:
             if not _is_refusal(error):
                 raise
-            # The answer to a first try may have been lost on the way, and the second failed on what the first had written.
+            # The answer to a first attempt may have been lost, so that the retry failed on the first attempt's own write.
             try:
                 return self.read(name) == data
             except FileNotFoundError:
@@ -183,7 +183,7 @@ class Storage:
         return True
 
     def _retry(self, work: Callable[[], T]) -> T:
-        """Tries again, for as long as `patience` says, what fails because a server is away, busy or broken."""
+        """Call `work`; on an object store, retry transient errors for up to `timeout` seconds."""
         if self.local:
             return work()
         return retry(work, self.timeout, self.url(""))
@@ -194,19 +194,19 @@ class Storage:
         temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
         try:
             temporary.write_bytes(data)
-        except OSError:  # a disk that is full
+        except OSError:  # a full disk
             temporary.unlink(missing_ok=True)
             raise
         return temporary
 
 
 def to_json(value: Any) -> bytes:
-    """JSON as people read it, the same bytes for the same value."""
+    """Encode a value as indented JSON with sorted keys: equal values give equal bytes."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _is_refusal(error: OSError) -> bool:
-    """Whether an object store wrote nothing because the condition does not hold."""
+    """Return whether an object store refused a write because its condition does not hold."""
     answer = getattr(error.__cause__, "response", None) or {}
     return isinstance(error, FileExistsError) or answer.get("Error", {}).get("Code") in {"PreconditionFailed", "412"}
 

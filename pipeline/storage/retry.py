@@ -1,4 +1,4 @@
-"""Requests to servers that may be away, busy or broken for a while: tried again, for so long."""
+"""Retry transient storage errors with exponential backoff, up to a deadline."""
 
 from __future__ import annotations
 
@@ -20,51 +20,50 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-# Nobody answers, or not to the end: none of them is an OSError.
+# Server unreachable, or connection lost during the answer: none of these is an OSError.
 UNREACHABLE = (RefusedError, HTTPClientError, ClientError)
 
-# What s3fs makes of an answer that the request itself earned: another try gets the same.
+# s3fs's exceptions for errors of the request itself: a retry gets the same answer.
 _PERMANENT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 _PERMANENT_ERRNOS = {errno.EINVAL, errno.EPERM, errno.ENOSYS}
-_BUSY = {408, 425, 429}  # the answers among HTTP's 4xx that are no fault of the request
+_BUSY = {408, 425, 429}  # HTTP's 4xx codes that are not the request's fault
 
 
 class StorageTimeoutError(RunError, OSError):
-    """A server did not come back for as long as it was waited for."""
+    """A server that did not answer before the deadline of the retries."""
 
 
-def retry(work: Callable[[], T], seconds: float, place: str) -> T:
-    """Does what may fail because a server is away, again and again until it works.
+def retry(work: Callable[[], T], timeout: float, url: str) -> T:
+    """Call `work`, retrying transient errors for up to `timeout` seconds.
 
     Args:
-        seconds: after which it is given up.
-        place: what is asked for, for the error.
+        url: the requested object or folder, for the error.
 
     Raises:
-        AwayError: if it was given up; any other error of `work`, where another try would fail as well, at once.
+        StorageTimeoutError: after `timeout` seconds. Other errors of `work`, which a retry would repeat, are raised at once.
     """
 
     def give_up(state: RetryCallState) -> NoReturn:
         error = state.outcome.exception() if state.outcome is not None else None
         why = "" if error is None else f" ({one_line(error)})"
-        raise StorageTimeoutError(f"{place} has not answered for {seconds:g} seconds{why}") from error
+        raise StorageTimeoutError(f"{url} has not answered for {timeout:g} seconds{why}") from error
 
     return Retrying(
         retry=retry_if_exception(_is_transient),
         wait=wait_random_exponential(multiplier=0.2, max=10),
-        stop=stop_after_delay(seconds),
-        before_sleep=_note,
+        stop=stop_after_delay(timeout),
+        before_sleep=_count_retry,
         retry_error_callback=give_up,
     )(work)
 
 
-def _note(state: RetryCallState) -> None:
+def _count_retry(state: RetryCallState) -> None:
     telemetry.count("hdm_storage_retries")
     before_sleep_log(_log, logging.WARNING)(state)
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Whether what raised this may work a little later."""
+    """Return whether a retry may succeed after this error."""
     if isinstance(error, OSError):
         return not isinstance(error, _PERMANENT) and error.errno not in _PERMANENT_ERRNOS
     if isinstance(error, ClientResponseError) and 400 <= error.status < 500:

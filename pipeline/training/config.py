@@ -11,8 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from hdm_core.device import Precision
-from pipeline.config.schema import Count, DatasetConfig, Section, Seed
+from pipeline.datasets import AnyDatasetConfig
 from pipeline.redaction import refuse_secrets
+from pipeline.section import Count, Section, Seed
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
@@ -111,7 +112,7 @@ class TrainConfig(Section):
     """Configuration of a training, with everything that determines its result."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the classifier's folder under output")
-    dataset: DatasetConfig = Field(description="all images: for training, validation and test")
+    dataset: AnyDatasetConfig = Field(description="all images: for training, validation and test")
     test: OpenFraction | str | None = Field(
         None, description="name of a split, or a fraction of the images: used neither for training nor to choose an epoch, only reported"
     )

@@ -1,6 +1,6 @@
-"""What Storage and the run on it promise, wherever they are: on a disk, on a real S3 server, and in fsspec's memory://.
+"""Contract of Storage and of a run on it: on a disk, on a real S3 server, and in fsspec's memory://.
 
-The last has no versions to compare, and looks before it creates instead of doing both at once: of storage like this a run is told.
+memory:// has no versions to compare, and its create-only write is not atomic: a run is refused on storage like this.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.support.s3_server import S3
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs are kept, and the fsspec options of that place."""
+    """A place for runs, with its fsspec options."""
 
     url: str
     options: dict[str, Any]
@@ -226,7 +226,7 @@ def shared(place: Place) -> Storage:
 
 
 def race(shared: Storage, write: Callable[[Storage, bytes], bool]) -> list[bytes]:
-    """Sixteen write at once, each its number; who says that they won."""
+    """Let sixteen writers write their number at the same time; return those that report success."""
     barrier, won = threading.Barrier(16), []
 
     def one(number: int) -> None:
@@ -278,7 +278,7 @@ def test_whether_conditions_are_kept_is_found_out_and_leaves_nothing(storage: St
 
 
 def test_a_write_that_fails_for_another_reason_is_no_lost_race(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made up: the server of these tests refuses nothing as invalid."""
+    """Simulate the error: the server of these tests refuses nothing as invalid."""
     storage = Storage(f"memory://{uuid.uuid4().hex}")
 
     def refuse(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""What is decided before a worker starts: shards, cost, and what cannot work."""
+"""Plans: shards, cost, identity, and refused inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.tiny_networks import smooth
 
 
 def config_of(folder: Path, images: int = 3, changes: dict[str, Any] | None = None, **keys: Any) -> RunConfig:
-    """A configuration over a folder of files that are images by name: a plan does not open them."""
+    """Return a configuration over files that are images by name only: a plan does not open them."""
     for i in range(images):
         (folder / f"{i}.png").touch()
     return configuration({"dataset.root": str(folder), **(changes or {})}, **keys)
@@ -54,7 +54,7 @@ def test_the_papers_passes(tmp_path: Path) -> None:
 
 def test_passes_that_depend_on_the_network_are_planned(tmp_path: Path) -> None:
     plan = make_plan(config_of(tmp_path, 3, methods=["score_cam", "ablation_cam"], classifier={"arch": "squeezenet1_1", "crop": 64}))
-    # The last map has a channel for every class, and what follows it is pooling.
+    # The last feature map has one channel per class and is followed by pooling.
     assert plan.passes_per_image == {"score_cam": 1 + 1000, "ablation_cam": 1}
     inner = make_plan(
         config_of(tmp_path, 3, methods=["score_cam"], classifier={"arch": "squeezenet1_1"}, score_cam={"layer": "features.0"})
@@ -83,7 +83,7 @@ def test_facts_are_json(tmp_path: Path) -> None:
     assert facts["passes"] == 3 * sum(facts["passes_per_image"].values())
 
 
-# What a run is known by
+# Identity
 
 
 def test_the_same_plan_is_made_twice(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_listing_tells_a_dataset_that_changed(plan: Plan, change: dict[str, 
     assert replace(plan, samples=[*rest, first]).dataset_digest() != plan.dataset_digest()
 
 
-# What cannot work
+# Refused
 
 
 def test_a_target_that_the_network_does_not_have(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What SECURITY.md says of code and configuration; what a whole run leaks or not is in test_corpus.py."""
+"""Promises of SECURITY.md about code and configuration; leaks of a whole run are tested in test_corpus.py."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from prefect.settings import PREFECT_SERVER_API_HOST
 
 from pipeline.classifiers.load import load_classifier
 from pipeline.config.load import load
-from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import list_samples
 from pipeline.datasets.images import UnreadableError, read_image
 from pipeline.datasets.label_tables import read_columns
+from pipeline.datasets.manifest import ManifestConfig
 from pipeline.datasets.root import Root
 from pipeline.errors import InputError, RunError, one_line
 from pipeline.redaction import redact
@@ -44,7 +44,7 @@ QUERIES = [f"https://host/x?{name}={SECRET}" for name in ("token", "X-Amz-Signat
 
 
 def calls() -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Every call in the packages: where, of what, and its keywords as they are written."""
+    """List every call in the packages: place, function, and keywords as written."""
     for package in ("hdm_core", "pipeline", "flows"):
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -65,7 +65,7 @@ def test_nothing_is_loaded_that_could_be_code() -> None:
     assert [where for where, name, _ in found if name in FORBIDDEN] == []
     assert [where for where, name, given in found if name == "torch.load" and given.get("weights_only") != "True"] == []
     assert [where for where, _, given in found if "allow_pickle" in given or given.get("shell") == "True"] == []
-    # A program of torch.export may hold code: it is loaded in one place, which says so, and SECURITY.md, too.
+    # A program of torch.export may contain code: it is loaded in one place, which documents it, as SECURITY.md does.
     assert {where.split(":")[0] for where, name, _ in found if name == "torch.export.load"} == {"hdm_core/sources/exported.py"}
 
 
@@ -80,7 +80,7 @@ def test_every_image_is_opened_by_a_few_formats_and_with_a_limit_of_pixels() -> 
 
 
 class Owned:
-    """What makes a folder when it is unpickled."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -113,7 +113,7 @@ def test_a_checkpoint_that_is_a_pickle_runs_nothing(tmp_path: Path, name: str) -
 def test_a_manifest_that_reaches_out_is_refused_in_one_line(tmp_path: Path, path: str) -> None:
     for name, write in (("m.csv", pa.csv.write_csv), ("m.parquet", pq.write_table)):
         write(pa.table({"path": ["good.png", path]}), tmp_path / name)
-        message = refused(lambda name=name: list_samples(DatasetConfig(kind="manifest", root=str(tmp_path / name)), {}))
+        message = refused(lambda name=name: list_samples(ManifestConfig(kind="manifest", root=str(tmp_path / name)), {}))
         assert f"{name}, row 2: " in message
         assert SECRET not in message
 
@@ -121,7 +121,7 @@ def test_a_manifest_that_reaches_out_is_refused_in_one_line(tmp_path: Path, path
 def test_what_a_manifest_says_else_is_text(tmp_path: Path) -> None:
     odd = ["=cmd|' /C calc'!A0.png", "a\0b.png", "<b>.png", "$(id).png", "..\\..\\up.png"]
     pq.write_table(pa.table({"path": odd, "class_name": odd, "split": odd}), tmp_path / "m.parquet")
-    samples = list_samples(DatasetConfig(kind="manifest", root=str(tmp_path / "m.parquet")), {})
+    samples = list_samples(ManifestConfig(kind="manifest", root=str(tmp_path / "m.parquet")), {})
     assert [sample.image_id for sample in samples] == odd
     for sample in samples:
         with pytest.raises(UnreadableError, match="cannot read"):
@@ -129,7 +129,7 @@ def test_what_a_manifest_says_else_is_text(tmp_path: Path) -> None:
 
 
 def workbook(sheet: bytes) -> bytes:
-    """The least that openpyxl takes for a workbook."""
+    """Write the smallest file that openpyxl accepts as a workbook."""
     buffer = io.BytesIO()
     kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
     base = "http://schemas.openxmlformats.org"
@@ -223,7 +223,7 @@ def test_broken_yaml_is_refused_without_its_text(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_prefect_keeps_no_secret_of_a_configuration(tmp_path: Path) -> None:
-    """The flow, on a server of its own for the time: nothing in its database, its logs and what it prints."""
+    """Run the flow with a server of its own: no secret in its database, its logs and its output."""
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(mapping(output=URLS[0], dataset={"kind": "demo"})))
     home = tmp_path / "prefect"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
@@ -270,7 +270,7 @@ def test_prefect_listens_on_loopback_and_nothing_here_opens_a_door() -> None:
     ids=["well", "vulnerable", "unknown", "away"],
 )
 def test_the_audit_fails_for_a_vulnerability_and_for_nothing_else(tmp_path: Path, answer: str, code: int, words: str) -> None:
-    """pip-audit is made up here: its service cannot be reached from where these tests run."""
+    """Replace pip-audit by a script: its service may be unreachable from the tests."""
     (tmp_path / "pip_audit.py").write_text(f"print('{{\"dependencies\": {answer}}}')")
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
     ended = subprocess.run([sys.executable, ROOT / ".ci/audit"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Broken, unusual and hostile image files."""
+"""Broken, odd and hostile files, and functions that write them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def data(content: bytes | Callable[[], bytes]) -> Make:
 
 
 def half(image: bytes) -> Make:
-    """Return a function that writes the first half of a file."""
+    """Return a function that writes the first half of the bytes."""
     return data(image[: len(image) // 2])
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """Build one chunk of a PNG."""
+    """Build a chunk of a PNG."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
@@ -49,36 +49,36 @@ def png(width: int, height: int, *before: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
-def declared(image: bytes, place: int, size: bytes) -> bytes:
+def declared(image: bytes, offset: int, size: bytes) -> bytes:
     """Replace the size in the header of an image."""
-    return image[:place] + size + image[place + len(size) :]
+    return image[:offset] + size + image[offset + len(size) :]
 
 
 def declared_png() -> bytes:
-    """Replace the size in the header of a PNG, and its checksum."""
+    """Replace the size in the header of a PNG, which has a checksum."""
     header = chunk(b"IHDR", struct.pack(">II", 90_000, 90_000) + PNG[24:29])
     return PNG[:8] + header + PNG[33:]
 
 
 def turned(orientation: int) -> bytes:
-    """Store the image as a camera does that is held in the given EXIF orientation."""
-    way = Image.Transpose
-    ways = {
-        2: way.FLIP_LEFT_RIGHT,
-        3: way.ROTATE_180,
-        4: way.FLIP_TOP_BOTTOM,
-        5: way.TRANSPOSE,
-        6: way.ROTATE_90,
-        7: way.TRANSVERSE,
-        8: way.ROTATE_270,
+    """Encode the image as a camera stores it that is held in this EXIF orientation."""
+    transpose = Image.Transpose
+    transposes = {
+        2: transpose.FLIP_LEFT_RIGHT,
+        3: transpose.ROTATE_180,
+        4: transpose.FLIP_TOP_BOTTOM,
+        5: transpose.TRANSPOSE,
+        6: transpose.ROTATE_90,
+        7: transpose.TRANSVERSE,
+        8: transpose.ROTATE_270,
     }
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encode(PICTURE.transpose(ways[orientation]) if orientation in ways else PICTURE, exif=exif)
+    return encode(PICTURE.transpose(transposes[orientation]) if orientation in transposes else PICTURE, exif=exif)
 
 
 def frames(form: str) -> bytes:
-    """Encode the image followed by a black frame."""
+    """Encode the image and a black frame as an animation."""
     return encode(
         PICTURE, form, save_all=True, append_images=[Image.new("RGB", PICTURE.size)], **({"lossless": True} if form == "WEBP" else {})
     )
@@ -97,18 +97,18 @@ def huge(path: Path) -> None:
 
 
 def endpoint(path: Path) -> None:
-    """Create a socket."""
-    here = Path.cwd()
-    os.chdir(path.parent)  # a socket's path must be short
+    """Create a Unix socket."""
+    previous = Path.cwd()
+    os.chdir(path.parent)  # the path of a socket has a maximum length
     try:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path.name)
     finally:
-        os.chdir(here)
+        os.chdir(previous)
 
 
 def link(target: str) -> Make:
-    """Return a function that links to a target."""
+    """Return a function that creates a symbolic link to a target."""
     return lambda path: path.symlink_to(target)
 
 

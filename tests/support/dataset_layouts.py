@@ -1,4 +1,4 @@
-"""Small copies of the published datasets in their official layouts, with generated images."""
+"""Small generated datasets in the official layouts of the published ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BIRDS = ("001.Albatross", "002.Auklet", "003.Wren")
 
 
 def save_mask(path: Path, inside: tuple[int, int, int, int] | None, ink: int = 255, paper: int = 0) -> Path:
-    """Save a mask: `ink` in the box (left, top, right, bottom), `paper` elsewhere."""
+    """Write a mask of the images' size: `ink` in the box (left, top, right, bottom), `paper` elsewhere."""
     mask = Image.new("L", (WIDTH, HEIGHT), paper)
     if inside is not None:
         mask.paste(ink, inside)
@@ -26,10 +26,7 @@ def save_mask(path: Path, inside: tuple[int, int, int, int] | None, ink: int = 2
 
 
 def save_red_mask(path: Path, inside: tuple[int, int, int, int]) -> Path:
-    """Save a mask in IDRiD's format: a palette of black and red.
-
-    The grey value of red is far below one half of white.
-    """
+    """Write a mask as IDRiD has it: a palette of black and red, whose grey level is far below one half."""
     mask = Image.new("P", (WIDTH, HEIGHT))
     mask.putpalette([0, 0, 0, 255, 0, 0])
     mask.paste(1, inside)
@@ -39,10 +36,7 @@ def save_red_mask(path: Path, inside: tuple[int, int, int, int]) -> Path:
 
 
 def cub(root: Path, segmentations: Path | None = None) -> Path:
-    """Write CUB-200-2011 with three classes of two training and two test images.
-
-    Each image has the box 4 3 10 12 (left top width height).
-    """
+    """Write CUB-200-2011: three classes of two training and two test images; each box is 4 3 10 12 (left top width height)."""
     names = [f"{bird}/Bird_{i:04d}_{1000 + i}.jpg" for bird in BIRDS for i in range(4)]
     for i, name in enumerate(names):
         save_picture(root / "images" / name, WIDTH, HEIGHT, seed=i)
@@ -62,10 +56,7 @@ def cub(root: Path, segmentations: Path | None = None) -> Path:
 
 
 def palm(root: Path) -> Path:
-    """Write iChallenge-PM as its archives unpack.
-
-    Nine training photographs, two of them with lesions, and four validation photographs with a workbook.
-    """
+    """Write iChallenge-PM as its archives unpack: nine training photographs, two with lesions; four of validation, with a workbook."""
     training = root / "PALM-Training400"
     for i, name in enumerate(f"{letter}{i:04d}" for letter in "HNP" for i in range(1, 4)):
         save_picture(training / "PALM-Training400" / f"{name}.jpg", WIDTH, HEIGHT, seed=i)
@@ -93,10 +84,7 @@ GRADES = (0, 1, 2, 3, 4, 2)
 
 
 def idrid(root: Path) -> Path:
-    """Write IDRiD as its archives unpack.
-
-    Six graded photographs for training and two for test; six and one with masks.
-    """
+    """Write IDRiD as its archives unpack: six graded photographs for training, two for test, and six and one with masks."""
     grading = root / "B. Disease Grading"
     for letter, split, grades in (("a", "Training", GRADES), ("b", "Testing", (0, 4))):
         lines = ["Image name,Retinopathy grade,Risk of macular edema ,,"]
@@ -136,7 +124,7 @@ def plain_idrid(root: Path) -> Path:
 
 
 def boxed(*boxes: tuple[int, int, int, int]) -> np.ndarray:
-    """Return (HEIGHT, WIDTH) bool, true inside any of the boxes."""
+    """Return (HEIGHT, WIDTH) bool, true in any of the boxes."""
     inside = np.zeros((HEIGHT, WIDTH), dtype=bool)
     for left, top, right, bottom in boxes:
         inside[top:bottom, left:right] = True

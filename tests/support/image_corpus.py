@@ -1,4 +1,4 @@
-"""Corpus of broken and hostile images, with the status that a run gives to each."""
+"""A folder of broken, odd and hostile images, with the expected status of each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.broken_files import (
     turned,
 )
 
-SIDE = 32  # pixels of the network's input
+SIDE = 32  # of the crop, the network's input
 MAGENTA = (255, 0, 255)  # the colour for which `NETWORK` returns NaN
 
 # A small network that returns NaN for some images, as networks in half precision do.
@@ -58,12 +58,12 @@ def make():
 
 @dataclass(frozen=True)
 class Kind:
-    """Files that end alike: a line of the table in docs/data.md.
+    """Files with the same expected status: a line of the table in docs/data.md.
 
     Attributes:
-        what: description, as in the table.
-        status: worst status of the records; None for files that are not images and have no row.
-        message: part of the error in the records.
+        what: description of the files, as in the table.
+        status: worst status of their records; None for files that are not images and have no row.
+        message: part of the error in their records.
         files: name -> function that writes the file.
     """
 
@@ -255,10 +255,7 @@ KINDS = [
 
 
 def build(root: Path, names: Iterable[str] | None = None) -> None:
-    """Fill a new folder with all files, or with those named.
-
-    `secret.png` beside the folder must never be read.
-    """
+    """Fill a new folder with all files, or those of some names; `secret.png` next to it must never be read."""
     root.mkdir(parents=True)
     (root.parent / "secret.png").write_bytes(PNG)
     for kind in KINDS:
@@ -268,12 +265,12 @@ def build(root: Path, names: Iterable[str] | None = None) -> None:
 
 
 def image_id(name: str) -> str:
-    """Return the image_id of a file name."""
+    """Return the image id of a file's name."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def expected() -> dict[str, Kind]:
-    """Return the kind of each image that has a row, by image_id."""
+    """Map the id of each image that has a row to its kind."""
     return {image_id(name): kind for kind in KINDS if kind.status is not None for name in kind.files}
 
 

@@ -1,4 +1,4 @@
-"""The configuration's classifier where it is a checkpoint: loaded, or refused in one line."""
+"""Loading of a configured checkpoint, and its errors of one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which classes are explained: the predicted one, the label's, a number, or the likeliest; and what becomes of them in a shard."""
+"""Targets: the predicted class, the label's, a number or the top K; alone, in a shard and in a plan."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sample(label: int | None = None, name: str | None = None) -> Sample:
 @pytest.mark.parametrize(
     ("names", "label", "name", "expected"),
     [
-        (NAMES, 0, "cat", 2),  # the dataset numbers its classes in its own way
+        (NAMES, 0, "cat", 2),  # the dataset has its own numbers of the classes
         (NAMES, 9, "bee", 1),
         (NAMES, None, "ant", 0),
         (NAMES, 1, None, 1),
@@ -69,7 +69,7 @@ def test_a_label_that_is_no_class(names: Sequence[str] | None, label: int | None
     assert str(caught.value) == words
 
 
-# What is asked for
+# Requested maps
 
 
 IMAGES = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -92,7 +92,7 @@ def test_the_likeliest_classes_in_their_order() -> None:
 
 
 class Picky(nn.Module):
-    """Raises on a batch that holds a bright picture."""
+    """A network that raises on a batch with a bright image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def work(tmp_path: Path, target: Target | dict[str, int], samples: Sequence[Samp
 
 @pytest.fixture
 def samples(tmp_path: Path) -> list[Sample]:
-    """Three photographs, the middle one broken."""
+    """Write three photographs, the middle one broken."""
     found = [Sample(f"{n}.png", str(save_picture(tmp_path / f"{n}.png", seed=n)), label=n, class_name=NAMES[n]) for n in range(3)]
     Path(found[1].path).write_bytes(b"no image")
     return found

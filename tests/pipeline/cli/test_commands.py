@@ -111,9 +111,9 @@ def test_plan_prints_what_a_run_costs_and_starts_nothing(tmp_path: Path, images:
 
 
 def test_explain_writes_a_heatmap(tmp_path: Path) -> None:
-    from pipeline.datasets.demo import demo_samples
+    from pipeline.datasets.demo import read_demo
 
-    photograph = demo_samples(None, {})[0].path  # type: ignore[arg-type]
+    photograph = read_demo(None, {})[0].path  # type: ignore[arg-type]
     out = tmp_path / "heatmap.png"
     ended = hdm("explain", photograph, "--method", "grad_cam", "--out", out, "--json")
     assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,4 @@
-"""The configuration's hash stands for the result: what changes a map changes it, and nothing else does."""
+"""The hash of a configuration changes with every key that changes a map, and with no other."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from hdm_core.methods.cam import CAMSettings
 from hdm_core.metrics.evaluate import MetricSettings
 from hdm_core.settings import HDMSettings
-from pipeline.config.schema import ClassifierConfig, ComputeConfig, DatasetConfig, RunConfig
+from pipeline.config.schema import ClassifierConfig, ComputeConfig, RunConfig
+from pipeline.datasets import DATASETS
 from tests.support.plans import configuration, mapping
 
-# Another value for every field that the result depends on.
+# Another value for every key that the result depends on.
 OTHER: dict[str, Any] = {
     "dataset.kind": "manifest",
     "dataset.root": "elsewhere",
@@ -62,7 +63,7 @@ OTHER: dict[str, Any] = {
     "compute.precision": "bfloat16",
 }
 
-# What only says where, by whom and how fast.
+# Keys of place, resources and retries, which do not change the result.
 INDIFFERENT: dict[str, Any] = {
     "name": "another",
     "output": "memory://elsewhere",
@@ -78,7 +79,7 @@ INDIFFERENT: dict[str, Any] = {
     "dm.steps": 9,  # of a method that is not run
 }
 
-# Fields that go together, and have a test of their own.
+# Keys that depend on each other, with a test of their own.
 TOGETHER = {
     *("classifier.source", "classifier.path", "classifier.train", "classifier.factory", "classifier.arguments"),
     *("dataset.split", "dataset.part", "dataset.referable", "dataset.lesions"),
@@ -97,7 +98,6 @@ def test_no_other_field_does(key: str) -> None:
 
 def test_no_field_was_forgotten_here() -> None:
     sections = {
-        "dataset": DatasetConfig,
         "classifier": ClassifierConfig,
         "compute": ComputeConfig,
         "metrics": MetricSettings,
@@ -105,7 +105,8 @@ def test_no_field_was_forgotten_here() -> None:
         "grad_cam": CAMSettings,
     }
     fields = {f"{name}.{field}" for name, section in sections.items() for field in section.model_fields}
-    fields |= set(RunConfig.model_fields) - set(sections)
+    fields |= {f"dataset.{field}" for kind in DATASETS.values() for field in kind.config.model_fields}
+    fields |= set(RunConfig.model_fields) - set(sections) - {"dataset"}
     assert fields == (set(OTHER) | set(INDIFFERENT) | TOGETHER) - {"dm.steps"}
 
 

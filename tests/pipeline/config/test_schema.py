@@ -1,4 +1,4 @@
-"""What a configuration is taken to mean, and what is refused with one line that says what, where and what to do."""
+"""Configurations: valid ones and their meaning, and invalid ones with their error of one line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ storage:    {endpoint_url: "http://127.0.0.1:9000", client_kwargs: {region_name:
 """
 
 
-# What is taken
+# Valid
 
 
 def test_the_yaml_of_the_contract_is_a_configuration(tmp_path: Path) -> None:
@@ -88,6 +88,11 @@ def test_a_configuration_cannot_be_changed_and_survives_json() -> None:
     assert load_config(json.loads(json.dumps(config.model_dump(mode="json")))).hash() == config.hash()
 
 
+def test_keys_of_other_kinds_are_taken_where_they_say_nothing() -> None:
+    keys = {"split": None, "part": None, "referable": False, "lesions": None}
+    assert configuration(dataset={"kind": "folder", "root": "x", **keys}) == configuration(dataset={"kind": "folder", "root": "x"})
+
+
 def test_every_packaged_preset_is_complete() -> None:
     assert {"demo", "cub-full", "pm-full"} <= set(presets())
     for name in presets():
@@ -111,7 +116,7 @@ def test_the_callers_mapping_is_left_alone() -> None:
     assert source == mapping()
 
 
-# What is refused
+# Invalid
 
 
 @pytest.mark.parametrize(
@@ -160,12 +165,16 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"hdm.steps": 0}, ["hdm.steps", "greater than or equal to 1", "not 0"]),
         ({"dm.sizes": [6, "x"]}, ["dm.sizes.1", "integer", "'x'"]),
         ({"hdm.ratios": []}, ["hdm.ratios", "empty"]),
-        ({"dataset.kind": "coco"}, ["dataset.kind", "'folder' or 'manifest'", "not 'coco'"]),
+        ({"dataset.kind": "coco"}, ["dataset.kind: unknown kind 'coco'; known are demo, cub, palm, idrid, folder, manifest"]),
+        ({"dataset.kind": "foldr"}, ["dataset.kind: unknown kind 'foldr'", "known are demo, cub", "did you mean folder?"]),
+        ({"dataset.kind": {}}, ["dataset.kind: unknown kind {}"]),
+        ({"dataset": {"root": "x"}}, ["dataset.kind is missing: write one of demo, cub, palm, idrid, folder, manifest"]),
+        ({"dataset": {"kind": "cub", "root": "x", "spilt": "test"}}, ["dataset.spilt: unknown key; did you mean split?"]),
         ({"dataset.split": "test"}, ["dataset.split says nothing about a dataset of kind 'folder': remove it"]),
         ({"dataset.referable": True}, ["dataset.referable says nothing"]),
         ({"dataset": {"kind": "idrid", "root": "x"}}, ["dataset.part is missing: write grading or segmentation"]),
         ({"dataset": {"kind": "idrid", "root": "x", "part": "grading", "lesions": ["EX"]}}, ["dataset.lesions", "part 'grading'"]),
-        ({"dataset": {"kind": "palm", "root": "x", "lesions": ["EX"]}}, ["unknown lesion 'EX'", "Atrophy, Detachment"]),
+        ({"dataset": {"kind": "palm", "root": "x", "lesions": ["EX"]}}, ["dataset.lesions.0", "'Atrophy' or 'Detachment'", "not 'EX'"]),
         ({"dataset": {"kind": "palm", "root": "x", "lesions": []}}, ["dataset.lesions"]),
         ({"dataset.root": None, "dataset": {"kind": "folder"}}, ["dataset.root is missing", "a folder of images"]),
         ({"dataset": {"kind": "manifest"}}, ["dataset.root is missing", "a CSV or Parquet file"]),
@@ -175,7 +184,9 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"dataset.limit": 0}, ["dataset.limit", "greater than or equal to 1", "not 0"]),
         ({"dataset.per_class": "ten"}, ["dataset.per_class", "integer", "'ten'"]),
         ({"dataset.seed": -1}, ["dataset.seed", "greater than or equal to 0", "-1"]),
-        ({"classifier.source": "keras"}, ["classifier.source", "'torchvision'", "'keras'"]),
+        ({"classifier.source": "keras"}, ["classifier.source: unknown source 'keras'; known are torchvision, checkpoint"]),
+        ({"classifier.source": "tim"}, ["classifier.source: unknown source 'tim'", "did you mean timm?"]),
+        ({"classifier.source": 3}, ["classifier.source", "string", "not 3"]),
         ({"classifier.crop": 0}, ["classifier.crop", "greater than or equal to 1"]),
         ({"metrics.baseline": "white"}, ["metrics.baseline", "'mean', 'black' or 'blur'", "'white'"]),
         ({"metrics.protocol": "roar"}, ["metrics.protocol", "'paper' or 'rise'", "'roar'"]),
@@ -187,6 +198,7 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"compute.gpus_per_worker": float("inf")}, ["compute.gpus_per_worker", "finite", "inf"]),
         ({"compute.shard_size": 0}, ["compute.shard_size", "greater than or equal to 1"]),
         ({"target": -1}, ["target", "'predicted'", "greater than or equal to 0", "-1"]),
+        ({"target": {"tp": 3}}, ["target", "a section with the key top", "{'tp': 3}"]),
         ({"target": "cat"}, ["target", "'predicted'", "integer", "'cat'"]),
         ({"seed": 2**70}, ["seed", "less than 9223372036854775808"]),
         ({"name": "a/b"}, ["name", "a/b"]),
@@ -202,7 +214,7 @@ def test_bad_values_are_refused_with_what_where_and_what_would_do(changes: dict[
     assert message.startswith("configuration: ")
     for word in words:
         assert word in message
-    assert "constrained" not in message  # pydantic's own names are nobody's keys
+    assert "constrained" not in message  # pydantic's names of types are not keys
     assert "literal" not in message
 
 
@@ -263,7 +275,7 @@ def test_changes_are_read_as_yaml() -> None:
     assert parse_changes(texts) == {
         "compute.workers": 2,
         "methods": ["hdm", "dm"],
-        "hdm.learning_rate": "1e-2",  # YAML 1.1 wants 1.0e-2 for a number; the configuration takes both
+        "hdm.learning_rate": "1e-2",  # a number in YAML 1.1 is 1.0e-2; the configuration accepts both
         "name": "a=b",
         "storage.anon": True,
         "dataset.split": None,
@@ -294,7 +306,7 @@ def test_the_last_of_several_changes_counts() -> None:
     assert parse_changes(["seed=1", "seed=2"]) == {"seed": 2}
 
 
-# Any mapping is a configuration or is refused: never a traceback
+# Any mapping is accepted or refused in one line, never with a traceback
 
 _keys = st.sampled_from(["preset", "steps", "sizes", "kind", "root", "arch", "workers", "zzz", "self", "1"])
 _values = st.recursive(
@@ -309,7 +321,7 @@ _top = st.sampled_from([*RunConfig.model_fields, *METHODS, "zzz"])
 def test_whatever_is_written_is_taken_or_refused_with_one_line(changes: dict[str, Any]) -> None:
     try:
         config = load_config(mapping(**changes))
-    except Exception:  # whatever it was, it must have been a refusal
+    except Exception:  # any exception must be a refusal
         refused(lambda: load_config(mapping(**changes)))
     else:
         assert isinstance(config.hash(), str)

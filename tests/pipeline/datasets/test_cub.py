@@ -1,4 +1,4 @@
-"""CUB-200-2011: its official files, its two kinds of ground truth, and what is said of a layout that is broken."""
+"""CUB-200-2011: its official files, its two kinds of ground truth, and the errors of a broken layout."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 from PIL import Image
 
 from hdm_core import Preprocess
-from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Masks, Sample, list_samples
+from pipeline.datasets.cub import CubConfig
 from pipeline.datasets.images import UnreadableError, read_image, read_mask, read_region
 from tests.support.dataset_layouts import BIRDS, HEIGHT, WIDTH, boxed, cub
 from tests.support.plans import refused, save_picture
 
-PREPROCESS = Preprocess(resize=HEIGHT, crop=HEIGHT)  # the crop sees columns 2 to 21
+PREPROCESS = Preprocess(resize=HEIGHT, crop=HEIGHT)  # the crop has the columns 2 to 21
 BOX = boxed((4, 3, 14, 15))[:, 2:22]
 
 
 def birds(root: Path | str, **keys: Any) -> list[Sample]:
-    return list_samples(DatasetConfig(kind="cub", root=str(root), **keys), {})
+    return list_samples(CubConfig(kind="cub", root=str(root), **keys), {})
 
 
 def region(sample: Sample) -> tuple[torch.Tensor, str]:
@@ -31,7 +31,7 @@ def region(sample: Sample) -> tuple[torch.Tensor, str]:
 
 
 def change(root: Path, table: str, old: str, new: str) -> str:
-    """Replaces a line of a table, or removes it, and gives the message with which the dataset is refused."""
+    """Replace or remove a line of a table; return the message with which the dataset is refused."""
     lines = (root / table).read_text().splitlines()
     lines[lines.index(old) : lines.index(old) + 1] = [new] if new else []
     (root / table).write_text("\n".join(lines))
@@ -92,7 +92,7 @@ def test_an_image_that_was_not_segmented_has_its_box(tmp_path: Path) -> None:
 
 
 def test_what_half_of_the_annotators_marked_is_inside(tmp_path: Path) -> None:
-    """Five annotators make the grey levels 0, 51, ..., 255: three of them are more than half."""
+    """Use the grey levels 0, 51, ..., 255 of five annotators: three of them are more than half."""
     root = cub(tmp_path / "CUB_200_2011", tmp_path / "segmentations")
     (sample, *_) = birds(root)
     assert sample.masks is not None

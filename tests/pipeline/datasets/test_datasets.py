@@ -1,4 +1,4 @@
-"""Folders, manifests, the demo, and drawing some of many images."""
+"""Folders, manifests, the demo, and the random selection of images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Sample, list_samples
+from pipeline.datasets.demo import DemoConfig
+from pipeline.datasets.folder import FolderConfig
 from pipeline.datasets.images import UnreadableError, read_image
 from pipeline.datasets.sample import below, is_image, number_classes, select
 from tests.support.plans import refused, save_picture
@@ -35,7 +36,7 @@ STRANGE = [
 
 
 def folder(root: Path | str, **keys: Any) -> list[Sample]:
-    return list_samples(DatasetConfig(kind="folder", root=str(root), **keys), {})
+    return list_samples(FolderConfig(kind="folder", root=str(root), **keys), {})
 
 
 def ids(samples: list[Sample]) -> list[str]:
@@ -188,7 +189,7 @@ def test_a_class_with_fewer_images_than_are_to_be_drawn_is_refused(tmp_path: Pat
 
 
 def test_the_demo_is_six_photographs_with_boxes_that_lie_in_them() -> None:
-    samples = list_samples(DatasetConfig(kind="demo"), {})
+    samples = list_samples(DemoConfig(kind="demo"), {})
     assert len(samples) == 6
     assert len({sample.class_name for sample in samples}) == 6
     for sample in samples:
@@ -268,7 +269,7 @@ def test_another_seed_draws_others() -> None:
 
 
 def test_the_draw_is_the_one_that_was_published() -> None:
-    """A run of another year must draw the same images: this changes only with the schema version."""
+    """Pin the selection: later versions must draw the same images, unless the schema version changes."""
     samples = numbered([i % 2 for i in range(10)])
     assert ids(select(samples, 2, None, 0)) == PUBLISHED[0]
     assert ids(select(samples, None, 3, 1)) == PUBLISHED[1]

@@ -1,4 +1,4 @@
-"""Pictures read for a preprocessing: what the network sees is the same, and ground truth still lies where it was drawn."""
+"""JPEGs decoded at a reduced size: the network's input and the position of the ground truth are the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREPROCESS = Preprocess(resize=64, crop=56)
 
 
 def large(width: int, height: int, mode: str = "RGB") -> Image.Image:
-    """A photograph with fine grain."""
+    """Generate a photograph with fine grain."""
     pixels = np.asarray(Image.fromarray(photographs.chelsea()).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
     pixels = pixels + np.random.default_rng(0).integers(-8, 9, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode)
@@ -37,7 +37,7 @@ def save(folder: Path, image: Image.Image, name: str = "a.jpg", orientation: int
 
 
 def both(sample: Sample, preprocess: Preprocess = PREPROCESS) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """What the network sees of the whole photograph, and of the one read for it: (crop, crop, 3)."""
+    """Return the network's input, (crop, crop, 3), from the full image and from the reduced one."""
     whole, read = read_image(sample, {}), read_image(sample, {}, preprocess)
     assert read.size == whole.size == whole.image.size
     assert read.sha256 == whole.sha256
@@ -48,7 +48,7 @@ def both(sample: Sample, preprocess: Preprocess = PREPROCESS) -> tuple[NDArray[n
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
-    """The sizes to which images were decoded."""
+    """Record the sizes to which images are decoded."""
     sizes: list[tuple[int, int]] = []
     original = Image.Image.resize
 
@@ -88,7 +88,7 @@ def test_a_photograph_is_decoded_to_at_least_twice_what_is_needed(tmp_path: Path
 @pytest.mark.parametrize("interpolation", [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp"])
 def test_what_is_not_drafted_is_the_same_to_the_bit(tmp_path: Path, name: str, interpolation: InterpolationMode) -> None:
-    """Small JPEGs and all other formats."""
+    """Decode small JPEGs and all other formats at full size."""
     preprocess = Preprocess(resize=64, crop=56, interpolation=interpolation)
     whole, read = both(save(tmp_path, large(120, 90), name), preprocess)
     np.testing.assert_array_equal(whole, read)
@@ -131,7 +131,7 @@ SIZES = [(640, 480), (480, 640), (640, 360), (600, 600), (100, 75)]
 
 
 def mark(size: tuple[int, int]) -> tuple[Image.Image, Image.Image, tuple[float, float, float, float]]:
-    """A black photograph with a white mark, the mask of the mark and its box."""
+    """Return a black photograph with a white mark, the mask of the mark, and its box."""
     width, height = size
     box = (round(0.42 * width), round(0.3 * height), round(0.62 * width), round(0.47 * height))
     picture, mask = Image.new("RGB", size), Image.new("L", size)
@@ -141,7 +141,7 @@ def mark(size: tuple[int, int]) -> tuple[Image.Image, Image.Image, tuple[float, 
 
 
 def stored(image: Image.Image, orientation: int) -> Image.Image:
-    """An upright image as a camera that was turned stores it: with this orientation it is shown upright."""
+    """Rotate an upright image as a camera stores it with this EXIF orientation."""
     back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # FLIP_LEFT_RIGHT, ROTATE_180, FLIP_TOP_BOTTOM, TRANSPOSE, ROTATE_90, ...
     return image.transpose(Image.Transpose(back[orientation])) if orientation in back else image
 
@@ -153,7 +153,7 @@ def seen(picture: Image.Image) -> torch.Tensor:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_mask_drawn_on_the_picture_moves_with_it(tmp_path: Path, size: tuple[int, int], orientation: int) -> None:
-    """Through rotation, draft, resize and crop: whether the mask was drawn upright, or stored and turned like its picture."""
+    """Follow a mark through rotation, draft, resize and crop, with a mask that is upright or rotated like its image."""
     picture, mask, box = mark(size)
     sample = save(tmp_path, stored(picture, orientation), orientation=orientation)
     mask.save(tmp_path / "upright.png")
@@ -174,7 +174,7 @@ def test_a_mask_drawn_on_the_picture_moves_with_it(tmp_path: Path, size: tuple[i
 
 
 def _edge(region: torch.Tensor) -> torch.Tensor:
-    """The pixels within one pixel of the border of a region."""
+    """Return the pixels within one pixel of the border of a region."""
     region = region[None, None].float()
     grown = torch.nn.functional.max_pool2d(region, 3, 1, 1)
     shrunk = 1 - torch.nn.functional.max_pool2d(1 - region, 3, 1, 1)

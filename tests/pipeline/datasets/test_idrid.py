@@ -1,4 +1,4 @@
-"""IDRiD: both parts, in the official layout and the plain one, and what is said of labels and photographs that do not fit."""
+"""IDRiD: both parts, in the official layout and the plain one, and the errors of labels and photographs that do not match."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hdm_core import Preprocess
-from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Sample, list_samples
+from pipeline.datasets.idrid import IdridConfig
 from pipeline.datasets.images import read_image, read_region
 from tests.support.dataset_layouts import GRADES, HEIGHT, boxed, idrid, plain_idrid
 from tests.support.plans import refused, save_picture
@@ -21,7 +21,7 @@ LABELS = "B. Disease Grading/2. Groundtruths/a. IDRiD_Disease Grading_Training L
 
 
 def fundi(root: Path | str, part: str, **keys: Any) -> dict[str, Sample]:
-    config = DatasetConfig.model_validate({"kind": "idrid", "root": str(root), "part": part, **keys})
+    config = IdridConfig.model_validate({"kind": "idrid", "root": str(root), "part": part, **keys})
     return {sample.image_id: sample for sample in list_samples(config, {})}
 
 

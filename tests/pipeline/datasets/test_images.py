@@ -1,4 +1,4 @@
-"""From bytes to pixels: every kind of file that turns up in a folder of photographs, and what is said of broken ones."""
+"""Decoding of every kind of file that occurs in a folder of photographs, and the errors of broken ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read(folder: Path, data: bytes, name: str = "a.png") -> DecodedImage:
 
 
 def unreadable(folder: Path, data: bytes, name: str = "a.png") -> str:
-    """What is said of an image: one line, the same every time, without the address of an object."""
+    """Return the error of an image: one line, the same every time, without the address of an object."""
     messages = []
     for _ in range(2):
         with pytest.raises(UnreadableError) as caught:
@@ -56,7 +56,7 @@ def pixels(picture: DecodedImage) -> NDArray[np.uint8]:
     return np.asarray(picture.image)
 
 
-# What can be read
+# Readable files
 
 
 def test_a_picture_has_its_pixels_and_the_checksum_of_its_file(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_the_suffix_does_not_decide_the_format(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels(read(tmp_path, encode(COLOUR, "BMP"), "a.jpg")), PIXELS)
 
 
-# What cannot
+# Unreadable files
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_broken_header_of_the_camera_is_unreadable_and_no_crash(tmp_path: Path
 
 # Ground truth
 
-WIDE = Image.new("RGB", (20, 10))  # the crop of 10 x 10 sees its columns 5 to 14
+WIDE = Image.new("RGB", (20, 10))  # the crop of 10 x 10 has its columns 5 to 14
 
 
 def region(folder: Path, picture: Image.Image = WIDE, **keys: Any) -> tuple[torch.Tensor, str]:

@@ -10,9 +10,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Masks, Sample, list_samples
 from pipeline.datasets.images import UnreadableError, read_image
+from pipeline.datasets.manifest import ManifestConfig
 from tests.support.plans import refused, save_picture
 
 COLUMNS: dict[str, list[Any]] = {
@@ -40,7 +40,7 @@ def write(folder: Path, columns: dict[str, Any] | str, suffix: str = "csv") -> P
 
 
 def read(file: Path | str, **keys: Any) -> list[Sample]:
-    return list_samples(DatasetConfig(kind="manifest", root=str(file), **keys), {})
+    return list_samples(ManifestConfig(kind="manifest", root=str(file), **keys), {})
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "pq", "PARQUET"])

@@ -1,4 +1,4 @@
-"""iChallenge-PM: labels from names and from the table, lesions in black ink, and layouts that are broken."""
+"""iChallenge-PM: labels from names and from the table, lesions in black ink, and broken layouts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import openpyxl
 import pytest
 
 from hdm_core import Preprocess
-from pipeline.config.schema import DatasetConfig
 from pipeline.datasets import Sample, list_samples
 from pipeline.datasets.images import UnreadableError, read_image, read_region
+from pipeline.datasets.palm import PalmConfig
 from tests.support.dataset_layouts import HEIGHT, boxed, palm, save_mask
 from tests.support.plans import refused, save_picture
 
@@ -21,7 +21,7 @@ TABLE = "PALM-Validation-GT/PM_Label_and_Fovea_Location"
 
 
 def fundi(root: Path | str, **keys: Any) -> dict[str, Sample]:
-    return {sample.image_id: sample for sample in list_samples(DatasetConfig(kind="palm", root=str(root), **keys), {})}
+    return {sample.image_id: sample for sample in list_samples(PalmConfig(kind="palm", root=str(root), **keys), {})}
 
 
 def region(sample: Sample) -> tuple[np.ndarray, str]:

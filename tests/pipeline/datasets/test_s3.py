@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from hdm_core import Preprocess
-from pipeline.config.schema import DatasetConfig
-from pipeline.datasets import KINDS, Masks, Sample, list_samples
+from pipeline.datasets import DATASETS, DatasetConfig, Masks, Sample, list_samples, parse_dataset
 from pipeline.datasets.batches import LoadedSample, read_batches
 from pipeline.datasets.images import UnreadableError, read_image, read_region
 from tests.support import dataset_layouts
@@ -28,26 +27,31 @@ PREPROCESS = Preprocess(resize=16, crop=16)
 def folder(root: Path) -> DatasetConfig:
     for name in ("cat/1 é.png", "cat/2.png", "ant/3.png"):
         save_picture(root / name)
-    return DatasetConfig(kind="folder", root=str(root))
+    return parse_dataset({"kind": "folder", "root": str(root)})
 
 
 def manifest(root: Path) -> DatasetConfig:
-    """Paths beside the manifest, and a mask and a box."""
+    """Write a manifest with relative paths, a mask and a box."""
     for i in range(3):
         save_picture(root / "images" / f"{i}.png", dataset_layouts.WIDTH, dataset_layouts.HEIGHT, seed=i)
     dataset_layouts.save_mask(root / "masks" / "0.png", (3, 3, 9, 9))
     (root / "m.csv").write_text("path,label,mask,bbox\nimages/0.png,cat,masks/0.png,\nimages/1.png,ant,,1 2 9 9\nimages/2.png,cat,,\n")
-    return DatasetConfig(kind="manifest", root=str(root / "m.csv"))
+    return parse_dataset({"kind": "manifest", "root": str(root / "m.csv")})
+
+
+def cub(root: Path) -> DatasetConfig:
+    folder = dataset_layouts.cub(root / "CUB_200_2011", root / "segmentations")
+    return parse_dataset({"kind": "cub", "split": "test", "root": str(folder)})
 
 
 MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     "folder": folder,
     "manifest": manifest,
-    "cub": lambda root: DatasetConfig(
-        kind="cub", split="test", root=str(dataset_layouts.cub(root / "CUB_200_2011", root / "segmentations"))
+    "cub": lambda root: parse_dataset(
+        {"kind": "cub", "split": "test", "root": str(dataset_layouts.cub(root / "CUB_200_2011", root / "segmentations"))}
     ),
-    "palm": lambda root: DatasetConfig(kind="palm", root=str(dataset_layouts.palm(root))),
-    "idrid": lambda root: DatasetConfig(kind="idrid", part="segmentation", root=str(dataset_layouts.idrid(root))),
+    "palm": lambda root: parse_dataset({"kind": "palm", "root": str(dataset_layouts.palm(root))}),
+    "idrid": lambda root: parse_dataset({"kind": "idrid", "part": "segmentation", "root": str(dataset_layouts.idrid(root))}),
 }
 
 
@@ -75,7 +79,7 @@ def test_a_dataset_in_s3_is_the_dataset_on_the_disk(kind: str, tmp_path: Path, s
 
 
 def test_every_kind_with_a_root_is_read_from_s3_here() -> None:
-    assert set(MAKE) == set(KINDS) - {"demo"}
+    assert set(MAKE) == set(DATASETS) - {"demo"}
 
 
 def test_a_manifest_on_the_disk_may_point_into_s3(tmp_path: Path, s3: S3) -> None:
@@ -85,7 +89,7 @@ def test_a_manifest_on_the_disk_may_point_into_s3(tmp_path: Path, s3: S3) -> Non
     s3.upload(tmp_path / "up")
     table = {"path": [f"{s3.url}/a.png"], "mask": [f"{s3.url}/m.png"]}
     pyarrow.parquet.write_table(pa.table(table), tmp_path / "m.parquet")
-    (sample,) = list_samples(DatasetConfig(kind="manifest", root=str(tmp_path / "m.parquet")), s3.storage)
+    (sample,) = list_samples(parse_dataset({"kind": "manifest", "root": str(tmp_path / "m.parquet")}), s3.storage)
     *_, region, kind = seen(sample, s3.storage)
     assert kind == "segmentation"
     assert region.any()
@@ -97,7 +101,7 @@ def test_a_worker_reads_them_side_by_side_and_in_order(tmp_path: Path, s3: S3) -
     config = configuration(dataset={"kind": "cub", "root": s3.url}, storage=s3.storage)
     samples = list_samples(config.dataset, config.storage)
     samples.insert(3, replace(samples[0], image_id="lost", path=f"{s3.url}/images/nowhere.jpg"))
-    items = [item for batch in read_batches(samples, config, PREPROCESS, 5) for item in batch]
+    items = [item for batch in read_batches(samples, config.storage, PREPROCESS, 5) for item in batch]
     assert [item.row for item in items] == list(range(13))
     assert [item.row for item in items if not isinstance(item, LoadedSample)] == [3]
     for sample, item in zip(samples, items, strict=True):
@@ -107,9 +111,9 @@ def test_a_worker_reads_them_side_by_side_and_in_order(tmp_path: Path, s3: S3) -
 
 def test_what_is_not_there_is_said_in_one_line(s3: S3) -> None:
     for kind in ("folder", "cub", "palm"):
-        message = refused(lambda kind=kind: list_samples(DatasetConfig(kind=kind, root=f"{s3.url}/nowhere"), s3.storage))
+        message = refused(lambda kind=kind: list_samples(parse_dataset({"kind": kind, "root": f"{s3.url}/nowhere"}), s3.storage))
         assert message.startswith(f"{s3.url}/nowhere: no such folder; set dataset.root to ")
-    message = refused(lambda: list_samples(DatasetConfig(kind="manifest", root=f"{s3.url}/no.csv"), s3.storage))
+    message = refused(lambda: list_samples(parse_dataset({"kind": "manifest", "root": f"{s3.url}/no.csv"}), s3.storage))
     assert message.startswith(f"{s3.url}/no.csv: cannot be read as CSV or Parquet")
     with pytest.raises(UnreadableError, match="cannot read s3://"):
         read_image(Sample("a", f"{s3.url}/nowhere.png"), s3.storage)
@@ -119,6 +123,6 @@ def test_a_wrong_secret_is_one_line_without_the_secret(tmp_path: Path, s3: S3, m
     save_picture(tmp_path / "a.png")
     s3.upload(tmp_path)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-wrong-secret")
-    message = refused(lambda: list_samples(DatasetConfig(kind="folder", root=s3.url), {**s3.storage, "skip_instance_cache": True}))
+    message = refused(lambda: list_samples(parse_dataset({"kind": "folder", "root": s3.url}), {**s3.storage, "skip_instance_cache": True}))
     assert message.startswith(f"{s3.url}: ")
     assert "a-wrong-secret" not in message

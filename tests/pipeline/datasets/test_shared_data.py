@@ -1,4 +1,4 @@
-"""The real photographs, where they lie beside the checkout: counts, classes, and ground truth that is seen."""
+"""The real photographs, if they are next to the checkout: counts, classes, and ground truth inside the crop."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from hdm_core import Preprocess
-from pipeline.config.schema import DatasetConfig
-from pipeline.datasets import Sample, list_samples
+from pipeline.datasets import Sample, list_samples, parse_dataset
 from pipeline.datasets.images import read_image, read_region
 from tests.support.paths import SHARED
 
@@ -20,11 +19,11 @@ def samples_of(folder: str, **keys: Any) -> list[Sample]:
     root = DATA / folder
     if not root.is_dir():
         pytest.skip(f"shared/data/{folder} is not beside this checkout")
-    return list_samples(DatasetConfig.model_validate({"root": str(root), **keys}), {})
+    return list_samples(parse_dataset({"root": str(root), **keys}), {})
 
 
 def look(samples: list[Sample]) -> Counter[str]:
-    """How many of the samples have which region; where there is one it is seen."""
+    """Count the samples per kind of region, and check that each region reaches into the crop."""
     kinds: Counter[str] = Counter()
     for sample in samples:
         picture = read_image(sample, {}, Preprocess())
