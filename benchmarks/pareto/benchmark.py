@@ -17,7 +17,7 @@ from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError
 from pipeline.execution.cluster import cluster
 from pipeline.execution.driver import explain_run, plan_run
-from pipeline.monitoring.progress import Show
+from pipeline.monitoring.progress import ProgressCallback
 from pipeline.runs import RunStore
 from pipeline.storage.objects import Storage
 from pipeline.tables.aggregate import aggregate, interval
@@ -71,7 +71,9 @@ def candidates(names: Sequence[str] | None = None) -> list[Candidate]:
     return chosen
 
 
-def run_case(case: RunConfig, chosen: Sequence[Candidate], split: str, count: int, show: Callable[[str], Show]) -> dict[str, RunStore]:
+def run_case(
+    case: RunConfig, chosen: Sequence[Candidate], split: str, count: int, show: Callable[[str], ProgressCallback]
+) -> dict[str, RunStore]:
     """Runs all candidates on `count` photographs of a case's split, candidate id -> its run; what was run before is only read.
 
     Args:

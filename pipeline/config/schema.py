@@ -136,6 +136,10 @@ class ComputeConfig(Section):
         "sole_driver": "single_driver",
     }
 
+    executor: Literal["ray", "local"] = Field(
+        "ray",
+        description="ray: workers on this machine or a cluster; local: one worker in this process, without Ray, for debugging and tests",
+    )
     workers: Count | Literal["auto"] = "auto"
     gpus_per_worker: float = Field(1.0, ge=0, allow_inf_nan=False, description="a share such as 0.25; without GPUs the run uses the CPU")
     threads: Count = Field(1, description="CPU threads of a worker without a GPU")

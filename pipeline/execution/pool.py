@@ -15,7 +15,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
 from pipeline.errors import RunError, one_line
-from pipeline.execution.worker import ShardReport
+from pipeline.execution.worker import FailedShard, ShardReport
 from pipeline.monitoring import telemetry
 from pipeline.plan import Shard
 
@@ -30,14 +30,6 @@ _TICK = 0.5  # seconds between two looks at the workers' progress
 
 CreateActor = Callable[[], ActorHandle[Any]]
 Submit = Callable[[ActorHandle[Any], Shard], ray.ObjectRef[ShardReport]]
-
-
-@dataclass(frozen=True)
-class FailedShard:
-    """A shard that failed as often as it may."""
-
-    shard: Shard
-    error: str
 
 
 @dataclass

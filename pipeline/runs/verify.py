@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from pipeline.monitoring.progress import Progress, ProgressCallback, no_progress
 from pipeline.runs.store import AT_ONCE, RunStore, commit_name
 
 
@@ -25,11 +25,11 @@ class VerifyReport:
     damaged: dict[int, list[str]] = field(default_factory=dict)
 
 
-def verify(store: RunStore, show: Callable[[int, int], None] = lambda done, shards: None) -> VerifyReport:
+def verify(store: RunStore, on_progress: ProgressCallback = no_progress) -> VerifyReport:
     """Reads every object of every committed shard and compares it with the commit.
 
     Args:
-        show: told after every shard how many of how many were read.
+        on_progress: called after every shard.
     """
     verdict, done = VerifyReport(), sorted(store.done())
     for index in done:
@@ -44,7 +44,7 @@ def verify(store: RunStore, show: Callable[[int, int], None] = lambda done, shar
             verdict.damaged[index] = found
         verdict.objects += len(sums)
         verdict.shards += 1
-        show(verdict.shards, len(done))
+        on_progress(Progress(verdict.shards, len(done), "shards"))
     return verdict
 
 

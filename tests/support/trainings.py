@@ -10,7 +10,6 @@ from PIL import Image
 
 from pipeline.config.load import load
 from pipeline.training.config import TrainConfig
-from pipeline.training.progress import Epoch
 from pipeline.training.run import Trained, train, train_presets
 
 
@@ -53,8 +52,4 @@ def configured(folder: Path, changes: dict[str, Any] | None = None, **keys: Any)
 
 def trained(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> Trained:
     """The same, trained, in this process."""
-    return train(configured(folder, changes, **keys), unseen)
-
-
-def unseen(epoch: Epoch) -> None:
-    """Shows nothing."""
+    return train(configured(folder, changes, **keys))

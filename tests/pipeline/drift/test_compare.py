@@ -201,7 +201,7 @@ def damaged(run: Path) -> None:
         ({"change": altered({}, {row: {"sha256": "e" * 64} for row in range(6)})}, None, "all 6 images in both have changed"),
         ({"change": altered({}, {3: {"crop": (0.0, 0.0, 20.0, 20.0)}})}, None, "different parts of 3.png, 2 0 22 20 and then 0 0 20 20"),
         ({}, newer, "has schema version 9, and this hdm reads 1"),
-        ({}, damaged, "`hdm verify` says what is damaged"),
+        ({}, damaged, "`hdm verify` lists what is damaged"),
         ({}, shutil.rmtree, "no run of hdm"),
     ],
 )

@@ -20,7 +20,6 @@ from pipeline.training.run import train, train_presets
 from tests.pipeline.datasets.test_shared_data import samples_of
 from tests.support.drift_runs import run_of
 from tests.support.paths import SHARED
-from tests.support.trainings import unseen
 
 BIRDS = SHARED / "data/cub-10/CUB_200_2011"
 DATA = {"kind": "cub", "root": str(BIRDS)}
@@ -42,7 +41,7 @@ def trained(output: Path, name: str, *stages: dict[str, Any]) -> Path:
         "compute": {"threads": 1},
         "output": str(output),
     }
-    return Path(train(load(config, None, TrainConfig, train_presets()), unseen).url)
+    return Path(train(load(config, None, TrainConfig, train_presets())).url)
 
 
 @pytest.mark.slow

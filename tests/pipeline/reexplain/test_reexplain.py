@@ -196,7 +196,7 @@ def test_a_killed_reexplanation_goes_on_to_the_same_bytes(first: tuple[Path, Run
     begun, _ = work(create_run(again(config(folder))), shards=1)
     going_on = again(config(folder), hours=1)
     assert going_on.unfinished
-    assert going_on.line() == "tiny-2026-12-01T030000 is not finished and goes on"
+    assert going_on.line() == "tiny-2026-12-01T030000 is not finished and is resumed"
     store, _ = work(create_run(going_on))
     assert store.url == begun.url
     same(store, work(plan_run(config(folder, name="fresh")))[0])
