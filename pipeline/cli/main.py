@@ -6,12 +6,14 @@ import logging
 import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.logging import RichHandler
 from rich.table import Table
 
+import pipeline
 from pipeline.cli.console import err, out, print_facts, print_json
 from pipeline.cli.diff import diff
 from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, print_summary
@@ -210,6 +212,8 @@ def methods(as_json: Json = False) -> None:
 
 def main() -> None:
     """Run the command; a mistake of the user becomes one line and exit code 2."""
+    if Path(pipeline.__file__).resolve().parent != Path(__file__).resolve().parents[1]:
+        _fail(f"{pipeline.__file__} is another package named pipeline, found before hdm's own; take its folder off PYTHONPATH", BAD_INPUT)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False, show_time=False)])
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:

@@ -149,7 +149,8 @@ def test_before_the_first_pass_the_bar_names_the_reason() -> None:
     terminal = io.StringIO()
     with progress_bar(Console(file=terminal, force_terminal=True, width=120)) as on_progress:
         on_progress(Progress(0, 8, "images", note="starting workers"))
-    assert "0/8 starting workers" in terminal.getvalue()
+    assert "starting workers" in terminal.getvalue()
+    assert "passes/s" not in terminal.getvalue()
 
 
 def test_every_unit_has_a_bar_of_its_own() -> None:
@@ -157,7 +158,7 @@ def test_every_unit_has_a_bar_of_its_own() -> None:
     with progress_bar(Console(file=terminal, force_terminal=True, width=120)) as on_progress:
         on_progress(Progress(0.5, 4, "epochs"))
         on_progress(of_run(3))
-    assert {"epochs", "0/4", "images", "3/8"} <= set(terminal.getvalue().replace("\r", " ").split())
+    assert all(text in terminal.getvalue() for text in ("epochs", "0/4", "images", "3/8"))
 
 
 # Trainings
