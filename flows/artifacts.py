@@ -1,4 +1,4 @@
-"""Artifacts of a flow run in Prefect: progress, metrics, and the places of the results."""
+"""Artifacts of a flow run in Prefect: progress, metrics, URLs of the results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _SECONDS = 5.0  # between two updates on Prefect's server
 
 
 def progress_artifact(key: str, description: str) -> ProgressCallback:
-    """Create a progress artifact; the callback updates it at most once in 5 seconds or per finished unit, and logs a line."""
+    """Create a progress artifact; return the callback that updates it.
+
+    It is updated, and a line logged, per finished unit; between at most once in 5 seconds.
+    """
     artifact: UUID = create_progress_artifact(progress=0.0, key=key, description=description)  # type: ignore[assignment]
     logger = get_run_logger()
 
@@ -54,7 +57,7 @@ def table_artifact(key: str, table: pa.Table) -> None:
 
 
 def changes_artifact(key: str, planned: ReexplainPlan) -> None:
-    """Create a table of the images that are new, changed, gone and reused since the last run, with the reasons."""
+    """Create a table of the changes since the last run, with the reasons."""
     counts = Counter((change.state, change.why) for change in planned.changes)
     create_table_artifact(
         table=[{"images": count, "": state, "why": why} for (state, why), count in counts.most_common()],
@@ -64,7 +67,7 @@ def changes_artifact(key: str, planned: ReexplainPlan) -> None:
 
 
 def drift_artifact(key: str, drift: Drift, exceeded: list[str], page: str) -> None:
-    """Create a table of the drift between two runs: means over all images, one row per method."""
+    """Create a table of the drift between two runs, one row per method."""
     estimates = {(s.method, s.quantity): s.estimate for s in drift.statistics if s.class_name is None}
     quantities = [quantity for quantity in QUANTITIES if any(estimates[method, quantity].mean is not None for method in drift.methods)]
     verdict = f"limits exceeded: {'; '.join(exceeded)}" if exceeded else "no limit is exceeded"

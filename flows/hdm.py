@@ -1,4 +1,4 @@
-"""The flow `hdm`: train, plan, explain, aggregate, report."""
+"""Flow `hdm`: train, plan, explain, aggregate, report."""
 
 from __future__ import annotations
 

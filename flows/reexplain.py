@@ -1,4 +1,4 @@
-"""The flow `hdm-reexplain`: explain what changed since the last run, and compare the two runs."""
+"""Flow `hdm-reexplain`: explain what changed, and compare with the last run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DRIFTED = "hdm.drift.exceeded"
 
 @task(name="compare with the last run", cache_policy=NO_CACHE)
 def plan_changes(config: RunConfig, since: str | None) -> ReexplainPlan | State[Any]:
-    """Read every image once, and decide which must be explained again, and why."""
+    """Read every image once, and list which must be explained again."""
     try:
         planned = plan_reexplain(config, since)
     except InputError as error:  # a mistake of the user: one line in the interface, no traceback
@@ -41,7 +41,10 @@ def plan_changes(config: RunConfig, since: str | None) -> ReexplainPlan | State[
 
 @task(name="drift", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60])
 def drift(before: RunStore, after: RunStore, limits: DriftLimits) -> list[str] | State[Any]:
-    """Compare two runs image by image: drift.parquet, a page, an artifact, and an event if a limit is exceeded."""
+    """Compare two runs image by image.
+
+    Writes drift.parquet, a page and an artifact; emits an event if a limit is exceeded.
+    """
     try:
         comparison = compare(before, after)
     except InputError as error:
@@ -67,7 +70,9 @@ def hdm_reexplain(
     limits: DriftLimits = DriftLimits(),  # noqa: B008 - frozen
     fail_on_drift: bool = True,
 ) -> State[Any]:
-    """Explain a dataset again, computing only what changed since the last run, and measure the drift between both runs.
+    """Explain a dataset again, computing only what changed since the last run.
+
+    The new run is then compared with the last one.
 
     Args:
         config: a preset such as demo, cub-full or pm-full, or the path or URL of a YAML file; its runs are called NAME and NAME-TIME.

@@ -1,4 +1,4 @@
-"""Tasks of a run, and the walk through them that the flows `hdm` and `hdm-reexplain` share."""
+"""Tasks of a run, for the flows `hdm` and `hdm-reexplain`."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ class StepFailedError(Exception):
 
 
 def _is_transient(_: Any, __: TaskRun, state: State[Any]) -> bool:
-    """Return True after any failure but a mistake of the user's, which another attempt would repeat."""
+    """Return True unless the failure is a mistake of the user."""
     return not isinstance(state.result(raise_on_failure=False), InputError)
 
 
 @task(name="explain", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[30, 300], retry_condition_fn=_is_transient)
 def explain(plan: Plan, store: RunStore) -> RunSummary:
-    """Explain every shard that is not committed; running the flow again resumes the run."""
+    """Explain every shard that is not committed."""
     return explain_run(plan, store, progress_artifact(slugify(f"{plan.config.name} progress"), "images explained"))
 
 
 def task_steps(plan: Callable[[RunConfig], tuple[Plan, RunStore] | None]) -> Steps:
-    """Return the steps of a run as tasks of the current flow run; each raises `StepFailedError` with its task's message.
+    """Return the steps of a run as tasks of the current flow run.
+
+    Each raises `StepFailedError` with the message of its task.
 
     Args:
         plan: the plan step, which differs between the flows.

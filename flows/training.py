@@ -1,4 +1,4 @@
-"""The flow `hdm-train`: a fine-tuned classifier from a configuration."""
+"""Flow `hdm-train`: fine-tune a classifier."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PREFIX = "train_"  # of the Prefect variable: a run and a training with the sam
 
 @task(name="train", cache_policy=NO_CACHE)
 def train_classifier(training: TrainConfig) -> Trained | State[Any]:
-    """Train a classifier from its last saved epoch; running the flow again resumes the training."""
+    """Train a classifier, from its last saved epoch on."""
     try:
         return train(training, progress_artifact(slugify(f"{training.name} training"), "epochs trained"))
     except InputError as error:  # a mistake of the user: one line in the interface, no traceback

@@ -1,4 +1,4 @@
-"""Explanations of whole datasets: configurations, plans, runs, their tables and reports.
+"""Explanation of whole datasets: configurations, plans, runs, tables, reports.
 
 The public names are loaded when they are first used: an import of `pipeline` alone imports neither torch nor xarray.
 """

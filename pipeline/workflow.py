@@ -1,4 +1,4 @@
-"""Workflow of a run: train its classifier if that is missing, plan, execute, aggregate and report.
+"""Workflow of a run: train, plan, execute, aggregate and report.
 
 The commands, the Prefect flows and `pipeline.run` all go through `run_steps`; they differ in the steps that they pass.
 """
@@ -98,7 +98,9 @@ def run(config: RunConfig | str | Mapping[str, Any], progress: ProgressCallback 
 
 
 def make_plan(config: RunConfig | str | Mapping[str, Any]) -> Plan:
-    """Plan a run without starting it: list its images, check its classifier, cut it into shards.
+    """Plan a run without starting it.
+
+    This lists the images, checks the classifier and cuts the images into shards.
 
     Args:
         config: as for `run`.

@@ -1,4 +1,4 @@
-"""The command `hdm diff`."""
+"""Command `hdm diff`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _CLASSES = 5  # classes that are printed
 
 
 def diff(before: Before, after: After, limit: Limits = None, out_: Out = None, as_json: Json = False) -> None:
-    """Compare the predictions and maps of two runs, image by image. Exits with 1 if a limit is exceeded."""
+    """Compare the predictions and maps of two runs, image by image.
+
+    Exits with 1 if a limit is exceeded.
+    """
     from pipeline.cli.limits import parse_limits
     from pipeline.drift import compare, exceeded, write_drift
     from pipeline.drift.write import NAME
@@ -83,7 +86,7 @@ def diff(before: Before, after: After, limit: Limits = None, out_: Out = None, a
 
 
 def _print(drift: Drift) -> None:
-    """Print the counts and the means, of all images and of the classes that drifted most."""
+    """Print counts and means, of all images and of the classes that drifted most."""
     from hdm_core import METRICS
     from pipeline.drift.summary import QUANTITIES
     from pipeline.tables.aggregate import TITLES

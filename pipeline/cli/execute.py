@@ -1,4 +1,4 @@
-"""Execution of a run on the console, for `hdm run`, `hdm reexplain` and `hdm repair`."""
+"""Execution of a run by `hdm run`, `hdm reexplain` and `hdm repair`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from pipeline.report import overlay
 def explain_image(
     image: str, out: str, classifier: ClassifierConfig, *, method: str, preset: str | None, target: int | None
 ) -> dict[str, Any]:
-    """Write the heatmap of one photograph and return the facts that `hdm explain` prints.
+    """Write the heatmap of one photograph; return the facts to print.
 
     Raises:
         InputError: if the photograph, the method, the classifier, the target or the output cannot be used.

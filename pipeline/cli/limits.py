@@ -1,4 +1,4 @@
-"""The option `--limit` of `hdm diff`."""
+"""Option `--limit` of `hdm diff`."""
 
 from __future__ import annotations
 

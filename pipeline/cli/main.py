@@ -1,4 +1,4 @@
-"""The command `hdm`."""
+"""Command `hdm`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ def run(config: Config, output: Output = None, root: Root = None, limit: Limit =
 
 @app.command()
 def plan(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
-    """Print what a run would do and cost; its workers measure a few passes, and nothing is written."""
+    """Print what a run would do and cost.
+
+    Its workers start and measure a few passes; nothing is written.
+    """
     from pipeline.execution.cost import measure_cost
     from pipeline.monitoring.progress import clock
     from pipeline.plan import make_plan
@@ -143,7 +146,10 @@ def tables(
     format_: Annotated[Literal["text", "markdown", "latex", "csv"], typer.Option("--format", help="the format of the tables")] = "text",
     as_json: Json = False,
 ) -> None:
-    """Print a run's Tables 1, 2 and 3 as in the paper; for HDM and DM alone, the ablation."""
+    """Print the paper's Tables 1, 2 and 3 for a run, or its ablation table.
+
+    The ablation table is for runs of HDM and DM alone.
+    """
     from pipeline.tables import FORMATS, paper_tables, to_rich
     from pipeline.tables.aggregate import aggregate
 
@@ -233,7 +239,7 @@ def _open(run: str) -> RunStore:
 
 
 def _plan_again(store: RunStore) -> tuple[Plan, RunStore]:
-    """Plan a stored run from its own configuration, also after its folder was moved or renamed."""
+    """Plan a stored run from its own configuration, wherever its folder is now."""
     from pipeline.execution.driver import plan_run
 
     output, _, name = store.url.rpartition("/")

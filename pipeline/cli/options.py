@@ -33,7 +33,9 @@ def configuration(
 
 
 def given_changes(options: Mapping[str, Any], assignments: list[str] | None) -> dict[str, Any]:
-    """Combine the assignments of `--set` with the options that were given, which take precedence.
+    """Combine the assignments of `--set` with the options that were given.
+
+    Options take precedence.
 
     Raises:
         InputError: if an assignment is not KEY=VALUE.

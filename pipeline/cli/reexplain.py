@@ -1,4 +1,4 @@
-"""The command `hdm reexplain`."""
+"""Command `hdm reexplain`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `hdm train`."""
+"""Command `hdm train`."""
 
 from __future__ import annotations
 

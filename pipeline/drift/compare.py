@@ -1,4 +1,4 @@
-"""Comparison of two runs, image by image: predictions, maps and metrics before and after."""
+"""Comparison of the predictions, maps and metrics of two runs, image by image."""
 
 from __future__ import annotations
 
@@ -90,7 +90,10 @@ def _common_methods(before: RunStore, after: RunStore, infos: tuple[Mapping[str,
 
 
 def _check_targets(before: RunStore, after: RunStore, infos: tuple[Mapping[str, Any], Mapping[str, Any]]) -> None:
-    """Refuse runs that explain differently chosen classes: their maps would differ even if the model did not."""
+    """Refuse runs that explain differently chosen classes.
+
+    Their maps would differ even if the model did not.
+    """
     first, second = (_target_of(info["config"].get("target", "predicted")) for info in infos)
     if first != second:
         raise InputError(f"{before.url} explains the class {first!r} and {after.url} {second!r}: run both with one `target`")

@@ -1,4 +1,4 @@
-"""Driver of a run: lays it out on storage and executes the shards that are not committed yet."""
+"""Driver of a run: create it on storage, execute its open shards."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RunSummary:
 
     @property
     def failed_images(self) -> int:
-        """Number of images without a usable result: unreadable, failed, or in a failed shard."""
+        """Number of images that are unreadable, failed, or in a failed shard."""
         bad = sum(self.statuses.get(status, 0) for status in ("unreadable", "failed"))
         return bad + sum(len(failed.shard) for failed in self.failed_shards)
 

@@ -1,4 +1,4 @@
-"""Executor in the driver's own process, without Ray: for debuggers, notebooks and tests."""
+"""Executor in the driver's own process: for debuggers, notebooks and tests."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ _STORAGE_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def run_locally(tasks: ShardTasks) -> list[FailedShard]:
-    """Run the shards one after another in this process; returns those that failed after all attempts.
+    """Run the shards one after another in this process.
 
     Leases, commits, retries and bytes are those of a run on Ray. `workers` and `stall_timeout` do not apply.
+
+    Returns:
+        The shards that failed after all attempts.
 
     Raises:
         InputError: if the classifier is not the one that the run was planned with.
@@ -79,7 +82,11 @@ def run_locally(tasks: ShardTasks) -> list[FailedShard]:
 
 
 def measure_locally(plan: Plan, images: int) -> tuple[list[WorkerTimings], float]:
-    """Measure the seconds per image in this process, on the first images; also return the seconds until it was ready."""
+    """Measure a worker in this process, on the plan's first images.
+
+    Returns:
+        Its seconds per image, and the seconds until it was ready.
+    """
     begin = time.monotonic()
     with _process_settings(plan.config.compute.gpus_per_worker):
         worker = Worker(plan.config, plan.weights_digest)
@@ -102,7 +109,7 @@ def _gpus(gpus_per_worker: float) -> float:
 
 @contextmanager
 def _process_settings(gpus_per_worker: float) -> Iterator[None]:
-    """Restore torch's settings of this process, which a worker changes: its threads, and its share of the GPU's memory."""
+    """Restore the settings of torch that a worker changes: threads, GPU memory."""
     threads = torch.get_num_threads()
     try:
         yield

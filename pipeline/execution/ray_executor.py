@@ -18,7 +18,10 @@ _log = logging.getLogger(__name__)
 
 
 def run_on_ray(tasks: ShardTasks) -> list[FailedShard]:
-    """Run the shards on Ray; returns those that failed after all attempts.
+    """Run the shards on workers that are Ray actors.
+
+    Returns:
+        The shards that failed after all attempts.
 
     Raises:
         InputError: if there is no cluster at the address, or a worker needs more than it has.

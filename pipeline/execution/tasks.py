@@ -1,4 +1,4 @@
-"""Tasks of a run's open shards: what an executor passes to its workers, and what it does with their reports."""
+"""Open shards of a run: arguments for the workers, bookkeeping of their reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Arguments = tuple[Shard, Sequence[Sample], str | None, ReusePlan | None]
 
 
 class ShardTasks:
-    """The open shards of a run, for any executor.
+    """Open shards of a run, for any executor.
 
     Args:
         todo: the open shards; at least one.

@@ -31,7 +31,7 @@ from pipeline.runs.reused import read_reused
 
 @dataclass(frozen=True)
 class ShardReport:
-    """A worker's report on one shard.
+    """Report of a worker on one shard.
 
     Attributes:
         held: the lease of another driver's worker on the shard; None if the shard is committed.
@@ -50,7 +50,7 @@ class ShardReport:
 
 @dataclass(frozen=True)
 class FailedShard:
-    """A shard that failed `max_attempts` times, with its last error."""
+    """Shard that failed `max_attempts` times, with its last error."""
 
     shard: Shard
     error: str
@@ -158,7 +158,7 @@ class Worker:
 
 
 class WorkerActor(Worker):
-    """A worker in the process of a Ray actor: it sends its log to the driver, and gives its shard back on SIGTERM."""
+    """Worker in a Ray actor: it also sends its log, and releases its lease on SIGTERM."""
 
     def __init__(self, config: RunConfig, weights_digest: str) -> None:
         self._log_buffer = LogBuffer()
@@ -167,7 +167,7 @@ class WorkerActor(Worker):
         signal.signal(signal.SIGTERM, lambda number, frame: self._on_sigterm())
 
     def passes(self) -> int | None:
-        """Return the passes done since the start, also while a shard is in work; None after SIGTERM."""
+        """Return the passes since the start, also during a shard; None after SIGTERM."""
         return None if self._terminating else self._passes
 
     def run(self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
@@ -178,11 +178,11 @@ class WorkerActor(Worker):
         return LeaseHolder("nobody", "") if self._terminating else super()._take(lease, stale_tag)
 
     def _on_sigterm(self) -> None:
-        """Release the lease at once, so that another worker can have the shard; the pool learns of it from `passes`.
+        """Release the lease at once, so that another worker can take the shard.
 
-        SIGTERM comes from machines that are revoked. Ray's own handler would first finish the shard, for which there is
-        no time. What is still computed here is never committed, since the lease is gone. The storage may be slow: a
-        thread waits for it.
+        The pool learns of it from `passes`. SIGTERM comes from machines that are revoked. Ray's own handler would first
+        finish the shard, for which there is no time. What is still computed here is never committed, since the lease is
+        gone. The storage may be slow: a thread waits for it.
         """
         self._terminating = True
         if self._lease is not None:

@@ -49,7 +49,10 @@ class Progress:
 
     @property
     def is_logged(self) -> bool:
-        """False for counts without a rate, such as maps that are compared: these take seconds, and only terminals show them."""
+        """False for counts without a rate, which only terminals show.
+
+        Such counts, as of maps that are compared, take seconds.
+        """
         return self.rate is not None or bool(self.message) or self.is_partial
 
     def line(self) -> str:
@@ -62,7 +65,7 @@ class Progress:
 
 
 class ProgressCallback(Protocol):
-    """A function that is called with the progress of a step."""
+    """Function that is called with the progress of a step."""
 
     def __call__(self, progress: Progress, /) -> None:
         """Show the progress, or record it."""
@@ -118,7 +121,7 @@ class ProgressTracker:
 
 
 def throttle(seconds: float, on_progress: ProgressCallback) -> ProgressCallback:
-    """Call back whenever a whole unit was finished, otherwise at most once in `seconds`."""
+    """Call back when a whole unit is finished, else at most once in `seconds`."""
     last_time, last_done = time.monotonic(), -1.0
 
     def throttled(progress: Progress, /) -> None:
@@ -133,7 +136,10 @@ def throttle(seconds: float, on_progress: ProgressCallback) -> ProgressCallback:
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[ProgressCallback]:
-    """Show one bar per unit on a terminal; elsewhere plain lines, one per finished unit or 10 seconds."""
+    """Show one bar per unit on a terminal, and plain lines elsewhere.
+
+    There is one line per finished unit, and one in 10 seconds between.
+    """
 
     def print_line(progress: Progress, /) -> None:
         console.print(progress.line(), markup=False, highlight=False, soft_wrap=True)

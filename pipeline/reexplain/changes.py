@@ -1,4 +1,4 @@
-"""Changes since the earlier runs, image by image, and the results that can be reused."""
+"""Changes of images since the earlier runs, and the results to reuse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.runs.reuse import NOT_REUSED, ReusePlan
 
 @dataclass(frozen=True)
 class Change:
-    """State of one image against the earlier runs.
+    """State of one image relative to the earlier runs.
 
     Attributes:
         state: new and changed images are explained, by all or by some methods; gone ones were in the newest earlier run only.

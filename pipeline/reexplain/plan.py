@@ -1,4 +1,4 @@
-"""Plan of an incremental run: what to compute again, and what to reuse from earlier runs."""
+"""Plan of an incremental run: what to compute and what to reuse."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ReexplainPlan:
 
     @property
     def unchanged(self) -> bool:
-        """True if `before` holds every explanation already, so that there is nothing to do."""
+        """True if `before` holds every explanation, so that nothing is to be done."""
         return self.same_images and all(change.state == "reused" for change in self.changes)
 
     def line(self) -> str:
@@ -76,7 +76,9 @@ class ReexplainPlan:
 def plan_reexplain(
     config: RunConfig, since: str | None = None, on_progress: ProgressCallback = no_progress, now: datetime | None = None
 ) -> ReexplainPlan:
-    """Compare the dataset, the classifier and the settings with the earlier runs, without writing anything.
+    """Compare dataset, classifier and settings with the earlier runs.
+
+    Nothing is written.
 
     Args:
         config: of the series of runs that has its name.
@@ -108,7 +110,9 @@ def plan_reexplain(
 
 
 def create_run(planned: ReexplainPlan) -> tuple[Plan, RunStore]:
-    """Create the run on storage; reuse.parquet is written first, so that a run that is killed resumes to the same bytes.
+    """Create the run on storage.
+
+    reuse.parquet is written first, so that a run that is killed resumes to the same bytes.
 
     Raises:
         InputError: if it cannot be written.

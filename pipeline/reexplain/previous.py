@@ -1,4 +1,4 @@
-"""Index of an earlier run by the checksums of its images, which do not change when a file is renamed."""
+"""Index of an earlier run by checksums, which outlast the renaming of a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DETERMINISTIC = pa.array(["ok", "flat", "nan", "unreadable"])
 
 
 def result_identity(info: dict[str, Any]) -> dict[str, Any]:
-    """Return what determines an explanation beside the image and the method, from a run.json."""
+    """Return what determines a run's results beside images and methods."""
     identity = info["identity"]
     network = {name: identity["classifier"].get(name) for name in ("source", "arch", "factory", "arguments")}
     return {
@@ -34,7 +34,7 @@ def result_identity(info: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PreviousRun:
-    """A run's images and their statuses.
+    """Images of an earlier run, and their statuses.
 
     Attributes:
         rows: image_id -> row.

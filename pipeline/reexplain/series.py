@@ -1,4 +1,4 @@
-"""Series of runs of one configuration: NAME, NAME-2026-11-30T030000 and so on below the same output."""
+"""Series of runs of one configuration: NAME, NAME-2026-11-30T030000, ..."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def next_name(name: str, now: datetime) -> str:
 
 
 def previous_runs(config: RunConfig) -> list[RunStore]:
-    """List the series' comparable runs, newest first, back to and including the newest finished one.
+    """List the series' comparable runs from the newest to the last finished one.
 
     A run of another schema version is left out, with a line in the log.
 
@@ -47,7 +47,10 @@ def previous_runs(config: RunConfig) -> list[RunStore]:
 
 
 def comparable(store: RunStore, timeout: float) -> RunStore | None:
-    """Return the run with this timeout of its storage; None, with a warning, if another schema version wrote it."""
+    """Return the run with this storage timeout, if its schema version is this one.
+
+    Otherwise None, with a warning in the log.
+    """
     if (version := store.metadata().get("schema_version")) != SCHEMA_VERSION:
         _log.warning("%s has schema version %s, this is %s: nothing is reused from it", store.url, version, SCHEMA_VERSION)
         return None

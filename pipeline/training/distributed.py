@@ -23,7 +23,9 @@ _POLL_SECONDS = 1.0  # between two reads of the history
 
 
 def train_distributed(job: TrainingJob, workers: int, on_progress: ProgressCallback) -> TrainingState:
-    """Train on several workers; after the loss of one, all restart from the last saved epoch.
+    """Train on several workers.
+
+    After the loss of one, all restart from the last saved epoch.
 
     Args:
         on_progress: called after every epoch.

@@ -52,7 +52,7 @@ def train_presets() -> dict[str, str]:
 
 
 def train(config: TrainConfig, on_progress: ProgressCallback = no_progress) -> Trained:
-    """Train a classifier, resume its training, or read the card of one that is finished.
+    """Train a classifier, or resume it; of a finished one only read the card.
 
     Args:
         on_progress: called after every step.

@@ -247,7 +247,7 @@ def test_a_run_of_another_schema_version_is_left_alone(of_another_version: tuple
         planned = again(config(folder))
     assert planned.before is None
     assert planned.line().endswith("is the first run: all 7 images are explained")
-    assert "has schema version 0, this is 1: nothing is taken from it" in caplog.text
+    assert "has schema version 0, this is 1: nothing is reused from it" in caplog.text
     assert "leave --since out" in refused(lambda: again(config(folder), since=store.url))
     assert "no run of hdm" in refused(lambda: again(config(folder), since=str(folder)))
 
