@@ -19,11 +19,11 @@ from pipeline.cli.diff import diff
 from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, print_summary
 from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, configuration
 from pipeline.cli.reexplain import reexplain
+from pipeline.cli.repair import repair, verify
 from pipeline.cli.train import train
 from pipeline.errors import InputError, RunError, one_line
 
 if TYPE_CHECKING:
-    from pipeline.plan import Plan
     from pipeline.runs import RunStore
 
 app = typer.Typer(
@@ -37,8 +37,8 @@ app = typer.Typer(
 app.command()(train)
 app.command()(reexplain)
 app.command()(diff)
-
-_log = logging.getLogger("pipeline")
+app.command()(verify)
+app.command()(repair)
 
 
 @app.command()
@@ -102,53 +102,14 @@ def status(run: Run, as_json: Json = False) -> None:
 
 
 @app.command()
-def verify(run: Run, as_json: Json = False) -> None:
-    """Read all of a run, compare its checksums and list the damaged shards."""
-    from pipeline.monitoring.progress import progress_bar
-    from pipeline.runs.verify import verify as verify_run
-
-    store = _open(run)
-    with progress_bar(err) as on_progress:
-        found = verify_run(store, on_progress)
-    if as_json:
-        print_json({"run": store.url, **asdict(found)})
-    else:
-        print_facts({"run": store.url, "shards": found.shards, "objects": found.objects, "damaged shards": len(found.damaged)})
-        for index, problems in found.damaged.items():
-            err.print(f"shard {index}: {'; '.join(problems)}", markup=False)
-    if found.damaged:
-        if not as_json:
-            err.print(f"hdm repair {run} computes them again", markup=False)
-        raise typer.Exit(FAILED)
-
-
-@app.command()
-def repair(run: Run, as_json: Json = False) -> None:
-    """Compute a run's damaged and missing shards again."""
-    from pipeline.monitoring.progress import progress_bar
-    from pipeline.runs.verify import revoke_commits
-    from pipeline.runs.verify import verify as verify_run
-    from pipeline.workflow import finish_steps
-
-    store = _open(run)
-    with progress_bar(err) as on_progress:
-        found = verify_run(store, on_progress)
-        plan, store = _plan_again(store)
-        revoke_commits(store, found)
-        _log.info("%d of %d committed shards are damaged", len(found.damaged), found.shards)
-        summary = finish_steps(plan, store, console_steps(on_progress))
-    print_summary(summary, as_json)
-
-
-@app.command()
 def tables(
     run: Run,
     format_: Annotated[Literal["text", "markdown", "latex", "csv"], typer.Option("--format", help="the format of the tables")] = "text",
     as_json: Json = False,
 ) -> None:
-    """Print the paper's Tables 1, 2 and 3 for a run, or its ablation table.
+    """Print the paper's tables for a run.
 
-    The ablation table is for runs of HDM and DM alone.
+    These are Tables 1, 2 and 3, or the ablation table for a run of HDM and DM alone.
     """
     from pipeline.tables import FORMATS, paper_tables, to_rich
     from pipeline.tables.aggregate import aggregate
@@ -236,15 +197,6 @@ def _open(run: str) -> RunStore:
     from pipeline.runs import RunStore
 
     return RunStore.open(run)
-
-
-def _plan_again(store: RunStore) -> tuple[Plan, RunStore]:
-    """Plan a stored run from its own configuration, wherever its folder is now."""
-    from pipeline.execution.driver import plan_run
-
-    output, _, name = store.url.rpartition("/")
-    config = {**store.metadata()["config"], "output": output, "name": name}
-    return plan_run(configuration(config, None, None, None, None))
 
 
 def _fail(message: str, code: int) -> None:

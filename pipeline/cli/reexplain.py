@@ -37,7 +37,10 @@ def reexplain(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Explain a dataset again, computing only what changed since the last run."""
+    """Explain a dataset again, as far as it changed.
+
+    Results of earlier runs are reused for images, classifiers and settings that are the same.
+    """
     from dataclasses import replace
 
     from pipeline.monitoring.progress import progress_bar

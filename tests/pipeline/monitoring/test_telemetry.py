@@ -1,4 +1,4 @@
-"""What a real Ray's metrics endpoint says after a run is what the run left on storage."""
+"""The metrics of a real Ray after a run agree with what the run left on storage."""
 
 from __future__ import annotations
 
