@@ -148,7 +148,7 @@ def pareto(
     from benchmarks.pareto.maps import maps_figure
     from benchmarks.pareto.photographs import SPLITS
     from pipeline.config.load import load_config
-    from pipeline.monitoring.progress import Show, throttle
+    from pipeline.monitoring.progress import ProgressCallback, throttle
 
     if split not in SPLITS:
         raise InputError(f"--split {split}: choose from {', '.join(SPLITS)}")
@@ -157,8 +157,8 @@ def pareto(
         raise InputError("two cases have the same name: give each configuration its own")
     selected = candidates(None if only is None else only.split(","))
 
-    def show(name: str) -> Show:
-        return throttle(30, lambda state: err.print(f"{name}: {state.line()}", markup=False, highlight=False))
+    def show(name: str) -> ProgressCallback:
+        return throttle(30, lambda progress: err.print(f"{name}: {progress.line()}", markup=False, highlight=False))
 
     points, figures = [], {}
     for config in configs:

@@ -1,1 +1,1 @@
-"""The orchestration: Prefect flows over `pipeline`."""
+"""Orchestration: Prefect flows over `pipeline`."""

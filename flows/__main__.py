@@ -1,14 +1,27 @@
-"""`python -m flows [CONFIG]`: the flow in this process, with Prefect's server if one is configured and a temporary one if not."""
+"""Command `python -m flows [CONFIG]`: run the flow `hdm` in this process.
+
+It uses the configured Prefect server, or else a temporary one.
+"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import typer
 
-from flows.hdm import hdm
+import pipeline
 
 
 def main(config: str = typer.Argument("demo", help="a preset or a YAML file")) -> None:
-    """Runs the flow `hdm`; exit code 1 if it failed."""
+    """Run the flow `hdm`; exits with 1 if it failed."""
+    # Python looks for packages in the current folder first, and many projects have a folder named pipeline.
+    if pipeline.__file__ is None or Path(pipeline.__file__).resolve().parents[1] != Path(__file__).resolve().parents[1]:
+        found = next(iter(pipeline.__path__))
+        sys.stderr.write(f"hdm: {found} is another package named pipeline, found before hdm's own; start from another folder\n")
+        raise typer.Exit(2)
+    from flows.hdm import hdm
+
     state = hdm(config, return_state=True)
     raise typer.Exit(0 if state.is_completed() else 1)
 

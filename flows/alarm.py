@@ -1,4 +1,4 @@
-"""The flow `hdm-alarm`: tells people that a run drifted more than its limits allow."""
+"""Flow `hdm-alarm`: notify people of drift beyond a run's limits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ BLOCK_VARIABLE = "hdm_notification"
 
 @flow(name="hdm-alarm", flow_run_name="{run}")
 def hdm_alarm(run: Run, limits: str, page: str) -> State[Any]:
-    """Notifies of drift; prefect.yaml starts it at the event hdm.drift.exceeded.
+    """Notify people of drift.
+
+    prefect.yaml starts it at the event hdm.drift.exceeded.
 
     Args:
         run: the run that drifted.
-        limits: which limits were exceeded.
-        page: the drift page.
+        limits: the limits that were exceeded, with the values.
+        page: URL of the drift page.
     """
     create_markdown_artifact(f"# {run} drifted\n\n- {limits}\n- the page: `{page}`", key=slugify(f"{run} alarm"))
     block = Variable.get(BLOCK_VARIABLE, default=None)

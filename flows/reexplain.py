@@ -1,4 +1,4 @@
-"""The flow `hdm-reexplain`: what changed since the last run is explained anew, and compared with it."""
+"""Flow `hdm-reexplain`: explain what changed, and compare with the last run."""
 
 from __future__ import annotations
 
@@ -14,45 +14,49 @@ from prefect.states import Completed, Failed
 from slugify import slugify
 
 from flows.artifacts import changes_artifact, drift_artifact
-from flows.explaining import finish, train_first
 from flows.parameters import Changes, Config, Limit, Output, Root, changes_of, hint, run_name
+from flows.run_tasks import StepFailedError, completed, result_of, task_steps
 from pipeline.config.load import load_config
+from pipeline.config.schema import RunConfig
 from pipeline.drift import DriftLimits, compare, exceeded, write_drift
 from pipeline.errors import InputError
+from pipeline.plan import Plan
 from pipeline.reexplain.plan import ReexplainPlan, create_run, plan_reexplain
 from pipeline.runs import RunStore
+from pipeline.workflow import run_steps
 
 DRIFTED = "hdm.drift.exceeded"
 
 
 @task(name="compare with the last run", cache_policy=NO_CACHE)
-def plan_the_changes(config: str, changes: dict[str, Any], since: str | None) -> ReexplainPlan | State[Any]:
-    """Reads every image once and says which must be explained again, and why."""
+def plan_changes(config: RunConfig, since: str | None) -> ReexplainPlan | State[Any]:
+    """Read every image once, and list which must be explained again."""
     try:
-        configuration = load_config(config, changes)
-        train_first(configuration)
-        again = plan_reexplain(configuration, since)
-    except InputError as error:  # somebody's mistake: one line in the interface, no traceback
+        planned = plan_reexplain(config, since)
+    except InputError as error:  # a mistake of the user: one line in the interface, no traceback
         return Failed(message=str(error))
-    get_run_logger().info("%s; %d passes", again.line(), 0 if again.unchanged else again.passes)
-    return again
+    get_run_logger().info("%s; %d passes", planned.line(), 0 if planned.unchanged else planned.passes)
+    return planned
 
 
 @task(name="drift", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60])
 def drift(before: RunStore, after: RunStore, limits: DriftLimits) -> list[str] | State[Any]:
-    """Compares two runs image by image: drift.parquet, a page, an artifact, and an event where a limit is exceeded."""
+    """Compare two runs image by image.
+
+    Writes drift.parquet, a page and an artifact; emits an event if a limit is exceeded.
+    """
     try:
-        found = compare(before, after)
+        comparison = compare(before, after)
     except InputError as error:
         return Failed(message=str(error))
-    page = write_drift(after, found, limits)
-    lines = exceeded(found, limits)
+    page = write_drift(after, comparison, limits)
+    violations = exceeded(comparison, limits)
     name = after.metadata()["name"]
-    drift_artifact(slugify(f"{name} drift"), found, lines, page)
-    if lines:
+    drift_artifact(slugify(f"{name} drift"), comparison, violations, page)
+    if violations:
         resource = {"prefect.resource.id": f"hdm.run.{name}", "prefect.resource.name": name}
-        emit_event(DRIFTED, resource, payload={"limits": "; ".join(lines), "page": page})
-    return lines
+        emit_event(DRIFTED, resource, payload={"limits": "; ".join(violations), "page": page})
+    return violations
 
 
 @flow(name="hdm-reexplain", flow_run_name=run_name)
@@ -66,37 +70,43 @@ def hdm_reexplain(
     limits: DriftLimits = DriftLimits(),  # noqa: B008 - frozen
     fail_on_drift: bool = True,
 ) -> State[Any]:
-    """Explains a dataset again: computes only what changed since the last run, and says what changed in why the model decides.
+    """Explain a dataset again, computing only what changed since the last run.
+
+    The new run is then compared with the last one.
 
     Args:
         config: a preset such as demo, cub-full or pm-full, or the path or URL of a YAML file; its runs are called NAME and NAME-TIME.
-        root: the dataset's root. Where it is not given, the Prefect variable named after the preset is taken, such as cub_full_root.
-        output: where runs are kept, a folder or a URL. Where it is not given, the Prefect variable hdm_output is taken.
-        limit: at most so many images.
+        root: the dataset's root; default: the Prefect variable named after the preset, such as cub_full_root.
+        output: the folder or URL where runs are stored; default: the Prefect variable hdm_output.
+        limit: maximum number of images.
         changes: other keys of the configuration, such as {"compute.workers": 2}.
         since: the run to compare with, instead of the newest of this configuration.
-        limits: how much drift is too much, such as {"flips": 0.02, "spearman": 0.7}.
-        fail_on_drift: whether a limit that is exceeded fails the flow, beside raising the event hdm.drift.exceeded.
+        limits: limits of the drift, such as {"flips": 0.02, "spearman": 0.7}.
+        fail_on_drift: fail the flow if a limit is exceeded, beside emitting the event hdm.drift.exceeded.
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
-    planning = plan_the_changes(config, changes_of(config, root, output, limit, changes), since, return_state=True)
-    if planning.is_failed():
-        return Failed(message=hint(str(planning.message), config))
-    again = cast("ReexplainPlan", planning.result())
-    changes_artifact(slugify(f"{PurePosixPath(config).stem} changes"), again)
-    if again.unchanged:
-        return Completed(message=again.line())
+    planned: ReexplainPlan | None = None
+
+    def plan(run_config: RunConfig) -> tuple[Plan, RunStore] | None:
+        nonlocal planned
+        planned = cast("ReexplainPlan", result_of(plan_changes(run_config, since, return_state=True)))
+        changes_artifact(slugify(f"{PurePosixPath(config).stem} changes"), planned)
+        return None if planned.unchanged else create_run(planned)
+
     try:
-        planned, store = create_run(again)
-    except InputError as error:
-        return Failed(message=str(error))
-    finished = finish(planned, store)
-    if finished.is_failed() or again.before is None:
-        return finished
-    comparing = drift(again.before, store, limits, return_state=True)
+        summary = run_steps(load_config(config, changes_of(config, root, output, limit, changes)), task_steps(plan))
+    except (InputError, StepFailedError) as error:
+        return Failed(message=hint(str(error), config))
+    assert planned is not None  # noqa: S101 - for the type checker: the plan step has set it
+    if summary is None:
+        return Completed(message=planned.line())
+    final = completed(summary)
+    if planned.before is None:
+        return final
+    comparing = drift(planned.before, summary.store, limits, return_state=True)
     if comparing.is_failed():
-        return Failed(message=f"{finished.message}; drift: {comparing.message}")
-    lines = cast("list[str]", comparing.result())
-    if lines and fail_on_drift:
-        return Failed(message=f"drift: {'; '.join(lines)}; {finished.message}")
-    return Completed(message=f"{finished.message}{'; drift: ' if lines else ''}{'; '.join(lines)}")
+        return Failed(message=f"{final.message}; drift: {comparing.message}")
+    violations = cast("list[str]", comparing.result())
+    if violations and fail_on_drift:
+        return Failed(message=f"drift: {'; '.join(violations)}; {final.message}")
+    return Completed(message=f"{final.message}{'; drift: ' if violations else ''}{'; '.join(violations)}")

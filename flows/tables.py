@@ -1,4 +1,4 @@
-"""The flow `hdm-tables`: the last step of every run, and one to call on its own: records become tables, and a page."""
+"""Flow `hdm-tables`: aggregate a run, as the last step of it or later."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _name() -> str:
 
 @task(name="aggregate", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60])
 def aggregate(store: RunStore) -> str:
-    """Records become tables.parquet, the page of pictures and a table artifact; returns the page's URL."""
+    """Write tables.parquet, the page and a table artifact; return the page's URL."""
     page: str = write_report(store)
     table_artifact(slugify(f"{store.metadata()['name']} metrics"), read_tables(store))
     return page
@@ -35,16 +35,16 @@ def aggregate(store: RunStore) -> str:
 
 @flow(name="hdm-tables", flow_run_name=_name)
 def hdm_tables(run: Run, storage: dict[str, Any] | None = None) -> State[Any]:
-    """Aggregates a run: tables.parquet, the page of pictures, and the metrics as an artifact.
+    """Aggregate a run: tables.parquet, its page, and its metrics as an artifact.
 
     Args:
         run: the run's folder or URL, the one that holds run.json.
-        storage: fsspec options of its place, such as {"endpoint_url": "..."}; never a secret.
+        storage: fsspec options of the run's storage, such as {"endpoint_url": "..."}; never a secret.
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:
         store = RunStore.open(run, storage)
-    except InputError as error:  # somebody's mistake: one line in the interface, no traceback
+    except InputError as error:  # a mistake of the user: one line in the interface, no traceback
         return Failed(message=str(error))
     page = aggregate(store)
     return Completed(message=f"tables: {store.storage.url('tables.parquet')}; report: {page}", data=page)

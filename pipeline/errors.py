@@ -8,6 +8,7 @@ HdmError
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -27,6 +28,11 @@ class InputError(HdmError):
 
 class RunError(HdmError):
     """A run that started and could not continue; running it again resumes it. Exit code 1."""
+
+
+def is_storage_full(error: object) -> bool:
+    """Return whether an error is that of a full disk or an exceeded quota, which no retry cures."""
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def one_line(error: BaseException, limit: int = 500) -> str:

@@ -20,7 +20,7 @@ from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError
 from pipeline.execution.cluster import cluster
 from pipeline.execution.driver import explain_run, plan_run
-from pipeline.monitoring.progress import Show
+from pipeline.monitoring.progress import ProgressCallback
 from pipeline.runs import RunStore
 from pipeline.storage.objects import Storage
 from pipeline.tables.aggregate import aggregate, interval
@@ -74,7 +74,9 @@ def candidates(names: Sequence[str] | None = None) -> list[Candidate]:
     return selected
 
 
-def run_case(case: RunConfig, selected: Sequence[Candidate], split: str, count: int, show: Callable[[str], Show]) -> dict[str, RunStore]:
+def run_case(
+    case: RunConfig, selected: Sequence[Candidate], split: str, count: int, show: Callable[[str], ProgressCallback]
+) -> dict[str, RunStore]:
     """Run all candidates on photographs of a split; return candidate id -> run.
 
     A candidate that was run before is only read.

@@ -1,4 +1,4 @@
-"""One photograph, explained without a run."""
+"""Explanation of one photograph, without a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.report import overlay
 def explain_image(
     image: str, out: str, classifier: ClassifierConfig, *, method: str, preset: str | None, target: int | None
 ) -> dict[str, Any]:
-    """Writes the heatmap of one photograph and returns what it shows.
+    """Write the heatmap of one photograph; return the facts to print.
 
     Raises:
         InputError: if the photograph, the method, the classifier, the target or the output cannot be used.
@@ -42,22 +42,22 @@ def explain_image(
         result = explain(loaded, loaded.prepare([photograph]), method, preset, target)
     except ValueError as error:  # a target that the network does not have
         raise InputError(one_line(error)) from None
-    picture = overlay(preprocess_of(loaded).cropped(photograph), result.maps[0].numpy())
+    heatmap = overlay(preprocess_of(loaded).cropped(photograph), result.maps[0].numpy())
     buffer = io.BytesIO()
-    picture.save(buffer, format=Image.registered_extensions()[Path(out).suffix.lower()])
+    heatmap.save(buffer, format=Image.registered_extensions()[Path(out).suffix.lower()])
     try:
         with fsspec.open(out, "wb") as file:
             file.write(buffer.getvalue())
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({one_line(error)})") from None
-    explained = int(result.targets[0])
+    target_class = int(result.targets[0])
     return {
         "image": image,
         "method": method,
         "settings": settings.model_dump(mode="json"),
-        "class": loaded.class_name(explained),
-        "target": explained,
-        "probability": round(float(result.logits.softmax(1)[0, explained]), 4),
+        "class": loaded.class_name(target_class),
+        "target": target_class,
+        "probability": round(float(result.logits.softmax(1)[0, target_class]), 4),
         "status": result.status[0],
         "passes": result.passes,
         "heatmap": out,

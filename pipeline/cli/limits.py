@@ -1,4 +1,4 @@
-"""The option `--limit` of `hdm diff`."""
+"""Option `--limit` of `hdm diff`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pipeline.errors import InputError
 
 
 def parse_limits(assignments: Iterable[str]) -> DriftLimits:
-    """Limits from texts such as flips=0.02.
+    """Parse limits such as flips=0.02.
 
     Raises:
-        InputError: if one is no limit.
+        InputError: if one is not a limit.
     """
     limits = {}
     for text in assignments:

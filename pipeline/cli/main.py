@@ -1,4 +1,4 @@
-"""The command `hdm`."""
+"""Command `hdm`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ import logging
 import os
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pipeline.cli.console import counting, err, out, print_facts, print_json
+import pipeline
+from pipeline.cli.console import err, out, print_facts, print_json
 from pipeline.cli.diff import diff
-from pipeline.cli.execute import BAD_INPUT, FAILED, drive, train_first
+from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, print_summary
 from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, configuration
 from pipeline.cli.reexplain import reexplain
+from pipeline.cli.repair import repair, verify
 from pipeline.cli.train import train
 from pipeline.errors import InputError, RunError, one_line
 
+if TYPE_CHECKING:
+    from pipeline.runs import RunStore
+
 app = typer.Typer(
-    help="Explains every image of a dataset.",
+    help="Explain every image of a dataset.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,24 +37,29 @@ app = typer.Typer(
 app.command()(train)
 app.command()(reexplain)
 app.command()(diff)
-
-_log = logging.getLogger("pipeline")
+app.command()(verify)
+app.command()(repair)
 
 
 @app.command()
 def run(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
-    """Explain a dataset; running it again goes on where it was."""
-    from pipeline.execution.driver import plan_run
+    """Explain a dataset; the same command again resumes the run."""
+    from pipeline.monitoring.progress import progress_bar
+    from pipeline.workflow import run_steps
 
-    chosen = configuration(config, output, root, limit, set_)
-    train_first(chosen)
-    plan, store = plan_run(chosen)
-    drive(plan, store, as_json)
+    run_config = configuration(config, output, root, limit, set_)
+    with progress_bar(err) as on_progress:
+        summary = run_steps(run_config, console_steps(on_progress))
+    if summary is not None:
+        print_summary(summary, as_json)
 
 
 @app.command()
 def plan(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
-    """Say what a run would do and take: its workers are started, measure a few passes and leave nothing."""
+    """Print what a run would do and cost.
+
+    Its workers start and measure a few passes; nothing is written.
+    """
     from pipeline.execution.cost import measure_cost
     from pipeline.monitoring.progress import clock
     from pipeline.plan import make_plan
@@ -58,13 +69,13 @@ def plan(config: Config, output: Output = None, root: Root = None, limit: Limit 
     if as_json:
         print_json({**planned.as_dict(), **asdict(cost)})
         return
-    each = ", ".join(f"{method} {n:,}" for method, n in planned.passes_per_image.items())
-    rates = f"{cost.seconds_per_pass * 1e3:.3g} ms a pass, {cost.seconds_per_forward * 1e3:.3g} ms a forward pass"
+    passes_per_image = ", ".join(f"{method} {n:,}" for method, n in planned.passes_per_image.items())
+    rates = f"{cost.seconds_per_pass * 1e3:.3g} ms per pass, {cost.seconds_per_forward * 1e3:.3g} ms per forward pass"
     print_facts(
         {
             "run": f"{planned.config.output}/{planned.config.name}",
             "images": f"{len(planned.samples):,} in {len(planned.shards):,} shards of {planned.config.compute.shard_size}",
-            "passes": f"{cost.passes:,} ({each} an image), and {cost.forwards:,} forward passes for the metrics",
+            "passes": f"{cost.passes:,} ({passes_per_image} per image), and {cost.forwards:,} forward passes for the metrics",
             "maps": f"{planned.bytes / 2**20:,.1f} MiB before compression",
             "time": f"{clock(cost.seconds)} with {cost.workers} workers on {cost.device} ({rates}, measured)",
             "work": f"{cost.worker_hours:,.2f} worker-hours",
@@ -75,7 +86,7 @@ def plan(config: Config, output: Output = None, root: Root = None, limit: Limit 
 
 @app.command()
 def status(run: Run, as_json: Json = False) -> None:
-    """Say how far a run is."""
+    """Print the progress of a run."""
     from collections import Counter
 
     store = _open(run)
@@ -85,48 +96,21 @@ def status(run: Run, as_json: Json = False) -> None:
     if as_json:
         print_json(facts)
         return
-    state = "done" if len(done) == info["shards"] else "not done; run it again to go on"
+    state = "done" if len(done) == info["shards"] else "not done; run it again to resume it"
     records = ", ".join(f"{count} {name}" for name, count in sorted(statuses.items())) or "none"
     print_facts({"run": store.url, "images": info["images"], "shards": f"{len(done)} of {info['shards']} ({state})", "records": records})
 
 
 @app.command()
-def verify(run: Run, as_json: Json = False) -> None:
-    """Read all of a run and compare its checksums; says which shards are damaged."""
-    store = _open(run)
-    verdict = _verify(store)
-    if as_json:
-        print_json({"run": store.url, **asdict(verdict)})
-    else:
-        print_facts({"run": store.url, "shards": verdict.shards, "objects": verdict.objects, "damaged shards": len(verdict.damaged)})
-        for index, wrongs in verdict.damaged.items():
-            err.print(f"shard {index}: {'; '.join(wrongs)}", markup=False)
-    if verdict.damaged:
-        if not as_json:
-            err.print(f"hdm repair {run} does them again", markup=False)
-        raise typer.Exit(FAILED)
-
-
-@app.command()
-def repair(run: Run, as_json: Json = False) -> None:
-    """Do a run's damaged and missing shards again."""
-    from pipeline.runs.verify import revoke_commits
-
-    store = _open(run)
-    verdict = _verify(store)
-    plan, store = _replan(store)
-    revoke_commits(store, verdict)
-    _log.info("%d of %d committed shards are damaged", len(verdict.damaged), verdict.shards)
-    drive(plan, store, as_json)
-
-
-@app.command()
 def tables(
     run: Run,
-    format_: Annotated[Literal["text", "markdown", "latex", "csv"], typer.Option("--format", help="how they are written")] = "text",
+    format_: Annotated[Literal["text", "markdown", "latex", "csv"], typer.Option("--format", help="the format of the tables")] = "text",
     as_json: Json = False,
 ) -> None:
-    """Print the paper's Tables 1, 2 and 3 of a run; of HDM and DM alone, its ablation."""
+    """Print the paper's tables for a run.
+
+    These are Tables 1, 2 and 3, or the ablation table for a run of HDM and DM alone.
+    """
     from pipeline.tables import FORMATS, paper_tables, to_rich
     from pipeline.tables.aggregate import aggregate
 
@@ -135,15 +119,15 @@ def tables(
     if as_json:
         print_json({"run": run, "tables": table.to_pylist()})
         return
-    laid_out = paper_tables(table, store.metadata()["name"])
-    out.print(to_rich(laid_out)) if format_ == "text" else sys.stdout.write(FORMATS[format_](laid_out))
+    paper = paper_tables(table, store.metadata()["name"])
+    out.print(to_rich(paper)) if format_ == "text" else sys.stdout.write(FORMATS[format_](paper))
 
 
 @app.command()
 def report(
-    run: Run, limit: Annotated[int, typer.Option(min=1, help="at most so many images on the page")] = 24, as_json: Json = False
+    run: Run, limit: Annotated[int, typer.Option(min=1, help="maximum number of images on the page")] = 24, as_json: Json = False
 ) -> None:
-    """Write a run's page of pictures and numbers."""
+    """Write the page with a run's maps and metrics."""
     from pipeline.report import write_report
 
     page = write_report(_open(run), limit)
@@ -152,14 +136,14 @@ def report(
 
 @app.command()
 def explain(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a photograph, local or a URL")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a photograph, a local path or a URL")],
     method: Annotated[str, typer.Option(help="an id that `hdm methods` lists")] = "hdm",
-    out: Annotated[str, typer.Option(help="where the heatmap goes, .png or .jpg")] = "heatmap.png",
+    out: Annotated[str, typer.Option(help="the file of the heatmap, .png or .jpg")] = "heatmap.png",
     preset: Annotated[str | None, typer.Option(help="a preset of the method")] = None,
     classifier: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH|YAML", help="a trained folder, or the section of a configuration such as '{source: exported, path: model.pt2}'"
+            metavar="PATH|YAML", help="a trained folder, or a section of a configuration such as '{source: exported, path: model.pt2}'"
         ),
     ] = None,
     arch: Annotated[str, typer.Option(help="a torchvision classification network")] = "mobilenet_v2",
@@ -194,7 +178,9 @@ def methods(as_json: Json = False) -> None:
 
 
 def main() -> None:
-    """Runs the command; a user's mistake becomes one line and exit code 2."""
+    """Run the command; a mistake of the user becomes one line and exit code 2."""
+    if Path(pipeline.__file__).resolve().parent != Path(__file__).resolve().parents[1]:
+        _fail(f"{pipeline.__file__} is another package named pipeline, found before hdm's own; take its folder off PYTHONPATH", BAD_INPUT)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False, show_time=False)])
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:
@@ -202,32 +188,15 @@ def main() -> None:
     except InputError as error:
         _fail(str(error), BAD_INPUT)
     except RunError as error:
-        _fail(f"{error}; run it again to go on where it was", FAILED)
+        _fail(f"{error}; run it again to resume it", FAILED)
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _open(run: str) -> Any:
+def _open(run: str) -> RunStore:
     from pipeline.runs import RunStore
 
     return RunStore.open(run)
-
-
-def _verify(store: Any) -> Any:
-    """Compares a run's checksums, with a bar on a terminal."""
-    from pipeline.runs.verify import verify as compare
-
-    with counting("shards") as show:
-        return compare(store, show)
-
-
-def _replan(store: Any) -> tuple[Any, Any]:
-    """The plan of a run that is there, from its own configuration, wherever the run now lies and whatever its folder is called."""
-    from pipeline.execution.driver import plan_run
-
-    output, _, name = store.url.rpartition("/")
-    config = {**store.metadata()["config"], "output": output, "name": name}
-    return plan_run(configuration(config, None, None, None, None))
 
 
 def _fail(message: str, code: int) -> None:

@@ -1,20 +1,28 @@
-"""The command `hdm reexplain`."""
+"""Command `hdm reexplain`."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.console import counting, err, out, print_facts, print_json
-from pipeline.cli.execute import drive, train_first
+from pipeline.cli.console import err, out, print_facts, print_json
+from pipeline.cli.execute import console_steps, print_summary
 from pipeline.cli.options import Config, Json, Limit, Output, Root, Set, configuration
 
-Since = Annotated[str | None, typer.Option(metavar="RUN", help="the run to take from, instead of the newest of this configuration")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be done of every image, and why")]
+if TYPE_CHECKING:
+    from pipeline.config.schema import RunConfig
+    from pipeline.plan import Plan
+    from pipeline.reexplain.plan import ReexplainPlan
+    from pipeline.runs import RunStore
+
+Since = Annotated[
+    str | None, typer.Option(metavar="RUN", help="the run to reuse results from, instead of the newest of this configuration")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="only print what would be done for each image, and why")]
 
 _log = logging.getLogger("pipeline")
 
@@ -29,37 +37,53 @@ def reexplain(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Explain a dataset again, and compute only what changed since the last run."""
+    """Explain a dataset again, as far as it changed.
+
+    Results of earlier runs are reused for images, classifiers and settings that are the same.
+    """
+    from dataclasses import replace
+
+    from pipeline.monitoring.progress import progress_bar
     from pipeline.reexplain.plan import create_run, plan_reexplain
+    from pipeline.workflow import run_steps
 
-    chosen = configuration(config, output, root, limit, set_)
-    if not dry_run:
-        train_first(chosen)
-    with counting("reading images") as show:
-        again = plan_reexplain(chosen, since, show)
-    if dry_run:
-        _print(again, as_json)
-    elif again.unchanged and again.before is not None:
-        _print_unchanged(again, as_json)
-    else:
-        _log.info("%s", again.line())
-        drive(*create_run(again), as_json)
+    run_config = configuration(config, output, root, limit, set_)
+    planned: ReexplainPlan | None = None
+    with progress_bar(err) as on_progress:
+
+        def plan_changes(run_config: RunConfig) -> tuple[Plan, RunStore] | None:
+            nonlocal planned
+            planned = plan_reexplain(run_config, since, on_progress)
+            if dry_run or planned.unchanged:
+                return None
+            _log.info("%s", planned.line())
+            return create_run(planned)
+
+        if dry_run:  # trains nothing and writes nothing
+            summary, _ = None, plan_changes(run_config)
+        else:
+            summary = run_steps(run_config, replace(console_steps(on_progress), plan=plan_changes))
+    if summary is not None:
+        print_summary(summary, as_json)
+    elif planned is not None:
+        (_print_plan if dry_run else _print_unchanged)(planned, as_json)
 
 
-def _print(again: Any, as_json: bool) -> None:
-    facts = {"run": again.plan.config.name, "before": again.before and again.before.url, "unfinished": again.unfinished}
+def _print_plan(planned: ReexplainPlan, as_json: bool) -> None:
+    facts = {"run": planned.plan.config.name, "before": planned.before and planned.before.url, "unfinished": planned.unfinished}
     if as_json:
-        print_json({**facts, "passes": again.passes, **again.counts, "images": [asdict(change) for change in again.changes]})
+        print_json({**facts, "passes": planned.passes, **planned.counts, "images": [asdict(change) for change in planned.changes]})
         return
-    for change in again.changes:
+    for change in planned.changes:
         out.print(f"{change.state:8} {change.image_id}: {change.why}", markup=False, highlight=False, soft_wrap=True)
-    for (state, why), count in Counter((change.state, change.why) for change in again.changes).most_common():
+    for (state, why), count in Counter((change.state, change.why) for change in planned.changes).most_common():
         err.print(f"{count:,} {state}: {why}", markup=False)
-    print_facts({"to do": again.line(), "passes": f"{again.passes:,} of {again.plan.passes:,}"})
+    print_facts({"to do": planned.line(), "passes": f"{planned.passes:,} of {planned.plan.passes:,}"})
 
 
-def _print_unchanged(again: Any, as_json: bool) -> None:
+def _print_unchanged(planned: ReexplainPlan, as_json: bool) -> None:
+    url = planned.before.url if planned.before is not None else None
     if as_json:
-        print_json({"run": again.before.url, "unchanged": True, "passes": 0, **again.counts})
+        print_json({"run": url, "unchanged": True, "passes": 0, **planned.counts})
     else:
-        print_facts({"run": again.before.url, "images": len(again.plan.samples), "to do": again.line()})
+        print_facts({"run": url, "images": len(planned.plan.samples), "to do": planned.line()})

@@ -35,6 +35,10 @@ class ComputeConfig(Section):
         "sole_driver": "single_driver",
     }
 
+    executor: Literal["ray", "local"] = Field(
+        "ray",
+        description="ray: workers on this machine or a cluster. local: one worker in this process, without Ray, for debugging and tests.",
+    )
     workers: Count | Literal["auto"] = Field("auto", description="Number of workers. auto: as many as the cluster has room for.")
     gpus_per_worker: float = Field(
         1.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +19,10 @@ from pipeline.drift.schema import DRIFT
 from pipeline.drift.similarity import overlap, spearman, ssim
 from pipeline.drift.summary import Statistic, summarise
 from pipeline.errors import InputError
+from pipeline.monitoring.progress import Progress, ProgressCallback, no_progress
 from pipeline.runs import RunStore
 from pipeline.runs.maps import open_array, read_maps
 from pipeline.runs.records import SCHEMA_VERSION, STATUSES, top_rank
-
-Show = Callable[[int, int], None]
 
 _BATCH_SIZE = 8  # maps compared together: few enough to stay in the processor's cache
 
@@ -54,13 +53,13 @@ class Drift:
         return list(dict.fromkeys(statistic.method for statistic in self.statistics))
 
 
-def compare(before: RunStore, after: RunStore, show: Show = lambda done, maps: None) -> Drift:
+def compare(before: RunStore, after: RunStore, on_progress: ProgressCallback = no_progress) -> Drift:
     """Compare the finished shards of two runs, without writing anything.
 
     Maps are read one shard at a time; only a few numbers per image stay in memory.
 
     Args:
-        show: told now and then how many maps of how many were compared.
+        on_progress: called with the number of maps compared, after each shard of a method.
 
     Raises:
         InputError: if the runs have no images in common or cannot be compared.
@@ -78,7 +77,7 @@ def compare(before: RunStore, after: RunStore, show: Show = lambda done, maps: N
         images, counts = match_images(before, after)
         same_metrics = metadata[0]["config"]["metrics"] == metadata[1]["config"]["metrics"]
         table = _table_without_maps(before, after, images, methods, same_metrics)
-        table = _add_similarity(before, after, table, methods, metadata[1]["config"]["compute"]["shard_size"], show)
+        table = _add_similarity(before, after, table, methods, metadata[1]["config"]["compute"]["shard_size"], on_progress)
     except FileNotFoundError as error:
         raise InputError(f"a committed shard is missing ({error}); `hdm verify` lists the damage") from None
     return Drift(before, after, counts, _config_differences(metadata), table, tuple(summarise(table)))
@@ -145,18 +144,20 @@ def _records(store: RunStore, rows: NDArray[np.int64], methods: list[str]) -> pa
     return records.take(pa.array(index[rows].ravel()))
 
 
-def _worse_status(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.Array:
+def _worse_status(old: pa.ChunkedArray, new: pa.ChunkedArray) -> pa.Array:
     order = pa.array(STATUSES)
-    return order.take(pc.max_element_wise(*(pc.index_in(status, value_set=order) for status in (one, other))))
+    return order.take(pc.max_element_wise(*(pc.index_in(status, value_set=order) for status in (old, new))))
 
 
-def _add_similarity(before: RunStore, after: RunStore, table: pa.Table, methods: list[str], shard_size: int, show: Show) -> pa.Table:
+def _add_similarity(
+    before: RunStore, after: RunStore, table: pa.Table, methods: list[str], shard_size: int, on_progress: ProgressCallback
+) -> pa.Table:
     """Fill in the similarity of the maps, and the drift that follows from it."""
     names = ("spearman", "ssim", "overlap")
     similarities = np.full((3, len(table)), np.nan)
     ok = pc.equal(table["status"], "ok").to_numpy().reshape(-1, len(methods))
     rows = [table[f"row_{when}"].to_numpy().reshape(-1, len(methods))[:, 0] for when in ("before", "after")]
-    done, every = 0, int(ok.sum())
+    done, total = 0, int(ok.sum())
     with ThreadPoolExecutor(2) as readers:
         for number, method in enumerate(methods):
             arrays = [open_array(store.storage.zarr("maps.zarr"), method) for store in (before, after)]
@@ -167,7 +168,7 @@ def _add_similarity(before: RunStore, after: RunStore, table: pa.Table, methods:
                     indices = images[start : start + _BATCH_SIZE] * len(methods) + number
                     similarities[:, indices] = spearman(*pair), ssim(*pair), overlap(*pair)
                 done += len(images)
-                show(done, every)
+                on_progress(Progress(done, total, "maps"))
     # A constant map whose status is ok: its shard of maps.zarr is missing.
     similarities[:, np.isnan(similarities[0])] = np.nan
     drift = (1 - similarities[2] + (1 - similarities[0]) / 2) / 2

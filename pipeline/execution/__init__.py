@@ -1,1 +1,1 @@
-"""Execution on Ray: driver, worker pool, worker, cluster, cost."""
+"""Execution of plans: driver, executors on Ray and in this process, worker, cost."""

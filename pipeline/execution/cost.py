@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-import ray
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdm_core import Classifier, get_method
 from hdm_core.metrics.evaluate import metric_forwards
 from pipeline.classifiers.load import load_classifier
-from pipeline.execution.actors import actor_factory
-from pipeline.execution.cluster import allocate_workers, cluster
+from pipeline.execution.local_executor import measure_locally
 from pipeline.execution.worker import WorkerTimings
 from pipeline.plan import Plan
 
@@ -57,6 +55,17 @@ def measure_cost(plan: Plan) -> Cost:
     Raises:
         InputError: if the cluster lacks the resources that the configuration requests.
     """
+    measured, start = measure_locally(plan, _READ) if plan.config.compute.executor == "local" else _measure_on_ray(plan)
+    return estimate(plan, measured, start, forward_flop(load_classifier(plan.config.classifier, plan.config.seed), plan.side))
+
+
+def _measure_on_ray(plan: Plan) -> tuple[list[WorkerTimings], float]:
+    """Start the workers and measure on all at the same time; also return the seconds until they were ready."""
+    import ray
+
+    from pipeline.execution.actors import actor_factory
+    from pipeline.execution.cluster import allocate_workers, cluster
+
     begin = time.monotonic()
     with cluster(plan.config.compute.ray_address):
         resources = allocate_workers(plan.config.compute, ray.cluster_resources(), len(plan.shards))  # type: ignore[no-untyped-call]
@@ -65,7 +74,7 @@ def measure_cost(plan: Plan) -> Cost:
         ray.get([worker.ready.remote() for worker in workers])
         start = time.monotonic() - begin
         measured: list[WorkerTimings] = ray.get([worker.measure.remote(plan.samples[:_READ]) for worker in workers])
-    return estimate(plan, measured, start, forward_flop(load_classifier(plan.config.classifier, plan.config.seed), plan.side))
+    return measured, start
 
 
 def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: float) -> Cost:

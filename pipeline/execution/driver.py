@@ -1,25 +1,17 @@
-"""The run from plan to commits: what the command line and the flows both drive."""
+"""Driver of a run: create it on storage, execute its open shards."""
 
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass, field
-
-import ray
-from ray.actor import ActorHandle
 
 from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError
-from pipeline.execution.actors import actor_factory
-from pipeline.execution.cluster import WorkerResources, allocate_workers, cluster
-from pipeline.execution.pool import Pool
 from pipeline.execution.queue import FailedShard
-from pipeline.execution.worker import ShardReport, Worker
-from pipeline.monitoring.progress import ProgressTracker, Show
+from pipeline.execution.tasks import ShardTasks
+from pipeline.monitoring.progress import ProgressCallback, no_progress
 from pipeline.plan import Plan, Shard, make_plan
 from pipeline.runs import RunStore
-from pipeline.runs.leases import StaleLeaseDetector
 from pipeline.runs.reuse import ReusePlan
 
 _log = logging.getLogger(__name__)
@@ -27,17 +19,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class RunSummary:
-    """What became of a run's images.
+    """Result of a run.
 
     Attributes:
-        resumed: shards that an earlier driver had done.
-        statuses: how many images ended how in all committed shards, under the worst of their methods' statuses.
-        set_aside: shards that failed as often as they may.
-        passes, seconds: of this driver.
-        worker_seconds: that its workers spent on shards, and gpu_hours of them.
+        store: of the run.
+        images, shards: of the whole run.
+        already_done: shards that earlier drivers committed.
+        passes: by this driver's workers.
+        seconds: from the start of its first worker to the end of the last shard.
+        worker_seconds: that its workers spent on shards.
+        gpu_hours: that its workers had GPUs during these seconds.
+        statuses: status -> images of all committed shards, each under the worst of its methods' statuses.
+        failed_shards: that failed after all attempts.
+        report: URL of the page; empty until it is written.
     """
 
-    url: str
+    store: RunStore
     images: int
     shards: int
     already_done: int
@@ -47,16 +44,22 @@ class RunSummary:
     gpu_hours: float = 0.0
     statuses: dict[str, int] = field(default_factory=dict)
     failed_shards: list[FailedShard] = field(default_factory=list)
+    report: str = ""
+
+    @property
+    def url(self) -> str:
+        """URL of the run's folder."""
+        return self.store.url
 
     @property
     def failed_images(self) -> int:
-        """Images that ended without any use: unreadable, failed, or in a shard that was set aside."""
+        """Number of images that are unreadable, failed, or in a failed shard."""
         bad = sum(self.statuses.get(status, 0) for status in ("unreadable", "failed"))
-        return bad + sum(len(item.shard) for item in self.failed_shards)
+        return bad + sum(len(failed.shard) for failed in self.failed_shards)
 
 
 def plan_run(config: RunConfig) -> tuple[Plan, RunStore]:
-    """Plans a run and lays it out on storage, or finds it there.
+    """Plan a run and create it on storage, or find it there.
 
     Raises:
         InputError: if anything about it cannot work; nothing was started.
@@ -65,13 +68,13 @@ def plan_run(config: RunConfig) -> tuple[Plan, RunStore]:
 
 
 def lay_out(plan: Plan, reuse: ReusePlan | None = None) -> tuple[Plan, RunStore]:
-    """Lays a planned run out on storage, or finds it there.
+    """Create a planned run on storage, or find it there.
 
     Args:
-        reuse: what a new run takes from earlier ones.
+        reuse: which explanations a new run takes from earlier ones.
 
     Raises:
-        InputError: if it is there of another plan, or the storage cannot be used.
+        InputError: if the place holds a run of another plan, or the storage cannot be used.
     """
     config = plan.config
     store = RunStore.from_config(config)
@@ -84,75 +87,37 @@ def lay_out(plan: Plan, reuse: ReusePlan | None = None) -> tuple[Plan, RunStore]
     return plan, RunStore.from_config(config, config.compute.storage_timeout)
 
 
-def explain_run(plan: Plan, store: RunStore, show: Show) -> RunSummary:
-    """Explains all shards that are not committed yet.
+def explain_run(plan: Plan, store: RunStore, on_progress: ProgressCallback = no_progress) -> RunSummary:
+    """Explain all shards that are not committed yet.
 
     Args:
-        show: told how far the run is, about twice a second.
+        on_progress: called about twice per second.
 
     Raises:
-        InputError: if the cluster cannot do what the configuration asks.
-        RunError: if no worker can start.
+        InputError: if the machine or the cluster does not fit the configuration.
+        RunError: if no worker can start, or the storage is full or unreachable.
     """
     todo = open_shards(plan, store)
-    outcome = RunSummary(store.url, len(plan.samples), len(plan.shards), already_done=len(plan.shards) - len(todo))
-    if outcome.already_done:
-        _log.info("%d of %d shards were done before; %d are left", outcome.already_done, outcome.shards, len(todo))
+    summary = RunSummary(store, len(plan.samples), len(plan.shards), already_done=len(plan.shards) - len(todo))
+    if summary.already_done:
+        _log.info("%d of %d shards were done before; %d are left", summary.already_done, summary.shards, len(todo))
     if todo:
-        with cluster(plan.config.compute.ray_address):
-            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            staffing = allocate_workers(plan.config.compute, resources, len(todo))
-            _log.info("%s", staffing.note)
-            _work(plan, store, todo, staffing, outcome, show)
-    outcome.statuses = store.statuses()
-    return outcome
+        tasks = ShardTasks(plan, todo, store.reuse(), on_progress)
+        if plan.config.compute.executor == "local":
+            from pipeline.execution.local_executor import run_locally
+
+            summary.failed_shards = run_locally(tasks)
+        else:
+            from pipeline.execution.ray_executor import run_on_ray  # Ray takes a second to import, and local runs need none
+
+            summary.failed_shards = run_on_ray(tasks)
+        summary.passes, summary.seconds = tasks.passes, tasks.seconds
+        summary.worker_seconds, summary.gpu_hours = tasks.worker_seconds, tasks.gpu_hours
+    summary.statuses = store.statuses()
+    return summary
 
 
 def open_shards(plan: Plan, store: RunStore) -> list[Shard]:
-    """The shards that are not committed yet."""
+    """List the shards that are not committed yet."""
     done = store.done()
     return [shard for shard in plan.shards if shard.index not in done]
-
-
-def _work(plan: Plan, store: RunStore, todo: list[Shard], staffing: WorkerResources, outcome: RunSummary, show: Show) -> None:
-    images, open_images, reuse = len(plan.samples), sum(len(shard) for shard in todo), store.reuse()
-    kept = {} if reuse is None else reuse.count(plan.config.methods, [(shard.start, shard.stop) for shard in todo])
-    passes = sum((open_images - kept.get(method, 0)) * each for method, each in plan.passes_per_image.items())
-    watch = ProgressTracker(images - open_images, images, passes)
-
-    compute = plan.config.compute
-    silences = StaleLeaseDetector(compute.lease_seconds)
-
-    def submit(worker: ActorHandle[Worker], shard: Shard) -> ray.ObjectRef[ShardReport]:
-        samples = plan.samples[shard.start : shard.stop]
-        taken = None if reuse is None else reuse.rows(shard.start, shard.stop)
-        ref: ray.ObjectRef[ShardReport] = worker.run.remote(shard, samples, silences.stale_tag(shard.index), taken)
-        return ref
-
-    def on_done(report: ShardReport) -> None:
-        if report.held is None:
-            watch.finished(report.images)
-            outcome.worker_seconds += report.seconds
-            outcome.gpu_hours += report.seconds * staffing.gpus / 3600
-        else:
-            silences.observe(report.shard, report.held)
-            _log.info("shard %d is in the hands of %s; asking again", report.shard, report.held.holder)
-
-    def on_tick(passes: int) -> None:
-        outcome.passes = passes
-        show(watch.state(passes))
-
-    started = time.monotonic()
-    pool = Pool(
-        actor_factory(plan, staffing),
-        submit,
-        staffing.workers,
-        compute.max_attempts,
-        on_done,
-        on_tick,
-        stall_timeout=compute.stall_timeout,
-        pause=compute.lease_seconds / 4,
-        name=plan.config.name,
-    )
-    outcome.failed_shards = pool.run(todo)
-    outcome.seconds = time.monotonic() - started

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
-from pipeline.errors import RunError, one_line
+from pipeline.errors import RunError, is_storage_full, one_line
 from pipeline.execution.queue import FailedShard, ShardQueue
 from pipeline.execution.worker import ShardReport
 from pipeline.monitoring import telemetry
@@ -23,8 +22,6 @@ _log = logging.getLogger(__name__)
 
 # Concurrency group in which an actor answers `passes` while it works on a shard.
 PROGRESS = "progress"
-
-_STORAGE_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 _POLL_SECONDS = 0.5  # between two polls of the workers' progress
 
@@ -159,7 +156,8 @@ class Pool:
             else:
                 queue.retry_or_fail(shard, _cause(error))
         except RayError as error:  # the worker is well, the shard is not
-            if isinstance(cause := getattr(error, "cause", None), OSError) and cause.errno in _STORAGE_FULL:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, OSError) and is_storage_full(cause):
                 raise RunError(f"the storage is full: {one_line(cause)}; make room") from None
             if isinstance(cause, RunError):
                 raise RunError(one_line(cause)) from None

@@ -1,12 +1,12 @@
-"""One Ray actor: a model loaded once, a shard in, arrays and records on storage."""
+"""Worker: explains and commits shards, in a Ray actor or in the driver's process."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import torch
@@ -31,12 +31,12 @@ from pipeline.runs.reused import read_reused
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What a worker says of a shard.
+    """Report of a worker on one shard.
 
     Attributes:
-        held: the lease of another driver's worker, who is at it; None if the shard is committed.
+        held: the lease of another driver's worker on the shard; None if the shard is committed.
         passes: of the worker since it started.
-        lines: that it has logged since its last shard.
+        lines: logged by the worker since its last report.
     """
 
     shard: int
@@ -50,7 +50,7 @@ class ShardReport:
 
 @dataclass(frozen=True)
 class WorkerTimings:
-    """What a worker found its machine to take, seconds an image."""
+    """Seconds per image, measured by a worker on its machine."""
 
     seconds_per_pass: float
     seconds_per_forward: float
@@ -59,14 +59,14 @@ class WorkerTimings:
 
 
 class Worker:
-    """Explains shards of one run, one after another.
+    """One loaded classifier that explains shards of one run, one after another.
 
     Args:
-        fingerprint: of the classifier that the run was planned with.
+        weights_digest: of the classifier that the run was planned with.
+        on_passes: called with the worker's passes so far, after each batch of passes.
     """
 
-    def __init__(self, config: RunConfig, weights_digest: str) -> None:
-        self._journal = LogBuffer()
+    def __init__(self, config: RunConfig, weights_digest: str, on_passes: Callable[[int], None] | None = None) -> None:
         torch.set_num_threads(config.compute.threads)
         self._config = config
         self._device = pick_device(config.compute.gpus_per_worker)
@@ -76,16 +76,15 @@ class Worker:
             self._classifier, preprocess_of(self._classifier).crop, config.compute.fixed_precision
         )
         self._weights_digest = weights_digest
+        self._on_passes = on_passes
         self._passes = 0
-        self._leaving = False
         self._lease: Lease | None = None
-        signal.signal(signal.SIGTERM, lambda number, frame: self._leave())
 
     def ready(self) -> str:
-        """The name of the device, once the model is loaded.
+        """Return the name of the device, once the classifier is loaded.
 
         Raises:
-            InputError: if the model is not the one that the run was planned with: its file was replaced in between.
+            InputError: if the classifier is not the one that the run was planned with, because its file was replaced.
         """
         if self._classifier.weights_digest() != self._weights_digest:
             raise InputError(
@@ -94,25 +93,25 @@ class Worker:
         return device_name(self._device)
 
     def passes(self) -> int | None:
-        """Passes done since the worker started; answered while a shard is in work. None once the worker was asked to go."""
-        return None if self._leaving else self._passes
+        """Return the passes done since the worker started."""
+        return self._passes
 
     def measure(self, samples: Sequence[Sample]) -> WorkerTimings:
-        """What a pass, a forward pass and reading an image cost this worker: seconds an image."""
+        """Measure the seconds per image of a pass, of a forward pass and of reading."""
         begin = time.perf_counter()
         preprocess = preprocess_of(self._classifier)
         for _ in read_batches(samples, self._config.storage, preprocess, self._batch, timeout=self._config.compute.storage_timeout):
             pass
-        reading = (time.perf_counter() - begin) / len(samples)
-        found = probe(self._classifier, preprocess.crop, [self._batch], self._config.compute.fixed_precision)
-        return WorkerTimings(found.seconds_per_pass, found.seconds_per_forward, reading, device_name(self._device))
+        seconds_per_read = (time.perf_counter() - begin) / len(samples)
+        timings = probe(self._classifier, preprocess.crop, [self._batch], self._config.compute.fixed_precision)
+        return WorkerTimings(timings.seconds_per_pass, timings.seconds_per_forward, seconds_per_read, device_name(self._device))
 
-    def run(self, shard: Shard, samples: Sequence[Sample], silent: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
-        """Explains a shard and commits it, unless another driver's worker has its lease.
+    def run(self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
+        """Explain a shard and commit it, unless another driver's worker has its lease.
 
         Args:
-            silent: the tag of a lease whose holder is silent, and which may be taken over.
-            reuse: which of the shard's explanations earlier runs hold already.
+            stale_tag: the tag of a stale lease, which may be taken over.
+            reuse: which of the shard's explanations come from earlier runs.
         """
         begin = time.perf_counter()
         held = None
@@ -120,7 +119,7 @@ class Worker:
             self._explain(shard, samples, None, reuse)
         else:
             self._lease = lease = Lease(self._store.storage, shard.index, self._config.compute.lease_seconds)
-            held = LeaseHolder("nobody", "") if self._leaving else lease.acquire(silent)
+            held = self._take(lease, stale_tag)
             if held is None:
                 try:
                     with lease.renewing():
@@ -128,29 +127,55 @@ class Worker:
                             self._explain(shard, samples, lease, reuse)
                 except LeaseLostError:
                     held = LeaseHolder("another worker", "")
-        seconds, device = time.perf_counter() - begin, device_name(self._device)
-        return ShardReport(shard.index, len(shard), seconds, device, held, self._passes, self._journal.drain())
+        return ShardReport(shard.index, len(shard), time.perf_counter() - begin, device_name(self._device), held, self._passes)
+
+    def _take(self, lease: Lease, stale_tag: str | None) -> LeaseHolder | None:
+        return lease.acquire(stale_tag)
 
     def _explain(self, shard: Shard, samples: Sequence[Sample], lease: Lease | None, reuse: ReusePlan | None) -> None:
         begin, name = time.perf_counter(), self._config.name
-        kept = None if reuse is None else read_reused(reuse, self._config.storage, self._config.compute.storage_timeout)
-        result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, kept)
+        reused = None if reuse is None else read_reused(reuse, self._config.storage, self._config.compute.storage_timeout)
+        result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, reused)
         if self._store.write_shard(shard, result.arrays, result.records, result.image_facts, self._config, lease):
             statuses = worst_statuses(pa.table({key: [getattr(record, key) for record in result.records] for key in ("row", "status")}))
             for status, images in statuses.items():
                 telemetry.count("hdm_images", images, run=name, status=status)
             telemetry.observe("hdm_shard_seconds", time.perf_counter() - begin, run=name)
 
-    def _leave(self) -> None:
-        """On SIGTERM, which machines that are taken away send: others may have the shard at once. The pool hears of it by `passes`.
-
-        Ray's own handler would first finish the shard, for which there is no time. What is still computed here is never
-        committed, since the lease is gone. The storage may be slow: it is waited for in a thread.
-        """
-        self._leaving = True
-        if self._lease is not None:
-            threading.Thread(target=self._lease.release, daemon=True).start()
-
     def _count(self, passes: int) -> None:
         self._passes += passes
         telemetry.count("hdm_passes", passes, run=self._config.name)
+        if self._on_passes is not None:
+            self._on_passes(self._passes)
+
+
+class WorkerActor(Worker):
+    """Worker in a Ray actor: it also sends its log, and releases its lease on SIGTERM."""
+
+    def __init__(self, config: RunConfig, weights_digest: str) -> None:
+        self._log_buffer = LogBuffer()
+        self._terminating = False
+        super().__init__(config, weights_digest)
+        signal.signal(signal.SIGTERM, lambda number, frame: self._on_sigterm())
+
+    def passes(self) -> int | None:
+        """Return the passes since the start, also during a shard; None after SIGTERM."""
+        return None if self._terminating else self._passes
+
+    def run(self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
+        """Explain a shard as `Worker.run` does, and report the lines logged meanwhile."""
+        return replace(super().run(shard, samples, stale_tag, reuse), lines=self._log_buffer.drain())
+
+    def _take(self, lease: Lease, stale_tag: str | None) -> LeaseHolder | None:
+        return LeaseHolder("nobody", "") if self._terminating else super()._take(lease, stale_tag)
+
+    def _on_sigterm(self) -> None:
+        """Release the lease at once, so that another worker can take the shard.
+
+        The pool learns of it from `passes`. SIGTERM comes from machines that are revoked. Ray's own handler would first
+        finish the shard, for which there is no time. What is still computed here is never committed, since the lease is
+        gone. The storage may be slow: a thread waits for it.
+        """
+        self._terminating = True
+        if self._lease is not None:
+            threading.Thread(target=self._lease.release, daemon=True).start()

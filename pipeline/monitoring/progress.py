@@ -1,76 +1,114 @@
-"""How far a run is, shown as a bar on a terminal and as plain lines elsewhere."""
+"""Progress of runs, trainings and comparisons, as a bar on a terminal or as lines."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 
 @dataclass(frozen=True)
-class State:
-    """A run's progress.
+class Progress:
+    """Progress of one step.
 
     Attributes:
-        done: images committed, those of earlier drivers included.
-        images: of the whole run.
-        rate: passes a second.
-        time_left: seconds until the end; None while nothing is known.
+        done: units that are done, those of earlier attempts included; a fraction within a unit.
+        total: units of the whole step.
+        unit: what is counted, in the plural: images, epochs, maps, shards.
+        rate: passes per second; None where no passes are counted.
+        time_left: seconds until the end; None while it is unknown.
+        note: text beside the bar while there is no rate.
+        message: a line to be printed as it is, such as the metrics of a finished epoch.
     """
 
-    done: int
-    images: int
-    rate: float
-    time_left: float | None
+    done: float
+    total: int
+    unit: str
+    rate: float | None = None
+    time_left: float | None = None
+    note: str = ""
+    message: str = ""
+
+    @property
+    def is_partial(self) -> bool:
+        """True within a unit, such as in the middle of an epoch."""
+        return self.done % 1 != 0
+
+    @property
+    def detail(self) -> str:
+        """Rate and time left, as far as they are known."""
+        rate = self.note if self.rate is None else f"{self.rate:.1f} passes/s"
+        left = "" if self.time_left is None else f"{clock(self.time_left)} left"
+        return ", ".join(part for part in (rate, left) if part)
+
+    @property
+    def is_logged(self) -> bool:
+        """False for counts without a rate, which only terminals show.
+
+        Such counts, as of maps that are compared, take seconds.
+        """
+        return self.rate is not None or bool(self.message) or self.is_partial
 
     def line(self) -> str:
-        """As one line of a log."""
-        left = "" if self.time_left is None else f", {clock(self.time_left)} left"
-        return f"{self.done} of {self.images} images, {self.rate:.1f} passes/s{left}"
+        """Return the progress as one line of a log."""
+        if self.message:
+            return self.message
+        if self.is_partial:
+            return f"{self.unit.removesuffix('s')} {int(self.done) + 1} of {self.total}: {self.done % 1:.0%}"
+        return ", ".join(part for part in (f"{self.done:.0f} of {self.total} {self.unit}", self.detail) if part)
 
 
-Show = Callable[[State], None]
+class ProgressCallback(Protocol):
+    """Function that is called with the progress of a step."""
+
+    def __call__(self, progress: Progress, /) -> None:
+        """Show the progress, or record it."""
+
+
+def no_progress(progress: Progress, /) -> None:
+    """Ignore the progress."""
 
 
 def clock(seconds: float) -> str:
-    """1:02:03."""
+    """Format seconds as 1:02:03."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 class ProgressTracker:
-    """Turns what workers report into a State.
+    """Estimate of a run's rate and time left from the workers' reports.
 
-    Time left is known from passes until the first image is done, and from whole images after that: those include what no
-    pass counts, such as reading and the metrics.
+    The time left comes from passes until the first image is done, and from whole images after that: those include the
+    work that no pass counts, such as reading and the metrics.
 
     Args:
         done: images that earlier drivers committed.
         images: of the whole run.
         passes: that the open images will take.
-        now: seconds of a clock that only goes forward.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(self, done: int, images: int, passes: int, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._before, self._done, self._images = done, done, images
-        self._planned = passes
+        self._done_before, self._done, self._images = done, done, images
+        self._planned_passes = passes
         self._begin = now()
         self._end: float | None = None
 
     def finished(self, images: int) -> None:
-        """Notes that so many images were committed."""
+        """Record that this number of images was committed."""
         self._done += images
         elapsed = self._now() - self._begin
-        self._end = self._now() + elapsed * (self._images - self._done) / (self._done - self._before)
+        self._end = self._now() + elapsed * (self._images - self._done) / (self._done - self._done_before)
 
-    def state(self, passes: int) -> State:
-        """How far the run is, now that its workers have done so many passes."""
+    def progress(self, passes: int) -> Progress:
+        """Return the run's progress, after this number of passes by its workers."""
         if passes == 0 and self._end is None:
             self._begin = self._now()  # models are still loading: no rate yet
         elapsed = self._now() - self._begin
@@ -78,35 +116,58 @@ class ProgressTracker:
         if self._end is not None:
             left: float | None = max(0.0, self._end - self._now())
         else:
-            left = (self._planned - passes) / rate if 0 < passes < self._planned and rate > 0 else None
-        return State(self._done, self._images, rate, left)
+            left = (self._planned_passes - passes) / rate if 0 < passes < self._planned_passes and rate > 0 else None
+        return Progress(self._done, self._images, "images", rate, left)
 
 
-def throttle(seconds: float, show: Show) -> Show:
-    """Passes a state on when so much time has gone since the last one, and always when an image was finished."""
-    last_time, last_done = float("-inf"), -1
+def throttle(seconds: float, on_progress: ProgressCallback) -> ProgressCallback:
+    """Call back when a whole unit is finished, else at most once in `seconds`."""
+    last_time, last_done = time.monotonic(), -1.0
 
-    def sometimes(state: State) -> None:
+    def throttled(progress: Progress, /) -> None:
         nonlocal last_time, last_done
-        if state.done != last_done or time.monotonic() - last_time >= seconds:
-            last_time, last_done = time.monotonic(), state.done
-            show(state)
+        finished = progress.done != last_done and not progress.is_partial
+        if finished or time.monotonic() - last_time >= seconds:
+            last_time, last_done = time.monotonic(), progress.done
+            on_progress(progress)
 
-    return sometimes
+    return throttled
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Show]:
-    """A progress bar if the console is a terminal, else a plain line now and then."""
+def progress_bar(console: Console) -> Iterator[ProgressCallback]:
+    """Show one bar per unit on a terminal, and plain lines elsewhere.
+
+    There is one line per finished unit, and one in 10 seconds between.
+    """
+
+    def print_line(progress: Progress, /) -> None:
+        console.print(progress.line(), markup=False, highlight=False, soft_wrap=True)
+
     if not console.is_terminal:
-        yield throttle(10, lambda state: print(state.line(), file=sys.stderr, flush=True))  # noqa: T201 - the console is a file or a pipe
+        print_throttled = throttle(10, print_line)
+
+        def print_lines(progress: Progress, /) -> None:
+            if progress.is_logged:
+                print_throttled(progress)
+
+        yield print_lines
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("images", total=None, rate="starting workers")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+    )
+    with rich.progress.Progress(*columns, console=console) as bar:
+        tasks: dict[str, rich.progress.TaskID] = {}
 
-        def show(state: State) -> None:
-            left = "" if state.time_left is None else f", {clock(state.time_left)} left"
-            bar.update(task, total=state.images, completed=state.done, rate=f"{state.rate:.1f} passes/s{left}")
+        def update_bar(progress: Progress, /) -> None:
+            if progress.unit not in tasks:
+                tasks[progress.unit] = bar.add_task(progress.unit, total=None, detail="")
+            bar.update(tasks[progress.unit], total=progress.total, completed=progress.done, detail=progress.detail)
+            if progress.message:
+                print_line(progress)
 
-        yield show
+        yield update_bar

@@ -1,1 +1,1 @@
-"""A run made again: what an earlier run holds already is taken from it, the rest is computed."""
+"""Incremental runs: results of earlier runs are reused, the rest is computed."""

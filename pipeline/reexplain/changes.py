@@ -1,4 +1,4 @@
-"""What changed since the earlier runs, image by image, and what can therefore be taken from them."""
+"""Changes of images since the earlier runs, and the results to reuse."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pipeline.runs.reuse import NOT_REUSED, ReusePlan
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of one image.
+    """State of one image relative to the earlier runs.
 
     Attributes:
-        state: new and changed images are explained, wholly or by some methods; gone ones were in the newest earlier run.
-        why: in a few words.
+        state: new and changed images are explained, by all or by some methods; gone ones were in the newest earlier run only.
+        why: the reason, in a few words.
     """
 
     image_id: str
@@ -30,68 +30,68 @@ class Change:
 
 
 def compare(
-    plan: Plan, info: dict[str, Any], seen: Sequence[SampleChecksums | None], earlier: Sequence[PreviousRun]
+    plan: Plan, info: dict[str, Any], checksums: Sequence[SampleChecksums | None], previous: Sequence[PreviousRun]
 ) -> tuple[list[Change], ReusePlan]:
-    """Every image's change, and where each map is taken from.
+    """Compare every image with the earlier runs, and choose the source of each map.
 
     Args:
         info: the new run's run.json.
-        seen: what the images are now, None where one cannot be read.
-        earlier: runs to take from, the newest first; at least one.
+        checksums: of the images now, None where one cannot be read.
+        previous: runs to reuse, the newest first; at least one.
     """
     methods = plan.config.methods
-    places = {method: np.full((len(plan.samples), 2), NOT_REUSED, np.int64) for method in methods}
+    sources = {method: np.full((len(plan.samples), 2), NOT_REUSED, np.int64) for method in methods}
     usable = [
         (number, run, [method for method in methods if not run.method_incompatibilities(method, info)])
-        for number, run in enumerate(earlier)
+        for number, run in enumerate(previous)
         if not run.incompatibilities(info)
     ]
-    newest = earlier[0]
+    newest = previous[0]
     reasons = newest.incompatibilities(info) or [reason for method in methods for reason in newest.method_incompatibilities(method, info)]
     by_label = plan.config.target == "label"
     changes = []
-    for row, (sample, now) in enumerate(zip(plan.samples, seen, strict=True)):
-        for number, run, there in usable:
-            old = run.found.get(now) if now is not None else None
-            if old is None or (by_label and _label(run, old) != (sample.label, sample.class_name)):
+    for row, (sample, now) in enumerate(zip(plan.samples, checksums, strict=True)):
+        for number, run, usable_methods in usable:
+            old_row = run.rows_by_checksums.get(now) if now is not None else None
+            if old_row is None or (by_label and _label(run, old_row) != (sample.label, sample.class_name)):
                 continue
-            for method in there:
-                if places[method][row, 0] == NOT_REUSED and run.reusable[method][old]:
-                    places[method][row] = number, old
-        taken = {int(places[method][row, 0]) for method in methods}
-        changes.append(_change(sample, now, taken, newest, earlier, reasons, by_label))
-    here = {sample.image_id for sample in plan.samples}
-    changes += [Change(name, "gone", f"it was in {newest.name}") for name in newest.rows if name not in here]
-    return changes, ReusePlan(tuple(run.store.url for run in earlier), places)
+            for method in usable_methods:
+                if sources[method][row, 0] == NOT_REUSED and run.reusable[method][old_row]:
+                    sources[method][row] = number, old_row
+        source_runs = {int(sources[method][row, 0]) for method in methods}
+        changes.append(_change(sample, now, source_runs, newest, previous, reasons, by_label))
+    image_ids = {sample.image_id for sample in plan.samples}
+    changes += [Change(name, "gone", f"it was in {newest.name}") for name in newest.rows if name not in image_ids]
+    return changes, ReusePlan(tuple(run.store.url for run in previous), sources)
 
 
 def _change(
     sample: Sample,
     now: SampleChecksums | None,
-    taken: set[int],
+    source_runs: set[int],
     newest: PreviousRun,
-    earlier: Sequence[PreviousRun],
+    previous: Sequence[PreviousRun],
     reasons: list[str],
     by_label: bool,
 ) -> Change:
-    old = newest.rows.get(sample.image_id)
-    if NOT_REUSED not in taken:
-        names = " and ".join(earlier[number].name for number in sorted(taken))
-        return Change(sample.image_id, "reused", f"from {names}" if old is not None else f"from {names}, where it has another id")
-    if old is None:
+    old_row = newest.rows.get(sample.image_id)
+    if NOT_REUSED not in source_runs:
+        names = " and ".join(previous[number].name for number in sorted(source_runs))
+        return Change(sample.image_id, "reused", f"from {names}" if old_row is not None else f"from {names}, where it has another id")
+    if old_row is None:
         return Change(sample.image_id, "new", f"it is not in {newest.name}")
-    before = newest.images[old]
-    if now is None and before["sha256"] is None and newest.unreadable[old]:
+    before = newest.images[old_row]
+    if now is None and before["sha256"] is None and newest.unreadable[old_row]:
         return Change(sample.image_id, "reused", "it still cannot be read")
     if now is None:
         why = "it cannot be read now"
     elif before["sha256"] is None:
-        why = "it could not be read before" if newest.unreadable[old] else f"{newest.name} did not come to it"
+        why = "it could not be read before" if newest.unreadable[old_row] else f"{newest.name} did not come to it"
     elif before["sha256"] != now.sha256:
         why = "the image has other contents"
     elif before["truth_sha256"] != now.truth_sha256:
         why = "its ground truth has other contents"
-    elif by_label and _label(newest, old) != (sample.label, sample.class_name):
+    elif by_label and _label(newest, old_row) != (sample.label, sample.class_name):
         why = "it has another label"
     else:
         why = "; ".join(reasons) or "it had failed"

@@ -1,4 +1,4 @@
-"""An earlier run, ready to be looked up: which images it explained how, by what they are and not by what they are called."""
+"""Index of an earlier run by checksums, which outlast the renaming of a file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pipeline.config.diff import differences
 from pipeline.datasets.checksums import SampleChecksums
 from pipeline.runs import RunStore
 
-# How an explanation may have ended that the same image, classifier and settings would end in again. A failure may have been the machine's.
+# Deterministic statuses, safe to reuse. `failed` may have been the machine's fault.
 _DETERMINISTIC = pa.array(["ok", "flat", "nan", "unreadable"])
 
 
 def result_identity(info: dict[str, Any]) -> dict[str, Any]:
-    """What beside the image and the method determines an explanation, out of a run.json."""
+    """Return what determines a run's results beside images and methods."""
     identity = info["identity"]
     network = {name: identity["classifier"].get(name) for name in ("source", "arch", "factory", "arguments")}
     return {
@@ -34,56 +34,57 @@ def result_identity(info: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PreviousRun:
-    """A run's images and what became of them.
+    """Images of an earlier run, and their statuses.
 
     Attributes:
         rows: image_id -> row.
-        found: contents -> row, of the images that were read.
+        rows_by_checksums: checksums -> row, of the images that were read.
         images: row -> the columns sha256, truth_sha256, label and class_name of images.parquet.
-        lasting: method -> which rows' explanations can be taken.
-        unreadable: rows whose file could not even be had.
+        reusable: method -> (images,) bool, True where the explanation can be reused.
+        unreadable: (images,) bool, True where the file could not be read.
     """
 
     store: RunStore
     info: dict[str, Any]
     rows: dict[str, int]
-    found: dict[SampleChecksums, int]
+    rows_by_checksums: dict[SampleChecksums, int]
     images: list[dict[str, Any]]
     reusable: dict[str, NDArray[np.bool_]]
     unreadable: NDArray[np.bool_]
 
     @classmethod
     def read(cls, store: RunStore) -> PreviousRun:
-        """Reads a run's tables; its maps stay where they are."""
+        """Read a run's tables, but none of its maps."""
         table = store.images_with_facts()
         columns = ["image_id", "sha256", "truth_sha256", "label", "class_name"]
         images = table.select(columns).to_pylist()
-        found = {SampleChecksums(image["sha256"], image["truth_sha256"]): row for row, image in enumerate(images) if image["sha256"]}
+        by_checksums = {SampleChecksums(image["sha256"], image["truth_sha256"]): row for row, image in enumerate(images) if image["sha256"]}
         info, records = store.metadata(), store.records()
-        lasting = {}
+        reusable = {}
         for method in info["identity"]["methods"]:
-            mine = records.filter(pc.equal(records["method"], method))
-            lasting[method] = np.zeros(len(images), bool)
-            lasting[method][mine["row"].to_numpy()] = True
-            bad = mine.filter(pc.invert(pc.is_in(mine["status"], value_set=_DETERMINISTIC)))
-            lasting[method][bad["row"].to_numpy()] = False
+            of_method = records.filter(pc.equal(records["method"], method))
+            reusable[method] = np.zeros(len(images), bool)
+            reusable[method][of_method["row"].to_numpy()] = True
+            failed = of_method.filter(pc.invert(pc.is_in(of_method["status"], value_set=_DETERMINISTIC)))
+            reusable[method][failed["row"].to_numpy()] = False
         unreadable = np.zeros(len(images), bool)
         unreadable[records.filter(pc.equal(records["status"], "unreadable"))["row"].to_numpy()] = True
-        return cls(store, info, {image["image_id"]: row for row, image in enumerate(images)}, found, images, lasting, unreadable)
+        rows = {image["image_id"]: row for row, image in enumerate(images)}
+        return cls(store, info, rows, by_checksums, images, reusable, unreadable)
 
     @property
     def name(self) -> str:
-        """The run's name."""
+        """Name of the run."""
         return str(self.info["name"])
 
     def incompatibilities(self, info: dict[str, Any]) -> list[str]:
-        """What keeps a run with this run.json from taking anything, such as other weights."""
+        """List why a run with this run.json can reuse nothing, such as other weights."""
         old, new = result_identity(self.info), result_identity(info)
         if old["classifier"]["weights"] != new["classifier"]["weights"]:
             return ["the classifier has other weights"]
         return differences(old, new)
 
     def method_incompatibilities(self, method: str, info: dict[str, Any]) -> list[str]:
-        """What keeps a run with this run.json from taking the maps of one method."""
+        """List why a run with this run.json cannot reuse the maps of one method."""
         old, new = self.info["identity"]["methods"].get(method), info["identity"]["methods"][method]
         return [f"{method} is a new method"] if old is None else differences(old, new, f"{method}.")

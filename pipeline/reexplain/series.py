@@ -1,4 +1,4 @@
-"""The runs of one configuration, one after another: NAME, NAME-2026-11-30T030000 and so on below the same output."""
+"""Series of runs of one configuration: NAME, NAME-2026-11-30T030000, ..."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _STAMP = r"-\d{4}-\d{2}-\d{2}T\d{6}"
 
 
 def next_name(name: str, now: datetime) -> str:
-    """What the series' next run is called: the name and the time in UTC."""
+    """Return the name of the series' next run: the name and the time in UTC."""
     return f"{name}-{now.astimezone(UTC):%Y-%m-%dT%H%M%S}"
 
 
 def previous_runs(config: RunConfig) -> list[RunStore]:
-    """The series' runs that can be compared with, the newest first: back to the last that is finished, and that one.
+    """List the series' comparable runs from the newest to the last finished one.
 
     A run of another schema version is left out, with a line in the log.
 
@@ -32,28 +32,31 @@ def previous_runs(config: RunConfig) -> list[RunStore]:
     """
     output = Storage.of(config.output, "", config.storage)
     member = re.compile(re.escape(config.name) + f"({_STAMP})?")
-    found = []
+    runs = []
     for name in sorted(filter(member.fullmatch, output.names("")), reverse=True):
         try:
             store = RunStore.open(output.url(name), config.storage)
-        except InputError:  # a folder that only looks like one
+        except InputError:  # a folder that is only named like a run
             continue
         if (run := comparable(store, config.compute.storage_timeout)) is None:
             continue
-        found.append(run)
+        runs.append(run)
         if is_finished(run):
             break
-    return found
+    return runs
 
 
-def comparable(store: RunStore, patience: float) -> RunStore | None:
-    """The run with the patience of `Storage`, or None if another version wrote it, which is said."""
+def comparable(store: RunStore, timeout: float) -> RunStore | None:
+    """Return the run with this storage timeout, if its schema version is this one.
+
+    Otherwise None, with a warning in the log.
+    """
     if (version := store.metadata().get("schema_version")) != SCHEMA_VERSION:
-        _log.warning("%s has schema version %s, this is %s: nothing is taken from it", store.url, version, SCHEMA_VERSION)
+        _log.warning("%s has schema version %s, this is %s: nothing is reused from it", store.url, version, SCHEMA_VERSION)
         return None
-    return RunStore(Storage(store.url, store.storage.options, patience))
+    return RunStore(Storage(store.url, store.storage.options, timeout))
 
 
 def is_finished(store: RunStore) -> bool:
-    """Whether all shards of a run are committed."""
+    """Return True if all shards of a run are committed."""
     return len(store.done()) == int(store.metadata()["shards"])

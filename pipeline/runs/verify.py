@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from pipeline.monitoring.progress import Progress, ProgressCallback, no_progress
 from pipeline.runs.store import MAX_PARALLEL_REQUESTS, RunStore, commit_name
 
 
@@ -25,11 +25,11 @@ class VerifyReport:
     damaged: dict[int, list[str]] = field(default_factory=dict)
 
 
-def verify(store: RunStore, on_progress: Callable[[int, int], None] = lambda done, shards: None) -> VerifyReport:
+def verify(store: RunStore, on_progress: ProgressCallback = no_progress) -> VerifyReport:
     """Read every object of every committed shard and compare it with the commit.
 
     Args:
-        on_progress: called after every shard with the number of shards read and the number of all.
+        on_progress: called after every shard.
     """
     report, committed = VerifyReport(), sorted(store.done())
     for shard in committed:
@@ -44,7 +44,7 @@ def verify(store: RunStore, on_progress: Callable[[int, int], None] = lambda don
             report.damaged[shard] = damage
         report.objects += len(checksums)
         report.shards += 1
-        on_progress(report.shards, len(committed))
+        on_progress(Progress(report.shards, len(committed), "shards"))
     return report
 
 

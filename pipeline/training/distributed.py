@@ -1,4 +1,4 @@
-"""Several processes that train together: DistributedDataParallel, started and looked after by Ray Train."""
+"""Distributed training: DistributedDataParallel, run by Ray Train."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ from ray.train.torch import TorchTrainer
 
 from pipeline.errors import InputError, RunError, one_line
 from pipeline.execution.cluster import CPU_ENVIRONMENT, cluster
+from pipeline.monitoring.progress import ProgressCallback, no_progress
 from pipeline.training.loop import TrainingState
-from pipeline.training.progress import Epoch, Show
+from pipeline.training.progress import EpochTracker
 from pipeline.training.store import TrainingStore
 from pipeline.training.worker import TrainingJob, train_worker
 
-_LOOK = 1.0  # seconds between two looks at the history
+_POLL_SECONDS = 1.0  # between two reads of the history
 
 
-def train_distributed(job: TrainingJob, workers: int, show: Show) -> TrainingState:
-    """Trains on so many workers; where one is lost, all start again from the last epoch that was saved.
+def train_distributed(job: TrainingJob, workers: int, on_progress: ProgressCallback) -> TrainingState:
+    """Train on several workers.
+
+    After the loss of one, all restart from the last saved epoch.
+
+    Args:
+        on_progress: called after every epoch.
 
     Raises:
         InputError: if the cluster has too few processors.
-        RunError: if workers were lost as often as they may.
+        RunError: if workers were lost `max_attempts` times.
     """
     compute = job.config.compute
     with cluster(compute.ray_address):
@@ -35,40 +41,42 @@ def train_distributed(job: TrainingJob, workers: int, show: Show) -> TrainingSta
         kind = "GPU" if gpus else "CPU"
         if workers > resources.get(kind, 0):
             raise InputError(f"compute.workers is {workers}, but the cluster has {resources.get(kind, 0):g} {kind}s; ask for fewer")
-        folder = TrainingStore.at(job.config)
+        store = TrainingStore.at(job.config)
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"job": job, "gpus": gpus},
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(gpus)),
             run_config=RunConfig(  # type: ignore[call-arg] # the type checker sees Ray Train's first version
                 name="ray",
-                storage_path=folder.storage.path(""),
-                storage_filesystem=PyFileSystem(FSSpecHandler(folder.storage.fs)),
+                storage_path=store.storage.path(""),
+                storage_filesystem=PyFileSystem(FSSpecHandler(store.storage.fs)),
                 failure_config=FailureConfig(max_failures=compute.max_attempts - 1),
                 worker_runtime_env={} if gpus else {"env_vars": CPU_ENVIRONMENT},
             ),
         )
-        with ThreadPoolExecutor(1) as aside:
-            told = len(folder.history())
-            fitting = aside.submit(trainer.fit)
+        with ThreadPoolExecutor(1) as executor:
+            epochs_reported = len(store.history())
+            tracker = EpochTracker(epochs_reported, job.config.recipe.epochs)
+            fitting = executor.submit(trainer.fit)
             ended = False
             while not ended:
-                ended = wait([fitting], _LOOK).done == {fitting}
-                for entry in folder.history()[told:]:
-                    told += 1
-                    show(Epoch(told, job.config.recipe.epochs, entry))
+                ended = wait([fitting], _POLL_SECONDS).done == {fitting}
+                for entry in store.history()[epochs_reported:]:
+                    epochs_reported += 1
+                    on_progress(tracker.progress(epochs_reported, entry))
             try:
                 fitting.result()
             except ray.train.TrainingFailedError as error:
-                raise RunError(f"{folder.url}: the workers failed: {_cause(error)}") from None
-        folder.storage.fs.rm(folder.storage.path("ray"), recursive=True)
-        return folder.load()
+                raise RunError(f"{store.url}: the workers failed: {_cause(error)}") from None
+        store.storage.fs.rm(store.storage.path("ray"), recursive=True)
+        return store.load()
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """One process of several; the first one writes."""
+    """Train in one of several processes; the first one writes."""
     context = ray.train.get_context()
-    train_worker(config["job"], None, config["gpus"], context.get_local_world_size(), lambda _: None, saves=context.get_world_rank() == 0)
+    saves = context.get_world_rank() == 0
+    train_worker(config["job"], None, config["gpus"], context.get_local_world_size(), no_progress, saves)
 
 
 def _cause(error: ray.train.TrainingFailedError) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -20,14 +20,22 @@ from torchvision.transforms import v2
 
 from hdm_core.device import LAYOUT, default_batch, default_precision, in_precision
 from pipeline.errors import RunError
+from pipeline.monitoring.progress import ProgressCallback
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import ImageCache, ImageDataset
 from pipeline.training.metrics import classification_metrics
 from pipeline.training.network import main_logits, parameter_groups, train_mode, unfreeze
-from pipeline.training.progress import Epoch, Show
+from pipeline.training.progress import EpochTracker
 from pipeline.training.split import TEST, TRAIN, VALIDATION, Example
 
 StateDict = dict[str, Tensor]
+
+
+class OnEpochs(Protocol):
+    """A function that is called with the epochs done, and with the history's row of an epoch that has just ended."""
+
+    def __call__(self, done: float, entry: Mapping[str, float] | None = None, /) -> None:
+        """Report the progress."""
 
 
 @dataclass
@@ -79,15 +87,23 @@ class Training:
         readers = config.compute.readers
         self._readers = (8 if device.type == "cuda" else 0) if readers == "auto" else readers
 
-    def fit(self, state: TrainingState, save: Callable[[TrainingState], None], show: Show) -> None:
-        """Train from a state to the end of the recipe, and evaluate the result.
+    def fit(self, state: TrainingState, save: Callable[[TrainingState], None], on_progress: ProgressCallback) -> None:
+        """Train from a state to the end of the recipe, then test the result.
 
-        The state is updated in place and saved after each epoch.
+        Args:
+            state: updated in place after every epoch.
+            save: called with the state after every epoch, and after the test.
+            on_progress: called after every step.
 
         Raises:
             RunError: if the loss is not finite.
         """
         recipe = self.config.recipe
+        tracker = EpochTracker(state.epoch, recipe.epochs)
+
+        def on_epochs(done: float, entry: Mapping[str, float] | None = None) -> None:
+            on_progress(tracker.progress(done, entry))
+
         if state.epoch:
             self.network.load_state_dict(state.network)
             if self._average is not None:
@@ -95,7 +111,7 @@ class Training:
         with torch.random.fork_rng(enabled=self._world == 1):
             while state.epoch < recipe.epochs:
                 number, done = recipe.locate_epoch(state.epoch)
-                self._stage(number, done, state, save, show)
+                self._stage(number, done, state, save, on_epochs)
 
         self.network.load_state_dict(state.best)
         for role in (VALIDATION, TEST):
@@ -103,7 +119,7 @@ class Training:
                 state.metrics |= {f"{role}_{name}": value for name, value in self._evaluate(self.network, role).items()}
         save(state)
 
-    def _stage(self, number: int, done: int, state: TrainingState, save: Callable[[TrainingState], None], show: Show) -> None:
+    def _stage(self, number: int, done: int, state: TrainingState, save: Callable[[TrainingState], None], on_epochs: OnEpochs) -> None:
         recipe, stage = self.config.recipe, self.config.recipe.stages[number]
         unfreeze(self.network, stage)
         loader = self._loader()
@@ -117,7 +133,7 @@ class Training:
             learner = DistributedDataParallel(self.network, [self.device] if self.device.type == "cuda" else None)
         for _ in range(done, stage.epochs):
             begin = time.perf_counter()
-            loss = self._epoch(state.epoch, learner, loader, optimiser, schedule, show)
+            loss = self._epoch(state.epoch, learner, loader, optimiser, schedule, on_epochs)
             if not math.isfinite(loss):
                 raise RunError(
                     f"the loss of epoch {state.epoch + 1} is {loss}: lower recipe.stages.{number}.learning_rate, and choose another name"
@@ -126,10 +142,10 @@ class Training:
             entry = {"epoch": state.epoch, "stage": number, "loss": loss, "seconds": round(time.perf_counter() - begin, 3)}
             self._record_epoch(state, entry, optimiser)
             save(state)
-            show(Epoch(state.epoch, recipe.epochs, entry))
+            on_epochs(state.epoch, entry)
 
     def _epoch(
-        self, epoch: int, learner: nn.Module, loader: Loader, optimiser: torch.optim.Optimizer, schedule: LambdaLR, show: Show
+        self, epoch: int, learner: nn.Module, loader: Loader, optimiser: torch.optim.Optimizer, schedule: LambdaLR, on_epochs: OnEpochs
     ) -> float:
         """Train one epoch and return its mean loss.
 
@@ -155,7 +171,8 @@ class Training:
             if self._average is not None:
                 self._average.update_parameters(self.network)
             total += loss.detach()
-            show(Epoch(epoch + step / len(loader), self.config.recipe.epochs))
+            if step < len(loader):  # the end of the epoch is reported with its metrics
+                on_epochs(epoch + step / len(loader))
         if self._world > 1:
             dist.all_reduce(total)
         return float(total) / len(loader) / self._world

@@ -1,4 +1,4 @@
-"""A run whose classifier is not trained yet: which training comes first."""
+"""Training that a run's classifier needs before the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pipeline.training.run import train_presets
 
 
 def training_before(config: RunConfig) -> TrainConfig | None:
-    """The training that makes a run's classifier, on the run's own dataset; None if the classifier is there or no training is named.
+    """Return the training of a run's missing classifier, on the run's own dataset.
+
+    None if the classifier is there, or the run names no training.
 
     Raises:
         InputError: if there is no such training, or it is not valid.
@@ -20,6 +22,6 @@ def training_before(config: RunConfig) -> TrainConfig | None:
     section = config.classifier
     if section.train is None or section.path is None or (Path(section.path) / CARD).is_file():
         return None
-    place = Path(section.path)
-    changes = {"name": place.name, "output": str(place.parent), "dataset.root": config.dataset.root, "storage": config.storage}
+    folder = Path(section.path)
+    changes = {"name": folder.name, "output": str(folder.parent), "dataset.root": config.dataset.root, "storage": config.storage}
     return load(section.train, changes, TrainConfig, train_presets())

@@ -1,73 +1,41 @@
-"""How far a training is, shown as a bar on a terminal and as plain lines elsewhere."""
+"""Progress of a training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-from pipeline.monitoring.progress import clock
-
-_SECONDS = 20.0  # between two lines within a long epoch
+from pipeline.monitoring.progress import Progress
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """How far a training is.
+class EpochTracker:
+    """Estimate of a training's time left, by the epochs that this process has seen.
 
-    Attributes:
-        done: epochs, also in parts.
+    Args:
+        done: epochs that were saved before.
         epochs: of the whole recipe.
-        entry: what an epoch that has just ended came to, a row of the history.
+        now: a monotonic clock, in seconds.
     """
 
-    done: float
-    epochs: int
-    entry: Mapping[str, float] | None = None
+    def __init__(self, done: int, epochs: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._done_before, self._epochs = done, epochs
+        self._now, self._begin = now, now()
 
-    def line(self) -> str:
-        """As one line of a log."""
-        if self.entry is None:
-            return f"epoch {int(self.done) + 1} of {self.epochs}: {self.done % 1:.0%}"
-        found = [f"loss {self.entry['loss']:.4f}"]
-        found += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in self.entry.items() if name.startswith("validation_")]
-        return f"epoch {self.entry['epoch']:.0f} of {self.epochs}: {', '.join(found)}, {self.entry['seconds']:.1f} s"
+    def progress(self, done: float, entry: Mapping[str, float] | None = None) -> Progress:
+        """Return the training's progress.
+
+        Args:
+            done: epochs, in fractions.
+            entry: of an epoch that has just ended, its row of the history.
+        """
+        seen = done - self._done_before
+        left = (self._now() - self._begin) * (self._epochs - done) / seen if seen > 0 else None
+        message = "" if entry is None else epoch_line(entry, self._epochs)
+        return Progress(done, self._epochs, "epochs", time_left=left, message=message)
 
 
-Show = Callable[[Epoch], None]
-
-
-@contextmanager
-def on_console(console: Console) -> Iterator[Show]:
-    """A progress bar if the console is a terminal, else a line an epoch; in long epochs one now and then."""
-    last = time.monotonic()
-
-    def tell(epoch: Epoch) -> None:
-        nonlocal last
-        if epoch.entry is not None or (epoch.done % 1 and time.monotonic() - last >= _SECONDS):
-            last = time.monotonic()
-            console.print(epoch.line(), markup=False, highlight=False, soft_wrap=True)
-
-    if not console.is_terminal:
-        yield lambda epoch: tell(epoch)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}"))
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("epochs", total=None, left="")
-        first: tuple[float, float] | None = None
-
-        def show(epoch: Epoch) -> None:
-            nonlocal first
-            now = time.monotonic()
-            first = first or (now, epoch.done)
-            gone, done = now - first[0], epoch.done - first[1]
-            left = f"{clock(gone * (epoch.epochs - epoch.done) / done)} left" if done > 0 else ""
-            bar.update(task, total=epoch.epochs, completed=epoch.done, left=left)
-            if epoch.entry is not None:
-                tell(epoch)
-
-        yield show
+def epoch_line(entry: Mapping[str, float], epochs: int) -> str:
+    """Format a row of the history as one line of a log."""
+    values = [f"loss {entry['loss']:.4f}"]
+    values += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in entry.items() if name.startswith("validation_")]
+    return f"epoch {entry['epoch']:.0f} of {epochs}: {', '.join(values)}, {entry['seconds']:.1f} s"

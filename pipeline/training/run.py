@@ -1,4 +1,4 @@
-"""A training from configuration to classifier: what the command line and the flow both drive."""
+"""Training of a classifier, from its configuration to the saved folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 
 from hdm_core.sources.checkpoint import Card
 from pipeline.datasets import list_samples
+from pipeline.monitoring.progress import ProgressCallback, no_progress
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import ImageCache
 from pipeline.training.loop import TrainingState
 from pipeline.training.network import check_stages, make_network
-from pipeline.training.progress import Show
 from pipeline.training.split import check_classes, split, split_table
 from pipeline.training.store import TrainingStore
 from pipeline.training.worker import TrainingJob, train_worker
@@ -27,14 +27,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier that is trained, and the seconds that this call took."""
+    """Trained classifier, and the seconds that this call took."""
 
     url: str
     card: Card
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """What the command prints."""
+        """Return the facts that `hdm train` prints."""
         return {
             "classifier": self.url,
             "arch": self.card.arch,
@@ -46,54 +46,54 @@ class Trained:
 
 
 def train_presets() -> dict[str, str]:
-    """The packaged trainings: name -> YAML."""
+    """Read the packaged trainings: name -> YAML."""
     folder = resources.files("pipeline.training") / "presets"
     return {entry.name.removesuffix(".yaml"): entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".yaml")}
 
 
-def train(config: TrainConfig, show: Show) -> Trained:
-    """Trains a classifier. A training that was interrupted goes on; of one that is done the card is read.
+def train(config: TrainConfig, on_progress: ProgressCallback = no_progress) -> Trained:
+    """Train a classifier, or resume it; of a finished one only read the card.
 
     Args:
-        show: told how far it is, after every step.
+        on_progress: called after every step.
 
     Raises:
-        InputError: if anything about it cannot work; no epoch was begun.
-        RunError: if it cannot go on.
+        InputError: if the training cannot start; no epoch was begun.
+        RunError: if it cannot continue.
     """
     begin = time.monotonic()
-    division = split(list_samples(config.dataset, config.storage), config)
-    network, preprocess = make_network(config.classifier, len(division.classes), config.seed)
+    splits = split(list_samples(config.dataset, config.storage), config)
+    network, preprocess = make_network(config.classifier, len(splits.classes), config.seed)
     check_stages(network, config.recipe)
-    folder = TrainingStore.at(config)
-    folder.create(config)
-    card = folder.card()
+    store = TrainingStore.at(config)
+    store.create(config)
+    card = store.card()
     if card is not None:
-        _log.info("%s was trained before", folder.url)
-        return Trained(folder.url, card, time.monotonic() - begin)
+        _log.info("%s was trained before", store.url)
+        return Trained(store.url, card, time.monotonic() - begin)
 
-    pictures = ImageCache(division.items, preprocess, config.storage, config.compute.cache * 2**30)
-    items = tuple(pictures.read())
-    check_classes(items, division.classes)
-    data = folder.record_split(split_table(division.items, division.classes, pictures.read_results))
+    images = ImageCache(splits.items, preprocess, config.storage, config.compute.cache * 2**30)
+    items = tuple(images.read())
+    check_classes(items, splits.classes)
+    data = store.record_split(split_table(splits.items, splits.classes, images.read_results))
     counts: dict[str, float] = {f"{role}_images": number for role, number in Counter(item.role for item in items).items()}
-    counts |= {"unreadable_images": len(division.items) - len(items), "unlabelled_images": division.unlabelled}
-    _log.info("%s: %s", folder.url, ", ".join(f"{number:.0f} {name.replace('_', ' ')}" for name, number in counts.items() if number))
+    counts |= {"unreadable_images": len(splits.items) - len(items), "unlabelled_images": splits.unlabelled}
+    _log.info("%s: %s", store.url, ", ".join(f"{number:.0f} {name.replace('_', ' ')}" for name, number in counts.items() if number))
 
-    state = _fit(TrainingJob(config, items, len(division.classes)), pictures, show)
+    state = _fit(TrainingJob(config, items, len(splits.classes)), images, on_progress)
     network.load_state_dict(state.best)
     metrics = {**state.metrics, **counts, "epoch": state.kept}
-    card = Card(arch=config.classifier.arch, classes=division.classes, preprocess=preprocess, metrics=metrics, data=data)
-    folder.finish(network, card)
-    return Trained(folder.url, card, time.monotonic() - begin)
+    card = Card(arch=config.classifier.arch, classes=splits.classes, preprocess=preprocess, metrics=metrics, data=data)
+    store.finish(network, card)
+    return Trained(store.url, card, time.monotonic() - begin)
 
 
-def _fit(job: TrainingJob, pictures: ImageCache, show: Show) -> TrainingState:
+def _fit(job: TrainingJob, images: ImageCache, on_progress: ProgressCallback) -> TrainingState:
     compute = job.config.compute
-    every = max(1, torch.cuda.device_count()) if compute.gpus_per_worker else 1
-    workers = every if compute.workers == "auto" else compute.workers
+    devices = max(1, torch.cuda.device_count()) if compute.gpus_per_worker else 1
+    workers = devices if compute.workers == "auto" else compute.workers
     if workers == 1 and compute.ray_address is None:
-        return train_worker(job, pictures, compute.gpus_per_worker, 1, show)
+        return train_worker(job, images, compute.gpus_per_worker, 1, on_progress)
     from pipeline.training.distributed import train_distributed  # Ray Train takes seconds to import
 
-    return train_distributed(job, workers, show)
+    return train_distributed(job, workers, on_progress)

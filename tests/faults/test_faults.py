@@ -122,7 +122,7 @@ def test_a_shard_that_kills_its_worker_every_time(folder: Path, undisturbed: dic
     file = written(folder, "deadly", classifier=classifier)
     done = hdm("run", file)
     assert done.returncode == 3, done.stderr
-    assert re.search(r"shard \d \(rows \d-\d\) was set aside: .+", done.stderr)
+    assert re.search(r"shard \d \(rows \d-\d\) failed after all attempts: .+", done.stderr)
     assert "2 images could not be explained" in done.stderr
     assert len(RunStore.from_config(load_config(str(file))).done()) == SHARDS - 1
     armed.unlink()

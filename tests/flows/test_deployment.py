@@ -72,3 +72,18 @@ def test_the_flow_trains_a_classifier_as_the_command_does(prefect: Prefect, tmp_
     artifacts = prefect("artifact", "ls").stdout
     for key in ("flow-training", "mobilenet-v2-classifier"):
         assert key in artifacts
+
+
+def test_a_missing_classifier_is_trained_by_a_task_before_the_plan(prefect: Prefect, tmp_path: Path) -> None:
+    images = write_colour_dataset(tmp_path / "images", 4)
+    (tmp_path / "training.yaml").write_text(yaml.safe_dump(training_config(images)))
+    classifier = {"source": "checkpoint", "path": str(tmp_path / "classifiers" / "missing"), "train": str(tmp_path / "training.yaml")}
+    compute = {"executor": "local", "shard_size": 4}
+    source = config(tmp_path, images, name="trained", classifier=classifier, methods=["grad_cam"], compute=compute)
+    code, said = run(prefect, "demo", config=str(source))
+    assert code == 0, said
+    (flow_run,) = prefect.post("flow_runs/filter", flow_runs={"name": {"like_": str(source)}})
+    tasks = prefect.post("task_runs/filter", flow_runs={"id": {"any_": [flow_run["id"]]}}, sort="EXPECTED_START_TIME_ASC")
+    names = [task["name"].rpartition("-")[0] for task in tasks]
+    assert names == ["train", "plan", "explain", "hdm-tables"], "the last is the flow that aggregates"
+    assert (tmp_path / "out" / "trained" / "report" / "index.html").exists()

@@ -1,4 +1,4 @@
-"""prefect.yaml says what Prefect will find: Prefect itself passes over a key that it does not know."""
+"""prefect.yaml is valid: Prefect itself ignores a key that it does not know."""
 
 from __future__ import annotations
 

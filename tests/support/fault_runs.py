@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
 from pipeline.execution.driver import RunSummary, explain_run, plan_run
-from pipeline.monitoring.progress import State
+from pipeline.monitoring.progress import Progress
 from pipeline.runs import RunStore
 from tests.support.small_run import command, config
 
@@ -51,10 +51,10 @@ def explained(configuration: RunConfig, interfere: Interfere = lambda store: Non
     """Run to the end, calling `interfere` about twice a second."""
     plan, store = plan_run(configuration)
 
-    def show(state: State) -> None:
+    def on_progress(progress: Progress) -> None:
         interfere(store)
 
-    return explain_run(plan, store, show), store
+    return explain_run(plan, store, on_progress), store
 
 
 def contents(store: RunStore) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from PIL import Image
 
 from pipeline.config.load import load
 from pipeline.training.config import TrainConfig
-from pipeline.training.progress import Epoch
 from pipeline.training.run import Trained, train, train_presets
 
 
@@ -53,8 +52,4 @@ def load_training(folder: Path, changes: dict[str, Any] | None = None, **keys: A
 
 def run_training(folder: Path, changes: dict[str, Any] | None = None, **keys: Any) -> Trained:
     """Train with the same configuration in this process."""
-    return train(load_training(folder, changes, **keys), no_progress)
-
-
-def no_progress(epoch: Epoch) -> None:
-    """Ignore the progress of a training."""
+    return train(load_training(folder, changes, **keys))

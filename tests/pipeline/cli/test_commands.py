@@ -20,7 +20,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "part"),
     [
         (["run", "nowhere.yaml"], "neither a preset"),
         (["run", "demo", "--set", "compute.gpus=1"], "unknown key"),
@@ -41,7 +41,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
-    arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["hdm", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -51,7 +51,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert out == ""
     (line,) = err.strip().splitlines()
     assert line.startswith("hdm: ")
-    assert says in line
+    assert part in line
 
 
 def test_an_output_that_cannot_be_written_is_found_before_any_worker_starts(tmp_path: Path, images: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_run_with_an_unreadable_image_does_the_rest_and_ends_with_3(tmp_path: 
     facts = json.loads(ended.stdout)
     assert facts["statuses"] == {"ok": 4, "unreadable": 1}
     assert Path(facts["report"]).exists()
-    assert "5 of 5 images" in ended.stderr, "progress must be told where there is no terminal"
+    assert "5 of 5 images" in ended.stderr, "progress must be printed where there is no terminal"
     assert "passes/s" in ended.stderr
     assert "no GPU" in ended.stderr, "a configuration that asks for GPUs must say that it runs on the CPU"
 

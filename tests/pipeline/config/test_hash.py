@@ -68,6 +68,7 @@ INDIFFERENT: dict[str, Any] = {
     "name": "another",
     "output": "memory://elsewhere",
     "storage": {"endpoint_url": "http://127.0.0.1:9000"},
+    "compute.executor": "local",
     "compute.workers": 7,
     "compute.gpus_per_worker": 0.25,
     "compute.max_attempts": 9,

@@ -20,7 +20,6 @@ from pipeline.training.run import train, train_presets
 from tests.pipeline.datasets.test_shared_data import samples_of
 from tests.support.drift_runs import explain_run_locally
 from tests.support.paths import SHARED
-from tests.support.trainings import no_progress
 
 BIRDS = SHARED / "data/cub-10/CUB_200_2011"
 DATA = {"kind": "cub", "root": str(BIRDS)}
@@ -42,7 +41,7 @@ def train_birds(output: Path, name: str, *stages: dict[str, Any]) -> Path:
         "compute": {"threads": 1},
         "output": str(output),
     }
-    return Path(train(load(config, None, TrainConfig, train_presets()), no_progress).url)
+    return Path(train(load(config, None, TrainConfig, train_presets())).url)
 
 
 @pytest.mark.slow

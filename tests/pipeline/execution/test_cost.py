@@ -1,4 +1,4 @@
-"""What a plan says a run will take."""
+"""Cost of a run, as a plan estimates it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import ray
 from pipeline.config.load import load_config
 from pipeline.errors import InputError
 from pipeline.execution.driver import explain_run, plan_run
-from pipeline.monitoring.progress import State
+from pipeline.monitoring.progress import Progress
 from tests.support.small_run import config, photographs
 
 pytestmark = pytest.mark.slow
@@ -32,18 +32,18 @@ def test_a_quarter_of_a_gpu_each_makes_four_workers(tmp_path: Path, caplog: pyte
     changes = {"compute.gpus_per_worker": 0.25, "compute.workers": "auto", "compute.shard_size": 1, "methods": ["grad_cam"]}
     plan, store = plan_run(load_config(source, changes))
     free: list[float] = []
-    states: list[State] = []
+    states: list[Progress] = []
 
-    def show(state: State) -> None:
+    def on_progress(progress: Progress) -> None:
         free.append(ray.available_resources().get("GPU", 0.0))
-        states.append(state)
+        states.append(progress)
 
     with caplog.at_level(logging.INFO, logger="pipeline"):
-        outcome = explain_run(plan, store, show)
+        outcome = explain_run(plan, store, on_progress)
     assert "4 workers with 0.25 GPU each" in caplog.text
     assert min(free) == 0, "four quarters are the whole GPU"
     assert outcome.statuses == {"ok": 6}
-    assert states[-1].done == states[-1].images == 6
+    assert states[-1].done == states[-1].total == 6
     records = pq.read_table(Path(store.url) / "records")
     assert set(records["device"].to_pylist()) == {"cpu"}, "there is no CUDA here, and the records must say so"
 
@@ -53,4 +53,4 @@ def test_more_gpus_than_there_are_is_a_mistake(tmp_path: Path) -> None:
     source = str(config(tmp_path, photographs(tmp_path / "photographs", 2)))
     plan, store = plan_run(load_config(source, {"compute.gpus_per_worker": 2}))
     with pytest.raises(InputError, match="the cluster has 1 GPUs"):
-        explain_run(plan, store, lambda state: None)
+        explain_run(plan, store)

@@ -111,12 +111,12 @@ class TestOnOneNode:
 
     def test_what_a_worker_logs_and_its_last_passes_reach_the_driver(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         pool, _ = pool_of(tmp_path, workers=1, faults={(0, 1): "tell"})
-        told: list[int] = []
-        pool.on_tick = told.append
+        ticks: list[int] = []
+        pool.on_tick = ticks.append
         with caplog.at_level(logging.INFO):
             pool.run(shards(1))
         assert ("pipeline.execution.pool", logging.WARNING, "shard 0: the storage was away") in caplog.record_tuples
-        assert told[-1] == 70  # more than the last answer said, which a shard that ends between two questions would lose
+        assert ticks[-1] == 70  # more than the last answer said, which a shard that ends between two questions would lose
 
     def test_a_worker_that_raises_goes_on_with_other_shards(self, tmp_path: Path) -> None:
         pool, done = pool_of(tmp_path, workers=1, faults={(0, 1): "raise"})

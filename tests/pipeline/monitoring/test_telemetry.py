@@ -1,4 +1,4 @@
-"""What a real Ray's metrics endpoint says after a run is what the run left on storage."""
+"""The metrics of a real Ray after a run agree with what the run left on storage."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_metrics_say_what_the_records_say(measured_ray: str, tmp_path: Path)
     plan, store = plan_run(load_config(str(config(tmp_path, images)), {"methods": ["dm"], "dm.steps": 1}))
     dead = {"holder": "another-host 1 0", "beat": 0, "until": "2020-01-01T00:00:00+00:00"}
     store.storage.write(lease_name(1), to_json(dead))
-    explain_run(plan, store, lambda state: None)
+    explain_run(plan, store)
     attempts = iter([OSError("away"), OSError("still away")])
 
     def flaky() -> None:

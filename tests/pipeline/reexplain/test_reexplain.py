@@ -1,4 +1,4 @@
-"""A run made again takes from the earlier one what has not changed, and ends as a run from nothing would. Workers run in this process."""
+"""An incremental run reuses what has not changed, and ends as a run from nothing would. Workers run in this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline.config.schema import RunConfig
 from pipeline.execution.driver import plan_run
-from pipeline.execution.worker import Worker
+from pipeline.execution.worker import Worker, WorkerActor
 from pipeline.plan import Plan, make_plan
 from pipeline.reexplain.plan import ReexplainPlan, create_run, plan_reexplain
 from pipeline.reexplain.series import next_name
@@ -41,12 +41,12 @@ def config(folder: Path, **changes: Any) -> RunConfig:
 
 
 def work(planned: tuple[Plan, RunStore], shards: int | None = None) -> tuple[RunStore, int]:
-    """Does a run's shards that are not done, or the first of them; also says how many passes that took."""
+    """Do a run's open shards, or the first of them; also return the passes that they took."""
     plan, store = planned
     reuse, worker = store.reuse(), Worker(plan.config, plan.weights_digest)
     for shard in [shard for shard in plan.shards if shard.index not in store.done()][:shards]:
-        taken = None if reuse is None else reuse.rows(shard.start, shard.stop)
-        worker.run(shard, plan.samples[shard.start : shard.stop], None, taken)
+        rows = None if reuse is None else reuse.rows(shard.start, shard.stop)
+        worker.run(shard, plan.samples[shard.start : shard.stop], None, rows)
     store.write_image_facts()
     return store, worker.passes()
 
@@ -196,7 +196,7 @@ def test_a_killed_reexplanation_goes_on_to_the_same_bytes(first: tuple[Path, Run
     begun, _ = work(create_run(again(config(folder))), shards=1)
     going_on = again(config(folder), hours=1)
     assert going_on.unfinished
-    assert going_on.line() == "tiny-2026-12-01T030000 is not finished and goes on"
+    assert going_on.line() == "tiny-2026-12-01T030000 is not finished and is resumed"
     store, _ = work(create_run(going_on))
     assert store.url == begun.url
     same(store, work(plan_run(config(folder, name="fresh")))[0])
@@ -247,7 +247,7 @@ def test_a_run_of_another_schema_version_is_left_alone(of_another_version: tuple
         planned = again(config(folder))
     assert planned.before is None
     assert planned.line().endswith("is the first run: all 7 images are explained")
-    assert "has schema version 0, this is 1: nothing is taken from it" in caplog.text
+    assert "has schema version 0, this is 1: nothing is reused from it" in caplog.text
     assert "leave --since out" in refused(lambda: again(config(folder), since=store.url))
     assert "no run of hdm" in refused(lambda: again(config(folder), since=str(folder)))
 
@@ -258,10 +258,10 @@ def test_a_worker_refuses_a_classifier_that_was_replaced_after_the_plan(first: t
     assert "no longer those that the run began with" in refused(worker.ready)
 
 
-def test_a_worker_says_in_its_report_what_it_logged(tmp_path: Path) -> None:
+def test_the_report_of_a_worker_in_an_actor_holds_the_lines_that_it_logged(tmp_path: Path) -> None:
     save_picture(tmp_path / "images" / "0.png")
     plan, _ = plan_run(config(tmp_path, methods=["eigen_cam"]))
-    worker = Worker(plan.config, plan.weights_digest)
+    worker = WorkerActor(plan.config, plan.weights_digest)
     logging.getLogger("pipeline.runs").warning("away %d", 3)
     report = worker.run(plan.shards[0], plan.samples)
     assert (logging.WARNING, "away 3") in report.lines
@@ -273,7 +273,7 @@ def test_names_sort_by_time() -> None:
     assert [next_name("cub", start + timedelta(seconds=n)) for n in (0, 1)] == ["cub-2026-12-31T235959", "cub-2027-01-01T000000"]
 
 
-def test_the_command_says_what_it_would_do_and_why(first: tuple[Path, RunStore]) -> None:
+def test_the_command_prints_what_it_would_do_and_why(first: tuple[Path, RunStore]) -> None:
     folder, store = first
     source = folder / "tiny.yaml"
     source.write_text(yaml.safe_dump(config(folder).model_dump(mode="json")))

@@ -1,0 +1,75 @@
+"""Open shards of a run: arguments for the workers, bookkeeping of their reports."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from pipeline.datasets import Sample
+from pipeline.execution.worker import ShardReport
+from pipeline.monitoring.progress import Progress, ProgressCallback, ProgressTracker
+from pipeline.plan import Plan, Shard
+from pipeline.runs.leases import StaleLeaseDetector
+from pipeline.runs.reuse import ReusePlan
+
+_log = logging.getLogger(__name__)
+
+Arguments = tuple[Shard, Sequence[Sample], str | None, ReusePlan | None]
+
+
+class ShardTasks:
+    """Open shards of a run, for any executor.
+
+    Args:
+        todo: the open shards; at least one.
+        reuse: which explanations come from earlier runs.
+        on_progress: called at once, after every report and at every tick.
+
+    Attributes:
+        passes: of the workers so far.
+        seconds: from the start of the first worker to the end of the last shard.
+        worker_seconds: that the workers spent on shards.
+        gpu_hours: that they had GPUs during these seconds.
+    """
+
+    def __init__(self, plan: Plan, todo: Sequence[Shard], reuse: ReusePlan | None, on_progress: ProgressCallback) -> None:
+        self.plan, self.todo = plan, todo
+        self.passes, self.seconds, self.worker_seconds, self.gpu_hours = 0, 0.0, 0.0, 0.0
+        self._gpus_per_worker = 0.0
+        self._reuse, self._on_progress = reuse, on_progress
+        self._stale_leases = StaleLeaseDetector(plan.config.compute.lease_seconds)
+        images, open_images = len(plan.samples), sum(len(shard) for shard in todo)
+        reused = {} if reuse is None else reuse.count(plan.config.methods, [(shard.start, shard.stop) for shard in todo])
+        passes = sum((open_images - reused.get(method, 0)) * count for method, count in plan.passes_per_image.items())
+        self._tracker = ProgressTracker(images - open_images, images, passes)
+        on_progress(Progress(images - open_images, images, "images", note="starting workers"))
+
+    @contextmanager
+    def running(self, gpus_per_worker: float) -> Iterator[None]:
+        """Measure the seconds of the executor's work, by workers with this share of a GPU."""
+        self._gpus_per_worker = gpus_per_worker
+        begin = time.monotonic()
+        yield
+        self.seconds = time.monotonic() - begin
+
+    def arguments(self, shard: Shard) -> Arguments:
+        """Return the arguments of `Worker.run` for a shard."""
+        reuse = None if self._reuse is None else self._reuse.rows(shard.start, shard.stop)
+        return shard, self.plan.samples[shard.start : shard.stop], self._stale_leases.stale_tag(shard.index), reuse
+
+    def on_report(self, report: ShardReport) -> None:
+        """Record a worker's report; a shard that another driver holds stays open."""
+        if report.held is None:
+            self._tracker.finished(report.images)
+            self.worker_seconds += report.seconds
+            self.gpu_hours += report.seconds * self._gpus_per_worker / 3600
+        else:
+            self._stale_leases.observe(report.shard, report.held)
+            _log.info("shard %d is held by %s; it is tried again later", report.shard, report.held.holder)
+
+    def on_tick(self, passes: int) -> None:
+        """Report the progress, after this number of passes by all workers."""
+        self.passes = passes
+        self._on_progress(self._tracker.progress(passes))
