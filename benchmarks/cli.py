@@ -5,24 +5,21 @@ With --json the last line on standard output is one JSON object; progress goes t
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from benchmarks.scale import plan, pool, store
-from pipeline.cli.console import err, out
+from benchmarks.tables import methods_table, networks_table, points_table
+from pipeline.cli.console import err, out, print_json
 from pipeline.cli.options import Json
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:  # Ray takes seconds to import: only the commands that need it import it
     from torch import Tensor
 
-    from benchmarks.pareto.benchmark import Point
     from hdm_core import Classifier
 
 bench = typer.Typer(
@@ -121,14 +118,9 @@ def methods(
         err.print(f"{name}: {pairs} pairs ...", markup=False)
         results.append(bench_method(classifier, inputs, name, pairs))
     if as_json:
-        sys.stdout.write(json.dumps({"methods": [result.as_dict() for result in results]}) + "\n")
-        return
-    table = Table("method", "library", "images", "settings", "ours, ms", "library, ms", "ratio", box=None)
-    for result in results:
-        settings = ", ".join(f"{key} {value}" for key, value in result.settings.items())
-        cells = [result.method, result.library, str(result.images), settings, f"{result.ours_ms:.1f}", f"{result.library_ms:.1f}"]
-        table.add_row(*cells, f"{result.ratio:.2f} ({_text(result.ratio_range)})")
-    out.print(table)
+        print_json({"methods": [result.as_dict() for result in results]})
+    else:
+        out.print(methods_table(results))
 
 
 @bench.command()
@@ -172,9 +164,9 @@ def pareto(
         (folder / name).write_bytes(figure)
     if as_json:
         facts = {"split": split, "points": [asdict(point) for point in points], "pictures": [str(folder / name) for name in figures]}
-        sys.stdout.write(json.dumps(facts) + "\n")
+        print_json(facts)
     else:
-        out.print(_points_table(points))
+        out.print(points_table(points))
         out.print(*(str(folder / name) for name in figures), sep="\n", markup=False, soft_wrap=True)
 
 
@@ -199,22 +191,10 @@ def truth(
         Path(figure).parent.mkdir(parents=True, exist_ok=True)
         Path(figure).write_bytes(truth_figure(data, maps, Path(figure).suffix))
     if as_json:
-        sys.stdout.write(json.dumps({"truth": result.as_dict()}) + "\n")
+        print_json({"truth": result.as_dict()})
     else:
         out.print(truth_table(result))
         out.print(*truth_lines(result), sep="\n", markup=False, highlight=False)
-
-
-def _points_table(points: Sequence[Point]) -> Table:
-    """Build a table of means and of the mean paired differences from the reference."""
-    from benchmarks.pareto.benchmark import PARETO_METRICS
-    from pipeline.tables.aggregate import TITLES
-
-    table = Table("case", "candidate", "n", "passes", *(TITLES[metric] for metric in PARETO_METRICS), box=None)
-    for point in points:
-        cells = [f"{point.means[name]:.3f} ({point.gains[name][0]:+.3f} ± {point.gains[name][1]:.3f})" for name in PARETO_METRICS]
-        table.add_row(point.case, point.candidate, str(point.photographs), f"{point.passes:,.0f}", *cells)
-    return table
 
 
 def _random_images(images: int, crop: int, threads: int | None) -> Tensor:
@@ -240,19 +220,7 @@ def _classifier(arch: str, weights: str | None) -> Classifier:
 
 
 def _print_results(name: str, results: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps({name: results}) + "\n")
-        return
-    table = Table("", *(str(result["network"]) for result in results), box=None)
-    for key in list(results[0])[1:]:
-        table.add_row(key, *(_text(result[key]) for result in results))
-    out.print(table)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, tuple):
-        return " to ".join(map(_text, value))
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    print_json({name: results}) if as_json else out.print(networks_table(results))
 
 
 def main() -> None:
