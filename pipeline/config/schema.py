@@ -109,7 +109,7 @@ class RunConfig(BaseModel):
         default_factory=dict,
         description="fsspec options such as endpoint_url, for all URLs of the run. Never a secret: secrets come from the environment.",
     )
-    seed: Seed = Field(0, description="Seed of random masks, samples and weights.")
+    seed: Seed = Field(0, description="Seed of all random numbers: of the methods, and of random weights.")
 
     @model_validator(mode="before")
     @classmethod
