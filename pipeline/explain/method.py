@@ -12,6 +12,8 @@ from pipeline.config.schema import RunConfig
 from pipeline.errors import one_line
 from pipeline.explain.batch import Batch
 
+PassCallback = Callable[[int], None]  # called with the number of passes just done
+
 
 @dataclass(frozen=True)
 class MethodResult:
@@ -36,7 +38,7 @@ def explain_method(
     requests: Sequence[MapRequest],
     method: str,
     batch_size: int,
-    progress: Callable[[int], None] | None,
+    progress: PassCallback | None,
 ) -> Iterator[MethodResult | MapFailure]:
     """Explain images of a batch with one method.
 
@@ -44,7 +46,6 @@ def explain_method(
 
     Args:
         batch_size: images that go through the network at once.
-        progress: called with the number of passes just done.
     """
     attempts = [list(requests)] if requests else []
     while attempts:

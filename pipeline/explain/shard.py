@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -17,13 +17,11 @@ from pipeline.datasets import Sample
 from pipeline.datasets.batches import LoadedSample, UnreadableSample, read_batches
 from pipeline.explain.batch import Batch
 from pipeline.explain.measure import measure
-from pipeline.explain.method import MethodResult, explain_method
+from pipeline.explain.method import MethodResult, PassCallback, explain_method
 from pipeline.explain.results import ResultCollector, ShardResult
 from pipeline.plan import Shard
 from pipeline.runs.records import Record
 from pipeline.runs.reused import ReusedResults
-
-Progress = Callable[[int], None]
 
 
 def explain_shard(
@@ -31,7 +29,7 @@ def explain_shard(
     config: RunConfig,
     shard: Shard,
     samples: Sequence[Sample],
-    progress: Progress | None = None,
+    progress: PassCallback | None = None,
     batch_size: int | None = None,
     reused: ReusedResults | None = None,
 ) -> ShardResult:
@@ -62,7 +60,7 @@ def explain_shard(
 
 
 def _explain_batch(
-    classifier: Classifier, config: RunConfig, batch: Batch, collector: ResultCollector, batch_size: int, progress: Progress | None
+    classifier: Classifier, config: RunConfig, batch: Batch, collector: ResultCollector, batch_size: int, progress: PassCallback | None
 ) -> None:
     """Explain a batch with every method, measure the maps and collect the results."""
     requested = request_maps(config.target, classifier, batch.samples, batch.images)
