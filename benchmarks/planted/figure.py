@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.planted.benchmark import CHANCE, Interval, PlantedData, PlantedResult
 from benchmarks.planted.images import KINDS, Planted
 from hdm_core import METHODS
-from pipeline.report.heatmap import overlay
+from hdm_core.heatmap import overlay
 
 # Of those that were measured: from every family one, and the two of the paper.
 COLUMNS = ("hdm", "mask", "rise", "grad_cam", "layer_cam", "integrated_gradients", "gradient")

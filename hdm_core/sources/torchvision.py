@@ -49,3 +49,12 @@ def _packaged_file(name: str) -> Path | None:
                 raise ValueError(f"{path} is not the official {name}: its checksum differs; reinstall {distribution}")
             return path
     return None
+
+
+def builder_options(arch: str, weights: WeightsEnum) -> dict[str, object]:
+    """Return the options that torchvision's builders set, beside the classes, when they load weights."""
+    if arch in ("googlenet", "inception_v3"):
+        return {"transform_input": True, "init_weights": False}
+    if arch.startswith("vit_"):
+        return {"image_size": weights.meta["min_size"][0]}
+    return {}

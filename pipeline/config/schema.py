@@ -239,7 +239,7 @@ class RunConfig(BaseModel):
             try:
                 resolved[method] = METHODS[method].configure(preset, **settings)
             except (ValueError, TypeError) as error:  # TypeError: a key such as `self`
-                raise ValueError(f"{method}: {error}") from error
+                raise ValueError(f"{method}: {error}") from (error.__cause__ or error)
         return {method: resolved[method] for method in self.methods}
 
     def identity(self) -> dict[str, Any]:

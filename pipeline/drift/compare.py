@@ -85,7 +85,7 @@ def compare(before: RunStore, after: RunStore, show: Show = lambda done, maps: N
 
 def _methods(before: RunStore, after: RunStore, infos: tuple[Mapping[str, Any], Mapping[str, Any]]) -> list[str]:
     first, second = (info["config"]["methods"] for info in infos)
-    if not (common := [method for method in METHODS if method in first and method in second]):
+    if not (common := METHODS.sort(method for method in first if method in second)):
         raise InputError(f"no method is in both runs: {before.url} has {', '.join(first)}, {after.url} has {', '.join(second)}")
     return common
 
@@ -125,11 +125,11 @@ def _table(before: RunStore, after: RunStore, images: pa.Table, methods: list[st
     # By name: a classifier that has learnt more classes may number them anew.
     columns["flipped"] = pc.not_equal(old["target_name"], new["target_name"])
     columns["probability_change"] = pc.subtract(new["probability"], old["probability"])
-    for metric in METRICS:
-        if same_metrics or metric == "proportion":  # which asks no network, so that its settings do not matter
-            columns[f"{metric}_change"] = pc.subtract(new[metric], old[metric])
-    # A box and a segmentation are two questions.
-    columns["proportion_change"] = pc.if_else(pc.equal(old["region"], new["region"]), columns["proportion_change"], None)
+    same_region = pc.equal(old["region"], new["region"])  # a box and a segmentation cannot be compared
+    for name, metric in METRICS.items():
+        if same_metrics or metric.map_only:  # the settings of metrics do not change these
+            change = pc.subtract(new[name], old[name])
+            columns[f"{name}_change"] = pc.if_else(same_region, change, None) if metric.needs_region else change
     empty = pa.nulls(len(image), pa.float32())
     return pa.table({name: columns.get(name, empty) for name in DRIFT.names}, schema=DRIFT)
 

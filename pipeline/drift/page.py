@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from hdm_core import METHODS, METRICS
+from hdm_core import METRICS, method_title
 from pipeline.drift.compare import Drift
 from pipeline.drift.summary import Statistic
 from pipeline.report.heatmap import legend
@@ -50,13 +50,13 @@ def page(drift: Drift, moved: Sequence[Any], flipped: Sequence[Any], broken: Seq
         heads=HEADS,
         titles=TITLES,
         definitions=DEFINITIONS,
-        arrows={metric: "↓" if less else "↑" for metric, less in METRICS.items()},
+        arrows={name: metric.arrow for name, metric in METRICS.items()},
         metrics=[metric for metric in METRICS if any(statistics[method, None, metric].estimate.n for method in methods)],
-        less=METRICS,
+        less={name: metric.lower_is_better for name, metric in METRICS.items()},
         methods=[
             {
                 "id": method,
-                "title": METHODS[method].title,
+                "title": method_title(method),
                 "all": {quantity: statistics[method, None, quantity].estimate for quantity in (*HEADS, *METRICS)},
                 "statuses": _statuses(drift, method),
                 **_classes(drift, method, statistics),
@@ -108,9 +108,9 @@ def _glance(drift: Drift, statistics: Mapping[Any, Statistic]) -> list[str]:
         every = statistics[method, None, "drift"].estimate
         names = list(_named(found.class_name for found in drift.statistics if found.method == method))
         if every.mean is None:
-            sentences.append(f"No map of {METHODS[method].title} could be compared.")
+            sentences.append(f"No map of {method_title(method)} could be compared.")
             continue
-        text = f"{METHODS[method].title}'s maps drifted by {every.mean:.2f}"
+        text = f"{method_title(method)}'s maps drifted by {every.mean:.2f}"
         if len(names) > 1 and (top := statistics[method, names[0], "drift"].estimate).mean is not None:
             text += f", those of the class {names[0]} most, by {top.mean:.2f}"
         sentences.append(f"{text}.")

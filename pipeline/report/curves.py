@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hdm_core import METHODS
+from hdm_core import METHODS, method_title
 from pipeline.runs import RunStore
 from pipeline.runs.records import top_rank
 
@@ -52,7 +52,7 @@ def collect_curves(store: RunStore) -> dict[str, Curves]:
             if good.any():
                 here = Curves(both[0][good].sum(0), both[1][good].sum(0), int(good.sum()))
                 found[method] = found[method] + here if method in found else here
-    return {method: found[method] for method in METHODS if method in found}
+    return {method: found[method] for method in METHODS.sort(found)}
 
 
 def draw_curves(curves: Mapping[str, Curves]) -> bytes:
@@ -70,7 +70,7 @@ def draw_curves(curves: Mapping[str, Curves]) -> bytes:
                 color=colour,
                 linewidth=2.4 if method in _OURS else 1.2,
                 linestyle="-" if method in _OURS else _LINES[number // len(_OTHERS) % len(_LINES)],
-                label=METHODS[method].title,
+                label=method_title(method),
             )
     _label(left, "Deletion ↓", "pixels hidden, the most salient first (%)")
     _label(right, "Insertion ↑", "pixels shown, the most salient first (%)")
@@ -84,7 +84,7 @@ def draw_curves(curves: Mapping[str, Curves]) -> bytes:
 
 def describe_curves(curves: Mapping[str, Curves]) -> str:
     """The figure in words, for those who cannot see it."""
-    areas = [(METHODS[method].title, *(np.trapezoid(mean) / (len(mean) - 1) for mean in curves[method].means)) for method in curves]
+    areas = [(method_title(method), *(np.trapezoid(mean) / (len(mean) - 1) for mean in curves[method].means)) for method in curves]
     return "Mean deletion and insertion curves. Areas under them: " + "; ".join(
         f"{title} {deletion:.3f} and {insertion:.3f}" for title, deletion, insertion in areas
     )
