@@ -114,7 +114,7 @@ def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[st
     if columns is not None:
         return pa.concat_tables([pq.read_table(io.BytesIO(part), columns=list(columns)) for part in parts])
     tables = [_complete(pq.read_table(io.BytesIO(part)), schema) for part in parts]
-    return pa.concat_tables([table.cast(schema) for table in tables]) if tables else schema.empty_table()
+    return pa.concat_tables([table.select(schema.names).cast(schema) for table in tables]) if tables else schema.empty_table()
 
 
 def _complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
