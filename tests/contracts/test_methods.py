@@ -6,7 +6,6 @@ cheaper settings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -41,14 +40,12 @@ CLASS_AGNOSTIC = {"eigen_cam"}
 NEEDS_LAYERS = {"full_grad"}
 
 
-def promises() -> Iterator[Any]:
-    for promise in METHOD_PROMISES:
-        needs_gpu = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
-        yield pytest.param(promise, id=promise.name.replace(" ", "_"), marks=needs_gpu if promise.cuda else ())
+ON_CUDA = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
+PROMISES = [pytest.param(each, id=each.name.replace(" ", "_"), marks=ON_CUDA if each.cuda else ()) for each in METHOD_PROMISES]
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("promise", promises())
+@pytest.mark.parametrize("promise", PROMISES)
 def test_the_method_keeps_its_promise(promise: Promise[MethodCase], method: str) -> None:
     entry = METHODS[method]
     needs_layers = bool(entry.layer) or method in NEEDS_LAYERS

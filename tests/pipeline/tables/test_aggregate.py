@@ -190,8 +190,14 @@ def test_methods_and_metrics_that_are_not_installed_are_listed_by_their_id(plan:
 
 
 def test_records_of_a_method_that_is_not_installed_are_averaged(plan: Plan, store: RunStore) -> None:
-    changes = {(row, "hdm"): {"method": "lime", "deletion_auc": 0.25} for row in range(5)}
-    cells = tabulate(store, plan, changes | {(row, "grad_cam"): {"deletion_auc": 0.5} for row in range(5)})
+    store.create(plan)
+    for shard in plan.shards:
+        arrays, _, facts = results(plan, shard)
+        values = {"lime": 0.25, "grad_cam": 0.5}
+        rows = range(shard.start, shard.stop)
+        records = [record(plan, shard, row, method, deletion_auc=value) for row in rows for method, value in values.items()]
+        store.write_shard(shard, arrays, records, facts, plan.config)
+    cells = {(cell["method"], cell["metric"]): cell for cell in aggregate(store).to_pylist()}
     assert [method for method, metric in cells if metric == "deletion_auc"] == ["grad_cam", "lime"], "what is installed comes first"
     assert (cells["lime", "deletion_auc"]["mean"], cells["lime", "deletion_auc"]["n"]) == (0.25, 5)
     columns, rows = layout_table(read_tables(store))
