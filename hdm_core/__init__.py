@@ -1,4 +1,7 @@
-"""Saliency maps by Hierarchical Dynamic Masks and other methods, and metrics of their faithfulness."""
+"""Saliency maps by HDM and other methods, and metrics of their faithfulness.
+
+HDM are the Hierarchical Dynamic Masks of Peng, Yang, Liu and He, arXiv 2301.04970.
+"""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,4 +1,4 @@
-"""`Classifier`: a torch network with what its explanations need; contexts that restore it."""
+"""`Classifier`: a torch network with what its explanations need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hdm_core.sources.checkpoint import build, check_arch, load_checkpoint
 from hdm_core.sources.exported import load_exported
 from hdm_core.sources.state_dict import Classes, fit_state, read_classes, read_state
 from hdm_core.sources.timm import build_timm
-from hdm_core.sources.torchvision import builder_options, load_state
+from hdm_core.sources.torchvision import builder_options, find_weights, load_state
 
 
 class Classifier:
@@ -79,10 +79,7 @@ class Classifier:
                 torch.manual_seed(seed)
                 module = torchvision.models.get_model(arch, weights=None)
             return cls(module, preprocess or Preprocess(), name=arch)
-        available = torchvision.models.get_model_weights(arch)
-        if weights != "DEFAULT" and weights not in available.__members__:
-            raise ValueError(f"{arch} has no weights {weights!r}: choose from {', '.join(available.__members__)}")
-        entry = available[weights]
+        entry = find_weights(arch, weights)
         module = torchvision.models.get_model(arch, weights=None, **builder_options(arch, entry))
         module.load_state_dict(load_state(entry))
         return cls(module, preprocess or Preprocess.from_weights(entry.transforms()), entry.meta["categories"], f"{arch} {weights}")
@@ -205,7 +202,7 @@ class Classifier:
         return str(target) if self.class_names is None else self.class_names[target]
 
     def weights_digest(self) -> str:
-        """Return a sha256 over the name, shape, type and bytes of every parameter and buffer."""
+        """Return a sha256 over name, shape, type and bytes of all parameters and buffers."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -233,16 +230,17 @@ class Classifier:
 
     @contextmanager
     def folded(self, images: Tensor) -> Iterator[nn.Module]:
-        """Yield a faster copy: batch normalisation folded into the convolutions, channels last, and as in `frozen`.
+        """Yield a faster copy of the network, frozen as by `frozen`.
 
-        A network that torch.fx cannot trace, or whose copy gives other logits for `images` (B, C, H, W), is used unfolded.
+        Batch normalisation is folded into the convolutions, and the layout is channels last. A network that torch.fx cannot trace,
+        or whose copy gives other logits for `images` (B, C, H, W), is used unfolded.
         """
         with self.frozen() as network:
             yield fold(network, images)
 
 
 def as_classifier(model: Classifier | nn.Module) -> Classifier:
-    """Return a classifier as it is, and a plain network wrapped; a TypeError if it is neither."""
+    """Return a classifier as it is, and a plain network wrapped."""
     if isinstance(model, nn.Module):
         return Classifier.from_module(model)
     if not isinstance(model, Classifier):

@@ -116,7 +116,10 @@ def explain_with(
 
 
 def _check(maps: Tensor, logits: Tensor) -> tuple[Tensor, list[Status]]:
-    """Return the maps (B, H, W) with a status each, all zeros where it is not ok; a logit (B,) that is NaN or infinite makes it nan."""
+    """Return the maps (B, H, W) with a status each.
+
+    A map whose status is not ok becomes zeros. A logit (B,) that is NaN or infinite makes the status nan.
+    """
     pixels = maps.flatten(1)
     nan = ~(pixels.isfinite().all(1) & logits.isfinite())
     flat = ~nan & (pixels.amax(1) == pixels.amin(1))

@@ -58,7 +58,7 @@ class Explanation:
     @overload
     def overlay(self, photographs: Sequence[Photograph]) -> list[Image.Image]: ...
     def overlay(self, photographs: Photograph | Sequence[Photograph]) -> Image.Image | list[Image.Image]:
-        """Draw the maps as heatmaps over their photographs, in the crop that the network saw.
+        """Draw the maps over their photographs, in the crop that the network saw.
 
         Args:
             photographs: a PIL image or an array (H, W) or (H, W, 3), of bytes or of floats in [0, 1]; for several maps a list.

@@ -1,4 +1,4 @@
-"""Heatmaps: a map in matplotlib's colours "jet" over [0, 1], blended with an image."""
+"""Heatmaps: a map in matplotlib's colours "jet", blended with an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ _OPACITY = 0.5
 
 
 def colour(values: NDArray[np.floating]) -> Image.Image:
-    """Return a map (H, W) in [0, 1] as an RGB image: dark blue is 0 and dark red is 1, whatever the map's own range."""
+    """Return a map (H, W) in [0, 1] as an RGB image.
+
+    Dark blue is 0 and dark red is 1, whatever the map's own range.
+    """
     from matplotlib import colormaps
 
     return Image.fromarray(colormaps["jet"](values, bytes=True)).convert("RGB")

@@ -1,4 +1,4 @@
-"""Registries of built-in entries and of those that installed packages add by entry points."""
+"""Registries of entries, built in or added by installed packages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ class Registry(MutableMapping[str, T], Generic[T]):
         return len(self._all())
 
     def sort(self, ids: Iterable[str]) -> list[str]:
-        """Return ids once each in the registry's order; those that are not installed here follow, in the order given."""
+        """Return ids once each in the registry's order.
+
+        Those that are not installed here follow, in the order given.
+        """
         given = dict.fromkeys(ids)
         return [*(name for name in self if name in given), *(name for name in given if name not in self)]
 

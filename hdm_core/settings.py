@@ -54,13 +54,19 @@ class HDMSettings(DMSettings):
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """Return "; did you mean X?" with the known name nearest to this one; nothing if none is near."""
+    """Return "; did you mean X?" with the nearest known name.
+
+    The text is empty if no name is near.
+    """
     close = get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def describe_errors(method: str, model: type[Settings], error: ValidationError) -> str:
-    """Format pydantic's errors about a method's settings as one line, with the nearest name for an unknown one."""
+    """Format pydantic's errors about a method's settings as one line.
+
+    An unknown setting is answered with the nearest name.
+    """
     return "; ".join(_describe(method, model, dict(item)) for item in error.errors(include_url=False)[:3])
 
 

@@ -1,4 +1,4 @@
-"""Targets as users give them: numbers or names of classes, as `target=` or `targets=`."""
+"""Targets as users give them: numbers or names of classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Methods as entries of a registry: an id, validated settings with presets, and a function from a job to raw maps."""
+"""Methods as entries of a registry: id, settings, presets and one function.
+
+The function maps a job to raw maps.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ class ExplainJob:
 
 @dataclass(frozen=True)
 class RawMaps:
-    """A method's maps before they are checked: (B, H, W) in [0, 1], NaN where it diverged."""
+    """A method's maps before `explain` checks them.
+
+    They are (B, H, W) in [0, 1], NaN where the method diverged.
+    """
 
     maps: Tensor
     stages: Tensor | None = None  # (B, S, H, W)
@@ -56,8 +62,9 @@ class Method:
     from_input: bool = False  # `layer_output` is that of the input
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
-        """Return the passes per image: the settings' and those that the network adds, such as one per channel of a layer.
+        """Return the passes per image.
 
+        They are the settings' and those that the network adds, such as one per channel of a layer.
         Passes are counted as `PassCounter` does.
 
         Args:

@@ -1,4 +1,7 @@
-"""Metrics of maps: average drop and increase, deletion, insertion, proportion (Sections 4.5 and 4.6 of the paper)."""
+"""Metrics of maps: average drop, increase, deletion, insertion, proportion.
+
+Sections 4.5 and 4.6 of the paper.
+"""
 
 from hdm_core.metrics.base import Metric, MetricInput
 from hdm_core.metrics.evaluate import Metrics, evaluate

@@ -1,4 +1,4 @@
-"""Metrics as entries of a registry: an id, its texts, its direction and one function."""
+"""Metrics as entries of a registry: id, texts, direction and one function."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hdm_core.metrics.settings import MetricSettings
 
 @dataclass(frozen=True)
 class MetricInput:
-    """N maps of B images with all that `evaluate` has measured, on the classifier's device.
+    """N maps of B images and the measurements of `evaluate`, on one device.
 
     Attributes:
         classifier: the classifier that was explained.

@@ -1,4 +1,7 @@
-"""Average drop and increase: the target's probability when only the most salient pixels are shown (Section 4.5 of the paper)."""
+"""Average drop and increase (Section 4.5 of the paper).
+
+Both compare the target's probability for the whole image and for its most salient pixels alone.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ REMOVED = (80, 70)
 
 
 def average_drop(clean: Tensor, remaining: Tensor) -> Tensor:
-    """Return max(0, Y - O) / Y of probabilities Y for the whole image and O for what remains of it, any shape -> the same."""
+    """Return max(0, Y - O) / Y, any shape -> the same.
+
+    Y is the probability for the whole image, O that for the pixels that remain.
+    """
     return (clean - remaining).clamp(min=0) / clean
 
 

@@ -1,4 +1,7 @@
-"""Deletion and insertion: the target's probability while pixels are removed, or inserted, in descending saliency."""
+"""Deletion and insertion: probability while pixels are removed or inserted.
+
+It is the target's probability; the pixels change in descending saliency.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ def rise_blur(images: Tensor) -> Tensor:
 
 
 def area(curve: Tensor) -> Tensor:
-    """Return the area (N,) under curves (N, points) over [0, 1] by the trapezoid rule, which RISE uses as well."""
+    """Return the area (N,) under curves (N, points) over [0, 1].
+
+    It is that of the trapezoid rule, which RISE uses as well.
+    """
     return torch.trapezoid(curve, dim=1) / (curve.shape[1] - 1)
 
 

@@ -1,4 +1,4 @@
-"""Proportion: share of a map's energy inside the ground truth (Section 4.6 of the paper)."""
+"""Proportion: share of a map's energy inside the ground truth (Section 4.6)."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 
 def ranks(maps: Tensor) -> Tensor:
-    """Return every pixel's rank in descending saliency, 0 for the most salient: (N, H, W) -> (N, H, W) int64.
+    """Return the pixels' ranks: maps (N, H, W) -> (N, H, W) int64.
 
+    The most salient pixel has the rank 0.
     Ties go to the pixel that comes first in row order.
     """
     pixels = maps.flatten(1)
@@ -23,5 +24,8 @@ def share(pixels: int, part: int, whole: int) -> int:
 
 
 def boundaries(pixels: int, points: int = 101) -> list[int]:
-    """Return the pixels that each point of a curve has moved: round(i * pixels / (points - 1)) for i = 0 .. points - 1."""
+    """Return the number of pixels that each point of a curve has changed.
+
+    It is round(i * pixels / (points - 1)) for i = 0 .. points - 1.
+    """
     return [share(pixels, i, points - 1) for i in range(points)]

@@ -23,7 +23,10 @@ View = tuple[int, int, int]
 
 
 def shared_views(protocol: Protocol, height: int, width: int) -> list[View]:
-    """Return the views that depend on no map: the image, the baseline, and last the start of insertion if it is another image."""
+    """Return the views that depend on no map.
+
+    They are the image, the baseline, and last the start of insertion if it is another image.
+    """
     return [(0, height * width, 0), (0, 0, 0), *([(0, 0, 1)] if protocol == "rise" else [])]
 
 
@@ -64,7 +67,11 @@ class Viewer:
         self._backgrounds = backgrounds[0][None] if one else torch.stack([each.expand_as(images) for each in backgrounds])
 
     def probabilities(self, shared: list[View], own: list[View]) -> tuple[Tensor, Tensor]:
-        """Return the targets' probabilities: (B, len(shared)) of every image and (N, len(own)) of every map."""
+        """Return the targets' probabilities on all views.
+
+        Returns:
+            (B, len(shared)) of every image and (N, len(own)) of every map.
+        """
         device, images, maps = self._images.device, len(self._images), len(self._index)
         views = torch.tensor(shared + own, device=device)
         image = torch.cat([torch.arange(images, device=device).repeat_interleave(len(shared)), self._index.repeat_interleave(len(own))])

@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 
 import torch
 from torch import Tensor
-from torchvision.models import WeightsEnum
+from torchvision.models import WeightsEnum, get_model_weights
 
 # Official weight files that a package on the index carries, so that they can be had without a model hub.
 # file name -> (distribution, sha256 of the file)
@@ -49,6 +49,18 @@ def _packaged_file(name: str) -> Path | None:
                 raise ValueError(f"{path} is not the official {name}: its checksum differs; reinstall {distribution}")
             return path
     return None
+
+
+def find_weights(arch: str, name: str) -> WeightsEnum:
+    """Return the entry of a network's weights of this name, or its default for "DEFAULT".
+
+    Raises:
+        ValueError: if there is none.
+    """
+    available = get_model_weights(arch)
+    if name != "DEFAULT" and name not in available.__members__:
+        raise ValueError(f"{arch} has no weights {name!r}: choose from {', '.join(available.__members__)}")
+    return available[name]
 
 
 def builder_options(arch: str, weights: WeightsEnum) -> dict[str, object]:

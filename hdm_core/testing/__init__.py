@@ -29,7 +29,9 @@ def check_method(
     class_agnostic: bool = False,
     needs_layers: bool | None = None,
 ) -> None:
-    """Check everything that a method promises, on tiny networks; the method need not be registered.
+    """Check everything that a method promises, on tiny networks.
+
+    The method need not be registered.
 
     Args:
         entry: the method.
@@ -48,7 +50,9 @@ def check_method(
 
 
 def check_metric(entry: Metric) -> None:
-    """Check everything that a metric promises, on tiny networks; the metric need not be registered.
+    """Check everything that a metric promises, on tiny networks.
+
+    The metric need not be registered.
 
     Raises:
         AssertionError: for the first promise that is broken, with its name.

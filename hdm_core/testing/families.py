@@ -1,4 +1,7 @@
-"""Small networks of torchvision's families: their own classes, few blocks and channels, random seeded weights."""
+"""Small networks of torchvision's families.
+
+They are of its own classes, with few blocks and channels and random seeded weights.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ CLASSES = 5
 
 
 def seeded(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build a network in evaluation mode; each batch normalisation has random statistics."""
+    """Build a network in evaluation mode with random statistics."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build()

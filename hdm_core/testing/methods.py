@@ -1,4 +1,4 @@
-"""`check_method`: the promises of a method about its entry, its maps, targets and images.
+"""The promises of a method about its entry, maps, targets and images.
 
 The promises about networks and passes are in `hdm_core.testing.method_networks`.
 """

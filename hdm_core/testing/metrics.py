@@ -1,4 +1,4 @@
-"""The promises of a metric: entry, range, direction, regions, independence of the batch."""
+"""The promises of a metric: entry, range, direction, regions, batches."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SIZE = (16, 12)
 
 
 class EvidenceNetwork(Untraceable):
-    """A network of two classes whose logits are the sum of the pixels in a square, and 0."""
+    """A network whose logits are 0 and the mean of the pixels in a square."""
 
     def __init__(self) -> None:
         super().__init__(torch.nn.Identity())

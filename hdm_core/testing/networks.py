@@ -1,4 +1,4 @@
-"""Tiny seeded networks and images, and the state of a network that an explanation must leave alone."""
+"""Tiny seeded networks and images, and snapshots of networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 
 def smooth_network(classes: int = 3, channels: int = 3, seed: int = 0) -> nn.Sequential:
-    """Build a network without kinks whose logits spread over several units, in the default dtype."""
+    """Build a network without kinks, in the default dtype.
+
+    Its logits spread over several units.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = nn.Sequential(
@@ -30,7 +33,10 @@ def smooth_network(classes: int = 3, channels: int = 3, seed: int = 0) -> nn.Seq
 
 
 def normalised_network(classes: int = 3, seed: int = 0, inplace: bool = True) -> nn.Sequential:
-    """Build convolutions, batch normalisation with statistics, ReLU in place, and dropout; in training mode."""
+    """Build a network with batch normalisation, ReLU in place and dropout.
+
+    The batch normalisation has random statistics; the network is in training mode.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = nn.Sequential(
@@ -57,7 +63,10 @@ def normalised_network(classes: int = 3, seed: int = 0, inplace: bool = True) ->
 
 
 def mixed_state_network(classes: int = 3, seed: int = 0) -> nn.Sequential:
-    """Build a `normalised_network` with one part in evaluation mode and one parameter frozen: a state that is easily lost."""
+    """Build a `normalised_network` of mixed state.
+
+    One part is in evaluation mode and one parameter frozen: a state that is easily lost.
+    """
     network = normalised_network(classes, seed)
     network.get_submodule("features").eval()
     network.get_submodule("conv").requires_grad_(False)
@@ -84,7 +93,10 @@ class InterruptionError(Exception):
 
 
 class FailingNetwork(Untraceable):
-    """A network that counts its calls and raises in the n-th; untraceable, so that no call is missed."""
+    """A network that counts its calls and raises in the n-th.
+
+    It is untraceable, so that no call is missed.
+    """
 
     def __init__(self, network: nn.Module, at: int | None = None) -> None:
         super().__init__(network)
@@ -101,7 +113,10 @@ class FailingNetwork(Untraceable):
 
 
 def sample_images(batch: int = 3, height: int = 16, width: int | None = None, channels: int = 3, seed: int = 0) -> Tensor:
-    """Return seeded images of the default dtype: a bright blob on noise, at another place in each."""
+    """Return seeded images: a bright blob on noise, at another place in each.
+
+    They have the default dtype.
+    """
     generator = torch.Generator().manual_seed(seed)
     width = width or height
     images = 0.3 * torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64)
@@ -115,7 +130,10 @@ def sample_images(batch: int = 3, height: int = 16, width: int | None = None, ch
 
 
 def snapshot(network: nn.Module) -> dict[str, Any]:
-    """Return all of a network that an explanation could change, to be compared by `assert_unchanged`."""
+    """Return all of a network that an explanation could change.
+
+    `assert_unchanged` compares it.
+    """
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs")
     return {
         "training": {name: module.training for name, module in network.named_modules()},

@@ -35,7 +35,10 @@ class Promises(list[Promise[Subject]]):
     """A list of promises that functions are added to by decorators."""
 
     def add(self, *cases: Any, cuda: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-        """Add the decorated function, whose name is the promise; with cases, once per case, which is its second argument."""
+        """Add the decorated function, whose name is the promise.
+
+        With cases it is added once per case, which is its second argument.
+        """
 
         def decorate(function: Callable[..., None]) -> Callable[..., None]:
             name = function.__name__.replace("_", " ")
@@ -53,7 +56,9 @@ def _check_case(function: Callable[[Any, Any], None], case: Any, subject: Any) -
 
 
 def check_all(name: str, subject: Subject, promises: Sequence[Promise[Subject]]) -> None:
-    """Check all promises about an entry; those that need CUDA are left out where there is no device.
+    """Check all promises about an entry.
+
+    Those that need CUDA are left out where there is no device.
 
     Raises:
         AssertionError: for the first promise that is broken, with its name.
@@ -93,7 +98,10 @@ def registered(registry: Registry[T], entry: T) -> Iterator[None]:
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """Make new tensors and networks float64, so that two ways to compute one thing agree to many digits."""
+    """Make new tensors and networks float64.
+
+    Two ways to compute one thing then agree to many digits.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

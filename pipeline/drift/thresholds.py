@@ -53,7 +53,10 @@ else:  # with one more limit per metric
 
 
 def exceeded(drift: Drift, limits: DriftLimits) -> list[str]:
-    """Return one line per limit that is exceeded: the quantity, its value with the interval, and the limit."""
+    """Return one line per limit that is exceeded.
+
+    A line has the quantity, its value with the interval, and the limit.
+    """
     return [
         line for statistic in drift.statistics if statistic.class_name is None or limits.by_class for line in _exceeded(statistic, limits)
     ]

@@ -50,12 +50,15 @@ def _target(target: Any) -> str:
 
 
 def settings(info: Mapping[str, Any]) -> str:
-    """Return run.json as text, without the configuration, which holds locations and workers."""
+    """Return run.json as text, without the configuration.
+
+    The configuration holds locations and workers.
+    """
     return json.dumps({key: value for key, value in info.items() if key != "config"}, indent=2, ensure_ascii=False)
 
 
 def head(table: pa.Table) -> list[dict[str, str]]:
-    """Return the columns of a table's metrics: title with its direction, and definition."""
+    """Return the columns of a table's metrics: title, direction and definition."""
     return [_column(name) for name in metrics_of(table)]
 
 
@@ -68,7 +71,10 @@ def _column(name: str) -> dict[str, str]:
 
 
 def body(table: pa.Table, records: pa.Table, passes: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Return the metrics' rows, one per method; the best mean of a metric is marked if there are several methods."""
+    """Return the metrics' rows, one per method.
+
+    The best mean of a metric is marked if there are several methods.
+    """
     cells = {(row["method"], row["metric"]): row for row in table.to_pylist()}
     methods = list(dict.fromkeys(method for method, _ in cells))
     winners, metrics = best(table) if len(methods) > 1 else set(), metrics_of(table)
@@ -86,7 +92,10 @@ def body(table: pa.Table, records: pa.Table, passes: Mapping[str, int]) -> list[
 
 
 def problems(records: pa.Table) -> tuple[list[dict[str, Any]], int]:
-    """Return the images that a method could not explain, one line per image and error: the first hundred, and the number of all."""
+    """Return the images that a method could not explain.
+
+    There is one line per image and error: the first hundred, and the number of all.
+    """
     bad = records.filter(pc.invert(pc.is_in(records["status"], value_set=pa.array(["ok", "flat"])))).to_pylist()
     lines: dict[tuple[int, str, str], dict[str, Any]] = {}
     for record in bad:

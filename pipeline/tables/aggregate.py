@@ -34,8 +34,9 @@ TITLES = {name: metric.title for name, metric in METRICS.items()}
 
 
 def aggregate(store: RunStore) -> pa.Table:
-    """Write tables.parquet and complete images.parquet from the committed shards; return the table.
+    """Write and return tables.parquet; complete images.parquet.
 
+    Both are made from the committed shards.
     Of several classes per image only the most probable counts. Metrics and methods of the run that are not installed here are
     aggregated as well, after the others.
     """
@@ -61,13 +62,17 @@ def read_tables(store: RunStore) -> pa.Table:
 
 
 def metrics_of(table: pa.Table) -> list[str]:
-    """Return a table's metrics in the registry's order, then those that are not installed here; of an empty table all metrics."""
+    """Return a table's metrics in the registry's order.
+
+    Those that are not installed here come last. An empty table has all metrics.
+    """
     return METRICS.sort(table["metric"].to_pylist()) or list(METRICS)
 
 
 def best(table: pa.Table) -> set[tuple[str, str]]:
-    """Return the (method, metric) pairs with the best mean of their metric; ties are all best.
+    """Return the (method, metric) pairs with the best mean of their metric.
 
+    Ties are all best.
     A metric that is not installed here has no best: its direction is unknown.
     """
     rows = table.to_pylist()
@@ -82,7 +87,10 @@ def best(table: pa.Table) -> set[tuple[str, str]]:
 
 
 def layout_table(table: pa.Table) -> tuple[list[str], list[list[str]]]:
-    """Lay the table out for people: a head, and one row per method with `mean ± ci95` and an asterisk at the best."""
+    """Lay the table out for people: a head and one row per method.
+
+    Cells are `mean ± ci95`, with an asterisk at the best.
+    """
     cells = {(row["method"], row["metric"]): row for row in table.to_pylist()}
     winners, metrics = best(table), metrics_of(table)
     heads = [f"{METRICS[name].title} {METRICS[name].arrow}" if name in METRICS else metric_title(name) for name in metrics]
@@ -95,13 +103,17 @@ def layout_table(table: pa.Table) -> tuple[list[str], list[list[str]]]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean of values and half the width of its normal 95% interval, which is NaN for a single value."""
+    """Return the mean of values and half the width of its normal 95% interval.
+
+    The width is NaN for a single value.
+    """
     return fmean(values), 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def _uninstalled_metrics(store: RunStore, shards: Iterable[int]) -> pa.Table:
-    """Read the metrics of the records that are not installed here, in the order of the records.
+    """Read the metrics of the records that are not installed here.
 
+    Rows are in the order of the records.
     They are the float32 columns that RECORDS does not have: a run's further columns are metrics. The first part says which there are.
     """
     names = [f"records/part-{shard:06d}.parquet" for shard in sorted(shards)]
@@ -114,7 +126,10 @@ def _uninstalled_metrics(store: RunStore, shards: Iterable[int]) -> pa.Table:
 
 
 def _rows(records: pa.Table, metrics: Sequence[str]) -> Iterable[dict[str, Any]]:
-    """Yield the rows of tables.parquet: every metric of every method, methods in the registry's order."""
+    """Yield the rows of tables.parquet: every metric of every method.
+
+    Methods are in the registry's order.
+    """
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     statuses: dict[str, Counter[str]] = defaultdict(Counter)
     present = [metric for metric in metrics if metric in records.column_names]

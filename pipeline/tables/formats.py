@@ -32,7 +32,10 @@ _LATEX = {
 
 
 def to_rich(tables: Sequence[PaperTable]) -> RenderableType:
-    """Render for a terminal; the best is bold, with an asterisk for where bold is lost."""
+    """Render for a terminal.
+
+    The best is bold, with an asterisk for where bold is lost.
+    """
     shown: list[RenderableType] = []
     for table in tables:
         grid = Table(box=None, padding=(0, 2, 0, 0))
@@ -55,7 +58,10 @@ def to_latex(tables: Sequence[PaperTable]) -> str:
 
 
 def to_csv(tables: Sequence[PaperTable]) -> str:
-    """Render as CSV with one row per table, method and column; numbers are fractions and not rounded."""
+    """Render as CSV with one row per table, method and column.
+
+    Numbers are fractions and not rounded.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["table", "method", "column", "mean", "ci95", "n", "best"])

@@ -1,4 +1,4 @@
-"""Tables 1, 2 and 3 of the paper and its ablation: their metrics, rows, order and digits.
+"""Tables 1, 2 and 3 of the paper and its ablation.
 
 The tables name the paper's own seven metrics and show no others.
 """
@@ -52,7 +52,10 @@ class Spec:
 
 @dataclass(frozen=True)
 class Cell:
-    """A method's mean of a metric as a fraction, half of its 95% interval, and the text that the paper would print."""
+    """A method's mean of a metric with half of its 95% interval.
+
+    Both are fractions; `text` is the cell as the paper prints it.
+    """
 
     mean: float | None
     ci95: float | None
