@@ -236,7 +236,7 @@ def test_strided_images_are_images(classifier: Classifier) -> None:
 
 
 def test_mobilenet_is_explained_where_its_evidence_is() -> None:
-    """A picture whose other half is grey: there is nothing to find in it."""
+    """One half of the image is grey: there is no evidence in it."""
     classifier = Classifier.from_torchvision("mobilenet_v2", weights="IMAGENET1K_V1")
     images = torch.zeros(1, 3, 96, 96)
     images[..., :48] = pictures(1, 96, 48, seed=2)

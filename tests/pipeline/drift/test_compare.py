@@ -1,4 +1,4 @@
-"""Two runs compared, as they lie on storage: which images, which numbers, which limits, and what is refused."""
+"""Two stored runs compared: images, numbers, limits, and refusals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.s3_server import S3
 
 
 def inverted(shard: Shard, arrays: Arrays, records: Rows, facts: Rows) -> None:
-    """Every map upside down in its values."""
+    """Invert the values of every map."""
     for array in arrays.values():
         array[:] = 1 - array
 
@@ -60,10 +60,10 @@ def test_a_run_compared_with_itself_has_not_changed(tmp_path: Path) -> None:
 
 
 def test_every_number_of_an_image(tmp_path: Path) -> None:
-    said = {1: {"target": 0, "target_name": "a", "probability": 0.5}, 2: {"region": "bbox"}}
+    changes = {1: {"target": 0, "target_name": "a", "probability": 0.5}, 2: {"region": "bbox"}}
 
     def change(*shard: Any) -> None:
-        altered(said)(*shard)
+        altered(changes)(*shard)
         if shard[0].index:
             inverted(*shard)
 
@@ -73,7 +73,7 @@ def test_every_number_of_an_image(tmp_path: Path) -> None:
     assert [row["flipped"] for row in rows.values()] == [False, False, True, True] + [False] * 8
     assert rows[1, "hdm"]["target_name_before"], rows[1, "hdm"]["target_name_after"] == ("b", "a")
     assert rows[1, "hdm"]["probability_change"] == -0.25
-    assert rows[2, "hdm"]["proportion_change"] is None, "a box and no region are two questions"
+    assert rows[2, "hdm"]["proportion_change"] is None, "a box and no region cannot be compared"
     assert rows[3, "hdm"]["proportion_change"] == 0
     for method in ("hdm", "grad_cam"):
         old, new = (open_array(store.storage.zarr("maps.zarr"), method)[:] for store in (before, after))
@@ -192,7 +192,7 @@ def damaged(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "spoil", "says"),
+    ("keys", "spoil", "expected"),
     [
         ({"first": 100}, None, "no image_id is in both, of 6 and 6; give two runs on one dataset"),
         ({"side": 16}, None, "maps of 12 x 12 and of 16 x 16 pixels"),
@@ -201,14 +201,14 @@ def damaged(run: Path) -> None:
         ({"change": altered({}, {row: {"sha256": "e" * 64} for row in range(6)})}, None, "all 6 images in both have changed"),
         ({"change": altered({}, {3: {"crop": (0.0, 0.0, 20.0, 20.0)}})}, None, "different parts of 3.png, 2 0 22 20 and then 0 0 20 20"),
         ({}, newer, "has schema version 9, and this hdm reads 1"),
-        ({}, damaged, "`hdm verify` says what is damaged"),
+        ({}, damaged, "`hdm verify` expected what is damaged"),
         ({}, shutil.rmtree, "no run of hdm"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line_and_nothing_is_written(
     keys: dict[str, Any],
     spoil: Callable[[Path], None] | None,
-    says: str,
+    expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -220,12 +220,12 @@ def test_what_cannot_be_compared_is_one_line_and_nothing_is_written(
     code, out, err = hdm(monkeypatch, capsys, before, after)
     assert (code, out) == (2, "")
     (line,) = err.strip().splitlines()
-    assert says in line
+    assert expected in line
     assert files_below(tmp_path) == files
 
 
 def hdm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """`hdm diff ...` in this process."""
+    """Run `hdm diff ...` in this process."""
     monkeypatch.setattr("sys.argv", ["hdm", "diff", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -241,7 +241,7 @@ def drift_of(**values: Estimate) -> Drift:
 
 
 @pytest.mark.parametrize(
-    ("name", "limit", "interval", "says"),
+    ("name", "limit", "interval", "expected"),
     [
         ("flips", 0.1, (0.11, 0.3), "hdm: flips 0.205 (0.110 to 0.300) is above 0.1"),
         ("flips", 0.1, (0.1, 0.3), None),
@@ -256,10 +256,10 @@ def drift_of(**values: Estimate) -> Drift:
         ("deletion_auc", 0.1, (-0.4, -0.2), None),
     ],
 )
-def test_a_limit_is_exceeded_where_the_whole_interval_is(name: str, limit: float, interval: tuple[float, float], says: str | None) -> None:
+def test_a_limit_is_exceeded_where_the_whole_interval_is(name: str, limit: float, interval: tuple[float, float], expected: str | None) -> None:
     low, high = interval
     found = exceeded(drift_of(**{name: Estimate(9, (low + high) / 2, low, high)}), DriftLimits.model_validate({name: limit}))
-    assert found == ([] if says is None else [says])
+    assert found == ([] if expected is None else [expected])
 
 
 def test_every_quantity_may_have_a_limit() -> None:
@@ -275,7 +275,7 @@ def test_limits_by_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("flip=0.1", "--limit flip: unknown key; did you mean flips?"),
         ("flips", "write NAME=VALUE"),
@@ -284,8 +284,8 @@ def test_limits_by_class(tmp_path: Path) -> None:
         ("overlap=[", "overlap: input should be a valid number"),
     ],
 )
-def test_a_limit_that_is_none(text: str, says: str) -> None:
-    assert says in refused(lambda: parse_limits([text]))
+def test_a_limit_that_is_none(text: str, expected: str) -> None:
+    assert expected in refused(lambda: parse_limits([text]))
 
 
 # Where it is written
@@ -320,7 +320,7 @@ def test_the_run_after_stays_what_it_was(tmp_path: Path) -> None:
     assert not verify(after).damaged
     assert after.done() == done
     again = laid(tmp_path, "b")
-    assert len(again.done()) == 3, "it goes on"
+    assert len(again.done()) == 3, "the run resumes"
     assert json.loads(pq.read_schema(f"{after.url}/drift.parquet").metadata[b"hdm.drift"])["images"]["same"] == 4
 
 

@@ -22,7 +22,7 @@ Cells = dict[tuple[str, str], dict[str, Any]]
 
 
 def tabulate(store: RunStore, plan: Plan, changes: dict[tuple[int, str], dict[str, Any]]) -> Cells:
-    """Commits the whole run with every record as `changes` has it, by (row, method), and gives the table's rows."""
+    """Commit the whole run, its records changed by (row, method), and return the table's rows."""
     store.create(plan)
     for shard in plan.shards:
         arrays, _, facts = results(plan, shard)

@@ -1,4 +1,4 @@
-"""The paper's tables: what is in them, and every way of writing them."""
+"""The paper's tables: their contents and every format."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_one_method_competes_with_nobody() -> None:
     assert not any(best for table in texts(table_of({"hdm": every(0.5)})).values() for _, cells in table for _, best in cells)
 
 
-def test_flat_images_and_their_number_are_told() -> None:
+def test_flat_images_and_their_number_are_noted() -> None:
     assert paper_tables(TINY, "birds")[0].notes == ["Mean ± half of the 95% interval, n = 0 to 6", "DM: 1 flat, 0 failed"]
 
 
