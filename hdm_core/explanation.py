@@ -51,7 +51,8 @@ class Explanation:
     def __repr__(self) -> str:
         count, height, width = self.maps.shape
         statuses = ", ".join(f"{number} {status}" for status, number in Counter(self.status).items())
-        return f"Explanation({self.method or 'maps'}: {count} maps of {height} x {width}, {statuses}, {self.passes} passes per image)"
+        maps, passes = _counted(count, "map"), _counted(self.passes, "pass", "es")
+        return f"Explanation({self.method or 'unknown'}: {maps} of {height} x {width}, {statuses}, {passes} per image)"
 
     @overload
     def overlay(self, photographs: Photograph) -> Image.Image: ...
@@ -129,6 +130,10 @@ class Explanation:
             hint = "" if self.preprocess else "; give the classifier a preprocess, or the image that the network saw"
             raise ValueError(f"the photograph has {image.width} x {image.height} pixels and the maps {width} x {height}{hint}")
         return image
+
+
+def _counted(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{'' if number == 1 else plural}"
 
 
 def _image(array: NDArray[Any]) -> Image.Image:

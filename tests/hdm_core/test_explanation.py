@@ -26,7 +26,7 @@ def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def test_it_is_one_short_line(explanation: Explanation) -> None:
-    assert repr(explanation) == "Explanation(grad_cam: 2 maps of 16 x 20, 2 ok, 1 passes per image)"
+    assert repr(explanation) == "Explanation(grad_cam: 2 maps of 16 x 20, 2 ok, 1 pass per image)"
     images = pictures(3)
     images[1] = torch.nan
     assert "2 ok, 1 nan" in repr(explain(smooth(), images, "gradient"))
