@@ -1,11 +1,22 @@
-"""The science of hdm: saliency maps by Hierarchical Dynamic Masks and the methods it is compared with, and their faithfulness."""
+"""Saliency maps by HDM and other methods, and metrics of their faithfulness.
+
+HDM are the Hierarchical Dynamic Masks of Peng, Yang, Liu and He, arXiv 2301.04970.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
 
 from hdm_core.classifier import Classifier
-from hdm_core.explain import Explanation, explain, explain_with
-from hdm_core.methods import METHODS, ExplainJob, Method, RawMaps, get_method
-from hdm_core.metrics import METRICS, Metrics, MetricSettings, evaluate
+from hdm_core.explain import explain, explain_with
+from hdm_core.explanation import Explanation
+from hdm_core.methods import METHODS, ExplainJob, Method, RawMaps, get_method, method_title
+from hdm_core.metrics import METRICS, Metric, MetricInput, Metrics, MetricSettings, evaluate, metric_title
 from hdm_core.preprocess import Preprocess
 from hdm_core.settings import Settings
+
+try:
+    __version__ = version("hdm-pipeline")
+except PackageNotFoundError:  # a checkout on the path that is not installed
+    __version__ = "0+unknown"
 
 __all__ = [
     "METHODS",
@@ -14,13 +25,18 @@ __all__ = [
     "ExplainJob",
     "Explanation",
     "Method",
+    "Metric",
+    "MetricInput",
     "MetricSettings",
     "Metrics",
     "Preprocess",
     "RawMaps",
     "Settings",
+    "__version__",
     "evaluate",
     "explain",
     "explain_with",
     "get_method",
+    "method_title",
+    "metric_title",
 ]

@@ -1,4 +1,4 @@
-"""A torch model made ready to be explained: preprocessing, targets, and contexts that hand the model back as it was."""
+"""`Classifier`: a torch network with what its explanations need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
 
 from hdm_core.network.folding import fold
 from hdm_core.preprocess import Preprocess
@@ -19,17 +18,25 @@ from hdm_core.sources.checkpoint import build, check_arch, load_checkpoint
 from hdm_core.sources.exported import load_exported
 from hdm_core.sources.state_dict import Classes, fit_state, read_classes, read_state
 from hdm_core.sources.timm import build_timm
-from hdm_core.sources.torchvision import load_state
+from hdm_core.sources.torchvision import builder_options, find_weights, load_state
 
 
 class Classifier:
-    """Any `torch.nn.Module` that maps images (B, C, H, W) to logits (B, classes), with what an explanation needs beside it.
+    """Any `torch.nn.Module` from images (B, C, H, W) to logits (B, classes).
 
     Attributes:
         module: the network, never changed for longer than a context lasts.
         preprocess: photograph -> (C, H, W); None if the caller prepares tensors.
         class_names: a name for every class, or None.
         name: for records and reports.
+
+    Example:
+        >>> from PIL import Image
+        >>> from hdm_core import Classifier, explain
+        >>> classifier = Classifier.from_torchvision("squeezenet1_1")  # random weights; for trained ones weights="IMAGENET1K_V1"
+        >>> images = classifier.prepare([Image.new("RGB", (320, 240), "orange")])
+        >>> explain(classifier, images, "gradient", target=207).maps.shape
+        torch.Size([1, 224, 224])
     """
 
     def __init__(
@@ -51,17 +58,17 @@ class Classifier:
         preprocess: Preprocess | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Classifier:
-        """Takes a network as it is, on the device where it is."""
+        """Wrap a network as it is, on the device where it is."""
         return cls(module, preprocess, class_names)
 
     @classmethod
     def from_torchvision(cls, arch: str, weights: str | None = None, preprocess: Preprocess | None = None, seed: int = 0) -> Classifier:
-        """A torchvision classification network by name, on the CPU.
+        """Build a torchvision classification network by name, on the CPU.
 
         Args:
             arch: such as "resnet50".
             weights: an entry of its weights such as "IMAGENET1K_V2" or "DEFAULT"; None gives random weights from `seed`.
-            preprocess: instead of the one that the weights were evaluated with.
+            preprocess: replaces the one that the weights were evaluated with.
 
         Raises:
             ValueError: if there is no such network, or no such weights for it.
@@ -72,11 +79,8 @@ class Classifier:
                 torch.manual_seed(seed)
                 module = torchvision.models.get_model(arch, weights=None)
             return cls(module, preprocess or Preprocess(), name=arch)
-        available = torchvision.models.get_model_weights(arch)
-        if weights != "DEFAULT" and weights not in available.__members__:
-            raise ValueError(f"{arch} has no weights {weights!r}: choose from {', '.join(available.__members__)}")
-        entry = available[weights]
-        module = torchvision.models.get_model(arch, weights=None, **_with_weights(arch, entry))
+        entry = find_weights(arch, weights)
+        module = torchvision.models.get_model(arch, weights=None, **builder_options(arch, entry))
         module.load_state_dict(load_state(entry))
         return cls(module, preprocess or Preprocess.from_weights(entry.transforms()), entry.meta["categories"], f"{arch} {weights}")
 
@@ -84,14 +88,16 @@ class Classifier:
     def from_checkpoint(
         cls, path: str | Path, arch: str | None = None, classes: Classes | None = None, preprocess: Preprocess | None = None
     ) -> Classifier:
-        """A trained classifier on the CPU, without running any code of its file: nothing is unpickled but tensors.
+        """Load a trained classifier on the CPU.
+
+        No code of its file runs: nothing is unpickled but tensors.
 
         Args:
             path: a folder with `model.safetensors` and `card.json`; or, with `arch` and `classes`, a state dict as .safetensors or
                 as `torch.save` wrote it, also in {"state_dict": ...} or {"model": ...} and with names that begin with `module.`.
             arch: a torchvision classification network.
-            classes: their names or their number, or a text file with a name a line.
-            preprocess: instead of the card's; of a state dict the default is that of most ImageNet weights.
+            classes: their names or their number, or a text file with one name per line.
+            preprocess: replaces the card's; of a state dict the default is that of most ImageNet weights.
 
         Raises:
             OSError: if a file is missing or cannot be read.
@@ -101,11 +107,11 @@ class Classifier:
             raise ValueError("arch and classes belong together: a state dict needs both, a trained folder has both in its card")
         if arch is None or classes is None:
             if Path(path).is_file():
-                raise ValueError(f"{path} is a file of weights: say its arch and classes, too; or give the folder that holds card.json")
+                raise ValueError(f"{path} is a file of weights: give its arch and classes as well; or give the folder that holds card.json")
             module, card = load_checkpoint(path)
             return cls(module, preprocess or card.preprocess, card.classes, f"{card.arch} {Path(path).name}")
         if Path(path).is_dir():
-            raise ValueError(f"{path} is a folder, whose card says arch and classes: leave them out, or give the file of weights")
+            raise ValueError(f"{path} is a folder, whose card has arch and classes: leave them out, or give the file of weights")
         known = read_classes(classes)
         count = known if isinstance(known, int) else len(known)
         module = build(arch, count)
@@ -114,17 +120,18 @@ class Classifier:
 
     @classmethod
     def from_exported(cls, path: str | Path, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None) -> Classifier:
-        """A program that `torch.export.save` wrote, on the CPU. Loading one can run code: take it only from those whose code you would run.
+        """Load a program that `torch.export.save` wrote, on the CPU.
 
-        A program has operations and no layers: the CAM family and FullGrad refuse it, all other methods explain it.
+        Loading a program can run code: load only files of people whose code you would run. A program has operations and no layers:
+        the CAM family and FullGrad refuse it, all other methods explain it.
 
         Args:
             path: a .pt2 file, exported in evaluation mode and for any number of images.
-            preprocess: by default that of most ImageNet weights, cut to the size that the program takes.
+            preprocess: by default that of most ImageNet weights, cropped to the size that the program takes.
 
         Raises:
             OSError: if the file cannot be read.
-            ValueError: if it is no such file, or the program does not take any number of square images and nothing else.
+            ValueError: if it is no such file, or the program's input is not any number of square images and nothing else.
         """
         module = load_exported(path)
         if preprocess is None:
@@ -141,18 +148,18 @@ class Classifier:
         preprocess: Preprocess | None = None,
         seed: int = 0,
     ) -> Classifier:
-        """A network of timm by name, on the CPU; timm comes with the extra `timm`.
+        """Build a network of timm by name, on the CPU; timm comes with the extra `timm`.
 
         Args:
             arch: such as "vit_tiny_patch16_224".
             weights: a tag of its pretrained weights such as "augreg_in21k_ft_in1k", or "DEFAULT", which timm downloads.
             path: a state dict of your own instead, as in `from_checkpoint`; without both the weights are random, from `seed`.
-            classes: their names or their number, or a text file with a name a line; by default the network's own number.
-            preprocess: instead of the one of the network's configuration in timm.
+            classes: their names or their number, or a text file with one name per line; by default the network's own number.
+            preprocess: replaces the one of the network's configuration in timm.
 
         Raises:
             ImportError: if timm is not installed.
-            OSError: if the weights cannot be had.
+            OSError: if the weights cannot be downloaded or read.
             ValueError: if there is no such network or tag, or the weights are not those of the network with these classes.
         """
         known = None if classes is None else read_classes(classes)
@@ -167,21 +174,21 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Where the network's parameters are; the CPU if it has none."""
+        """Device of the network's parameters; the CPU if it has none."""
         return next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """What the network's parameters are made of; None if it has none."""
+        """Data type of the network's parameters; None if it has none."""
         return next((tensor.dtype for tensor in self.module.parameters()), None)
 
     def to(self, device: torch.device | str) -> Classifier:
-        """Moves the network and returns self."""
+        """Move the network and return self."""
         self.module.to(device)
         return self
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:
-        """Photographs -> (B, C, H, W) on the network's device.
+        """Preprocess photographs to (B, C, H, W) on the network's device.
 
         Raises:
             ValueError: if the classifier was made without a preprocess.
@@ -191,11 +198,11 @@ class Classifier:
         return torch.stack([self.preprocess(image.convert("RGB")) for image in images]).to(self.device)
 
     def class_name(self, target: int) -> str:
-        """The class's name, or its number where names are unknown."""
+        """Return the class's name, or its number where names are unknown."""
         return str(target) if self.class_names is None else self.class_names[target]
 
     def weights_digest(self) -> str:
-        """sha256 over the name, shape, type and bytes of every parameter and buffer: the same weights give the same text."""
+        """Return a sha256 over name, shape, type and bytes of all parameters and buffers."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -204,7 +211,10 @@ class Classifier:
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
-        """The network in evaluation mode with no gradient to its weights; modes and flags are restored, also after an exception."""
+        """Yield the network in evaluation mode with no gradient to its weights.
+
+        Modes and flags are restored, also after an exception.
+        """
         modes = [(module, module.training) for module in self.module.modules()]
         flags = [(parameter, parameter.requires_grad) for parameter in self.module.parameters()]
         try:
@@ -220,18 +230,19 @@ class Classifier:
 
     @contextmanager
     def folded(self, images: Tensor) -> Iterator[nn.Module]:
-        """As `frozen`, but a copy with batch normalisation folded into the convolutions and channels last, which is faster.
+        """Yield a faster copy of the network, frozen as by `frozen`.
 
-        A network that torch.fx cannot trace, or whose copy answers differently on `images` (B, C, H, W), is used unfolded.
+        Batch normalisation is folded into the convolutions, and the layout is channels last. A network that torch.fx cannot trace,
+        or whose copy gives other logits for `images` (B, C, H, W), is used unfolded.
         """
         with self.frozen() as network:
             yield fold(network, images)
 
 
-def _with_weights(arch: str, weights: WeightsEnum) -> dict[str, object]:
-    """What torchvision's builders change about a network, beside its classes, when they load weights into it."""
-    if arch in ("googlenet", "inception_v3"):
-        return {"transform_input": True, "init_weights": False}
-    if arch.startswith("vit_"):
-        return {"image_size": weights.meta["min_size"][0]}
-    return {}
+def as_classifier(model: Classifier | nn.Module) -> Classifier:
+    """Return a classifier as it is, and a plain network wrapped."""
+    if isinstance(model, nn.Module):
+        return Classifier.from_module(model)
+    if not isinstance(model, Classifier):
+        raise TypeError(f"the classifier must be a hdm_core.Classifier or a torch.nn.Module, not a {type(model).__name__}")
+    return model

@@ -2,68 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hdm_core.classifier import Classifier
+from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import Precision, default_batch, default_precision, largest_batch
+from hdm_core.explanation import Explanation, Status
 from hdm_core.masking.consistency import PassCounter, Progress
 from hdm_core.methods import ExplainJob, get_method
 from hdm_core.network.hooks import forward_to
-from hdm_core.network.logits import Targets, class_logits, resolve_targets
+from hdm_core.network.logits import class_logits, resolve_targets
 from hdm_core.settings import Settings
-
-Status = Literal["ok", "flat", "nan"]
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What `explain` returns for B images, on the classifier's device.
-
-    Attributes:
-        maps: (B, H, W) float32 in [0, 1]; all zeros where the status is not ok.
-        status: "ok"; "flat" if the map is constant; "nan" if the method diverged.
-        targets: (B,) int64, the class that each map explains.
-        logits: (B, classes) float32, the network's answer for the untouched images.
-        passes: forward and backward passes spent on each image.
-        stages: (B, S, H, W), HDM's M_i before mixing, else None.
-        stage_weights: (B, S), their shares, which sum to 1, else None.
-    """
-
-    maps: Tensor
-    status: list[Status]
-    targets: Tensor
-    logits: Tensor
-    passes: int
-    stages: Tensor | None = None
-    stage_weights: Tensor | None = None
+from hdm_core.targets import Targets, one_target, target_numbers
 
 
 def explain(
-    classifier: Classifier,
+    classifier: Classifier | nn.Module,
     images: Tensor,
     method: str = "hdm",
     preset: str | None = None,
     targets: Targets = None,
     *,
+    target: Targets = None,
     batch: int | None = None,
     precision: Precision | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Explanation:
-    """Explains a classifier's decision for every image of a batch.
+    """Explain a classifier's decision for every image of a batch.
 
     The classifier is left as it was found, also after an exception. An image's map does not depend on the others in its batch.
 
     Args:
+        classifier: a `Classifier`, or a plain network that maps images to logits.
         images: (B, C, H, W) as the classifier's preprocess gives them.
         method: an id of the registry, see `METHODS`.
         preset: named settings of the method; its default if None.
-        targets: the class to explain: one for all, one an image, or None for the class that the network predicts.
-        batch: at most so many (masked) images go through the network at once; None leaves it to the device.
+        targets: the class to explain, by number or, if the classifier has names, by name: one for all, one per image, or None for the
+            class that the network predicts.
+        target: another name of `targets`, captum's.
+        batch: upper limit of (masked) images per forward pass; None leaves it to the device.
         precision: of the network while HDM, DM, Mask and RISE try masks; None leaves it to the device.
         progress: called with the number of passes just done.
         settings: single settings that replace the preset's.
@@ -71,11 +51,21 @@ def explain(
     Raises:
         ValueError: for an unknown method, preset or setting, targets that fit neither batch nor network, or images of a wrong shape.
         TypeError: if the network does not return (B, classes).
+
+    Example:
+        >>> import torch
+        >>> from hdm_core import explain
+        >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> images = torch.rand(2, 3, 16, 16)
+        >>> explanation = explain(network, images, "grad_cam", target=[1, 3])
+        >>> explanation.maps.shape, explanation.targets.tolist()
+        (torch.Size([2, 16, 16]), [1, 3])
+        >>> explain(network, images, "hdm", sizes=[4], ratios=[2], steps=2, stages=2, mix_steps=2).stages.shape
+        torch.Size([2, 2, 16, 16])
     """
-    entry = get_method(method)
-    return explain_with(
-        classifier, images, method, entry.configure(preset, **settings), targets, batch=batch, precision=precision, progress=progress
-    )
+    classifier, entry = as_classifier(classifier), get_method(method)
+    given, resolved = one_target(target, targets), entry.configure(preset, **settings)
+    return explain_with(classifier, images, method, resolved, given, batch=batch, precision=precision, progress=progress)
 
 
 def explain_with(
@@ -89,7 +79,7 @@ def explain_with(
     precision: Precision | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
-    """As `explain`, with settings that are already resolved."""
+    """Explain as `explain` does, with settings that are already resolved."""
     if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise ValueError(f"images must be a batch of floats (B, C, H, W), not {tuple(images.shape)} {images.dtype}")
     batch = default_batch(classifier.device) if batch is None else batch
@@ -102,21 +92,34 @@ def explain_with(
     precision = precision or default_precision(classifier.device)
     passes, entry = PassCounter(progress), get_method(method)
     with classifier.frozen() as network, torch.enable_grad():
-        answer = None
+        output = None
         if (entry.layer or entry.from_input) and len(images) <= batch:
-            answer = forward_to(network, entry.layer(network, settings, images) if entry.layer else None, images)
-            logits = answer.logits.detach()
+            output = forward_to(network, entry.layer(network, settings, images) if entry.layer else None, images)
+            logits = output.logits.detach()
         else:
             with torch.no_grad():
                 logits = torch.cat([class_logits(network, part) for part in torch.split(images, batch)])
-        chosen = resolve_targets(logits, targets)
-        raw = entry.run(ExplainJob(classifier, images, chosen, batch, passes, precision, answer), settings)
-    maps, status = _check(raw.maps.float(), logits.gather(1, chosen[:, None])[:, 0])
-    return Explanation(maps, status, chosen, logits.float(), passes.total // len(images), raw.stages, raw.stage_weights)
+        classes = resolve_targets(logits, target_numbers(targets, classifier))
+        raw = entry.run(ExplainJob(classifier, images, classes, batch, passes, precision, output), settings)
+    maps, status = _check(raw.maps.float(), logits.gather(1, classes[:, None])[:, 0])
+    return Explanation(
+        maps,
+        status,
+        classes,
+        logits.float(),
+        passes.total // len(images),
+        raw.stages,
+        raw.stage_weights,
+        method,
+        classifier.preprocess,
+    )
 
 
 def _check(maps: Tensor, logits: Tensor) -> tuple[Tensor, list[Status]]:
-    """Gives every map (B, H, W) its status and blanks those that say nothing, as none does of a logit (B,) that is no number."""
+    """Return the maps (B, H, W) with a status each.
+
+    A map whose status is not ok becomes zeros. A logit (B,) that is NaN or infinite makes the status nan.
+    """
     pixels = maps.flatten(1)
     nan = ~(pixels.isfinite().all(1) & logits.isfinite())
     flat = ~nan & (pixels.amax(1) == pixels.amin(1))

@@ -1,4 +1,4 @@
-"""Registries of built-in entries and of those that installed packages add by entry points."""
+"""Registries of entries, built in or added by installed packages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Entry(Protocol):
 
     @property
     def id(self) -> str:
-        """The key of the entry."""
+        """Key of the entry."""
 
 
 T = TypeVar("T", bound=Entry)
@@ -24,12 +24,12 @@ _log = logging.getLogger(__name__)
 class Registry(MutableMapping[str, T], Generic[T]):
     """Entries by id: the built-in ones in order, then those of installed packages.
 
-    Entry points are loaded when the registry is first looked into, so that a plugin may import all of this package. One that
-    fails to import, is of another type or takes the id of another entry is skipped with one line in the log.
+    Entry points are loaded at the first look-up, so that a plugin may import all of this package. One that fails to import, is
+    of another type or has the id of another entry is skipped with one line in the log.
 
     Args:
         group: the entry points' group, such as "hdm.methods". Each names an entry, or an iterable of entries.
-        kind: the type that all entries have.
+        kind: the type of all entries.
         entries: the built-in ones.
     """
 
@@ -54,13 +54,21 @@ class Registry(MutableMapping[str, T], Generic[T]):
     def __len__(self) -> int:
         return len(self._all())
 
+    def sort(self, ids: Iterable[str]) -> list[str]:
+        """Return ids once each in the registry's order.
+
+        Those that are not installed here follow, in the order given.
+        """
+        given = dict.fromkeys(ids)
+        return [*(name for name in self if name in given), *(name for name in given if name not in self)]
+
     def _all(self) -> dict[str, T]:
         if not self._loaded:
             self._loaded = True
             for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
                 try:
-                    found = point.load()
-                    entries = [found] if isinstance(found, self._kind) else list(found)
+                    loaded = point.load()
+                    entries = [loaded] if isinstance(loaded, self._kind) else list(loaded)
                     for entry in entries:
                         self._add(entry)
                 except Exception as error:  # whatever a plugin raises must not stop what does not need it

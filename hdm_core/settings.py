@@ -1,11 +1,12 @@
-"""What every method's settings have in common, and those of DM and HDM."""
+"""Settings that all methods share, those of DM and HDM, and their errors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Size = Annotated[int, Field(ge=1)]
 Ratio = Annotated[int, Field(ge=2)]
@@ -17,36 +18,67 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    renamed: ClassVar[Mapping[str, str]] = {}  # old name -> new name, so that an error can say the new one
+    renamed: ClassVar[Mapping[str, str]] = {}  # old name -> new name, so that an error can name the new one
 
 
 class DMSettings(Settings):
-    """Dynamic masks, Section 3.2 of the paper."""
+    """Settings of DM, Section 3.2 of the paper."""
 
     renamed: ClassVar[Mapping[str, str]] = {"keep": "keep_fraction"}
 
     sizes: tuple[Size, ...] = Field(min_length=1, description="a_i = b_i: the sides of the benchmark masks")
     ratios: tuple[Ratio, ...] = Field(min_length=1, description="t_j: how fast the auxiliary masks grow")
-    steps: int = Field(800, ge=1, description="Adam steps a mask (the paper's epochs)")
+    steps: int = Field(800, ge=1, description="Adam steps per mask (the paper's epochs)")
     learning_rate: float = Field(1e-2, gt=0)
     eta: float = Field(100.0, ge=0, description="weight of the masks' mean in Eq. 6 and 8")
     relative: bool = Field(False, description="J in units of (f_p(X) - f_p(all masked))^2: the scale of the logits does not matter")
     removal: float = Field(
-        0.0, ge=0, description="weight of a term that wants nothing left of the class without the mask; 0 is the paper's"
+        0.0, ge=0, description="weight of a term that is least when nothing of the class is left without the mask; 0 is the paper's"
     )
     noise: float = Field(
-        0.0, ge=0, description="spread of a smooth random picture on the masked pixels, another in every step; 0 is the paper's"
+        0.0, ge=0, description="spread of a smooth random image on the masked pixels, another in every step; 0 is the paper's"
     )
-    tau: float = Field(0.5, ge=0, le=1, description="what the benchmark masks start from")
+    tau: float = Field(0.5, ge=0, le=1, description="initial value of the benchmark masks")
     keep_fraction: float = Field(0.3, gt=0, le=1, description="gamma keeps this share of the pixels (Eq. 10); 1 keeps all")
-    baseline: Baseline = Field("mean", description="what a masked pixel becomes: the normalisation mean, black, or the blurred image")
+    baseline: Baseline = Field("mean", description="what replaces a masked pixel: the normalisation mean, black, or the blurred image")
     activation: Literal["logit", "probability"] = Field("logit", description="f_p: the target's logit or its softmax probability")
 
 
 class HDMSettings(DMSettings):
-    """Hierarchical dynamic masks, Section 3.1: `stages` DM blocks and the mixing of their masks."""
+    """Settings of HDM, Section 3.1: `stages` DM blocks and the mixing of their masks."""
 
-    stages: int = Field(3, ge=1, description="S: how many DM blocks follow each other")
+    stages: int = Field(3, ge=1, description="S: the number of successive DM blocks")
     mix_steps: int = Field(400, ge=1, description="Adam steps for the stage weights; one stage needs none")
     mix_learning_rate: float = Field(1e-1, gt=0)
     mix_weight: float = Field(1e-4, ge=0, description="lambda of Eq. 4")
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return "; did you mean X?" with the nearest known name.
+
+    The text is empty if no name is near.
+    """
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def describe_errors(method: str, model: type[Settings], error: ValidationError) -> str:
+    """Format pydantic's errors about a method's settings as one line.
+
+    An unknown setting is answered with the nearest name.
+    """
+    return "; ".join(_describe(method, model, dict(item)) for item in error.errors(include_url=False)[:3])
+
+
+def _describe(method: str, model: type[Settings], item: Mapping[str, Any]) -> str:
+    name = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        if new := model.renamed.get(name):
+            return f"{method} has no setting {name!r}; it is now called {new}"
+        known = list(model.model_fields)
+        near = did_you_mean(name, known)
+        return f"{method} has no setting {name!r}" + (near or (f": it has {', '.join(known)}" if known else ": it has none"))
+    if item["type"] == "missing":
+        return f"{method}.{name}: this setting is required"
+    message = item["msg"][0].lower() + item["msg"][1:]
+    return f"{method}.{name}: {message}, not {item['input']!r}"

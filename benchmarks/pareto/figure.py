@@ -40,7 +40,7 @@ def pareto_figure(points: Sequence[Point]) -> bytes:
                     axis.errorbar(x, base + gain, yerr=half, fmt="o", color=f"C{number}", capsize=2, label=label)
             axis.set_xscale("log")
             axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.set_title(f"{case}: {TITLES[metric]} {'↓' if METRICS[metric] else '↑'}", fontsize=9)
+            axis.set_title(f"{case}: {TITLES[metric]} {METRICS[metric].arrow}", fontsize=9)
             axis.tick_params(labelsize=7)
     for axis in axes[-1]:
         axis.set_xlabel("passes per image", fontsize=8)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
+from hdm_core.heatmap import overlay
 from pipeline.report.crop import read_crop
-from pipeline.report.heatmap import overlay
 from pipeline.runs import RunStore
 from pipeline.runs.maps import read_map
 

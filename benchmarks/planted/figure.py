@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.planted.benchmark import CHANCE, Interval, PlantedData, PlantedResult
 from benchmarks.planted.images import KINDS, PlantedImages
 from hdm_core import METHODS
-from pipeline.report.heatmap import overlay
+from hdm_core.heatmap import overlay
 
 # Methods in the figure, where measured: HDM and at least one of every family.
 COLUMNS = ("hdm", "mask", "rise", "grad_cam", "layer_cam", "integrated_gradients", "gradient")

@@ -1,4 +1,4 @@
-"""The registry of saliency methods: one signature, one file each."""
+"""The registry of saliency methods: one signature, one file per method."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from hdm_core.methods.rise import RISE
 from hdm_core.methods.score_cam import SCORE_CAM
 from hdm_core.methods.xgrad_cam import XGRAD_CAM
 from hdm_core.registry import Registry
+from hdm_core.settings import did_you_mean
 
-# As tables and pages list them; installed packages add theirs by the entry points `hdm.methods`.
+# In the order of tables and pages; installed packages add theirs by the entry points `hdm.methods`.
 METHODS: Registry[Method] = Registry(
     "hdm.methods",
     Method,
@@ -43,15 +44,21 @@ METHODS: Registry[Method] = Registry(
     ),
 )
 
-__all__ = ["METHODS", "ExplainJob", "Method", "RawMaps", "get_method"]
+__all__ = ["METHODS", "ExplainJob", "Method", "RawMaps", "get_method", "method_title"]
 
 
 def get_method(name: str) -> Method:
-    """The method of this id.
+    """Return the method of this id.
 
     Raises:
         ValueError: if there is none.
     """
     if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}: choose from {', '.join(METHODS)}")
+        near = did_you_mean(str(name), list(METHODS))
+        raise ValueError(f"unknown method {name!r}" + (f"{near} All are" if near else ": choose from") + f" {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def method_title(name: str) -> str:
+    """Return a method's title; its id if it is not installed here."""
+    return METHODS[name].title if name in METHODS else name

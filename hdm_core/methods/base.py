@@ -1,4 +1,7 @@
-"""What a method is: an id, validated settings with presets, and a function from a job to raw maps."""
+"""Methods as entries of a registry: id, settings, presets and one function.
+
+The function maps a job to raw maps.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision
 from hdm_core.masking.consistency import PassCounter
 from hdm_core.network.hooks import LayerOutput
-from hdm_core.settings import Settings
+from hdm_core.settings import Settings, describe_errors
 
 
 @dataclass(frozen=True)
@@ -22,15 +26,18 @@ class ExplainJob:
     classifier: Classifier
     images: Tensor  # (B, C, H, W)
     targets: Tensor  # (B,) int64
-    batch: int  # at most so many images go through the network at once
+    batch: int  # upper limit of images per forward pass
     passes: PassCounter
     precision: Precision = "float32"  # of the network while masks are trained or tried
-    layer_output: LayerOutput | None = None  # of the pass that found the targets, at a layer or the input, if one batch holds all
+    layer_output: LayerOutput | None = None  # at a layer or the input, of the pass that found the targets, if one batch holds all
 
 
 @dataclass(frozen=True)
 class RawMaps:
-    """What a method gives before its maps are checked: maps (B, H, W) in [0, 1], NaN where it diverged."""
+    """A method's maps before `explain` checks them.
+
+    They are (B, H, W) in [0, 1], NaN where the method diverged.
+    """
 
     maps: Tensor
     stages: Tensor | None = None  # (B, S, H, W)
@@ -46,21 +53,22 @@ class Method:
     source: str  # the paper it comes from
     settings: type[Settings]
     presets: Mapping[str, Settings]
-    default: str  # the preset that is meant when none is named
+    default: str  # the preset that is used when none is named
     run: Callable[[ExplainJob, Any], RawMaps]
-    passes: Callable[[Any, int, int], int]  # settings, height, width -> passes an image with every network
-    network_passes: Callable[[Any, Classifier, Tensor], int] | None = None  # those that depend on it: see `cost`
-    backward: bool = True  # whether a pass has a backward; without one it costs a third to a half
-    layer: Callable[[nn.Module, Any, Tensor], nn.Module] | None = None  # network, settings, images -> the layer that `Job.answer` is of
-    from_input: bool = False  # whether `Job.answer` is of the input
+    passes: Callable[[Any, int, int], int]  # settings, height, width -> passes per image with every network
+    network_passes: Callable[[Any, Classifier, Tensor], int] | None = None  # further passes per image that depend on it: see `cost`
+    backward: bool = True  # a pass has a backward; without one it costs a third to a half
+    layer: Callable[[nn.Module, Any, Tensor], nn.Module] | None = None  # network, settings, images -> the layer of `layer_output`
+    from_input: bool = False  # `layer_output` is that of the input
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
-        """Passes an image: those that the settings tell and those that the network adds, such as one for every channel of a layer.
+        """Return the passes per image.
 
-        Passes are counted as `Passes` does.
+        They are the settings' and those that the network adds, such as one per channel of a layer.
+        Passes are counted as `PassCounter` does.
 
         Args:
-            image: (1, C, H, W), of the kind and size that will be explained; what it shows does not matter.
+            image: (1, C, H, W), of the kind and size that will be explained; its content does not matter.
 
         Raises:
             ValueError: if the settings do not fit the network or the image's size.
@@ -69,12 +77,15 @@ class Method:
         return self.passes(settings, *image.shape[-2:]) + added
 
     def configure(self, preset: str | None = None, **changes: Any) -> Settings:
-        """A preset's settings with some of them changed.
+        """Return a preset's settings with some of them changed.
 
         Raises:
-            ValueError: for an unknown preset, or (as pydantic.ValidationError) for a setting that is unknown or out of range.
+            ValueError: for an unknown preset, or for a setting that is unknown or out of range, with pydantic's error as its cause.
         """
         name = preset or self.default
         if name not in self.presets:
             raise ValueError(f"unknown preset {name!r} of {self.id}: choose from {', '.join(self.presets)}")
-        return self.settings.model_validate({**self.presets[name].model_dump(), **changes})
+        try:
+            return self.settings.model_validate({**self.presets[name].model_dump(), **changes})
+        except ValidationError as error:
+            raise ValueError(describe_errors(self.id, self.settings, error)) from error

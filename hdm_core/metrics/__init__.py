@@ -1,5 +1,11 @@
-"""How faithful a map is: average drop and increase, deletion and insertion, proportion (Sections 4.5 and 4.6 of the paper)."""
+"""Metrics of maps: average drop, increase, deletion, insertion, proportion.
 
-from hdm_core.metrics.evaluate import METRICS, Metrics, MetricSettings, evaluate
+Sections 4.5 and 4.6 of the paper.
+"""
 
-__all__ = ["METRICS", "MetricSettings", "Metrics", "evaluate"]
+from hdm_core.metrics.base import Metric, MetricInput
+from hdm_core.metrics.evaluate import Metrics, evaluate
+from hdm_core.metrics.registry import METRICS, metric_title
+from hdm_core.metrics.settings import MetricSettings
+
+__all__ = ["METRICS", "Metric", "MetricInput", "MetricSettings", "Metrics", "evaluate", "metric_title"]

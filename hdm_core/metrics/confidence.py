@@ -1,13 +1,48 @@
-"""Average drop and increase: what is left of the target's probability when only the most salient pixels are shown."""
+"""Average drop and increase (Section 4.5 of the paper).
+
+Both compare the target's probability for the whole image and for its most salient pixels alone.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-# The shares of pixels that are muted, in per cent.
+from hdm_core.metrics.base import Metric, MetricInput
+
+# Per cent of the pixels that are removed.
 REMOVED = (80, 70)
 
 
-def drop_and_increase(clean: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """max(0, Y - O) / Y and [Y < O] (Section 4.5): probabilities Y untouched and O with most pixels muted, any shape -> the same."""
-    return (clean - kept).clamp(min=0) / clean, (kept > clean).to(clean.dtype)
+def average_drop(clean: Tensor, remaining: Tensor) -> Tensor:
+    """Return max(0, Y - O) / Y, any shape -> the same.
+
+    Y is the probability for the whole image, O that for the pixels that remain.
+    """
+    return (clean - remaining).clamp(min=0) / clean
+
+
+def increase(clean: Tensor, remaining: Tensor) -> Tensor:
+    """Return [Y < O] as 0 or 1, any shape -> the same."""
+    return (remaining > clean).to(clean.dtype)
+
+
+def _drop(removed: int, definition: str) -> Metric:
+    def compute(measured: MetricInput) -> Tensor:
+        return average_drop(measured.clean, measured.remaining[removed])
+
+    return Metric(f"average_drop_{removed}", f"drop {removed}%", definition, lower_is_better=True, compute=compute)
+
+
+def _increase(removed: int, definition: str) -> Metric:
+    def compute(measured: MetricInput) -> Tensor:
+        return increase(measured.clean, measured.remaining[removed])
+
+    return Metric(f"increase_{removed}", f"increase {removed}%", definition, lower_is_better=False, compute=compute)
+
+
+AVERAGE_DROP_80 = _drop(80, "share of the class's probability that is lost when only the most important 20% of the pixels are shown")
+AVERAGE_DROP_70 = _drop(70, "the same when the most important 30% are shown")
+INCREASE_80 = _increase(
+    80, "share of the images on which the class's probability rises when only the most important 20% of the pixels are shown"
+)
+INCREASE_70 = _increase(70, "the same when the most important 30% are shown")

@@ -1,42 +1,23 @@
-"""All metrics of maps."""
+"""`evaluate`: all metrics of a batch of maps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from hdm_core.classifier import Classifier
+from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import default_batch
 from hdm_core.masking.baselines import baseline_image
-from hdm_core.metrics.confidence import REMOVED, drop_and_increase
-from hdm_core.metrics.curves import Protocol, area, rise_blur
-from hdm_core.metrics.localisation import proportion
+from hdm_core.metrics.base import Metric, MetricInput
+from hdm_core.metrics.confidence import REMOVED
+from hdm_core.metrics.curves import rise_blur
 from hdm_core.metrics.pixels import ranks
+from hdm_core.metrics.registry import METRICS
+from hdm_core.metrics.settings import MetricSettings, Protocol
 from hdm_core.metrics.views import Viewer, map_views, shared_views
-from hdm_core.settings import Baseline, Settings
-
-# id -> whether less is better
-METRICS: dict[str, bool] = {
-    "average_drop_80": True,
-    "average_drop_70": True,
-    "increase_80": False,
-    "increase_70": False,
-    "deletion_auc": True,
-    "insertion_auc": False,
-    "proportion": False,
-}
-
-
-class MetricSettings(Settings):
-    """How maps are measured."""
-
-    baseline: Baseline = Field("mean", description="what a muted pixel becomes")
-    protocol: Protocol = Field(
-        "paper", description="paper: 101 points, from and to the baseline; rise: steps of W pixels, insertion from the blurred image"
-    )
+from hdm_core.targets import Targets, one_target, target_numbers
 
 
 @dataclass(frozen=True)
@@ -45,8 +26,8 @@ class Metrics:
 
     Attributes:
         values: metric id -> (N,) float32 on the CPU; NaN where a metric does not apply.
-        deletion: (N, points), the target's probability while pixels go; 101 points, or H + 1 for the protocol `rise`.
-        insertion: (N, points), the same while they come.
+        deletion: (N, points), the target's probability while pixels are removed; 101 points, or H + 1 for the protocol `rise`.
+        insertion: (N, points), the same while they are inserted.
     """
 
     values: dict[str, Tensor]
@@ -55,57 +36,111 @@ class Metrics:
 
 
 def metric_forwards(height: int, width: int, protocol: Protocol = "paper", maps: int = 1) -> int:
-    """How many forward passes `evaluate` makes for an image of which there are so many maps."""
-    return len(shared_views(protocol, height, width)) + maps * len(map_views(protocol, height, width))
+    """Return the forward passes that `evaluate` makes for one image with `maps` maps."""
+    own = len(map_views(protocol, height, width)) + sum(metric.forwards(height, width) for metric in METRICS.values())
+    return len(shared_views(protocol, height, width)) + maps * own
 
 
 def evaluate(
-    classifier: Classifier,
+    classifier: Classifier | nn.Module,
     images: Tensor,
     maps: Tensor,
-    targets: Tensor,
+    targets: Targets = None,
     regions: Tensor | None = None,
     settings: MetricSettings | None = None,
     *,
+    target: Targets = None,
     index: Tensor | None = None,
     batch: int | None = None,
 ) -> Metrics:
-    """Measures how faithful maps are to a classifier.
+    """Measure how faithful maps are to a classifier.
 
     Args:
+        classifier: a `Classifier`, or a plain network that maps images to logits.
         images: (B, C, H, W) as the classifier's preprocess gives them.
         maps: (N, H, W) in [0, 1].
-        targets: (B,), the class that an image's maps explain.
-        regions: (B, H, W) bool, where an image's evidence is; all false where unknown.
-        index: (N,), the image that each map is of; one map an image, in order, if None. What maps of one image share is computed once.
-        batch: how many images go through the network at once; None leaves it to the device.
+        targets: the class that an image's maps explain: one for all, or one per image.
+        regions: (B, H, W) bool, the evidence of an image; all false where unknown.
+        settings: the baseline and the protocol of the curves.
+        target: another name of `targets`.
+        index: (N,), the image that each map is of; one map per image, in order, if None. What maps of one image share is computed once.
+        batch: upper limit of images per forward pass; None leaves it to the device.
 
     Raises:
-        ValueError: if the shapes do not fit each other.
+        ValueError: if the shapes do not fit each other, or no target is given.
+
+    Example:
+        >>> import torch
+        >>> from hdm_core import evaluate, explain
+        >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> images = torch.rand(2, 3, 16, 16)
+        >>> explanation = explain(network, images, "grad_cam")
+        >>> measured = evaluate(network, images, explanation.maps, explanation.targets)
+        >>> measured.values["deletion_auc"].shape, measured.deletion.shape
+        (torch.Size([2]), torch.Size([2, 101]))
     """
+    classifier = as_classifier(classifier)
     settings = settings or MetricSettings()
+    classes = _classes(classifier, one_target(target, targets), len(images))
     index = torch.arange(len(images)) if index is None else index
+    _check_shapes(images, maps, classes, regions, index)
+    batch = default_batch(classifier.device) if batch is None else batch
+    images, maps, classes, index = (tensor.to(classifier.device) for tensor in (images, maps, classes, index))
+    height, width = images.shape[-2:]
+    baseline = baseline_image(settings.baseline, classifier, images)
+    backgrounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]
+    # Part by part and in half the bits: sorting all maps of a run's methods at once would need much memory.
+    rank = torch.cat([ranks(part).int() for part in torch.split(maps, batch)])
+    shared, own = (views(settings.protocol, height, width) for views in (shared_views, map_views))
+    regions = torch.zeros_like(images[:, 0], dtype=torch.bool) if regions is None else regions.to(images.device)
+    with classifier.folded(images[:1]) as network, torch.no_grad():
+        of_images, of_maps = Viewer(network, images, classes, backgrounds, rank, index, batch).probabilities(shared, own)
+        clean, blank, start = (of_images[index, view][:, None] for view in (0, 1, -1))
+        curve = (len(own) - len(REMOVED)) // 2
+        deleted, inserted, remaining = of_maps.tensor_split([curve, 2 * curve], dim=1)
+        measured = MetricInput(
+            classifier=classifier,
+            network=network,
+            images=images,
+            targets=classes,
+            regions=regions,
+            maps=maps,
+            index=index,
+            clean=clean[:, 0],
+            blank=blank[:, 0],
+            remaining=dict(zip(REMOVED, remaining.unbind(1), strict=True)),
+            deletion=torch.cat([clean, deleted, blank], 1),
+            insertion=torch.cat([start, inserted, clean], 1),
+            settings=settings,
+            batch=batch,
+        )
+        values = {name: _values(metric, measured) for name, metric in METRICS.items()}
+    return Metrics(values, measured.deletion.cpu(), measured.insertion.cpu())
+
+
+def _classes(classifier: Classifier, targets: Targets, images: int) -> Tensor:
+    """Return the class of every image, (B,) int64."""
+    if targets is None:
+        raise ValueError("evaluate needs targets: the classes that the maps explain, such as explanation.targets")
+    numbers = target_numbers(targets, classifier)
+    return torch.full((images,), numbers) if isinstance(numbers, int) else torch.as_tensor(numbers)
+
+
+def _check_shapes(images: Tensor, maps: Tensor, targets: Tensor, regions: Tensor | None, index: Tensor) -> None:
     sides = tuple(images.shape[-2:])
     expected = {"maps": (len(index), *sides), "regions": (len(images), *sides), "targets": (len(images),)}
     for (name, shape), tensor in zip(expected.items(), (maps, regions, targets), strict=True):
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, not {tuple(tensor.shape)}")
-    batch = default_batch(classifier.device) if batch is None else batch
-    images, maps, targets, index = (tensor.to(classifier.device) for tensor in (images, maps, targets, index))
-    baseline = baseline_image(settings.baseline, classifier, images)
-    grounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]
-    # Part by part and in half the bits: sorting all maps of a run's methods at once would need much memory.
-    rank = torch.cat([ranks(part).int() for part in torch.split(maps, batch)])
-    shared, own = (views(settings.protocol, *sides) for views in (shared_views, map_views))
-    with classifier.folded(images[:1]) as network, torch.no_grad():
-        common, each = Viewer(network, images, targets, grounds, rank, index, batch).probabilities(shared, own)
-    clean, blank, start = (common[index, view][:, None] for view in (0, 1, -1))
-    going, coming, kept = each.tensor_split([(len(own) - len(REMOVED)) // 2, len(own) - len(REMOVED)], dim=1)
-    deletion, insertion = torch.cat([clean, going, blank], 1), torch.cat([start, coming, clean], 1)
-    drop, increase = drop_and_increase(clean, kept)
-    values = {f"average_drop_{muted}": column for muted, column in zip(REMOVED, drop.unbind(1), strict=True)}
-    values |= {f"increase_{muted}": column for muted, column in zip(REMOVED, increase.unbind(1), strict=True)}
-    values |= {"deletion_auc": area(deletion), "insertion_auc": area(insertion)}
-    where = torch.zeros_like(images[:, 0], dtype=torch.bool) if regions is None else regions.to(images.device)
-    values["proportion"] = proportion(maps, where[index])
-    return Metrics({name: values[name].cpu() for name in METRICS}, deletion.cpu(), insertion.cpu())
+
+
+def _values(metric: Metric, measured: MetricInput) -> Tensor:
+    """Return a metric's values, (N,) float32 on the CPU.
+
+    Raises:
+        ValueError: if the metric does not give one value per map.
+    """
+    values = metric.compute(measured)
+    if values.shape != measured.index.shape:
+        raise ValueError(f"metric {metric.id} must give one value per map, {tuple(measured.index.shape)}, not {tuple(values.shape)}")
+    return values.float().cpu()

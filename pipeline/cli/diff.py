@@ -112,7 +112,7 @@ def _print(drift: Drift) -> None:
     out.print(table)
     measured = [metric for metric in METRICS if any(row[metric].n for row in rows.values())]
     if measured:
-        changes = Table("change of", *(f"{TITLES[metric]} {'↓' if METRICS[metric] else '↑'}" for metric in measured), box=None)
+        changes = Table("change of", *(f"{TITLES[metric]} {METRICS[metric].arrow}" for metric in measured), box=None)
         for method in drift.methods:
             changes.add_row(method, *(_cell(rows[method, None][metric]) for metric in measured))
         out.print(changes)

@@ -154,7 +154,7 @@ class RunConfig(BaseModel):
             except ValidationError as error:
                 raise SectionError(method, METHODS[method].settings, error) from None
             except (ValueError, TypeError) as error:  # TypeError: a key such as `self`
-                raise ValueError(f"{method}: {error}") from error
+                raise ValueError(f"{method}: {error}") from (error.__cause__ or error)
         return {method: resolved[method] for method in self.methods}
 
     def identity(self) -> dict[str, Any]:

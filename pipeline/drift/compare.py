@@ -85,7 +85,7 @@ def compare(before: RunStore, after: RunStore, on_progress: ProgressCallback = n
 
 def _common_methods(before: RunStore, after: RunStore, metadata: tuple[Mapping[str, Any], Mapping[str, Any]]) -> list[str]:
     first, second = (info["config"]["methods"] for info in metadata)
-    if not (common := [method for method in METHODS if method in first and method in second]):
+    if not (common := METHODS.sort(method for method in first if method in second)):
         raise InputError(f"no method is in both runs: {before.url} has {', '.join(first)}, {after.url} has {', '.join(second)}")
     return common
 
@@ -125,11 +125,11 @@ def _table_without_maps(before: RunStore, after: RunStore, images: pa.Table, met
     # Compared by name: a classifier trained on more classes may number them differently.
     columns["flipped"] = pc.not_equal(old["target_name"], new["target_name"])
     columns["probability_change"] = pc.subtract(new["probability"], old["probability"])
-    for metric in METRICS:
-        if same_metrics or metric == "proportion":  # proportion needs no network, so the metric settings do not affect it
-            columns[f"{metric}_change"] = pc.subtract(new[metric], old[metric])
-    # A proportion inside a box and one inside a segmentation are not comparable.
-    columns["proportion_change"] = pc.if_else(pc.equal(old["region"], new["region"]), columns["proportion_change"], None)
+    same_region = pc.equal(old["region"], new["region"])  # a proportion in a box and one in a segmentation are not comparable
+    for name, metric in METRICS.items():
+        if same_metrics or metric.map_only:  # the metric settings do not affect these
+            change = pc.subtract(new[name], old[name])
+            columns[f"{name}_change"] = pc.if_else(same_region, change, None) if metric.needs_region else change
     empty = pa.nulls(len(image), pa.float32())
     return pa.table({name: columns.get(name, empty) for name in DRIFT.names}, schema=DRIFT)
 

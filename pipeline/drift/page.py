@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from hdm_core import METHODS, METRICS
+from hdm_core import METRICS, method_title
 from pipeline.drift.compare import Drift
 from pipeline.drift.pictures import DriftEntry
 from pipeline.drift.summary import Statistic
@@ -52,13 +52,13 @@ def render_page(drift: Drift, drifted: Sequence[DriftEntry], flipped: Sequence[D
         columns=COLUMNS,
         titles=TITLES,
         definitions=DEFINITIONS,
-        arrows={metric: "↓" if less else "↑" for metric, less in METRICS.items()},
+        arrows={name: metric.arrow for name, metric in METRICS.items()},
         metrics=[metric for metric in METRICS if any(statistics[method, None, metric].estimate.n for method in methods)],
-        less=METRICS,
+        less={name: metric.lower_is_better for name, metric in METRICS.items()},
         methods=[
             {
                 "id": method,
-                "title": METHODS[method].title,
+                "title": method_title(method),
                 "all": {quantity: statistics[method, None, quantity].estimate for quantity in (*COLUMNS, *METRICS)},
                 "statuses": _statuses(drift, method),
                 **_classes(drift, method, statistics),
@@ -112,9 +112,9 @@ def _key_findings(drift: Drift, statistics: Mapping[Any, Statistic]) -> list[str
         overall = statistics[method, None, "drift"].estimate
         names = _class_names(drift, method)
         if overall.mean is None:
-            sentences.append(f"No map of {METHODS[method].title} could be compared.")
+            sentences.append(f"No map of {method_title(method)} could be compared.")
             continue
-        text = f"{METHODS[method].title}'s maps drifted by {overall.mean:.2f}"
+        text = f"{method_title(method)}'s maps drifted by {overall.mean:.2f}"
         if len(names) > 1 and (top := statistics[method, names[0], "drift"].estimate).mean is not None:
             text += f", those of the class {names[0]} most, by {top.mean:.2f}"
         sentences.append(f"{text}.")

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from hdm_core import METHODS
+from hdm_core import method_title
+from hdm_core.heatmap import overlay
 from pipeline.drift.compare import Drift
 from pipeline.report.gallery import NOTES, Tile, draw_photograph, encode_jpeg
-from pipeline.report.heatmap import overlay
 from pipeline.runs import RunStore
 from pipeline.runs.maps import read_map
 from pipeline.storage.objects import Storage
@@ -88,9 +88,9 @@ def _draw_entry(
             note = NOTES.get(row["status"], "This image could not be explained.")
             return Tile(title, "", None, f"Not compared. In at least one of the runs: {note}")
         heatmap = overlay(crop, read_map(store.storage.zarr("maps.zarr"), method, row[f"row_{when}"]))
-        alt = f"{METHODS[method].title} heatmap of {row['image_id']} {when}, for the class {row[f'target_name_{when}']}"
+        alt = f"{method_title(method)} heatmap of {row['image_id']} {when}, for the class {row[f'target_name_{when}']}"
         return Tile(title, alt, save(f"{method}-{when}", heatmap))
 
-    pairs = [MapPair(METHODS[row["method"]].title, tile(row, "before", drift.before), tile(row, "after", drift.after), row) for row in rows]
+    pairs = [MapPair(method_title(row["method"]), tile(row, "before", drift.before), tile(row, "after", drift.after), row) for row in rows]
     mean_drift = pc.mean(pa.array([row["drift"] for row in rows], pa.float64())).as_py()
     return DriftEntry(first, mean_drift, photograph, pairs)

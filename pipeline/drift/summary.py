@@ -48,7 +48,7 @@ def summarise(table: pa.Table) -> Iterator[Statistic]:
     Args:
         table: rows of the schema DRIFT.
     """
-    for method in (method for method in METHODS if method in set(table["method"].unique().to_pylist())):
+    for method in METHODS.sort(table["method"].unique().to_pylist()):
         rows = table.filter(pc.equal(table["method"], method))
         values = np.stack([_column(rows, column) for column in QUANTITIES.values()], axis=1)
         yield from _statistics(method, None, values)

@@ -1,64 +1,81 @@
-"""How much drift is too much."""
+"""Limits of drift, and the statistics that exceed them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from math import isfinite
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, create_model
 
-from hdm_core import METRICS
+from hdm_core import METRICS, Metric
 from pipeline.config.schema import Section
 from pipeline.drift.compare import Drift
 from pipeline.drift.summary import Statistic
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Likeness = Annotated[float, Field(ge=-1, le=1)]
+Correlation = Annotated[float, Field(ge=-1, le=1)]
 
 
-class DriftLimits(Section):
+class _MapLimits(Section):
     """Limits of means over the images, each of one method.
 
-    A limit is exceeded where the whole 95% interval lies beyond it: then it is not the choice of the images that makes it so.
+    A limit is exceeded where the whole 95% interval lies beyond it: then the choice of the images is not the reason.
     """
 
-    flips: Share | None = Field(None, description="at most this share of the images is answered with another class")
-    probability: Share | None = Field(None, description="the class's probability changes by at most so much, up or down")
+    flips: Share | None = Field(None, description="largest share of the images for which another class is explained")
+    probability: Share | None = Field(None, description="largest change of the class's probability, up or down")
     drift: Share | None = Field(None, description="at most")
-    spearman: Likeness | None = Field(None, description="at least")
-    ssim: Likeness | None = Field(None, description="at least")
+    spearman: Correlation | None = Field(None, description="at least")
+    ssim: Correlation | None = Field(None, description="at least")
     overlap: Share | None = Field(None, description="at least")
-    average_drop_80: Share | None = Field(None, description="a metric gets worse by at most so much; better is never too much")
-    average_drop_70: Share | None = None
-    increase_80: Share | None = None
-    increase_70: Share | None = None
-    deletion_auc: Share | None = None
-    insertion_auc: Share | None = None
-    proportion: Share | None = None
-    by_class: bool = Field(False, description="every class keeps the limits, too")
+    by_class: bool = Field(False, description="the limits hold for every class as well")
+
+
+def _limit(metric: Metric) -> Any:
+    """Return the field of a metric's limit: how much worse it may get."""
+    lowest, highest = metric.value_range
+    largest = highest - lowest if isfinite(highest - lowest) else None
+    description = f"largest change of {metric.title} for the worse; a change for the better is never too much"
+    return Annotated[float, Field(ge=0, le=largest)] | None, Field(None, description=description)
+
+
+if TYPE_CHECKING:
+    DriftLimits = _MapLimits
+else:  # with one more limit per metric
+    DriftLimits = create_model(
+        "DriftLimits",
+        __base__=_MapLimits,
+        __doc__=_MapLimits.__doc__,
+        __module__=__name__,
+        **{name: _limit(metric) for name, metric in METRICS.items()},
+    )
 
 
 def exceeded(drift: Drift, limits: DriftLimits) -> list[str]:
-    """One line for every limit that is exceeded: what, its value with the interval, and the limit."""
+    """Return one line per limit that is exceeded.
+
+    A line has the quantity, its value with the interval, and the limit.
+    """
     return [
-        line for statistic in drift.statistics if statistic.class_name is None or limits.by_class for line in _beyond(statistic, limits)
+        line for statistic in drift.statistics if statistic.class_name is None or limits.by_class for line in _exceeded(statistic, limits)
     ]
 
 
-def _beyond(statistic: Statistic, limits: DriftLimits) -> Iterator[str]:
-    quantity, found = statistic.quantity, statistic.estimate
+def _exceeded(statistic: Statistic, limits: DriftLimits) -> Iterator[str]:
+    quantity, estimate = statistic.quantity, statistic.estimate
     limit: float | None = getattr(limits, quantity)
-    if limit is None or found.mean is None or found.low is None or found.high is None:
+    if limit is None or estimate.mean is None or estimate.low is None or estimate.high is None:
         return
     if quantity in {"spearman", "ssim", "overlap"}:
-        beyond, words = found.high < limit, f"below {limit:g}"
+        beyond, words = estimate.high < limit, f"below {limit:g}"
     elif quantity == "probability":
-        beyond, words = found.low > limit or found.high < -limit, f"a change of more than {limit:g}"
+        beyond, words = estimate.low > limit or estimate.high < -limit, f"a change of more than {limit:g}"
     elif quantity in METRICS:
-        worse = found.low > limit if METRICS[quantity] else found.high < -limit
+        worse = estimate.low > limit if METRICS[quantity].lower_is_better else estimate.high < -limit
         beyond, words = worse, f"worse by more than {limit:g}"
     else:
-        beyond, words = found.low > limit, f"above {limit:g}"
+        beyond, words = estimate.low > limit, f"above {limit:g}"
     if beyond:
         of = "" if statistic.class_name is None else f", class {statistic.class_name}"
-        yield f"{statistic.method}{of}: {quantity} {found.mean:.3f} ({found.low:.3f} to {found.high:.3f}) is {words}"
+        yield f"{statistic.method}{of}: {quantity} {estimate.mean:.3f} ({estimate.low:.3f} to {estimate.high:.3f}) is {words}"

@@ -1,6 +1,6 @@
 """HTML report of a run."""
 
-from pipeline.report.heatmap import overlay
+from hdm_core.heatmap import overlay
 from pipeline.report.page import write_report
 
 __all__ = ["overlay", "write_report"]

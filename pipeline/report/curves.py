@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hdm_core import METHODS
+from hdm_core import METHODS, method_title
 from pipeline.runs import RunStore
 from pipeline.runs.records import top_rank
 
@@ -52,7 +52,7 @@ def collect_curves(store: RunStore) -> dict[str, CurveSums]:
             if finite.any():
                 of_part = CurveSums(curves[0][finite].sum(0), curves[1][finite].sum(0), int(finite.sum()))
                 sums[method] = sums[method] + of_part if method in sums else of_part
-    return {method: sums[method] for method in METHODS if method in sums}
+    return {method: sums[method] for method in METHODS.sort(sums)}
 
 
 def draw_curves(curves: Mapping[str, CurveSums]) -> bytes:
@@ -70,7 +70,7 @@ def draw_curves(curves: Mapping[str, CurveSums]) -> bytes:
                 color=colour,
                 linewidth=2.4 if method in _HIGHLIGHTED else 1.2,
                 linestyle="-" if method in _HIGHLIGHTED else _LINE_STYLES[number // len(_COLOURS) % len(_LINE_STYLES)],
-                label=METHODS[method].title,
+                label=method_title(method),
             )
     _label(left, "Deletion ↓", "pixels removed, most salient first (%)")
     _label(right, "Insertion ↑", "pixels inserted, most salient first (%)")
@@ -84,7 +84,7 @@ def draw_curves(curves: Mapping[str, CurveSums]) -> bytes:
 
 def describe_curves(curves: Mapping[str, CurveSums]) -> str:
     """Describe the figure in words, for its alternative text."""
-    areas = [(METHODS[method].title, *(np.trapezoid(mean) / (len(mean) - 1) for mean in curves[method].means)) for method in curves]
+    areas = [(method_title(method), *(np.trapezoid(mean) / (len(mean) - 1) for mean in curves[method].means)) for method in curves]
     return "Mean deletion and insertion curves. Areas under them: " + "; ".join(
         f"{title} {deletion:.3f} and {insertion:.3f}" for title, deletion, insertion in areas
     )

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from hdm_core import METHODS
+from hdm_core import method_title
+from hdm_core.heatmap import overlay
 from pipeline.datasets.images import UnreadableError
 from pipeline.report.crop import read_crop
-from pipeline.report.heatmap import overlay
 from pipeline.runs import RunStore
 from pipeline.runs.maps import STAGES, read_map
 
@@ -112,7 +112,7 @@ def _draw_entry(
     stages: list[Tile] = []
     for record, value in zip(records, values, strict=True):
         method, rank = record["method"], record["rank"]
-        title = METHODS[method].title + (f", class {rank + 1}" if rank else "")
+        title = method_title(method) + (f", class {rank + 1}" if rank else "")
         kind = method + (f"-{rank}" if rank else "")
         group = others if rank else tiles
         if record["status"] != "ok":

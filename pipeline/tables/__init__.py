@@ -1,4 +1,4 @@
-"""The paper's tables of a run: what they hold, and how they are written."""
+"""The paper's tables of a run: their contents and their formats."""
 
 from pipeline.tables.formats import FORMATS, to_rich
 from pipeline.tables.paper import paper_tables

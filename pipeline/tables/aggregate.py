@@ -1,7 +1,8 @@
-"""Records become the paper's tables: every metric's mean over the images, with its 95% interval."""
+"""tables.parquet: every metric's mean over the images, with its 95% interval."""
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,10 +10,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from hdm_core import METHODS, METRICS
+from hdm_core import METHODS, METRICS, method_title, metric_title
 from pipeline.runs import RunStore
-from pipeline.runs.records import SCHEMA_VERSION, from_parquet, to_parquet, top_rank
+from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, top_rank
 
 TABLES = pa.schema(
     [
@@ -28,31 +30,30 @@ TABLES = pa.schema(
     metadata={"hdm.schema_version": str(SCHEMA_VERSION)},
 )
 
-TITLES = {
-    "average_drop_80": "drop 80%",
-    "average_drop_70": "drop 70%",
-    "increase_80": "increase 80%",
-    "increase_70": "increase 70%",
-    "deletion_auc": "deletion",
-    "insertion_auc": "insertion",
-    "proportion": "proportion",
-}
+TITLES = {name: metric.title for name, metric in METRICS.items()}
 
 
 def aggregate(store: RunStore) -> pa.Table:
-    """Writes tables.parquet and completes images.parquet from the committed shards; returns the table.
+    """Write and return tables.parquet; complete images.parquet.
 
-    Of several classes an image only the likeliest counts.
+    Both are made from the committed shards.
+    Of several classes per image only the most probable counts. Metrics and methods of the run that are not installed here are
+    aggregated as well, after the others.
     """
-    records = top_rank(store.records()).select(["method", "status", *METRICS])
-    table = pa.Table.from_pylist(list(_rows(records)), schema=TABLES)
+    done = store.done()
+    records = store.records(done)
+    uninstalled = _uninstalled_metrics(store, done)
+    for name in uninstalled.column_names:
+        records = records.append_column(name, uninstalled[name])
+    metrics = [*METRICS, *uninstalled.column_names]
+    table = pa.Table.from_pylist(list(_rows(top_rank(records), metrics)), schema=TABLES)
     store.storage.write("tables.parquet", to_parquet(table, TABLES))
     store.write_image_facts()
     return table
 
 
 def read_tables(store: RunStore) -> pa.Table:
-    """tables.parquet.
+    """Read tables.parquet.
 
     Raises:
         FileNotFoundError: if the run was not aggregated yet.
@@ -60,48 +61,86 @@ def read_tables(store: RunStore) -> pa.Table:
     return from_parquet([store.storage.read("tables.parquet")], TABLES)
 
 
+def metrics_of(table: pa.Table) -> list[str]:
+    """Return a table's metrics in the registry's order.
+
+    Those that are not installed here come last. An empty table has all metrics.
+    """
+    return METRICS.sort(table["metric"].to_pylist()) or list(METRICS)
+
+
 def best(table: pa.Table) -> set[tuple[str, str]]:
-    """The (method, metric) pairs with the best mean of their metric; ties are all best."""
+    """Return the (method, metric) pairs with the best mean of their metric.
+
+    Ties are all best.
+    A metric that is not installed here has no best: its direction is unknown.
+    """
     rows = table.to_pylist()
     means = {(row["method"], row["metric"]): row["mean"] for row in rows if row["mean"] is not None and not math.isnan(row["mean"])}
-    found = set()
-    for metric, less_is_better in METRICS.items():
-        values = {pair: mean for pair, mean in means.items() if pair[1] == metric}
+    winners = set()
+    for name, metric in METRICS.items():
+        values = {pair: mean for pair, mean in means.items() if pair[1] == name}
         if values:
-            top = (min if less_is_better else max)(values.values())
-            found |= {pair for pair, mean in values.items() if mean == top}
-    return found
+            top = (min if metric.lower_is_better else max)(values.values())
+            winners |= {pair for pair, mean in values.items() if mean == top}
+    return winners
 
 
 def layout_table(table: pa.Table) -> tuple[list[str], list[list[str]]]:
-    """The table as people read it: a head and a row a method, `mean ± ci95` with an asterisk at the best."""
+    """Lay the table out for people: a head and one row per method.
+
+    Cells are `mean ± ci95`, with an asterisk at the best.
+    """
     cells = {(row["method"], row["metric"]): row for row in table.to_pylist()}
-    winners = best(table)
-    head = ["method", *(f"{TITLES[metric]} {'↓' if less else '↑'}" for metric, less in METRICS.items()), "n", "flat", "failed"]
+    winners, metrics = best(table), metrics_of(table)
+    heads = [f"{METRICS[name].title} {METRICS[name].arrow}" if name in METRICS else metric_title(name) for name in metrics]
     rows = []
     for method in dict.fromkeys(method for method, _ in cells):
-        texts = [_text(cells[method, metric], (method, metric) in winners) for metric in METRICS]
-        any_cell = cells[method, next(iter(METRICS))]
-        rows.append([METHODS[method].title, *texts, *(str(any_cell[name]) for name in ("n", "n_flat", "n_failed"))])
-    return head, rows
+        texts = [_text(cells[method, metric], (method, metric) in winners) for metric in metrics]
+        any_cell = cells[method, metrics[0]]
+        rows.append([method_title(method), *texts, *(str(any_cell[name]) for name in ("n", "n_flat", "n_failed"))])
+    return ["method", *heads, "n", "flat", "failed"], rows
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean of values and half the width of its normal 95% interval, which is NaN for a single value."""
+    """Return the mean of values and half the width of its normal 95% interval.
+
+    The width is NaN for a single value.
+    """
     return fmean(values), 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def _rows(records: pa.Table) -> Iterable[dict[str, Any]]:
+def _uninstalled_metrics(store: RunStore, shards: Iterable[int]) -> pa.Table:
+    """Read the metrics of the records that are not installed here.
+
+    Rows are in the order of the records.
+    They are the float32 columns that RECORDS does not have: a run's further columns are metrics. The first part says which there are.
+    """
+    names = [f"records/part-{shard:06d}.parquet" for shard in sorted(shards)]
+    schema = pq.read_schema(io.BytesIO(store.storage.read(names[0]))) if names else RECORDS
+    uninstalled = pa.schema([field for field in schema if field.type == pa.float32() and field.name not in RECORDS.names])
+    if not uninstalled.names:
+        return uninstalled.empty_table()
+    parts = [pq.read_table(io.BytesIO(store.storage.read(name))) for name in names]
+    return pa.concat_tables([uninstalled.empty_table(), *parts], promote_options="default").select(uninstalled.names)
+
+
+def _rows(records: pa.Table, metrics: Sequence[str]) -> Iterable[dict[str, Any]]:
+    """Yield the rows of tables.parquet: every metric of every method.
+
+    Methods are in the registry's order.
+    """
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     statuses: dict[str, Counter[str]] = defaultdict(Counter)
-    for record in records.to_pylist():
+    present = [metric for metric in metrics if metric in records.column_names]
+    for record in records.select(["method", "status", *present]).to_pylist():
         statuses[record["method"]][record["status"]] += 1
-        for metric in METRICS:
+        for metric in present:
             if record[metric] is not None:
                 values[record["method"], metric].append(record[metric])
-    for method in (method for method in METHODS if method in statuses):
+    for method in METHODS.sort(statuses):
         counts = statuses[method]
-        for metric in METRICS:
+        for metric in metrics:
             numbers = values[method, metric]
             several = len(numbers) > 1
             yield {

@@ -1,4 +1,7 @@
-"""The paper's tables as rich text, Markdown, LaTeX and CSV; what comes from outside is escaped in each one's way."""
+"""The paper's tables as rich text, Markdown, LaTeX and CSV.
+
+Texts from outside, such as a run's name, are escaped as each format needs it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ _LATEX = {
 
 
 def to_rich(tables: Sequence[PaperTable]) -> RenderableType:
-    """As a terminal shows them; the best is bold, with an asterisk for where bold is lost."""
+    """Render for a terminal.
+
+    The best is bold, with an asterisk for where bold is lost.
+    """
     shown: list[RenderableType] = []
     for table in tables:
         grid = Table(box=None, padding=(0, 2, 0, 0))
@@ -42,17 +48,20 @@ def to_rich(tables: Sequence[PaperTable]) -> RenderableType:
 
 
 def to_markdown(tables: Sequence[PaperTable]) -> str:
-    """As Markdown, a table a section."""
+    """Render as Markdown, one section per table."""
     return _environment.get_template("tables.md.j2").render(tables=tables)
 
 
 def to_latex(tables: Sequence[PaperTable]) -> str:
-    """As LaTeX `table` environments with the rules of the package booktabs."""
+    """Render as LaTeX `table` environments with the rules of the package booktabs."""
     return _environment.get_template("tables.tex.j2").render(tables=tables)
 
 
 def to_csv(tables: Sequence[PaperTable]) -> str:
-    """As CSV with a row a table, method and column: one rectangle, whose numbers are fractions and not rounded."""
+    """Render as CSV with one row per table, method and column.
+
+    Numbers are fractions and not rounded.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["table", "method", "column", "mean", "ci95", "n", "best"])
@@ -65,23 +74,23 @@ def to_csv(tables: Sequence[PaperTable]) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """A text that Markdown, in a table or not, shows as it is."""
+    """Escape a text so that Markdown, in a table or not, shows it as it is."""
     return re.sub(r"([\\`*_{}\[\]<>#|~$&!])", r"\\\1", text)
 
 
 def latex_text(text: str) -> str:
-    """A text that LaTeX sets as it is."""
+    """Escape a text so that LaTeX sets it as it is."""
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def csv_text(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
+    """Escape a text so that no spreadsheet takes it for a formula."""
     return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
 
 
 FORMATS: dict[str, Callable[[Sequence[PaperTable]], str]] = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv}
 
-# LaTeX has braces and per cent signs of its own, so that code in these templates is in other brackets.
+# LaTeX uses braces and per cent signs itself, so code in these templates is in other brackets.
 _environment = Environment(  # noqa: S701 - nothing here is HTML
     loader=PackageLoader("pipeline", "tables"),
     undefined=StrictUndefined,

@@ -1,4 +1,7 @@
-"""Tables 1, 2 and 3 of the paper and its ablation: which metrics, which rows, which order, how many digits."""
+"""Tables 1, 2 and 3 of the paper and its ablation.
+
+The tables name the paper's own seven metrics and show no others.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hdm_core import METHODS, METRICS
+from hdm_core import METHODS, METRICS, method_title
 from pipeline.tables.aggregate import best
 
 
@@ -19,9 +22,9 @@ class Column:
     """A metric as the paper prints it.
 
     Attributes:
-        group: the upper head, which neighbours may share.
+        group: the upper head, which neighbouring columns may share.
         under: the lower head, or nothing; {dataset} stands for the run's name.
-        percent: whether it is printed in per cent.
+        percent: it is printed in per cent.
     """
 
     metric: str
@@ -37,7 +40,7 @@ class Spec:
 
     Attributes:
         stub: the heads above the methods' names; the lower one may be empty.
-        left_out: methods that the paper does not compare in it.
+        left_out: methods that the paper does not compare in this table.
     """
 
     title: str
@@ -49,7 +52,10 @@ class Spec:
 
 @dataclass(frozen=True)
 class Cell:
-    """A method's mean of a metric as a fraction, with half of its 95% interval; and the same as the paper prints it."""
+    """A method's mean of a metric with half of its 95% interval.
+
+    Both are fractions; `text` is the cell as the paper prints it.
+    """
 
     mean: float | None
     ci95: float | None
@@ -60,11 +66,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper with a run's numbers, ready to be written; no text in it is escaped, each is one printable line.
+    """A table of the paper with a run's numbers.
+
+    No text in it is escaped; each is one printable line.
 
     Attributes:
-        groups: the upper heads, and how many columns each spans.
-        unders: the lower heads, one a column; empty where the table has none.
+        groups: the upper heads, and the number of columns each spans.
+        unders: the lower heads, one per column; empty where the table has none.
         rows: a method's title and its cells.
     """
 
@@ -78,13 +86,13 @@ class PaperTable:
 
     @property
     def head_lines(self) -> list[list[str]]:
-        """The head's one or two lines, with the stub and a text for every column."""
+        """Lines of the head, one or two, with the stub and a text for every column."""
         upper = [self.stub[0], *(group for group, span in self.groups for _ in range(span))]
         return [upper, [self.stub[1], *self.unders]] if self.unders else [upper]
 
     @property
     def heads(self) -> list[str]:
-        """Every column's head in one line."""
+        """Heads of the columns, each in one line."""
         return [" ".join(filter(None, texts)) for texts in zip(*self.head_lines, strict=True)][1:]
 
 
@@ -117,11 +125,13 @@ ABLATION = Spec("Ablation", "DM alone and HDM, its hierarchy", ("Evaluation", ""
 
 
 def paper_tables(table: pa.Table, name: str) -> list[PaperTable]:
-    """The paper's tables with the methods of a run, in the registry's order; of HDM and DM alone it is the ablation of Section 4.7.
+    """Fill the paper's tables with the methods of a run, in the registry's order.
+
+    A run of HDM and DM alone gives the ablation of Section 4.7.
 
     Args:
         table: tables.parquet.
-        name: the run's, under which Table 3 has its dataset.
+        name: the run's, which stands for the dataset in Table 3.
     """
     methods = set(table["method"].to_pylist())
     dataset = "".join(letter if letter.isprintable() else " " for letter in name)
@@ -131,12 +141,12 @@ def paper_tables(table: pa.Table, name: str) -> list[PaperTable]:
 def _fill(spec: Spec, table: pa.Table, dataset: str) -> PaperTable:
     shown = table.filter(pc.invert(pc.is_in(table["method"], value_set=pa.array(sorted(spec.left_out), pa.string()))))
     values = {(row["method"], row["metric"]): row for row in shown.to_pylist()}
-    methods = [method for method in METHODS if (method, spec.columns[0].metric) in values]
+    methods = METHODS.sort(method for method, metric in values if metric == spec.columns[0].metric)
     winners = best(shown) if len(methods) > 1 else set()
     cells = {method: [_cell(column, values[method, column.metric], winners) for column in spec.columns] for method in methods}
-    missing = [METHODS[method].title for method in METHODS if method in spec.left_out and method in table["method"].to_pylist()]
+    missing = [method_title(method) for method in METHODS.sort(table["method"].to_pylist()) if method in spec.left_out]
     counts = [
-        f"{METHODS[method].title}: {row['n_flat']} flat, {row['n_failed']} failed"
+        f"{method_title(method)}: {row['n_flat']} flat, {row['n_failed']} failed"
         for method in methods
         if (row := values[method, spec.columns[0].metric])["n_flat"] or row["n_failed"]
     ]
@@ -145,10 +155,10 @@ def _fill(spec: Spec, table: pa.Table, dataset: str) -> PaperTable:
         notes.append(f"Left out, as in the paper: {', '.join(missing)}")
     groups: dict[str, int] = {}
     for column in spec.columns:
-        head = f"{column.group} {'↓' if METRICS[column.metric] else '↑'}"
+        head = f"{column.group} {METRICS[column.metric].arrow}"
         groups[head] = groups.get(head, 0) + 1
     unders = [column.under.format(dataset=dataset) for column in spec.columns]
-    rows = [(METHODS[method].title, cells[method]) for method in methods]
+    rows = [(method_title(method), cells[method]) for method in methods]
     return PaperTable(spec.title, spec.caption, spec.stub, list(groups.items()), unders if any(unders) else [], rows, notes)
 
 

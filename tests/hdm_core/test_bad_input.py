@@ -1,4 +1,4 @@
-"""What users bring: handled, or refused in one line."""
+"""Input of users: handled, or refused in one line."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_logits_that_are_nan_for_one_image_leave_the_others_alone() -> None:
     assert torch.equal(found.maps[[0, 2]], clean.maps[[0, 2]])
 
 
-def test_a_picture_that_is_all_grey_is_flat_and_leaves_the_others_alone() -> None:
+def test_an_image_that_is_all_grey_is_flat_and_leaves_the_others_alone() -> None:
     classifier, images = Classifier.from_module(smooth()), pictures(3)
     settings = {**QUICK, "steps": 10, "learning_rate": 0.15, "eta": 1.0, "relative": True, "noise": 0.5}
     clean = explain(classifier, images, targets=[1, 0, 2], **settings)

@@ -50,8 +50,8 @@ def test_a_batch_of_nothing_is_refused(classifier: Classifier, batch: int) -> No
 
 
 def test_an_unknown_method_is_refused_with_those_to_choose_from(classifier: Classifier) -> None:
-    with pytest.raises(ValueError, match="unknown method 'gradcam': choose from hdm, dm") as caught:
-        explain(classifier, pictures(1), "gradcam")
+    with pytest.raises(ValueError, match="unknown method 'lime': choose from hdm, dm") as caught:
+        explain(classifier, pictures(1), "lime")
     assert all(name in str(caught.value) for name in METHODS)
 
 
@@ -236,7 +236,7 @@ def test_strided_images_are_images(classifier: Classifier) -> None:
 
 
 def test_mobilenet_is_explained_where_its_evidence_is() -> None:
-    """A picture whose other half is grey: there is nothing to find in it."""
+    """One half of the image is grey: there is no evidence in it."""
     classifier = Classifier.from_torchvision("mobilenet_v2", weights="IMAGENET1K_V1")
     images = torch.zeros(1, 3, 96, 96)
     images[..., :48] = pictures(1, 96, 48, seed=2)

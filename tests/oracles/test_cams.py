@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from hdm_core import Classifier, explain
 from hdm_core.masking.ops import normalise, upsample
 from hdm_core.network.hooks import activations_and_logits
+from hdm_core.testing.families import FAMILIES
 from tests.support.tiny_networks import activations_and_gradients, pictures
-from tests.support.torchvision_families import FAMILIES
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # raised by their imports

@@ -12,9 +12,9 @@ from hdm_core import METHODS, Classifier, explain
 from hdm_core.methods.cam import CAMSettings
 from hdm_core.methods.eigen_cam import first_projection
 from hdm_core.methods.xgrad_cam import _cam as weighted
+from hdm_core.testing.families import FAMILIES, transformer
 from tests.support import reference
 from tests.support.tiny_networks import Untraceable, pictures, smooth
-from tests.support.torchvision_families import FAMILIES, transformer
 
 CAMS = [method for method, entry in METHODS.items() if entry.settings is CAMSettings]
 TARGETS = [2, 0, 1]

@@ -26,13 +26,13 @@ def half_up(share: Fraction, pixels: int) -> int:
 
 
 def descending(saliency: Tensor) -> list[int]:
-    """Pixels by falling saliency, the first in row order where it is equal."""
+    """Sort pixels by falling saliency, the first in row order where it is equal."""
     values = saliency.flatten().tolist()
     return sorted(range(len(values)), key=lambda pixel: (-values[pixel], pixel))
 
 
 def probability(image: Tensor, target: int, bias: float) -> float:
-    """The softmax of logits 0 and w . x + bias, written as a logistic function."""
+    """Return the softmax of logits 0 and w . x + bias, written as a logistic function."""
     score = float((image.double() * WEIGHT.double()).sum()) + bias
     return 1 / (1 + math.exp(-score if target == 1 else score))
 
@@ -43,22 +43,22 @@ def slow_metrics(
     order, pixels = descending(saliency), HEIGHT * WIDTH
 
     def shown(count: int, first: Tensor, rest: Tensor) -> float:
-        """The first `count` pixels are taken from one picture, all others from another."""
-        picture = rest.clone().flatten(1)
+        """Take the first `count` pixels from one image and all others from another."""
+        mixed = rest.clone().flatten(1)
         for pixel in order[:count]:
-            picture[:, pixel] = first.flatten(1)[:, pixel]
-        return probability(picture.reshape(image.shape), target, bias)
+            mixed[:, pixel] = first.flatten(1)[:, pixel]
+        return probability(mixed.reshape(image.shape), target, bias)
 
-    muted = baseline.expand_as(image)
+    removed = baseline.expand_as(image)
     clean = probability(image, target, bias)
     values = {}
     for share in (80, 70):
-        kept = shown(half_up(1 - Fraction(share, 100), pixels), image, muted)
+        kept = shown(half_up(1 - Fraction(share, 100), pixels), image, removed)
         values[f"average_drop_{share}"] = max(0.0, clean - kept) / clean
         values[f"increase_{share}"] = float(clean < kept)
     counts = [half_up(Fraction(i, 100), pixels) for i in range(101)]
-    deletion = [shown(count, muted, image) for count in counts]
-    insertion = [shown(count, image, muted) for count in counts]
+    deletion = [shown(count, removed, image) for count in counts]
+    insertion = [shown(count, image, removed) for count in counts]
     for name, curve in (("deletion_auc", deletion), ("insertion_auc", insertion)):
         values[name] = sum((left + right) / 2 for left, right in pairwise(curve)) / 100
     return values, deletion, insertion
@@ -83,10 +83,10 @@ def test_drop_increase_deletion_and_insertion_are_the_slow_ones(baseline: str, b
     maps[2] = (maps[2] * 4).round() / 4  # with ties
     classifier = linear()
     found = evaluate(classifier, images, maps, targets, settings=MetricSettings(baseline=baseline), batch=batch)
-    muted = torch.zeros(3, 1, 1) if baseline == "mean" else classifier.preprocess.black()
+    removed = torch.zeros(3, 1, 1) if baseline == "mean" else classifier.preprocess.black()
     assert list(found.values) == list(METRICS)
     for b in range(4):
-        values, deletion, insertion = slow_metrics(images[b], maps[b], int(targets[b]), muted, 0.3)
+        values, deletion, insertion = slow_metrics(images[b], maps[b], int(targets[b]), removed, 0.3)
         for name, value in values.items():
             assert float(found.values[name][b]) == pytest.approx(value, abs=2e-6), name
         assert found.deletion[b].tolist() == pytest.approx(deletion, abs=2e-6)
@@ -196,9 +196,9 @@ def test_k_pixels_are_exactly_k_pixels(height: int, width: int, flat: bool) -> N
     total = height * width
     assert count(found.insertion) == boundaries(total)
     assert count(found.deletion) == [total - moved for moved in boundaries(total)]
-    for muted in (80, 70):
-        kept = found.deletion[:, 0] * (1 - found.values[f"average_drop_{muted}"])
-        assert count(kept) == [half_up(1 - Fraction(muted, 100), total)]
+    for removed in (80, 70):
+        kept = found.deletion[:, 0] * (1 - found.values[f"average_drop_{removed}"])
+        assert count(kept) == [half_up(1 - Fraction(removed, 100), total)]
 
 
 @given(
@@ -212,7 +212,7 @@ def test_only_the_order_of_a_map_counts(levels: list[int], heights: list[float],
     one = torch.zeros(2, dtype=torch.int64)
     settings = MetricSettings(protocol=protocol)
     found = evaluate(linear(), pictures(1, HEIGHT, WIDTH), both, torch.tensor([1]), settings=settings, index=one)
-    for curve in (found.deletion, found.insertion, *(found.values[name] for name in METRICS if name != "proportion")):
+    for curve in (found.deletion, found.insertion, *(found.values[name] for name, metric in METRICS.items() if not metric.map_only)):
         assert torch.equal(curve[0], curve[1])
 
 
@@ -311,7 +311,7 @@ def test_no_batch_is_a_small_remainder() -> None:
     images = pictures(3, HEIGHT, WIDTH)
     classifier = Classifier.from_module(Noting(Linear(WEIGHT)))
     evaluate(classifier, images, maps_for(images), torch.tensor([0, 1, 0]), batch=64)
-    probing, shown = sizes[:-10], sizes[-10:]  # 3 * (2 + 200) pictures
+    probing, shown = sizes[:-10], sizes[-10:]  # 3 * (2 + 200) images
     assert set(probing) <= {1}
     assert shown == [61] * 6 + [60] * 4
 

@@ -61,9 +61,9 @@ def test_insertion_starts_from_the_blurred_image_and_all_else_from_the_baseline(
     order = saliency.flatten().argsort(descending=True).tolist()
 
     def shown(count: int, rest: Tensor) -> float:
-        picture = rest.clone().flatten(1)
-        picture[:, order[:count]] = image[0].flatten(1)[:, order[:count]]
-        return logistic(float((picture.reshape(weight.shape) * weight).sum()))
+        mixed = rest.clone().flatten(1)
+        mixed[:, order[:count]] = image[0].flatten(1)[:, order[:count]]
+        return logistic(float((mixed.reshape(weight.shape) * weight).sum()))
 
     counts = range(0, height * width + 1, width)
     insertion = [shown(count, rise_blur(image)[0]) for count in counts]

@@ -6,6 +6,7 @@ import torchvision
 from torch import Tensor, nn
 
 from hdm_core.network.hooks import activations_and_logits, capture, count_calls, last_spatial_layer, logits_with_activations
+from hdm_core.testing.families import FAMILIES, transformer
 from tests.support.tiny_networks import (
     InterruptionError,
     activations_and_gradients,
@@ -15,7 +16,6 @@ from tests.support.tiny_networks import (
     smooth,
     snapshot,
 )
-from tests.support.torchvision_families import FAMILIES, transformer
 
 
 def hooks(network: nn.Module) -> int:

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.network.tail import extract_tail, is_affine
+from hdm_core.testing.families import FAMILIES
 from tests.support.tiny_networks import Untraceable, assert_unchanged, normalised, pictures, smooth, snapshot
-from tests.support.torchvision_families import FAMILIES
 
 
 def test_a_tail_is_the_rest_of_the_network() -> None:

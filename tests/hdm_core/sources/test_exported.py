@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from hdm_core import Classifier, Preprocess, explain
 from hdm_core.sources.exported import Exported, load_exported
+from hdm_core.testing.families import FAMILIES, transformer
 from tests.support.tiny_networks import pictures, smooth
-from tests.support.torchvision_families import FAMILIES, transformer
 
 ANY = ({0: torch.export.Dim.DYNAMIC},)
 

@@ -1,4 +1,4 @@
-"""Two runs compared, as they lie on storage: which images, which numbers, which limits, and what is refused."""
+"""Two stored runs compared: images, numbers, limits, and refusals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.s3_server import S3
 
 
 def inverted(shard: Shard, arrays: Arrays, records: Records, facts: Facts) -> None:
-    """Every map upside down in its values."""
+    """Invert the values of every map."""
     for array in arrays.values():
         array[:] = 1 - array
 
@@ -61,10 +61,10 @@ def test_a_run_compared_with_itself_has_not_changed(tmp_path: Path) -> None:
 
 
 def test_every_number_of_an_image(tmp_path: Path) -> None:
-    said = {1: {"target": 0, "target_name": "a", "probability": 0.5}, 2: {"region": "bbox"}}
+    changes = {1: {"target": 0, "target_name": "a", "probability": 0.5}, 2: {"region": "bbox"}}
 
     def change(*shard: Any) -> None:
-        edit_rows(said)(*shard)
+        edit_rows(changes)(*shard)
         if shard[0].index:
             inverted(*shard)
 
@@ -74,7 +74,7 @@ def test_every_number_of_an_image(tmp_path: Path) -> None:
     assert [row["flipped"] for row in rows.values()] == [False, False, True, True] + [False] * 8
     assert rows[1, "hdm"]["target_name_before"], rows[1, "hdm"]["target_name_after"] == ("b", "a")
     assert rows[1, "hdm"]["probability_change"] == -0.25
-    assert rows[2, "hdm"]["proportion_change"] is None, "a box and no region are two questions"
+    assert rows[2, "hdm"]["proportion_change"] is None, "a box and no region cannot be compared"
     assert rows[3, "hdm"]["proportion_change"] == 0
     for method in ("hdm", "grad_cam"):
         old, new = (open_array(store.storage.zarr("maps.zarr"), method)[:] for store in (before, after))
@@ -94,7 +94,7 @@ def test_every_number_of_an_image(tmp_path: Path) -> None:
 
 def test_metrics_that_were_measured_differently_are_not_compared(tmp_path: Path) -> None:
     drift = compare(stored_run(tmp_path, "a"), stored_run(tmp_path, "b", metrics={"protocol": "rise"}))
-    assert {metric for metric in METRICS if one(drift, metric).n} == {"proportion"}
+    assert {metric for metric in METRICS if one(drift, metric).n} == {name for name, metric in METRICS.items() if metric.map_only}
     assert [line for line in drift.differences if "protocol" in line] == ["metrics.protocol ('paper', now 'rise')"]
 
 
@@ -193,7 +193,7 @@ def damaged(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "spoil", "says"),
+    ("keys", "spoil", "expected"),
     [
         ({"first": 100}, None, "no image_id is in both, of 6 and 6; give two runs on one dataset"),
         ({"side": 16}, None, "maps of 12 x 12 and of 16 x 16 pixels"),
@@ -209,7 +209,7 @@ def damaged(run: Path) -> None:
 def test_what_cannot_be_compared_is_one_line_and_nothing_is_written(
     keys: dict[str, Any],
     spoil: Callable[[Path], None] | None,
-    says: str,
+    expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -221,12 +221,12 @@ def test_what_cannot_be_compared_is_one_line_and_nothing_is_written(
     code, out, err = hdm(monkeypatch, capsys, before, after)
     assert (code, out) == (2, "")
     (line,) = err.strip().splitlines()
-    assert says in line
+    assert expected in line
     assert files_below(tmp_path) == files
 
 
 def hdm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """`hdm diff ...` in this process."""
+    """Run `hdm diff ...` in this process."""
     monkeypatch.setattr("sys.argv", ["hdm", "diff", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -242,7 +242,7 @@ def drift_of(**values: Estimate) -> Drift:
 
 
 @pytest.mark.parametrize(
-    ("name", "limit", "interval", "says"),
+    ("name", "limit", "interval", "expected"),
     [
         ("flips", 0.1, (0.11, 0.3), "hdm: flips 0.205 (0.110 to 0.300) is above 0.1"),
         ("flips", 0.1, (0.1, 0.3), None),
@@ -257,10 +257,12 @@ def drift_of(**values: Estimate) -> Drift:
         ("deletion_auc", 0.1, (-0.4, -0.2), None),
     ],
 )
-def test_a_limit_is_exceeded_where_the_whole_interval_is(name: str, limit: float, interval: tuple[float, float], says: str | None) -> None:
+def test_a_limit_is_exceeded_where_the_whole_interval_is(
+    name: str, limit: float, interval: tuple[float, float], expected: str | None
+) -> None:
     low, high = interval
     found = exceeded(drift_of(**{name: Estimate(9, (low + high) / 2, low, high)}), DriftLimits.model_validate({name: limit}))
-    assert found == ([] if says is None else [says])
+    assert found == ([] if expected is None else [expected])
 
 
 def test_every_quantity_may_have_a_limit() -> None:
@@ -276,7 +278,7 @@ def test_limits_by_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("flip=0.1", "--limit flip: unknown key; did you mean flips?"),
         ("flips", "write NAME=VALUE"),
@@ -285,8 +287,8 @@ def test_limits_by_class(tmp_path: Path) -> None:
         ("overlap=[", "overlap: input should be a valid number"),
     ],
 )
-def test_a_limit_that_is_none(text: str, says: str) -> None:
-    assert says in refused(lambda: parse_limits([text]))
+def test_a_limit_that_is_none(text: str, expected: str) -> None:
+    assert expected in refused(lambda: parse_limits([text]))
 
 
 # Where it is written
@@ -321,7 +323,7 @@ def test_the_run_after_stays_what_it_was(tmp_path: Path) -> None:
     assert not verify(after).damaged
     assert after.done() == done
     again = stored_run(tmp_path, "b")
-    assert len(again.done()) == 3, "it goes on"
+    assert len(again.done()) == 3, "the run resumes"
     assert json.loads(pq.read_schema(f"{after.url}/drift.parquet").metadata[b"hdm.drift"])["images"]["same"] == 4
 
 

@@ -136,11 +136,12 @@ def test_the_table_holds_every_metric_and_marks_the_best(tmp_path: Path) -> None
     rows = dict(re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', page.partition('id="figures"')[0], re.DOTALL))
     assert list(rows) == ["HDM", "Grad-CAM"]
     marks = {title: [("best" in cell) for cell in re.findall(r"<td([^>]*)>", row)][: len(METRICS)] for title, row in rows.items()}
-    assert marks == {"HDM": list(METRICS.values()), "Grad-CAM": [not less for less in METRICS.values()]}
+    less = [metric.lower_is_better for metric in METRICS.values()]
+    assert marks == {"HDM": less, "Grad-CAM": [not each for each in less]}
     assert "0.250 ± 0.000" in text_of(rows["HDM"])
     assert text_of(rows["Grad-CAM"]).endswith("3 0 0 12 0.50")
-    for less, definition in zip(METRICS.values(), DEFINITIONS.values(), strict=True):
-        assert f"{'↓' if less else '↑'} {html.unescape(definition)}" in text_of(page)
+    for metric in METRICS.values():
+        assert f"{metric.arrow} {html.unescape(metric.definition)}" in text_of(page)
 
 
 def test_every_metric_is_defined() -> None:

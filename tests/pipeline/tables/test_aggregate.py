@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from hdm_core import METHODS, METRICS
+from hdm_core import METHODS, METRICS, Metric
 from pipeline.plan import Plan
+from pipeline.report.summary import head
 from pipeline.runs import RunStore
+from pipeline.tables import paper_tables
 from pipeline.tables.aggregate import TABLES, TITLES, aggregate, best, interval, layout_table, read_tables
-from tests.support.plans import record, results
+from tests.support.plans import record, results, write_all
 
 Cells = dict[tuple[str, str], dict[str, Any]]
 
 
 def tabulate(store: RunStore, plan: Plan, changes: dict[tuple[int, str], dict[str, Any]]) -> Cells:
-    """Commits the whole run with every record as `changes` has it, by (row, method), and gives the table's rows."""
+    """Commit the whole run, its records changed by (row, method), and return the table's rows."""
     store.create(plan)
     for shard in plan.shards:
         arrays, _, facts = results(plan, shard)
@@ -159,3 +163,55 @@ def test_the_mean_and_its_interval() -> None:
     mean, half = interval([3.0])
     assert mean == 3.0
     assert math.isnan(half), "one value says nothing of its spread"
+
+
+# Other registries than this one's
+
+
+def test_a_metric_that_is_registered_is_in_the_table_and_on_the_page(plan: Plan, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = Metric("brightness", "light", "mean of the map", lower_is_better=True, compute=lambda measured: measured.maps.mean((1, 2)))
+    monkeypatch.setitem(METRICS, "brightness", entry)
+    cells = tabulate(store, plan, {(0, "hdm"): {"deletion_auc": 0.5}})
+    assert [metric for method, metric in cells if method == "hdm"] == list(METRICS)
+    assert cells["hdm", "brightness"]["mean"] is None, "the records were made without it"
+    table = table_of({("hdm", "brightness"): 0.25, ("dm", "brightness"): 0.5})
+    columns, rows = layout_table(table)
+    assert columns == ["method", "light ↓", "n", "flat", "failed"]
+    assert [row[1] for row in rows] == ["0.250 *", "0.500"]
+    (column,) = head(table)
+    assert column == {"title": "light", "arrow": "↓", "better": "less", "definition": "mean of the map"}
+
+
+def test_methods_and_metrics_that_are_not_installed_are_listed_by_their_id(plan: Plan, store: RunStore) -> None:
+    table = table_of({("lime", "aopc"): 0.25, ("hdm", "aopc"): 0.5, ("lime", "deletion_auc"): 0.5, ("hdm", "deletion_auc"): 0.5})
+    columns, rows = layout_table(table)
+    assert columns == ["method", "deletion ↓", "aopc", "n", "flat", "failed"]
+    assert [row[:3] for row in rows] == [["lime", "0.500 *", "0.250"], ["HDM", "0.500 *", "0.500"]]
+
+
+def test_records_of_a_method_that_is_not_installed_are_averaged(plan: Plan, store: RunStore) -> None:
+    store.create(plan)
+    for shard in plan.shards:
+        arrays, _, facts = results(plan, shard)
+        values = {"lime": 0.25, "grad_cam": 0.5}
+        rows = range(shard.start, shard.stop)
+        records = [record(plan, shard, row, method, deletion_auc=value) for row in rows for method, value in values.items()]
+        store.write_shard(shard, arrays, records, facts, plan.config)
+    cells = {(cell["method"], cell["metric"]): cell for cell in aggregate(store).to_pylist()}
+    assert [method for method, metric in cells if metric == "deletion_auc"] == ["grad_cam", "lime"], "what is installed comes first"
+    assert (cells["lime", "deletion_auc"]["mean"], cells["lime", "deletion_auc"]["n"]) == (0.25, 5)
+    columns, rows = layout_table(read_tables(store))
+    assert [row[0] for row in rows] == ["Grad-CAM", "lime"]
+    assert rows[1][columns.index("deletion ↓")] == "0.250 ± 0.000 *"
+    assert [title for title, _ in paper_tables(read_tables(store), "birds")[0].rows] == ["Grad-CAM", "lime"]
+
+
+def test_records_of_a_metric_that_is_not_installed_are_averaged(plan: Plan, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.create(plan)
+    write_all(store, plan)
+    path = Path(store.url.removeprefix("file://")) / "records/part-000000.parquet"
+    part = pq.read_table(path)
+    pq.write_table(part.append_column("aopc", pa.array([0.5] * len(part), pa.float32())), path)
+    cells = {(row["method"], row["metric"]): row for row in aggregate(store).to_pylist()}
+    assert (cells["hdm", "aopc"]["mean"], cells["hdm", "aopc"]["n"]) == (0.5, 2), "the other parts were made without it"
+    assert layout_table(read_tables(store))[0][-4:] == ["aopc", "n", "flat", "failed"]

@@ -1,4 +1,4 @@
-"""A method from outside: the middle of the image, whatever it shows."""
+"""A method from outside: the centre of the image, whatever the image shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _run(job: ExplainJob, settings: Settings) -> RawMaps:
 CENTRE = Method(
     id="centre",
     title="Centre",
-    source="none: the control that shows how far a bias to the middle goes",
+    source="none: a control, which shows the bias of a metric to the centre",
     settings=Settings,
     presets={"default": Settings()},
     default="default",

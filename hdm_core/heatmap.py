@@ -1,0 +1,34 @@
+"""Heatmaps: a map in matplotlib's colours "jet", blended with an image."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_OPACITY = 0.5
+
+
+def colour(values: NDArray[np.floating]) -> Image.Image:
+    """Return a map (H, W) in [0, 1] as an RGB image.
+
+    Dark blue is 0 and dark red is 1, whatever the map's own range.
+    """
+    from matplotlib import colormaps
+
+    return Image.fromarray(colormaps["jet"](values, bytes=True)).convert("RGB")
+
+
+def overlay(image: Image.Image, values: NDArray[np.floating]) -> Image.Image:
+    """Draw a map as a half-transparent heatmap over an image.
+
+    Args:
+        image: the crop that the network saw, W x H.
+        values: the map (H, W) in [0, 1]; dark blue is 0 and dark red is 1, whatever the map's own range.
+
+    Raises:
+        ValueError: if the map has another size than the image.
+    """
+    if values.shape != (image.height, image.width):
+        raise ValueError(f"a map of shape {values.shape} does not fit an image of {image.width} x {image.height} pixels")
+    return Image.blend(image.convert("RGB"), colour(values), _OPACITY)

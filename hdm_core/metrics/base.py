@@ -1,0 +1,99 @@
+"""Metrics as entries of a registry: id, texts, direction and one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hdm_core.classifier import Classifier
+from hdm_core.metrics.forward import even_parts, target_probability
+from hdm_core.metrics.settings import MetricSettings
+
+
+@dataclass(frozen=True)
+class MetricInput:
+    """N maps of B images and the measurements of `evaluate`, on one device.
+
+    Attributes:
+        classifier: the classifier that was explained.
+        network: its network, frozen and folded; images (M, C, H, W) -> logits (M, classes). Gradients are off.
+        images: (B, C, H, W).
+        targets: (B,) int64, the class that an image's maps explain.
+        regions: (B, H, W) bool, the image's evidence; all false where it is unknown.
+        maps: (N, H, W) in [0, 1].
+        index: (N,) int64, the image of each map.
+        clean: (N,), the target's probability for the whole image.
+        blank: (N,), the same for the baseline.
+        remaining: per cent of the pixels removed -> (N,), the probability when only the most salient pixels are shown.
+        deletion: (N, points), the probability while pixels are removed, the most salient first.
+        insertion: (N, points), the probability while they are inserted.
+        settings: the baseline and the protocol.
+        batch: upper limit of images per forward pass.
+    """
+
+    classifier: Classifier
+    network: nn.Module
+    images: Tensor
+    targets: Tensor
+    regions: Tensor
+    maps: Tensor
+    index: Tensor
+    clean: Tensor
+    blank: Tensor
+    remaining: Mapping[int, Tensor]
+    deletion: Tensor
+    insertion: Tensor
+    settings: MetricSettings
+    batch: int
+
+    @property
+    def map_regions(self) -> Tensor:
+        """Regions of the maps' images: (N, H, W) bool."""
+        return self.regions[self.index]
+
+    def probabilities(self, images: Tensor, index: Tensor) -> Tensor:
+        """Return the targets' probabilities (M,) for a metric's own images.
+
+        A metric that calls this says in its entry how many forward passes per map it makes.
+
+        Args:
+            images: (M, C, H, W).
+            index: (M,), the image of the batch that each was made from, whose target counts.
+        """
+        parts = even_parts(len(images), self.batch)
+        return torch.cat([target_probability(self.network, images[part], self.targets[index[part]]) for part in parts])
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An entry of the registry of metrics.
+
+    Attributes:
+        id: the column of the records.
+        title: the head of a table's column, short.
+        definition: one sentence without a full stop, for the report page.
+        lower_is_better: the direction.
+        compute: the metric of N maps, (N,); NaN where it does not apply.
+        needs_region: it applies only where the image's evidence is known.
+        map_only: it reads the map and the region alone, so that `MetricSettings` do not change it.
+        forwards: height, width -> the metric's own forward passes per map.
+        value_range: the least and the largest value.
+    """
+
+    id: str
+    title: str
+    definition: str
+    lower_is_better: bool
+    compute: Callable[[MetricInput], Tensor]
+    needs_region: bool = False
+    map_only: bool = False
+    forwards: Callable[[int, int], int] = lambda height, width: 0
+    value_range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def arrow(self) -> str:
+        """Direction as tables show it: ↓ where less is better, else ↑."""
+        return "↓" if self.lower_is_better else "↑"
