@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import nn
 
+from hdm_core import Classifier
 from hdm_core.sources.checkpoint import Card, save_checkpoint
 from pipeline.runs import RunStore
 from pipeline.tables.aggregate import aggregate
@@ -47,6 +49,17 @@ def make_models(folder: Path) -> nn.Module:
     torch.export.save(torch.export.export(network, (torch.rand(2, 3, 224, 224),), dynamic_shapes=shapes), folder / "model.pt2")
     save_picture(folder / "photo.png", 300, 260)
     return network
+
+
+def check_classifier(classifier: Classifier, classes: tuple[str, ...] | None) -> None:
+    """Check that a classifier of docs/models.md takes a photograph and returns logits for its classes."""
+    images = classifier.prepare([Image.open("photo.png")])
+    assert images.shape == (1, 3, 224, 224)
+    with classifier.frozen() as module, torch.no_grad():
+        logits = module(images)
+    assert classifier.class_names is not None
+    assert logits.shape == (1, len(classifier.class_names))
+    assert classes in (None, classifier.class_names)
 
 
 def finished_runs(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from pipeline.config.load import load, load_config, load_section
 from pipeline.training.config import TrainConfig
 from tests.docs import shell
 from tests.docs.blocks import BLOCKS, Block, blocks_of, checked
-from tests.docs.material import enter
+from tests.docs.material import CLASSES, check_classifier, enter
+from tests.support.paths import ROOT
 from tests.support.plans import configuration
 
-CHECKED = {"python", "yaml", "bash", "csv"}  # csv: the manifest, which test_data_page.py reads
+CHECKED = {"python", "yaml", "bash", "toml", "csv"}  # csv: the manifest, which test_data_page.py reads
 OUTPUT = {"text"}  # what a command prints, a folder's tree, a formula
 
 # Commands that only read a finished run.
@@ -24,7 +26,9 @@ CHEAP = {"status", "tables", "verify", "methods"}
 
 def unaccounted(blocks: list[Block]) -> list[str]:
     """Return the blocks that are neither checked nor marked nor output."""
-    return [f"{block}: {block.language or 'no language'}" for block in blocks if block.reason is None and block.language not in CHECKED | OUTPUT]
+    return [
+        f"{block}: {block.language or 'no language'}" for block in blocks if block.reason is None and block.language not in CHECKED | OUTPUT
+    ]
 
 
 def test_every_block_is_checked_or_marked() -> None:
@@ -34,11 +38,11 @@ def test_every_block_is_checked_or_marked() -> None:
 
 def test_the_guard_sees_a_block_that_is_neither(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("```\n1\n```\n<!-- not run: needs a cluster -->\n```ruby\n2\n```\n- list\n  ```toml\n  3\n  ```\n```python\n4\n```\n")
+    page.write_text("```\n1\n```\n<!-- not run: needs a cluster -->\n```ruby\n2\n```\n- list\n  ```rust\n  3\n  ```\n```python\n4\n```\n")
     blocks = list(blocks_of(page))
     assert [block.text for block in blocks] == ["1\n", "2\n", "3\n", "4\n"]
     assert blocks[1].reason == "needs a cluster"
-    assert unaccounted(blocks) == ["page.md:2: no language", "page.md:10: toml"]
+    assert unaccounted(blocks) == ["page.md:2: no language", "page.md:10: rust"]
     page.write_text("```python\n1\n")
     with pytest.raises(AssertionError, match="not closed"):
         list(blocks_of(page))
@@ -49,6 +53,8 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytes
     names = enter(page, tmp_path, monkeypatch)
     for block in checked("python", page):
         exec(compile(block.code, page, "exec"), names)
+        if page == "docs/models.md":
+            check_classifier(names["classifier"], None if "torchvision(" in block.text else CLASSES)
     if page == "docs/analysis.md":
         assert "('image', 'y', 'x') ('image', 'method_id')" in capsys.readouterr().out
 
@@ -68,6 +74,13 @@ def validate(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize("block", checked("yaml"), ids=str)
 def test_a_block_of_yaml_is_a_configuration(block: Block) -> None:
     validate(yaml.safe_load(block.text))
+
+
+@pytest.mark.parametrize("block", checked("toml"), ids=str)
+def test_entry_points_are_of_groups_that_are_read(block: Block) -> None:
+    groups = tomllib.loads(block.text)["project"]["entry-points"]
+    source = "".join(path.read_text() for folder in ("hdm_core", "pipeline") for path in (ROOT / folder).rglob("*.py"))
+    assert [group for group in groups if f'Registry(\n    "{group}"' not in source and f'Registry("{group}"' not in source] == []
 
 
 @pytest.mark.parametrize("block", checked("bash"), ids=str)
