@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from md_table import cell, code, table
@@ -12,7 +12,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from hdm_core import METHODS
+from pipeline.classifiers.config import ClassifierConfig
+from pipeline.classifiers.sources import CLASSIFIER_SOURCES
 from pipeline.config.schema import RunConfig
+from pipeline.datasets import DATASETS
 from pipeline.training.config import TrainConfig
 
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -69,10 +72,12 @@ def default_of(field: FieldInfo) -> str:
     return code(f"{value:.6g}" if isinstance(value, float) else str(value) if value != {} else "{}")
 
 
-def field_table(model: type[BaseModel], prefix: str = "") -> str:
+def field_table(model: type[BaseModel], prefix: str = "", without: Collection[str] = ()) -> str:
     """Build the table of a model's keys: one row per field."""
     rows = []
     for name, field in model.model_fields.items():
+        if name in without:
+            continue
         kind = " ".join([type_name(field.annotation), *bounds(field.metadata)])
         rows.append([code(prefix + name), cell(kind), default_of(field), cell(field.description or "")])
     return table(["key", "values", "default", "meaning"], rows)
@@ -88,14 +93,16 @@ def sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 def run_reference() -> str:
     """Build the page of a run's configuration."""
-    import pipeline.datasets  # noqa: F401 - every dataset kind defines its configuration there
-
+    list(DATASETS)  # loads the kinds of installed packages, too
     parts = [_heading("Top level", RunConfig), field_table(RunConfig)]
     for name, field in RunConfig.model_fields.items():
         for model in dict.fromkeys(_models(field.annotation)):
-            for variant in _variants(model):
-                label = _label(variant, name)
-                parts += [_heading(label, variant), field_table(variant, f"{name}.")]
+            parts += [_heading(name, model), field_table(model, f"{name}.")]
+            if model is ClassifierConfig:
+                parts.append(_source_table())
+            for variant in model.__subclasses__():
+                own = field_table(variant, f"{name}.", without={*model.model_fields} - {"kind"})
+                parts += [_heading(f"{name}, kind {_kind(variant)}", variant, "###"), own]
     parts.append("## Settings of the methods\n\nEvery method has a section of its name, with the key `preset` and any of its settings.\n")
     seen: dict[type[BaseModel], list[str]] = {}
     for method in METHODS.values():
@@ -130,20 +137,20 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(part)
 
 
-def _variants(model: type[BaseModel]) -> list[type[BaseModel]]:
-    """Return the registered subclasses of a section, such as one per dataset kind; else the section itself."""
-    found = [variant for child in model.__subclasses__() for variant in _variants(child)]
-    return found or [model]
+def _kind(config: type[BaseModel]) -> str:
+    """Return the value of `dataset.kind` that chooses a configuration class."""
+    return ", ".join(str(value) for value in get_args(config.model_fields["kind"].annotation))
 
 
-def _label(model: type[BaseModel], section: str) -> str:
-    for key in ("kind", "source"):
-        field = model.model_fields.get(key)
-        if field and get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
-            return f"{section}, {key}: {get_args(field.annotation)[0]}"
-    return section
+def _source_table() -> str:
+    """Build the table of classifier sources and the keys that they take."""
+    rows = [
+        [code(entry.id), ", ".join(code(key) for key in entry.required), ", ".join(code(key) for key in entry.optional)]
+        for entry in CLASSIFIER_SOURCES.values()
+    ]
+    return "Of the keys that belong to a source:\n\n" + table(["source", "required", "optional"], rows)
 
 
-def _heading(title: str, model: type[BaseModel]) -> str:
+def _heading(title: str, model: type[BaseModel], level: str = "##") -> str:
     summary = (model.__doc__ or "").strip().split("\n\n")[0]
-    return f"## {title}\n\n{' '.join(summary.split())}\n"
+    return f"{level} {title}\n\n{' '.join(summary.split())}\n"

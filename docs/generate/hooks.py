@@ -35,7 +35,7 @@ def generated() -> dict[str, str]:
         "reference/commands.md": "# Commands\n\n" + command_reference.command_reference(),
     }
     index = ["# Python API", "Everything listed here is public; all else may change without notice."]
-    for package, line in api_pages.packages().items():
+    for package, line in api_pages.PACKAGES.items():
         pages[f"api/{package}.md"] = api_pages.api_page(package)
         index.append(f"- [`{package}`]({package}.md): {line}")
     pages["api/index.md"] = "\n\n".join(index[:2]) + "\n\n" + "\n".join(index[2:]) + "\n"

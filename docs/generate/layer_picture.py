@@ -29,6 +29,8 @@ PURPOSES = {
     "datasets": "images and ground truth",
     "config": "what a run is",
     "storage": "bytes at a URL",
+    "workflow": "train, plan, execute, report",
+    "section": "base of configuration sections",
     "errors": "exceptions",
     "redaction": "secrets",
     "monitoring": "progress, metrics, logs",
@@ -43,7 +45,10 @@ PURPOSES = {
     "device": "device, batch, precision",
     "settings": "validated settings",
     "registry": "entries and plugins",
-    "testing": "contract suites",
+    "testing": "contract suites for plugins",
+    "explanation": "the result",
+    "targets": "classes to explain",
+    "heatmap": "colours over an image",
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipeline.config.load import load, load_config, load_section
+from pipeline.datasets import DATASETS
 from pipeline.training.config import TrainConfig
 from tests.docs import shell
 from tests.docs.blocks import BLOCKS, Block, blocks_of, checked
@@ -51,6 +52,7 @@ def test_the_guard_sees_a_block_that_is_neither(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", sorted({block.page for block in checked("python")}))
 def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     names = enter(page, tmp_path, monkeypatch)
+    monkeypatch.setitem(DATASETS, "pets", DATASETS["folder"])  # CONTRIBUTING.md registers a kind: it is forgotten afterwards
     for block in checked("python", page):
         exec(compile(block.code, page, "exec"), names)
         if page == "docs/models.md":

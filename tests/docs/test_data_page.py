@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from pipeline.config.load import load_config, presets
-from pipeline.config.schema import DatasetConfig
-from pipeline.datasets import KINDS, list_samples
+from pipeline.datasets import DATASETS, list_samples, parse_dataset
 from tests.support.paths import ROOT
 from tests.support.plans import configuration
 
@@ -19,13 +18,13 @@ BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_every_kind_has_its_block() -> None:
-    assert {yaml.safe_load(block)["dataset"]["kind"] for block in BLOCKS} == set(KINDS)
+    assert {yaml.safe_load(block)["dataset"]["kind"] for block in BLOCKS} == set(DATASETS)
 
 
 def test_the_manifest_is_read(tmp_path: Path) -> None:
     (table,) = re.findall(r"```csv\n(.*?)```", TEXT, re.DOTALL)
     (tmp_path / "images.csv").write_text(table)
-    samples = list_samples(DatasetConfig(kind="manifest", root=str(tmp_path / "images.csv")), {})
+    samples = list_samples(parse_dataset({"kind": "manifest", "root": str(tmp_path / "images.csv")}), {})
     assert [(sample.image_id, sample.label, sample.split) for sample in samples] == [
         ("first", 0, "test"),
         ("second", 1, "test"),
