@@ -15,6 +15,7 @@ from torch import nn
 
 from hdm_core import Classifier
 from hdm_core.sources.checkpoint import Card, save_checkpoint
+from pipeline.drift import compare, write_drift
 from pipeline.runs import RunStore
 from pipeline.tables.aggregate import aggregate
 from tests.support.drift_runs import laid
@@ -72,9 +73,9 @@ def finished_runs(folder: Path) -> dict[str, Any]:
 
 
 def two_runs(folder: Path) -> dict[str, Any]:
-    """Write runs/march and runs/april over the same images."""
-    for name in ("march", "april"):
-        laid(folder / "runs", name)
+    """Write runs/march and runs/april over the same images, compared as `hdm diff` does."""
+    before, after = (laid(folder / "runs", name) for name in ("march", "april"))
+    write_drift(after, compare(before, after))
     return {}
 
 

@@ -49,12 +49,16 @@ def test_the_guard_sees_a_block_that_is_neither(tmp_path: Path) -> None:
         list(blocks_of(page))
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block in checked("python")}))
+SLOW = {"README.md", "docs/models.md"}  # they run real networks on real sizes
+PAGES = [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in sorted({block.page for block in checked("python")})]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     names = enter(page, tmp_path, monkeypatch)
     monkeypatch.setitem(DATASETS, "pets", DATASETS["folder"])  # CONTRIBUTING.md registers a kind: it is forgotten afterwards
     for block in checked("python", page):
-        exec(compile(block.code, page, "exec"), names)
+        exec(compile(block.code, page, "exec", dont_inherit=True), names)
         if page == "docs/models.md":
             check_classifier(names["classifier"], None if "torchvision(" in block.text else CLASSES)
     if page == "docs/analysis.md":

@@ -115,10 +115,10 @@ def test_the_tree_of_contributing_is_that_of_the_repository() -> None:
 
 
 def test_links_lead_into_the_site() -> None:
-    text = "[a](docs/data.md#x) [b](LICENSE) [c](infra/) ![d](docs/demo.jpg) [e](https://x.org) [f](nowhere.md)\n```text\n[g](docs/data.md)\n```\n"
-    assert hooks.relink(text, "README.md", "index.md") == (
-        "[a](data.md#x) b [c](infra.md) ![d](demo.jpg) [e](https://x.org) [f](nowhere.md)\n```text\n[g](docs/data.md)\n```\n"
-    )
+    links = "[a](docs/data.md#x) [b](LICENSE) [c](infra/) ![d](docs/demo.jpg) [e](https://x.org) [f](nowhere.md)"
+    code = "\n```text\n[g](docs/data.md)\n```\n"
+    expected = "[a](data.md#x) b [c](infra.md) ![d](demo.jpg) [e](https://x.org) [f](nowhere.md)"
+    assert hooks.relink(links + code, "README.md", "index.md") == expected + code
     assert hooks.relink("[a](../README.md#y) [b](../tests/faults/test_faults.py)", "docs/faults.md", "faults.md") == "[a](index.md#y) b"
 
 
