@@ -11,6 +11,7 @@ import api_pages
 import command_reference
 import config_reference
 import method_table
+import metric_table
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,9 +22,13 @@ OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
+    "benchmarks/README.md": "benchmarks.md",
     "infra/README.md": "infra.md",
 }
-PLACEHOLDERS = {"<!-- generated: methods -->": method_table.method_table}
+PLACEHOLDERS = {
+    "<!-- generated: methods -->": method_table.method_table,
+    "<!-- generated: metrics -->": metric_table.metric_table,
+}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
+import torch
 from md_table import cell, code, table
 
-from hdm_core import METHODS, Method
+from hdm_core import METHODS, Classifier, Method
 from hdm_core.methods.cam import CAMSettings
 from hdm_core.settings import DMSettings
 
-SIDE = 224  # pixels; passes are those of an image of this size
+NETWORK, SIDE = "resnet50", 224  # passes are those of this network for an image of this side in pixels
 
 # What no entry states: the family of a method, and the treatment of evidence against the class.
 FAMILIES = {
@@ -40,10 +42,15 @@ def family(method: Method) -> str:
     return FAMILIES.get(method.id, "-")
 
 
+@cache
+def network() -> Classifier:
+    """Return the network whose passes the table gives, with random weights."""
+    return Classifier.from_torchvision(NETWORK)
+
+
 def passes(method: Method, preset: str) -> str:
     """Return the passes per image of a preset."""
-    count = f"{method.passes(method.presets[preset], SIDE, SIDE):,}"
-    return f"{count} + those of the network" if method.network_passes else count
+    return f"{method.cost(method.presets[preset], network(), torch.zeros(1, 3, SIDE, SIDE)):,}"
 
 
 def baseline(method: Method) -> str:
@@ -59,8 +66,8 @@ def paper(method: Method) -> str:
 
 
 def method_table() -> str:
-    """Build the table: one row per method."""
-    rows = []
+    """Build the table, one row per method, and below it the list of papers."""
+    rows, papers = [], []
     for method in METHODS.values():
         kind = family(method)
         presets = ", ".join(
@@ -68,8 +75,7 @@ def method_table() -> str:
             for name in method.presets
         )
         sign = NO_CLASS.get(method.id, SIGNS.get(kind, "-"))
-        rows.append(
-            [code(method.id), cell(method.title), kind, presets, "yes" if method.backward else "no", baseline(method), sign, paper(method)]
-        )
-    header = ["id", "method", "family", f"passes per image at {SIDE} x {SIDE}", "gradients", "baseline", "sign", "paper"]
-    return table(header, rows)
+        rows.append([code(method.id), cell(method.title), kind, presets, "yes" if method.backward else "no", baseline(method), sign])
+        papers.append(f"- {code(method.id)}: {paper(method)}")
+    header = ["id", "method", "family", f"passes per image ({NETWORK}, {SIDE} x {SIDE})", "gradients", "baseline", "sign"]
+    return table(header, rows) + "\nPapers:\n\n" + "\n".join(papers) + "\n"

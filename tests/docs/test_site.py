@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from hdm_core import METHODS
+from hdm_core import METHODS, METRICS
 from pipeline.cli.main import app
 from pipeline.config.schema import RunConfig
 from tests.docs.blocks import checked
@@ -24,6 +24,7 @@ import config_reference
 import hooks
 import layer_picture
 import method_table
+import metric_table
 
 # An element that makes a browser fetch something.
 FETCHED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"(https?:[^\"]*)|<link\b[^>]*\bhref=\"(https?:[^\"]*)")
@@ -41,21 +42,29 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
 
 
 def test_the_table_of_methods_has_a_row_per_method_and_its_facts() -> None:
-    lines = method_table.method_table().splitlines()
+    text, papers = method_table.method_table().split("\nPapers:\n")
+    lines = text.splitlines()
     assert len(lines) == 2 + len(METHODS)
     rows = {name: line for name, line in zip(METHODS, lines[2:], strict=True) if f"<code>{name}</code>" in line}
     assert set(rows) == set(METHODS)
     assert "134,800" in rows["hdm"]
-    assert "[arXiv 2301.04970](https://arxiv.org/abs/2301.04970)" in rows["hdm"]
-    assert "those of the network" in rows["score_cam"]
+    assert "[arXiv 2301.04970](https://arxiv.org/abs/2301.04970)" in papers
+    assert all(f"- <code>{name}</code>: " in papers for name in METHODS)
+    assert "2,049" in rows["score_cam"]
     assert "| no |" in rows["rise"]
 
 
+def test_the_table_of_metrics_has_a_row_per_metric() -> None:
+    lines = metric_table.metric_table().splitlines()
+    assert len(lines) == 2 + len(METRICS)
+    assert all(f"<code>{name}</code>" in line for name, line in zip(METRICS, lines[2:], strict=True))
+
+
 def test_every_built_in_method_has_a_family_and_a_sign() -> None:
-    rows = [line.split(" | ") for line in method_table.method_table().splitlines()[2:]]
+    rows = [line.split(" | ") for line in method_table.method_table().split("\nPapers:\n")[0].splitlines()[2:]]
     built_in = [row for row in rows if METHODS[re.sub(r"[|\s]|</?code>", "", row[0])].run.__module__.startswith("hdm_core.")]
     assert len(built_in) >= 15
-    assert [row[0] for row in built_in if "-" in (row[2], row[6])] == []
+    assert [row[0] for row in built_in if "-" in (row[2], row[6].rstrip(" |"))] == []
 
 
 def test_the_configuration_reference_has_every_key() -> None:
