@@ -1,8 +1,9 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo cluster-demo test lint bench lock
+.PHONY: help demo cluster-demo test lint docs bench lock
 
 PYTHON ?= python3.11
 BIN := .venv/bin
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 # Prefect's and Ray's reports to their makers stay off.
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -28,6 +29,10 @@ lint: .venv/ready ## style, types, the direction of imports, known vulnerabiliti
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/audit
+	$(MKDOCS) --quiet
+
+docs: .venv/ready ## the documentation as a site: site/index.html
+	$(MKDOCS)
 
 bench: .venv/ready ## the mask optimiser against the bare network and against one mask after another
 	$(BIN)/python -m benchmarks engine

@@ -1,8 +1,7 @@
-"""docs/analysis.md and docs/analysis.ipynb: every block and every cell that a user copies runs, and `open_run` says what the store says."""
+"""docs/analysis.ipynb runs, and `open_run` returns what the store holds; test_blocks.py runs the blocks of docs/analysis.md."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import nbformat
@@ -14,33 +13,12 @@ from nbclient import NotebookClient
 
 import pipeline
 from pipeline.runs import RunStore
-from pipeline.tables.aggregate import aggregate
+from tests.docs.material import make_run
 from tests.support.paths import ROOT
-from tests.support.plans import configuration, plan_of, refused, results
+from tests.support.plans import refused
 from tests.support.s3_server import S3
 
 DOCS = ROOT / "docs"
-BLOCKS = re.findall(r"```python\n(.*?)```", (DOCS / "analysis.md").read_text(), re.DOTALL)
-
-
-def make_run(output: str, storage: dict[str, object] | None = None, done: int = 3) -> RunStore:
-    """A run `demo` of five images in three shards, of which the first are done; its maps and numbers are made up."""
-    plan = plan_of(configuration(name="demo", output=output, storage=storage or {}))
-    store = RunStore.from_config(plan.config)
-    store.create(plan)
-    for shard in plan.shards[:done]:
-        store.write_shard(shard, *results(plan, shard), plan.config)
-    aggregate(store)
-    return store
-
-
-def test_every_block_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    make_run(str(tmp_path / "runs"))
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in BLOCKS:
-        exec(block, names)
-    assert "('image', 'y', 'x') ('image', 'method_id')" in capsys.readouterr().out
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

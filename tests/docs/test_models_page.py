@@ -1,4 +1,4 @@
-"""docs/models.md: every block that a user copies does what the page says."""
+"""docs/models.md: every section loads the classifier that the page promises; test_blocks.py runs the blocks of Python."""
 
 from __future__ import annotations
 
@@ -8,48 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import torchvision
 import yaml
 from PIL import Image
-from torch import nn
 
-from hdm_core import Classifier, Preprocess
-from hdm_core.sources.checkpoint import Card, save_checkpoint
+from hdm_core import Preprocess
 from pipeline.classifiers.load import load_classifier
 from pipeline.classifiers.sources import CLASSIFIER_SOURCES
 from pipeline.cli.explain import explain_image
 from pipeline.cli.main import main
 from pipeline.config.load import load_section
 from pipeline.plan import make_plan
+from tests.docs.material import CLASSES, check_classifier, make_models
 from tests.support.paths import ROOT
-from tests.support.plans import configuration, refused, save_picture
+from tests.support.plans import configuration, refused
 
 BLOCKS = re.findall(r"```(yaml|python)\n(.*?)```", (ROOT / "docs/models.md").read_text(), re.DOTALL)
 YAML = [yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml"]
 CLASSIFIERS = [block["classifier"] for block in YAML if "classifier" in block]
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
-NAMES = ("crow", "owl", "wren")
-FACTORY = "import torchvision\n\ndef make(classes):\n    return torchvision.models.squeezenet1_1(num_classes=classes)\n"
 BROKEN = "def fails():\n    raise RuntimeError('no\\nweights')\n\ndef text():\n    return 'a network'\n"
 
 
 @pytest.fixture(scope="module")
-def network() -> nn.Module:
-    return torchvision.models.mobilenet_v2(num_classes=len(NAMES)).eval()
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, network: nn.Module) -> Path:
-    """A folder with the files that the page names."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the files that the page names."""
     folder = tmp_path_factory.mktemp("page")
-    save_checkpoint(network, Card(arch="mobilenet_v2", classes=NAMES), folder / "models/birds")
-    torch.save({"state_dict": network.state_dict()}, folder / "birds.pth")
-    (folder / "birds.txt").write_text("\n".join(NAMES))
-    (folder / "my_models.py").write_text(FACTORY + BROKEN)
-    shapes = ({0: torch.export.Dim.DYNAMIC},)
-    torch.export.save(torch.export.export(network, (torch.rand(2, 3, 224, 224),), dynamic_shapes=shapes), folder / "model.pt2")
-    save_picture(folder / "photo.png", 300, 260)
+    make_models(folder)
+    with (folder / "my_models.py").open("a") as file:
+        file.write(BROKEN)
     return folder
 
 
@@ -60,45 +47,19 @@ def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "my_models", raising=False)
 
 
-def needs(source: str, place: Path) -> None:
-    if source == "timm":
-        timm = pytest.importorskip("timm", reason="the extra timm is not installed")
-        if not (place / "birds_vit.pth").exists():
-            torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=len(NAMES)).state_dict(), place / "birds_vit.pth")
-
-
-def check(classifier: Classifier, classes: tuple[str, ...] | None) -> None:
-    images = classifier.prepare([Image.open("photo.png")])
-    assert images.shape == (1, 3, 224, 224)
-    with classifier.frozen() as module, torch.no_grad():
-        logits = module(images)
-    assert classifier.class_names is not None
-    assert logits.shape == (1, len(classifier.class_names))
-    assert classes in (None, classifier.class_names)
-
-
 def test_the_page_has_every_source() -> None:
     assert {section["source"] for section in CLASSIFIERS} == set(CLASSIFIER_SOURCES)
     assert len(CLASSIFIERS) == len(PYTHON)
 
 
 @pytest.mark.parametrize("section", CLASSIFIERS, ids=lambda section: f"{section['source']} {section.get('path', '')}")
-def test_a_section_is_loaded(section: dict[str, Any], place: Path) -> None:
-    needs(section["source"], place)
+def test_a_section_is_loaded(section: dict[str, Any]) -> None:
     config = configuration(classifier=section).classifier
     assert config == load_section(yaml.safe_dump(section))
     classifier = load_classifier(config, 0)
-    check(classifier, None if section["source"] == "torchvision" else NAMES)
+    check_classifier(classifier, None if section["source"] == "torchvision" else CLASSES)
     if "mean" in section:
         assert classifier.preprocess == Preprocess(232, 224, (0.5,) * 3, (0.5,) * 3, torchvision.transforms.InterpolationMode.BICUBIC)
-
-
-@pytest.mark.parametrize("code", PYTHON, ids=lambda code: re.search(r"from_\w+", code).group())
-def test_a_block_of_python_runs(code: str, place: Path, network: nn.Module) -> None:
-    needs("timm" if "timm" in code else "", place)
-    names: dict[str, Any] = {"model": network}
-    exec(code, names)
-    check(names["classifier"], None if "torchvision(" in code else NAMES)
 
 
 def test_the_targets_are_those_of_a_configuration() -> None:
@@ -118,7 +79,7 @@ def test_explain_takes_any_classifier(classifier: str, monkeypatch: pytest.Monke
         main()
     assert ended.value.code == 0
     facts = yaml.safe_load(capsys.readouterr().out)
-    assert facts["class"] in NAMES
+    assert facts["class"] in CLASSES
     assert facts["status"] == "ok"
     with Image.open("map.png") as picture:
         assert picture.size == (224, 224)

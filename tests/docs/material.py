@@ -1,0 +1,102 @@
+"""Files and variables that the blocks of the pages expect: finished runs, photographs, classifiers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+from hdm_core import Classifier
+from hdm_core.sources.checkpoint import Card, save_checkpoint
+from pipeline.drift import compare, write_drift
+from pipeline.runs import RunStore
+from pipeline.tables.aggregate import aggregate
+from tests.support.drift_runs import laid
+from tests.support.plans import configuration, plan_of, results, save_picture
+
+CLASSES = ("crow", "owl", "wren")
+FACTORY = "import torchvision\n\ndef make(classes):\n    return torchvision.models.squeezenet1_1(num_classes=classes)\n"
+
+
+def make_run(output: str, storage: dict[str, object] | None = None, done: int = 3, name: str = "demo") -> RunStore:
+    """Write a run of five images in three shards, of which the first are done; its maps and numbers are made up."""
+    plan = plan_of(configuration(name=name, output=output, storage=storage or {}))
+    store = RunStore.at(plan.config)
+    store.create(plan)
+    for shard in plan.shards[:done]:
+        store.write_shard(shard, *results(plan, shard), plan.config)
+    aggregate(store)
+    return store
+
+
+def make_models(folder: Path) -> nn.Module:
+    """Write the classifiers of docs/models.md in every format, and return the network that they hold."""
+    import timm
+
+    network = torchvision.models.mobilenet_v2(num_classes=len(CLASSES)).eval()
+    save_checkpoint(network, Card(arch="mobilenet_v2", classes=CLASSES), folder / "models/birds")
+    torch.save({"state_dict": network.state_dict()}, folder / "birds.pth")
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=len(CLASSES)).state_dict(), folder / "birds_vit.pth")
+    (folder / "birds.txt").write_text("\n".join(CLASSES))
+    (folder / "my_models.py").write_text(FACTORY)
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    torch.export.save(torch.export.export(network, (torch.rand(2, 3, 224, 224),), dynamic_shapes=shapes), folder / "model.pt2")
+    save_picture(folder / "photo.png", 300, 260)
+    return network
+
+
+def check_classifier(classifier: Classifier, classes: tuple[str, ...] | None) -> None:
+    """Check that a classifier of docs/models.md takes a photograph and returns logits for its classes."""
+    images = classifier.prepare([Image.open("photo.png")])
+    assert images.shape == (1, 3, 224, 224)
+    with classifier.frozen() as module, torch.no_grad():
+        logits = module(images)
+    assert classifier.class_names is not None
+    assert logits.shape == (1, len(classifier.class_names))
+    assert classes in (None, classifier.class_names)
+
+
+def finished_runs(folder: Path) -> dict[str, Any]:
+    """Write runs/demo and runs/mine, and two photographs."""
+    make_run(str(folder / "runs"))
+    make_run(str(folder / "runs"), name="mine")
+    for name in ("cat.jpg", "dog.jpg"):
+        save_picture(folder / name, 300, 260)
+    return {}
+
+
+def two_runs(folder: Path) -> dict[str, Any]:
+    """Write runs/march and runs/april over the same images, compared as `hdm diff` does."""
+    before, after = (laid(folder / "runs", name) for name in ("march", "april"))
+    write_drift(after, compare(before, after))
+    return {}
+
+
+def models(folder: Path) -> dict[str, Any]:
+    """Write the classifiers, and give the name `model` that docs/models.md uses for a network of one's own."""
+    sys.modules.pop("my_models", None)
+    return {"model": make_models(folder)}
+
+
+MATERIAL: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "README.md": finished_runs,
+    "docs/analysis.md": finished_runs,
+    "docs/operations.md": finished_runs,
+    "docs/drift.md": two_runs,
+    "docs/models.md": models,
+}
+
+
+def enter(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Make the folder of a page, change into it, and return the names that its blocks start with."""
+    names = MATERIAL[page](folder) if page in MATERIAL else {}
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    return {"__name__": "__main__", **names}
