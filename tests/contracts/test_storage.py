@@ -37,7 +37,7 @@ class Place:
         return configuration(**({"output": self.url, "storage": self.options} | keys))
 
 
-@pytest.fixture(params=["path", "file", "memory", "s3"])
+@pytest.fixture(params=["path", "file", "memory", pytest.param("s3", marks=pytest.mark.server)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "memory":
         root = f"/{uuid.uuid4().hex}"
@@ -225,17 +225,22 @@ def shared(place: Place) -> Storage:
     return Storage(place.url, place.options)
 
 
-def race(shared: Storage, write: Callable[[Storage, bytes], bool]) -> list[bytes]:
-    """Sixteen write at once, each its number; who says that they won."""
-    barrier, won = threading.Barrier(16), []
+@pytest.fixture
+def writers(shared: Storage) -> list[Storage]:
+    """Sixteen that write to one place, each with a client of its own."""
+    return [Storage(shared.url(""), shared.options) for _ in range(16)]
 
-    def one(number: int) -> None:
-        mine = Storage(shared.url(""), shared.options)
+
+def race(writers: list[Storage], write: Callable[[Storage, bytes], bool]) -> list[bytes]:
+    """Let all write at once, each its number; return the numbers that were written."""
+    barrier, won = threading.Barrier(len(writers)), []
+
+    def one(number: int, storage: Storage) -> None:
         barrier.wait()
-        if write(mine, b"%d" % number):
+        if write(storage, b"%d" % number):
             won.append(b"%d" % number)
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(16)]
+    threads = [threading.Thread(target=one, args=writer) for writer in enumerate(writers)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -243,18 +248,18 @@ def race(shared: Storage, write: Callable[[Storage, bytes], bool]) -> list[bytes
     return won
 
 
-def test_of_sixteen_who_create_exactly_one_wins(shared: Storage) -> None:
+def test_of_sixteen_who_create_exactly_one_wins(shared: Storage, writers: list[Storage]) -> None:
     for turn in range(10):
-        (winner,) = race(shared, lambda mine, data, name=f"commits/{turn}": mine.create(name, data))
+        (winner,) = race(writers, lambda mine, data, name=f"commits/{turn}": mine.create(name, data))
         assert shared.read(f"commits/{turn}") == winner
     assert len(shared.names("commits")) == 10
 
 
-def test_of_sixteen_who_replace_one_version_exactly_one_wins(shared: Storage) -> None:
+def test_of_sixteen_who_replace_one_version_exactly_one_wins(shared: Storage, writers: list[Storage]) -> None:
     shared.create("leases/1", b"first")
     for _ in range(10):
         _, tag = shared.read_tagged("leases/1")
-        (winner,) = race(shared, lambda mine, data, tag=tag: mine.replace("leases/1", b"%s after %s" % (data, tag.encode()), tag))
+        (winner,) = race(writers, lambda mine, data, tag=tag: mine.replace("leases/1", b"%s after %s" % (data, tag.encode()), tag))
         assert shared.read("leases/1") == b"%s after %s" % (winner, tag.encode())
     assert shared.names("leases") == ["1"]
 

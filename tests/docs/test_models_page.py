@@ -83,7 +83,7 @@ def test_the_page_has_every_source() -> None:
     assert len(CLASSIFIERS) == len(PYTHON)
 
 
-@pytest.mark.parametrize("section", CLASSIFIERS, ids=lambda section: f"{section['source']} {section.get('path', '')}")
+@pytest.mark.parametrize("section", CLASSIFIERS, ids=[f"{place} {section['source']}" for place, section in enumerate(CLASSIFIERS)])
 def test_a_section_is_loaded(section: dict[str, Any], place: Path) -> None:
     needs(section["source"], place)
     config = configuration(classifier=section).classifier
@@ -94,7 +94,7 @@ def test_a_section_is_loaded(section: dict[str, Any], place: Path) -> None:
         assert classifier.preprocess == Preprocess(232, 224, (0.5,) * 3, (0.5,) * 3, torchvision.transforms.InterpolationMode.BICUBIC)
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=lambda code: re.search(r"from_\w+", code).group())
+@pytest.mark.parametrize("code", PYTHON, ids=[f"{place} {re.search(r'from_\w+', code).group()}" for place, code in enumerate(PYTHON)])
 def test_a_block_of_python_runs(code: str, place: Path, network: nn.Module) -> None:
     needs("timm" if "timm" in code else "", place)
     names: dict[str, Any] = {"model": network}

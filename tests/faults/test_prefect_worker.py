@@ -16,7 +16,7 @@ from tests.support.prefect_server import Prefect
 from tests.support.ray_nodes import family
 from tests.support.small_run import config, files, hdm, photographs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 def test_a_worker_that_is_killed_with_its_flow(prefect: Prefect, tmp_path: Path) -> None:

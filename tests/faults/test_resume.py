@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.small_run import command, config, files, hdm, photographs
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.faults
 
 # What a run's records may differ in: how long it took, and where.
 _CIRCUMSTANCES = ["seconds", "device", "run"]

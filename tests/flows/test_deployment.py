@@ -13,7 +13,7 @@ from tests.support.prefect_server import Prefect
 from tests.support.small_run import config, files, hdm, photographs
 from tests.support.trainings import colours, training
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 
 def run(prefect: Prefect, name: str, flow: str = "hdm", **parameters: object) -> tuple[int, str]:

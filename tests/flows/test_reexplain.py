@@ -18,7 +18,7 @@ from tests.flows.test_deployment import run
 from tests.support.prefect_server import Prefect
 from tests.support.small_run import config, photographs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 QUICK: dict[str, Any] = {
     "methods": ["eigen_cam", "hdm"],

@@ -221,7 +221,7 @@ def test_broken_yaml_is_refused_without_its_text(tmp_path: Path) -> None:
     assert SECRET not in message
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_prefect_keeps_no_secret_of_a_configuration(tmp_path: Path) -> None:
     """The flow, on a server of its own for the time: nothing in its database, its logs and what it prints."""
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(mapping(output=URLS[0], dataset={"kind": "demo"})))

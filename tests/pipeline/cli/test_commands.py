@@ -11,8 +11,6 @@ from PIL import Image
 from pipeline.cli.main import main
 from tests.support.small_run import config, hdm, photographs
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -54,6 +52,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert says in line
 
 
+@pytest.mark.server
 def test_an_output_that_cannot_be_written_is_found_before_any_worker_starts(tmp_path: Path, images: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     ended = hdm("run", config(tmp_path, images), "--output", tmp_path / "file")
@@ -63,6 +62,7 @@ def test_an_output_that_cannot_be_written_is_found_before_any_worker_starts(tmp_
     assert "--output" in line
 
 
+@pytest.mark.server
 def test_an_empty_dataset_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     ended = hdm("run", config(tmp_path, tmp_path / "empty"))
@@ -70,6 +70,7 @@ def test_an_empty_dataset_is_a_mistake(tmp_path: Path) -> None:
     assert "no images" in ended.stderr
 
 
+@pytest.mark.server
 def test_a_run_with_an_unreadable_image_does_the_rest_and_ends_with_3(tmp_path: Path, images: Path) -> None:
     folder = photographs(tmp_path / "photographs", 4)
     (folder / "cats" / "broken.png").write_bytes(b"\x89PNG, but no more")
@@ -99,6 +100,7 @@ def test_a_run_with_an_unreadable_image_does_the_rest_and_ends_with_3(tmp_path: 
     assert {(row["n"] + row["n_flat"], row["n_failed"]) for row in tables if row["metric"] != "proportion"} == {(4, 1)}
 
 
+@pytest.mark.server
 def test_plan_prints_what_a_run_costs_and_starts_nothing(tmp_path: Path, images: Path) -> None:
     facts = json.loads(hdm("plan", config(tmp_path, images), "--json").stdout)
     assert facts["images"] == 4
@@ -110,6 +112,7 @@ def test_plan_prints_what_a_run_costs_and_starts_nothing(tmp_path: Path, images:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.server
 def test_explain_writes_a_heatmap(tmp_path: Path) -> None:
     from pipeline.datasets.demo import demo_samples
 
@@ -124,6 +127,7 @@ def test_explain_writes_a_heatmap(tmp_path: Path) -> None:
         assert picture.size == (224, 224)
 
 
+@pytest.mark.server
 def test_methods_lists_the_registry() -> None:
     entries = json.loads(hdm("methods", "--json").stdout)["methods"]
     assert {"hdm", "dm", "grad_cam"} <= {entry["id"] for entry in entries}

@@ -22,7 +22,7 @@ from pipeline.execution.worker import ShardReport
 from pipeline.plan import Shard
 from pipeline.runs.leases import LeaseHolder
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes cannot import a test module
 

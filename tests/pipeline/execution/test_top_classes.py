@@ -15,7 +15,7 @@ from pipeline.runs import RunStore
 from pipeline.runs.maps import read_map
 from tests.support.small_run import config, files, hdm, photographs
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 FACTORY = """
 import torchvision

@@ -273,6 +273,7 @@ def test_names_sort_by_time() -> None:
     assert [next_name("cub", start + timedelta(seconds=n)) for n in (0, 1)] == ["cub-2026-12-31T235959", "cub-2027-01-01T000000"]
 
 
+@pytest.mark.server
 def test_the_command_says_what_it_would_do_and_why(first: tuple[Path, RunStore]) -> None:
     folder, store = first
     source = folder / "tiny.yaml"

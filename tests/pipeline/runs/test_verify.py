@@ -61,6 +61,7 @@ def test_what_is_damaged_is_open_again_and_done_again_is_well(store: RunStore, p
     assert not verify(store).damaged
 
 
+@pytest.mark.server
 def test_the_command_says_it_with_its_exit_code(store: RunStore) -> None:
     well = hdm("verify", store.url, "--json")
     assert well.returncode == 0, well.stderr

@@ -71,7 +71,7 @@ def test_the_tables_have_the_papers_columns_and_every_metric_once() -> None:
 
 
 def test_rows_are_those_of_the_paper_in_the_registrys_order() -> None:
-    tables = paper_tables(table_of({method: every(0.5) for method in reversed(METHODS)}), "birds")
+    tables = paper_tables(table_of({method: every(0.5) for method in reversed(list(METHODS))}), "birds")
     all_titles = [method.title for method in METHODS.values()]
     titles = [[title for title, _ in table.rows] for table in tables]
     assert titles[0] == titles[2] == all_titles

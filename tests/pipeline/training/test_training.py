@@ -103,7 +103,7 @@ def test_another_configuration_is_refused(folder: Path, images: Path) -> None:
     assert "recipe.batch (4, now 5)" in message
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folder: Path, tmp_path: Path) -> None:
     """Killed after the epoch in which the head alone learnt, so that a stage begins anew, and again in the middle of the next stage."""
     config = tmp_path / "training.yaml"
@@ -128,7 +128,7 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folde
         assert (killed / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_two_workers_train_together(images: Path, tmp_path: Path) -> None:
     config = tmp_path / "training.yaml"
     config.write_text(yaml.safe_dump(training(images, name="two", output=str(tmp_path), compute={"threads": 1, "workers": 2})))
@@ -143,7 +143,7 @@ def test_two_workers_train_together(images: Path, tmp_path: Path) -> None:
     Classifier.from_checkpoint(tmp_path / "two")
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_run_trains_its_classifier_first(images: Path, tmp_path: Path) -> None:
     (tmp_path / "training.yaml").write_text(yaml.safe_dump(training(images)))
     classifier = {"source": "checkpoint", "path": str(tmp_path / "classifiers" / "first"), "train": str(tmp_path / "training.yaml")}
