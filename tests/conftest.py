@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +23,14 @@ torch.set_num_threads(1)
 settings.register_profile("hdm", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("hdm")
 guard = ServerGuard()
+
+
+def pytest_sessionstart() -> None:
+    """Assert, where the wheel is tested, that no package of the checkout is in its place."""
+    if os.environ.get("HDM_TEST_INSTALLED"):
+        for name in ("hdm_core", "pipeline", "flows"):
+            origin = Path(str(importlib.import_module(name).__file__))
+            assert origin.is_relative_to(sysconfig.get_path("purelib")), f"{origin} is tested and not the installed {name}"
 
 
 # Tiers

@@ -146,37 +146,24 @@ def test_two_drivers_share_a_run(folder: Path, undisturbed: dict[str, Any]) -> N
     assert len(holders) == 2, "both must have worked"
 
 
-def test_a_run_on_s3_has_the_bytes_of_one_on_a_disk(folder: Path, undisturbed: dict[str, Any], s3: S3) -> None:
-    _, store = explained(settings(folder, "s3", output=s3.url, storage=s3.storage))
-    assert contents(store) == undisturbed
-
-
-@pytest.mark.parametrize("fault", list(Fault))
-def test_s3_that_fails_now_and_then(folder: Path, undisturbed: dict[str, Any], s3: S3, fault: Fault) -> None:
-    every = 40 if fault is Fault.STALL else 5  # each costs as long as a client waits
-    with Proxy(s3.storage["endpoint_url"], fault, every) as proxy:
+def test_s3_that_fails_now_and_then_and_is_unreachable_for_a_while(folder: Path, undisturbed: dict[str, Any], s3: S3) -> None:
+    """One run suffers every fault of the proxy in turn, and an outage: all connections are reset for ten seconds."""
+    with Proxy(s3.storage["endpoint_url"], list(Fault)) as proxy:
+        outage = Once(lambda process: proxy.away(10.0))
         storage = {**s3.storage, "endpoint_url": proxy.url, "config_kwargs": {"read_timeout": 4}}
-        _, store = explained(settings(folder, f"s3-{fault.name}", output=s3.url, storage=storage))
-        assert proxy.injected >= (2 if fault is Fault.STALL else 10)
-    there = RunStore.open(store.url, s3.storage)
-    assert contents(there) == undisturbed
-    assert not verify(there).damaged
-
-
-def test_s3_that_is_away_for_a_while(folder: Path, undisturbed: dict[str, Any], s3: S3) -> None:
-    """The server's process is not killed, but nobody answers at its address: for the run that is the same."""
-    with Proxy(s3.storage["endpoint_url"], None) as proxy:
-        gone = Once(lambda process: threading.Thread(target=proxy.away, args=(15.0,)).start())
-        storage = {**s3.storage, "endpoint_url": proxy.url}
-        _, store = explained(settings(folder, "s3-away", output=s3.url, storage=storage), gone)
-        assert gone.done
-    assert contents(RunStore.open(store.url, s3.storage)) == undisturbed
+        _, store = explained(settings(folder, "s3-faults", output=s3.url, storage=storage), outage)
+        assert outage.done
+        assert set(proxy.injected) == set(Fault)
+        assert min(proxy.injected.values()) >= 3, proxy.injected
+    stored = RunStore.open(store.url, s3.storage)
+    assert contents(stored) == undisturbed
+    assert not verify(stored).damaged
 
 
 def test_s3_whose_server_is_killed_and_comes_back(folder: Path, undisturbed: dict[str, Any], own_s3: S3) -> None:
     def crash() -> None:
         own_s3.server.kill()
-        time.sleep(20)
+        time.sleep(10)
         own_s3.server.start()
 
     outage = threading.Thread(target=crash)

@@ -263,7 +263,7 @@ def test_prefect_listens_on_loopback_and_nothing_here_opens_a_door() -> None:
     ("answer", "code", "words"),
     [
         ('[{"name": "a", "version": "1", "vulns": []}]', 0, "1 of 1 packages audited, 0 vulnerable"),
-        ('[{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}]', 1, "a 1 has CVE-1; mended in 2"),
+        ('[{"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}]', 1, "a 1 has CVE-1; fixed in 2"),
         ('[{"name": "a", "skip_reason": "not found"}]', 0, "the dependencies were not audited"),
         ("", 0, "the dependencies were not audited"),
     ],

@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that lets most requests through, and does to some of them what networks and servers do."""
+"""A proxy before an S3 server that lets most requests through and injects faults of networks and servers into the others."""
 
 from __future__ import annotations
 
@@ -8,42 +8,52 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter, deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
 
 class Fault(enum.Enum):
-    """What happens to a request."""
+    """What is injected into a request."""
 
     INTERNAL_ERROR = enum.auto()  # the answer is 500
     UNAVAILABLE = enum.auto()  # the answer is 503
-    RESET = enum.auto()  # the connection is reset before an answer
-    LOST_ANSWER = enum.auto()  # the server does what it is asked, and the connection is reset then
-    TRUNCATED = enum.auto()  # the answer ends in the middle
+    RESET = enum.auto()  # the connection is reset before the server gets the request
+    LOST_ANSWER = enum.auto()  # the server carries the write out, and the connection is reset before its answer
+    TRUNCATED = enum.auto()  # the answer to a read ends in the middle
     STALL = enum.auto()  # nothing comes for longer than clients wait
 
 
 _ANSWERS = {Fault.INTERNAL_ERROR: (500, "InternalError"), Fault.UNAVAILABLE: (503, "SlowDown")}
 
+# The requests in which a fault is what its name says; the others fit every request.
+_METHODS = {Fault.LOST_ANSWER: {b"PUT", b"POST"}, Fault.TRUNCATED: {b"GET"}}
+
 
 class Proxy:
-    """Listens on a free port. One request a connection, so that a fault touches one request only.
+    """Listens on a free port. One request per connection, so that a fault touches one request only.
 
     Args:
         endpoint: the server's http://host:port.
-        fault: what every so-manieth request suffers; None lets all through.
-        every: which.
+        faults: what the chosen requests suffer, in turn, where the request fits the fault; none lets all through.
+        every: every n-th request is chosen.
+
+    Attributes:
+        url: the proxy's http://host:port.
+        injected: number of injections by fault.
     """
 
-    def __init__(self, endpoint: str, fault: Fault | None, every: int = 5) -> None:
+    def __init__(self, endpoint: str, faults: Sequence[Fault] = (), every: int = 5) -> None:
         place = urlsplit(endpoint)
         self._server = (str(place.hostname), int(place.port or 80))
-        self._fault, self._every = fault, every
+        self._faults, self._every = deque(faults), every
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.requests = self.injected = 0
-        self._turn = threading.Lock()
+        self.injected: Counter[Fault] = Counter()
+        self._requests = 0
+        self._lock = threading.Lock()
         self._until = 0.0
 
     def __enter__(self) -> Self:
@@ -54,7 +64,7 @@ class Proxy:
         self._listener.close()
 
     def away(self, seconds: float) -> None:
-        """From now on nobody answers for a while."""
+        """Reset every connection for a while, as if nothing listened at the address."""
         self._until = time.monotonic() + seconds
 
     def _accept(self) -> None:
@@ -70,27 +80,38 @@ class Proxy:
             request = _message(client)
             if not request:
                 return None
-            with self._turn:
-                self.requests += 1
-                hit = self._fault is not None and self.requests % self._every == 0
-                self.injected += hit
-            if hit and self._fault in _ANSWERS:
-                status, code = _ANSWERS[self._fault]
+            fault = self._choose(request)
+            if fault in _ANSWERS:
+                status, code = _ANSWERS[fault]
                 body = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
                 client.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(body), body))
                 return None
-            if hit and self._fault is Fault.RESET:
+            if fault is Fault.RESET:
                 return _reset(client)
-            if hit and self._fault is Fault.STALL:
+            if fault is Fault.STALL:
                 time.sleep(10)
                 return _reset(client)
             with socket.create_connection(self._server) as server:
                 server.sendall(_closing(request))
                 answer = b"".join(iter(lambda: server.recv(1 << 16), b""))
-            if hit and self._fault is Fault.LOST_ANSWER:
+            if fault is Fault.LOST_ANSWER:
                 return _reset(client)
-            client.sendall(answer[: len(answer) // 2] if hit else answer)
+            client.sendall(answer[: len(answer) // 2] if fault is Fault.TRUNCATED else answer)
         return None
+
+    def _choose(self, request: bytes) -> Fault | None:
+        """Give the fault of a request: of those that fit it, the one that was injected the longest ago."""
+        method = request.partition(b" ")[0]
+        with self._lock:
+            self._requests += 1
+            if self._requests % self._every:
+                return None
+            fault = next((fault for fault in self._faults if method in _METHODS.get(fault, {method})), None)
+            if fault is not None:
+                self._faults.remove(fault)
+                self._faults.append(fault)
+                self.injected[fault] += 1
+            return fault
 
 
 def _message(client: socket.socket) -> bytes:
