@@ -27,6 +27,7 @@ from tests.support.plans import configuration, refused, save_picture
 
 BLOCKS = re.findall(r"```(yaml|python)\n(.*?)```", (ROOT / "docs/models.md").read_text(), re.DOTALL)
 YAML = [yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml"]
+CALL = re.compile(r"from_\w+")
 CLASSIFIERS = [block["classifier"] for block in YAML if "classifier" in block]
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 NAMES = ("crow", "owl", "wren")
@@ -94,7 +95,9 @@ def test_a_section_is_loaded(section: dict[str, Any], place: Path) -> None:
         assert classifier.preprocess == Preprocess(232, 224, (0.5,) * 3, (0.5,) * 3, torchvision.transforms.InterpolationMode.BICUBIC)
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=[f"{place} {re.search(r'from_\w+', code).group()}" for place, code in enumerate(PYTHON)])
+@pytest.mark.parametrize(
+    "code", PYTHON, ids=[f"{place} {code.partition('Classifier.')[2].partition('(')[0]}" for place, code in enumerate(PYTHON)]
+)
 def test_a_block_of_python_runs(code: str, place: Path, network: nn.Module) -> None:
     needs("timm" if "timm" in code else "", place)
     names: dict[str, Any] = {"model": network}

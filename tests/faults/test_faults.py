@@ -23,7 +23,7 @@ from pipeline.errors import RunError
 from pipeline.execution.driver import RunSummary, plan_run
 from pipeline.runs import RunStore
 from pipeline.runs.verify import verify
-from tests.support.fault_runs import IMAGES, SHARDS, Once, at_work, contents, driver, explained, settings, until, written
+from tests.support.fault_runs import IMAGES, SHARDS, InTurn, Once, at_work, contents, driver, explained, settings, until, written
 from tests.support.paths import ROOT
 from tests.support.s3_proxy import Fault, Proxy
 from tests.support.s3_server import S3, serve
@@ -51,12 +51,20 @@ def own_s3() -> Iterator[S3]:
         yield server.folder()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
-def test_a_worker_that_is_killed_hangs_or_is_asked_to_go(folder: Path, undisturbed: dict[str, Any], sent: signal.Signals) -> None:
-    fault = Once(lambda process: os.kill(process, sent))
-    # What is stopped is waited for as long as `stall`; what is asked to go does not count as a failure of its shard.
-    compute = {signal.SIGKILL: {}, signal.SIGSTOP: {"stall_timeout": 15.0}, signal.SIGTERM: {"max_attempts": 1}}[sent]
-    outcome, store = explained(settings(folder, f"worker-{sent.name}", compute=compute), fault)
+def test_a_worker_that_is_killed_and_one_that_hangs(folder: Path, undisturbed: dict[str, Any]) -> None:
+    """One run suffers both: a worker is killed, and another one is stopped, which is replaced after `stall_timeout`."""
+    faults = InTurn(lambda process: os.kill(process, signal.SIGKILL), lambda process: os.kill(process, signal.SIGSTOP))
+    outcome, store = explained(settings(folder, "killed-hung", compute={"stall_timeout": 15.0}), faults)
+    assert len(set(faults.done)) == 2, "both faults must come while there is work"
+    assert not outcome.failed_shards
+    assert contents(store) == undisturbed
+    assert not verify(store).damaged
+
+
+def test_a_worker_that_is_asked_to_go_has_not_failed(folder: Path, undisturbed: dict[str, Any]) -> None:
+    """SIGTERM is what a machine that is taken back gets; it does not count as a failure of the shard."""
+    fault = Once(lambda process: os.kill(process, signal.SIGTERM))
+    outcome, store = explained(settings(folder, "worker-SIGTERM", compute={"max_attempts": 1}), fault)
     assert fault.done, "the fault must come while there is work"
     assert not outcome.failed_shards
     assert contents(store) == undisturbed

@@ -101,14 +101,26 @@ def until(found: Callable[[], T], seconds: float = 120.0) -> T:
     raise TimeoutError
 
 
-class Once:
+class InTurn:
+    """Does one thing after another, each to a worker that is at work and to which nothing was done yet.
+
+    Attributes:
+        done: the processes to which something was done.
+    """
+
+    def __init__(self, *actions: Callable[[int], None]) -> None:
+        self.done: list[int] = []
+        self._actions = list(actions)
+
+    def __call__(self, store: RunStore) -> None:
+        untouched = [process for process in at_work(store) if process not in self.done]
+        if self._actions and untouched:
+            self.done.append(untouched[0])
+            self._actions.pop(0)(untouched[0])
+
+
+class Once(InTurn):
     """Does a thing to the first worker that is seen at work."""
 
     def __init__(self, action: Callable[[int], None]) -> None:
-        self.done: list[int] = []
-        self._action = action
-
-    def __call__(self, store: RunStore) -> None:
-        if not self.done and (processes := at_work(store)):
-            self.done.append(processes[0])
-            self._action(processes[0])
+        super().__init__(action)
