@@ -46,7 +46,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "part"),
     [
         (["run", "nowhere.yaml"], "neither a preset"),
         (["run", "demo", "--set", "compute.gpus=1"], "unknown key"),
@@ -66,13 +66,13 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         (["explain", "no.jpg", "--out", "map.txt"], "no image format"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], says: str, here: Callable[..., Ended]) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], part: str, here: Callable[..., Ended]) -> None:
     ended = here(*arguments)
     assert ended.code == 2
     assert ended.out == ""
     (line,) = ended.err.strip().splitlines()
     assert line.startswith("hdm: ")
-    assert says in line
+    assert part in line
 
 
 def test_an_output_that_cannot_be_written_is_found_before_any_worker_starts(

@@ -24,7 +24,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.run import train, train_presets
 from pipeline.training.store import STATE
 from tests.support.plans import files_below, refused
-from tests.support.small_run import command, hdm
+from tests.support.small_run import LOCAL, command, hdm
 from tests.support.trainings import colours, configured, trained, training
 
 
@@ -152,7 +152,7 @@ def test_a_run_trains_its_classifier_first(images: Path, tmp_path: Path) -> None
         "dataset": {"kind": "folder", "root": str(images), "limit": 4},
         "classifier": classifier,
         "methods": ["grad_cam"],
-        "compute": {"workers": 1, "shard_size": 4},
+        "compute": {**LOCAL, "shard_size": 4},
         "output": str(tmp_path / "runs"),
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
