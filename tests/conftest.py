@@ -71,14 +71,14 @@ def double() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3]:
-    """One S3 server for the session."""
+    """Start one S3 server for the session."""
     with serve() as server:
         yield server
 
 
 @pytest.fixture
 def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """A new folder on the server, with the server's credentials in the environment."""
+    """Make a new folder on the server, with the server's credentials in the environment."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server.folder()
@@ -86,18 +86,18 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    """A plan of five images in shards of two, explained by HDM and Grad-CAM, with its output below tmp_path."""
+    """Plan five images in shards of two, explained by HDM and Grad-CAM, with its output below tmp_path."""
     return plan_of(configuration(output=str(tmp_path / "runs")))
 
 
 @pytest.fixture
 def store(plan: Plan) -> RunStore:
-    """The store of the plan's run; nothing is written yet."""
+    """Give the store of the plan's run; nothing is written yet."""
     return RunStore.at(plan.config)
 
 
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    """One Prefect server for the session, with a work pool, all deployments and a worker."""
+    """Start one Prefect server for the session, with a work pool, all deployments and a worker."""
     with serve_prefect(tmp_path_factory.mktemp("prefect")) as server:
         yield server

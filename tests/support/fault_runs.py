@@ -102,10 +102,10 @@ def until(found: Callable[[], T], seconds: float = 120.0) -> T:
 
 
 class InTurn:
-    """Does one thing after another, each to a worker that is at work and to which nothing was done yet.
+    """Injects one fault after another, each into a worker that holds a lease and was not hit yet.
 
     Attributes:
-        done: the processes to which something was done.
+        done: ids of the processes that were hit.
     """
 
     def __init__(self, *actions: Callable[[int], None]) -> None:
@@ -120,7 +120,7 @@ class InTurn:
 
 
 class Once(InTurn):
-    """Does a thing to the first worker that is seen at work."""
+    """Injects one fault into the first worker that holds a lease."""
 
     def __init__(self, action: Callable[[int], None]) -> None:
         super().__init__(action)

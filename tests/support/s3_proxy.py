@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that lets most requests through and injects faults of networks and servers into the others."""
+"""A proxy for an S3 server that injects network and server faults into some requests."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from urllib.parse import urlsplit
 
 
 class Fault(enum.Enum):
-    """What is injected into a request."""
+    """Fault injected into a request."""
 
-    INTERNAL_ERROR = enum.auto()  # the answer is 500
-    UNAVAILABLE = enum.auto()  # the answer is 503
+    INTERNAL_ERROR = enum.auto()  # the response is 500
+    UNAVAILABLE = enum.auto()  # the response is 503
     RESET = enum.auto()  # the connection is reset before the server gets the request
-    LOST_ANSWER = enum.auto()  # the server carries the write out, and the connection is reset before its answer
-    TRUNCATED = enum.auto()  # the answer to a read ends in the middle
-    STALL = enum.auto()  # nothing comes for longer than clients wait
+    LOST_ANSWER = enum.auto()  # the server executes the write, then the connection is reset
+    TRUNCATED = enum.auto()  # half of the response to a read is sent
+    STALL = enum.auto()  # no response within the clients' timeout
 
 
 _ANSWERS = {Fault.INTERNAL_ERROR: (500, "InternalError"), Fault.UNAVAILABLE: (503, "SlowDown")}
 
-# The requests in which a fault is what its name says; the others fit every request.
+# The methods whose requests a fault fits; a fault that is not here fits every request.
 _METHODS = {Fault.LOST_ANSWER: {b"PUT", b"POST"}, Fault.TRUNCATED: {b"GET"}}
 
 
 class Proxy:
-    """Listens on a free port. One request per connection, so that a fault touches one request only.
+    """Proxy on a free port, with one request per connection, so that a fault affects one request only.
 
     Args:
-        endpoint: the server's http://host:port.
-        faults: what the chosen requests suffer, in turn, where the request fits the fault; none lets all through.
-        every: every n-th request is chosen.
+        endpoint: http://host:port of the server.
+        faults: faults of every `every`-th request, in turn; without faults all requests are forwarded.
+        every: interval between faults, in requests.
 
     Attributes:
-        url: the proxy's http://host:port.
+        url: http://host:port of the proxy.
         injected: number of injections by fault.
     """
 
@@ -64,7 +64,7 @@ class Proxy:
         self._listener.close()
 
     def away(self, seconds: float) -> None:
-        """Reset every connection for a while, as if nothing listened at the address."""
+        """Reset all connections for the given time."""
         self._until = time.monotonic() + seconds
 
     def _accept(self) -> None:
@@ -93,14 +93,14 @@ class Proxy:
                 return _reset(client)
             with socket.create_connection(self._server) as server:
                 server.sendall(_closing(request))
-                answer = b"".join(iter(lambda: server.recv(1 << 16), b""))
+                response = b"".join(iter(lambda: server.recv(1 << 16), b""))
             if fault is Fault.LOST_ANSWER:
                 return _reset(client)
-            client.sendall(answer[: len(answer) // 2] if fault is Fault.TRUNCATED else answer)
+            client.sendall(response[: len(response) // 2] if fault is Fault.TRUNCATED else response)
         return None
 
     def _choose(self, request: bytes) -> Fault | None:
-        """Give the fault of a request: of those that fit it, the one that was injected the longest ago."""
+        """Return the fault of a request: of those that fit it, the one whose last injection is longest ago."""
         method = request.partition(b" ")[0]
         with self._lock:
             self._requests += 1
@@ -115,7 +115,7 @@ class Proxy:
 
 
 def _message(client: socket.socket) -> bytes:
-    """A whole request: its head, and as much body as the head says, plain or in chunks."""
+    """Read a whole request with its body, plain or chunked."""
     data = b""
     while b"\r\n\r\n" not in data:
         part = client.recv(1 << 16)
@@ -134,7 +134,7 @@ def _message(client: socket.socket) -> bytes:
 
 
 def _closing(request: bytes) -> bytes:
-    """The request with a head that asks the server to close, and not to wait for a go-ahead."""
+    """Set `Connection: close` in the request and remove `Expect`."""
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
     kept = [line for line in lines if line.split(b":")[0].lower() not in (b"connection", b"expect")]
