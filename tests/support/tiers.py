@@ -20,9 +20,9 @@ _SERVERS = re.compile(
     re.DOTALL,
 )
 
-# What a test weighs in the order of the groups; only the order of magnitude matters.
-_WEIGHTS = {"server": 10.0, "slow": 10.0}
-_LIGHT = 0.1
+# Seconds of a test, by what it uses, to put the groups in order; only the order of magnitude matters.
+_SECONDS = {"prefect": 60.0, "faults": 30.0, "slow": 10.0, "server": 5.0}
+_OTHERWISE = 0.1
 
 
 class ServerGuard:
@@ -55,11 +55,11 @@ def mark(item: pytest.Item) -> None:
 
 
 def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Order the tests by group, the group with the most work first, so that two processes end at about the same time."""
+    """Order the tests by group, the longest group first, so that two processes end at about the same time."""
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         groups.setdefault(_group(item), []).append(item)
-    heaviest = sorted(groups.values(), key=lambda group: -sum(map(_weight, group)))
+    heaviest = sorted(groups.values(), key=lambda group: -sum(map(_seconds, group)))
     return [item for group in heaviest for item in group]
 
 
@@ -68,8 +68,9 @@ def _group(item: pytest.Item) -> str:
     return "" if marker is None else str(marker.args[0])
 
 
-def _weight(item: pytest.Item) -> float:
-    return max((weight for name, weight in _WEIGHTS.items() if item.get_closest_marker(name)), default=_LIGHT)
+def _seconds(item: pytest.Item) -> float:
+    uses = {*getattr(item, "fixturenames", ()), *(marker.name for marker in item.iter_markers())}
+    return max((seconds for name, seconds in _SECONDS.items() if name in uses), default=_OTHERWISE)
 
 
 def _words(program: Any, arguments: Any) -> Iterable[str]:
