@@ -1,29 +1,41 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo cluster-demo test lint docs bench lock
+.PHONY: help demo cluster-demo test test-fast test-faults test-python lint docs bench lock
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
-# Prefect's and Ray's reports to their makers stay off.
+# Prefect's and Ray's usage reports stay off.
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
 
-help: ## this list
+# Two processes; a file's tests (or a group's, tests/support/tiers.py) stay in one of them, the longest groups first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: export PREFECT_LOGGING_EXTRA_LOGGERS := pipeline # what pipeline logs is the flow's log
+demo: export PREFECT_LOGGING_EXTRA_LOGGERS := pipeline # the pipeline's log lines go to the flow's log
 demo: .venv/ready ## explain six photographs through Prefect, Ray, Zarr and Parquet: runs/demo
 	$(BIN)/python -m flows demo
 	@echo "The page: $(CURDIR)/runs/demo/report/index.html"
 
-cluster-demo: .venv/ready ## the same on a cluster of processes: Postgres, Prefect, three Ray nodes, S3 (infra/README.md)
+cluster-demo: .venv/ready ## run the demo on a cluster of processes: Postgres, Prefect, three Ray nodes, S3 (infra/README.md)
 	$(BIN)/python -m infra.cluster_demo
 
-test: .venv/ready ## all tests, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+test: .venv/ready ## run all tests but the fault matrix: under ten minutes
+	$(PYTEST) -m "not faults" $(ARGS)
 
-lint: .venv/ready ## style, types, the direction of imports, known vulnerabilities
+test-fast: .venv/ready ## run the tests that need no server and take seconds: no Ray, Prefect, S3, browser
+	$(PYTEST) -m "not server and not slow and not faults" $(ARGS)
+
+test-faults: .venv/ready ## run the fault matrix: injected faults, killed drivers, workers, nodes and servers, the cluster demo
+	$(PYTEST) -m faults $(ARGS)
+
+test-python: .venv/ready ## install the wheel on Python 3.11, 3.12 and 3.13 and run the fast tests against it
+	$(BIN)/nox -s fast $(ARGS)
+
+lint: .venv/ready ## check style, types, the direction of imports, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -34,10 +46,10 @@ lint: .venv/ready ## style, types, the direction of imports, known vulnerabiliti
 docs: .venv/ready ## the documentation as a site: site/index.html
 	$(MKDOCS)
 
-bench: .venv/ready ## the mask optimiser against the bare network and against one mask after another
+bench: .venv/ready ## compare the mask optimiser with the bare network and with one mask after another
 	$(BIN)/python -m benchmarks engine
 
-lock: ## make requirements.lock anew (needs uv)
+lock: ## write requirements.lock again (needs uv)
 	uv pip compile pyproject.toml requirements.in --all-extras --generate-hashes --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --no-annotate --no-header -q -o requirements.lock
 

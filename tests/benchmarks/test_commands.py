@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import reference
+from benchmarks.cli import main
 from benchmarks.libraries import PROGRAMS, library
 from benchmarks.methods import bench_method, comparable_methods
 from benchmarks.metrics import bench_metrics
@@ -19,7 +22,7 @@ from hdm_core.metrics.curves import Protocol
 from hdm_core.metrics.evaluate import metric_forwards
 from hdm_core.settings import DMSettings
 from pipeline.errors import InputError
-from tests.support.small_run import benchmark
+from pipeline.execution.cluster import CPU_ENVIRONMENT
 from tests.support.tiny_networks import pictures, smooth
 
 
@@ -34,11 +37,28 @@ def test_the_sequential_version_is_dm(relative: bool) -> None:
     assert passes.total == dm_passes(settings, 12, 12)
 
 
-@pytest.mark.slow
-def test_bench_engine_compares_with_the_bare_network_and_with_one_mask_after_another() -> None:
-    ended = benchmark("engine", "--arch", "mobilenet_v2", "--images", 2, "--pairs", 2, "--steps", 1, "--crop", 64, "--json")
-    assert ended.returncode == 0, ended.stderr
-    (result,) = json.loads(ended.stdout.splitlines()[-1])["engine"]
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`python -m benchmarks ... --json` in this process, with short measurements; the printed object. test_scale.py starts the real one."""
+    monkeypatch.setattr(reference, "LONG_ENOUGH", 0.1)
+    for name, value in CPU_ENVIRONMENT.items():  # else the command starts itself once more
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: object) -> dict[str, Any]:
+        monkeypatch.setattr("sys.argv", ["benchmarks", *map(str, arguments), "--threads", "1", "--json"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+def test_bench_engine_compares_with_the_bare_network_and_with_one_mask_after_another(command: Run) -> None:
+    (result,) = command("engine", "--arch", "mobilenet_v2", "--images", 2, "--pairs", 2, "--steps", 1, "--crop", 64)["engine"]
     assert result["network"] == "mobilenet_v2"
     assert (result["images"], result["pairs"]) == (2, 2)
     assert result["engine_ms"] > 0
@@ -83,18 +103,15 @@ def test_a_library_that_is_missing_is_one_line() -> None:
         library("nosuchlibrary")
 
 
-@pytest.mark.slow
-def test_bench_metrics_and_methods_end_with_one_json_object() -> None:
-    small = ("--images", 1, "--pairs", 1, "--crop", 32, "--json")
-    ended = benchmark("metrics", "--arch", "mobilenet_v2", "--maps", 1, *small)
-    assert ended.returncode == 0, ended.stderr
-    assert [result["protocol"] for result in json.loads(ended.stdout.splitlines()[-1])["metrics"]] == ["paper", "rise"]
-    ended = benchmark("methods", "--only", "eigen_cam,full_grad", *small)
-    assert ended.returncode == 0, ended.stderr
-    assert [result["method"] for result in json.loads(ended.stdout.splitlines()[-1])["methods"]] == ["eigen_cam", "full_grad"]
+@pytest.mark.filterwarnings("ignore")
+def test_bench_metrics_and_methods_end_with_one_json_object(command: Run) -> None:
+    small = ("--images", 1, "--pairs", 1, "--crop", 32)
+    results = command("metrics", "--arch", "mobilenet_v2", "--maps", 1, *small)["metrics"]
+    assert [result["protocol"] for result in results] == ["paper", "rise"]
+    results = command("methods", "--only", "eigen_cam,full_grad", *small)["methods"]
+    assert [result["method"] for result in results] == ["eigen_cam", "full_grad"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -103,10 +120,18 @@ def test_bench_metrics_and_methods_end_with_one_json_object() -> None:
         (["pareto", "demo", "--split", "all"], "--split all: choose from choose, report"),
         (["pareto", "demo", "demo"], "two cases have the same name"),
         (["pareto", "demo", "--only", "slow"], "no candidate 'slow'"),
+        (["truth", "--only", "cam"], "no method 'cam'"),
+        (["truth", "--figure", "maps.gif"], "--figure maps.gif: choose a name that ends"),
     ],
     ids=str,
 )
-def test_bad_input_is_one_line(arguments: list[str], words: str) -> None:
-    ended = benchmark(*arguments)
-    assert ended.returncode == 2
-    assert words in ended.stderr.strip().splitlines()[-1]
+def test_what_cannot_be_measured_is_one_line(
+    arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in CPU_ENVIRONMENT.items():  # else the command starts itself once more
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err.strip().splitlines()[-1]

@@ -81,7 +81,7 @@ def one_cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.mark.slow
+@pytest.mark.server
 @pytest.mark.usefixtures("one_cluster")
 def test_candidates_are_compared_photograph_by_photograph_and_only_once(case: RunConfig) -> None:
     chosen = [

@@ -208,18 +208,7 @@ def test_changed_settings_are_settings_that_exist() -> None:
 
 
 @pytest.mark.slow
-def test_bad_input_is_one_line() -> None:
-    for arguments, words in (
-        (["--only", "cam"], "no method 'cam'"),
-        (["--figure", "maps.gif"], "--figure maps.gif: choose a name that ends"),
-    ):
-        ended = benchmark("truth", *arguments)
-        assert ended.returncode == 2
-        assert words in ended.stderr.strip().splitlines()[-1]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # a minute of training, longer on a busy machine
+@pytest.mark.timeout(900)  # a minute's training, which other work on the machine may stretch
 def test_the_network_learns_the_rule_and_the_command_prints_one_object() -> None:
     ended = benchmark("truth", "--images", 5, "--only", "grad_cam", "--json", seconds=880)
     assert ended.returncode == 0, ended.stderr

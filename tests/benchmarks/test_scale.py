@@ -23,7 +23,7 @@ from tests.support.s3_server import S3
 from tests.support.small_run import benchmark
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_bench_pool_keeps_sleeping_workers_busy_and_leaves_nothing(tmp_path: Path) -> None:
     sizes = ("--workers", "3", "--image-seconds", 0.05, "--shard-size", 4, "--images", 250, "--side", 16)
     ended = benchmark("pool", *sizes, "--output", tmp_path / "out", "--json")

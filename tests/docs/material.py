@@ -18,7 +18,7 @@ from hdm_core.sources.checkpoint import Card, save_checkpoint
 from pipeline.drift import compare, write_drift
 from pipeline.runs import RunStore
 from pipeline.tables.aggregate import aggregate
-from tests.support.drift_runs import laid
+from tests.support.drift_runs import stored_run
 from tests.support.plans import configuration, plan_of, results, save_picture
 
 CLASSES = ("crow", "owl", "wren")
@@ -28,7 +28,7 @@ FACTORY = "import torchvision\n\ndef make(classes):\n    return torchvision.mode
 def make_run(output: str, storage: dict[str, object] | None = None, done: int = 3, name: str = "demo") -> RunStore:
     """Write a run of five images in three shards, of which the first are done; its maps and numbers are made up."""
     plan = plan_of(configuration(name=name, output=output, storage=storage or {}))
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     for shard in plan.shards[:done]:
         store.write_shard(shard, *results(plan, shard), plan.config)
@@ -74,7 +74,7 @@ def finished_runs(folder: Path) -> dict[str, Any]:
 
 def two_runs(folder: Path) -> dict[str, Any]:
     """Write runs/march and runs/april over the same images, compared as `hdm diff` does."""
-    before, after = (laid(folder / "runs", name) for name in ("march", "april"))
+    before, after = (stored_run(folder / "runs", name) for name in ("march", "april"))
     write_drift(after, compare(before, after))
     return {}
 

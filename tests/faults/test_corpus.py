@@ -29,7 +29,7 @@ from tests.support.paths import ROOT
 from tests.support.processes import below, listening, variable
 from tests.support.small_run import command, config, hdm
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 DOCS = ROOT / "docs" / "data.md"
 METHODS = ("hdm", "grad_cam")

@@ -23,13 +23,13 @@ from pipeline.errors import RunError
 from pipeline.execution.driver import RunSummary, plan_run
 from pipeline.runs import RunStore
 from pipeline.runs.verify import verify
-from tests.support.fault_runs import IMAGES, SHARDS, Once, at_work, contents, driver, explained, settings, until, written
+from tests.support.fault_runs import IMAGES, SHARDS, InTurn, Once, at_work, contents, driver, explained, settings, until, written
 from tests.support.paths import ROOT
 from tests.support.s3_proxy import Fault, Proxy
 from tests.support.s3_server import S3, serve
 from tests.support.small_run import hdm
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.faults
 
 FAST_CLOCK = ROOT / "tests" / "support" / "fast_clock"
 
@@ -51,12 +51,20 @@ def own_s3() -> Iterator[S3]:
         yield server.folder()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
-def test_a_worker_that_is_killed_hangs_or_is_asked_to_go(folder: Path, undisturbed: dict[str, Any], sent: signal.Signals) -> None:
-    fault = Once(lambda process: os.kill(process, sent))
-    # A stopped worker is waited for during `stall_timeout`; a worker that was asked to stop does not count as a failed attempt.
-    compute = {signal.SIGKILL: {}, signal.SIGSTOP: {"stall_timeout": 15.0}, signal.SIGTERM: {"max_attempts": 1}}[sent]
-    outcome, store = explained(settings(folder, f"worker-{sent.name}", compute=compute), fault)
+def test_a_worker_that_is_killed_and_one_that_hangs(folder: Path, undisturbed: dict[str, Any]) -> None:
+    """One run suffers both: a worker is killed, and another one is stopped, which is replaced after `stall_timeout`."""
+    faults = InTurn(lambda process: os.kill(process, signal.SIGKILL), lambda process: os.kill(process, signal.SIGSTOP))
+    outcome, store = explained(settings(folder, "killed-hung", compute={"stall_timeout": 15.0}), faults)
+    assert len(set(faults.done)) == 2, "both faults must come while there is work"
+    assert not outcome.failed_shards
+    assert contents(store) == undisturbed
+    assert not verify(store).damaged
+
+
+def test_a_worker_that_is_asked_to_go_has_not_failed(folder: Path, undisturbed: dict[str, Any]) -> None:
+    """SIGTERM is what a machine that is taken back gets; it does not count as a failure of the shard."""
+    fault = Once(lambda process: os.kill(process, signal.SIGTERM))
+    outcome, store = explained(settings(folder, "worker-SIGTERM", compute={"max_attempts": 1}), fault)
     assert fault.done, "the fault must come while there is work"
     assert not outcome.failed_shards
     assert contents(store) == undisturbed
@@ -146,37 +154,24 @@ def test_two_drivers_share_a_run(folder: Path, undisturbed: dict[str, Any]) -> N
     assert len(holders) == 2, "both must have worked"
 
 
-def test_a_run_on_s3_has_the_bytes_of_one_on_a_disk(folder: Path, undisturbed: dict[str, Any], s3: S3) -> None:
-    _, store = explained(settings(folder, "s3", output=s3.url, storage=s3.storage))
-    assert contents(store) == undisturbed
-
-
-@pytest.mark.parametrize("fault", list(Fault))
-def test_s3_that_fails_now_and_then(folder: Path, undisturbed: dict[str, Any], s3: S3, fault: Fault) -> None:
-    every = 40 if fault is Fault.STALL else 5  # each stall lasts until the client's timeout
-    with Proxy(s3.storage["endpoint_url"], fault, every) as proxy:
+def test_s3_that_fails_now_and_then_and_is_unreachable_for_a_while(folder: Path, undisturbed: dict[str, Any], s3: S3) -> None:
+    """One run suffers every fault of the proxy in turn, and an outage: all connections are reset for ten seconds."""
+    with Proxy(s3.storage["endpoint_url"], list(Fault)) as proxy:
+        outage = Once(lambda process: proxy.away(10.0))
         storage = {**s3.storage, "endpoint_url": proxy.url, "config_kwargs": {"read_timeout": 4}}
-        _, store = explained(settings(folder, f"s3-{fault.name}", output=s3.url, storage=storage))
-        assert proxy.injected >= (2 if fault is Fault.STALL else 10)
-    there = RunStore.open(store.url, s3.storage)
-    assert contents(there) == undisturbed
-    assert not verify(there).damaged
-
-
-def test_s3_that_is_away_for_a_while(folder: Path, undisturbed: dict[str, Any], s3: S3) -> None:
-    """The server is unreachable but not killed, which is the same for the run."""
-    with Proxy(s3.storage["endpoint_url"], None) as proxy:
-        gone = Once(lambda process: threading.Thread(target=proxy.away, args=(15.0,)).start())
-        storage = {**s3.storage, "endpoint_url": proxy.url}
-        _, store = explained(settings(folder, "s3-away", output=s3.url, storage=storage), gone)
-        assert gone.done
-    assert contents(RunStore.open(store.url, s3.storage)) == undisturbed
+        _, store = explained(settings(folder, "s3-faults", output=s3.url, storage=storage), outage)
+        assert outage.done
+        assert set(proxy.injected) == set(Fault)
+        assert min(proxy.injected.values()) >= 3, proxy.injected
+    stored = RunStore.open(store.url, s3.storage)
+    assert contents(stored) == undisturbed
+    assert not verify(stored).damaged
 
 
 def test_s3_whose_server_is_killed_and_comes_back(folder: Path, undisturbed: dict[str, Any], own_s3: S3) -> None:
     def crash() -> None:
         own_s3.server.kill()
-        time.sleep(20)
+        time.sleep(10)
         own_s3.server.start()
 
     outage = threading.Thread(target=crash)

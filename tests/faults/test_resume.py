@@ -6,47 +6,41 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.small_run import command, config, files, hdm, photographs
+from pipeline.runs import RunStore
+from tests.support.fault_runs import IMAGES, SHARDS, contents, until, written
+from tests.support.small_run import command, hdm
 
-pytestmark = pytest.mark.slow
-
-# Columns of the records that may differ between equal runs: time and place.
-_CIRCUMSTANCES = ["seconds", "device", "run"]
+pytestmark = pytest.mark.faults
 
 
-def test_killed_and_resumed_is_the_same_bytes(tmp_path: Path) -> None:
-    images = photographs(tmp_path / "photographs", 12)
-    whole, broken = config(tmp_path, images, name="whole"), config(tmp_path, images, name="broken")
-    assert hdm("run", whole).returncode == 0
+def test_killed_and_resumed_is_the_same_bytes(folder: Path, undisturbed: dict[str, Any]) -> None:
+    file = written(folder, "killed")
+    run = folder / "out" / "killed"
 
-    run = tmp_path / "out" / "broken"
-    with subprocess.Popen(command("run", broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as driver:
-        deadline = time.monotonic() + 120
-        while len(list((run / "commits").glob("*.json"))) < 2:
-            assert driver.poll() is None, "the run must not be over before it is killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    def committed() -> int:
+        return len(list((run / "commits").glob("*.json")))
+
+    with subprocess.Popen(command("run", file), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as driver:
+        until(lambda: committed() or driver.poll() is not None)
         os.kill(driver.pid, signal.SIGKILL)
-    committed = len(list((run / "commits").glob("*.json")))
-    assert 2 <= committed < 6
+    assert driver.returncode == -signal.SIGKILL, "the run must not be over before it is killed"
+    before = committed()
+    assert 1 <= before < SHARDS
 
-    resumed = hdm("run", broken, "--json")
+    resumed = hdm("run", file, "--json")
     assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["resumed"] >= committed
-    assert "of 6 shards were done before" in resumed.stderr
+    facts = json.loads(resumed.stdout)
+    assert facts["resumed"] >= before
+    assert f"of {SHARDS} shards were done before" in resumed.stderr
+    assert facts["statuses"] == {"ok": IMAGES}, "flat maps would be the same bytes whatever happened"
 
-    assert json.loads(resumed.stdout)["statuses"].keys() == {"ok"}, "flat maps would have the same bytes in any case"
-    undisturbed = tmp_path / "out" / "whole"
-    assert files(run, "maps.zarr") == files(undisturbed, "maps.zarr")
-    assert files(run, "images", "curves") == files(undisturbed, "images", "curves")
-    assert (run / "images.parquet").read_bytes() == (undisturbed / "images.parquet").read_bytes()
-    assert pq.read_table(run / "tables.parquet") == pq.read_table(undisturbed / "tables.parquet")
-    for part in (undisturbed / "records").iterdir():
-        left, right = (pq.read_table(folder / "records" / part.name).drop_columns(_CIRCUMSTANCES) for folder in (run, undisturbed))
-        assert left == right
+    assert contents(RunStore.open(str(run))) == undisturbed
+    whole = folder / "out" / "undisturbed"
+    assert (run / "images.parquet").read_bytes() == (whole / "images.parquet").read_bytes()
+    assert pq.read_table(run / "tables.parquet") == pq.read_table(whole / "tables.parquet")

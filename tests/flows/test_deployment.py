@@ -10,29 +10,35 @@ import pytest
 import yaml
 
 from tests.support.prefect_server import Prefect
-from tests.support.small_run import config, files, hdm, photographs
-from tests.support.trainings import training_config, write_colour_dataset
+from tests.support.small_run import config, files, hdm
+from tests.support.trainings import run_training, training_config, write_colour_dataset
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 
 def run(prefect: Prefect, name: str, flow: str = "hdm", **parameters: object) -> tuple[int, str]:
-    """`prefect deployment run FLOW/NAME --watch`: its exit code and what it and the flow said."""
-    given = [part for key, value in parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")]
-    ended = prefect("deployment", "run", f"{flow}/{name}", "--watch", *given)
+    """Run `prefect deployment run FLOW/NAME --watch`; return its exit code and what it and the flow printed."""
+    options = [part for key, value in parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")]
+    ended = prefect("deployment", "run", f"{flow}/{name}", "--watch", *options)
     return ended.returncode, ended.stdout + ended.stderr
 
 
-def test_the_demo_deployment_explains_photographs(prefect: Prefect, tmp_path: Path) -> None:
-    quick = {"hdm.steps": 1, "hdm.mix_steps": 1}
-    code, said = run(prefect, "demo", output=str(tmp_path), limit=2, changes=quick)
+def test_the_demo_deployment_leaves_what_the_command_leaves(prefect: Prefect, tmp_path: Path) -> None:
+    """On two Ray workers each: the same bytes."""
+    quick = {"hdm.steps": 1, "hdm.mix_steps": 1, "compute.workers": 2, "compute.shard_size": 1}
+    flow, command = tmp_path / "flow", tmp_path / "command"
+    code, said = run(prefect, "demo", output=str(flow), limit=2, changes=quick)
     assert code == 0, said
-    records = pq.read_table(tmp_path / "demo" / "records")
+    records = pq.read_table(flow / "demo" / "records")
     assert records["status"].to_pylist() == ["ok"] * 4
-    assert (tmp_path / "demo" / "report" / "index.html").exists()
+    assert (flow / "demo" / "report" / "index.html").exists()
     artifacts = prefect("artifact", "ls").stdout
     for key in ("demo-progress", "demo-metrics", "demo-summary"):
         assert key in artifacts
+    changes = [part for key, value in quick.items() for part in ("--set", f"{key}={value}")]
+    ended = hdm("run", "demo", "--output", command, "--limit", 2, *changes)
+    assert ended.returncode == 0, ended.stderr
+    assert files(flow / "demo", "maps.zarr", "images") == files(command / "demo", "maps.zarr", "images")
 
 
 def test_a_deployment_without_its_dataset_fails_with_one_clear_line(prefect: Prefect) -> None:
@@ -49,26 +55,15 @@ def test_a_deployment_without_its_dataset_fails_with_one_clear_line(prefect: Pre
     assert [text for text in ours if "Traceback" in text] == []
 
 
-def test_the_flow_leaves_what_the_command_leaves(prefect: Prefect, tmp_path: Path) -> None:
-    """On two Ray workers each: the same bytes."""
-    images = photographs(tmp_path / "photographs", 4)
-    by_flow, by_command = config(tmp_path, images, name="flow"), config(tmp_path, images, name="command")
-    assert hdm("run", by_command).returncode == 0
-    code, said = run(prefect, "demo", config=str(by_flow))
-    assert code == 0, said
-    out = tmp_path / "out"
-    assert files(out / "flow", "maps.zarr", "images") == files(out / "command", "maps.zarr", "images")
-
-
 def test_the_flow_trains_a_classifier_as_the_command_does(prefect: Prefect, tmp_path: Path) -> None:
     images = write_colour_dataset(tmp_path / "images", 4)
-    for name in ("flow", "command"):
-        (tmp_path / name).write_text(yaml.safe_dump(training_config(images, name=name)))
-    code, said = run(prefect, "cub-mobilenet", "hdm-train", config=str(tmp_path / "flow"))
+    source = tmp_path / "training.yaml"
+    source.write_text(yaml.safe_dump(training_config(images, name="flow")))
+    code, said = run(prefect, "cub-mobilenet", "hdm-train", config=str(source))
     assert code == 0, said
-    assert hdm("train", tmp_path / "command").returncode == 0
-    flow, command = (tmp_path / "classifiers" / name for name in ("flow", "command"))
-    assert (flow / "model.safetensors").read_bytes() == (command / "model.safetensors").read_bytes()
+    # The command in this process; that a process of its own gives the same bytes is in tests/pipeline/training.
+    command = Path(run_training(images, name="command").url)
+    assert (tmp_path / "classifiers" / "flow" / "model.safetensors").read_bytes() == (command / "model.safetensors").read_bytes()
     artifacts = prefect("artifact", "ls").stdout
     for key in ("flow-training", "mobilenet-v2-classifier"):
         assert key in artifacts

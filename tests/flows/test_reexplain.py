@@ -16,14 +16,14 @@ from PIL import Image
 
 from tests.flows.test_deployment import run
 from tests.support.prefect_server import Prefect
-from tests.support.small_run import config, photographs
+from tests.support.small_run import LOCAL, config, photographs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 QUICK: dict[str, Any] = {
     "methods": ["eigen_cam", "hdm"],
     "metrics": {"protocol": "rise"},
-    "compute": {"workers": 1, "shard_size": 2, "batch_size": 1},
+    "compute": {**LOCAL, "shard_size": 2, "batch_size": 1},
 }
 
 
@@ -93,7 +93,8 @@ def ray_of(prefect: Prefect) -> list[str]:
 
 def test_the_next_that_is_due_is_turned_away_and_a_cancelled_run_goes_on(prefect: Prefect, tmp_path: Path) -> None:
     images = photographs(tmp_path / "photographs", 4)
-    slow = QUICK | {"hdm": {"preset": "fast", "sizes": [4, 5], "steps": 60, "eta": 0.1}, "compute": QUICK["compute"] | {"shard_size": 1}}
+    compute = {"workers": 1, "shard_size": 1, "batch_size": 1}
+    slow = QUICK | {"hdm": {"preset": "fast", "sizes": [4, 5], "steps": 60, "eta": 0.1}, "compute": compute}
     source, out = str(config(tmp_path, images, **slow)), tmp_path / "out"
     start = ("deployment", "run", "hdm-reexplain/demo", "--param", f"config={json.dumps(source)}")
     assert prefect(*start).returncode == 0

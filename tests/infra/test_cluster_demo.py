@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 COMMAND = [sys.executable, "-m", "infra.cluster_demo"]
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.faults,
     pytest.mark.timeout(600),
     pytest.mark.skipif(
         not shutil.which("postgres") and not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")),

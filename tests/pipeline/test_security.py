@@ -221,7 +221,7 @@ def test_broken_yaml_is_refused_without_its_text(tmp_path: Path) -> None:
     assert SECRET not in message
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_prefect_keeps_no_secret_of_a_configuration(tmp_path: Path) -> None:
     """Run the flow with a server of its own: no secret in its database, its logs and its output."""
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(mapping(output=URLS[0], dataset={"kind": "demo"})))

@@ -14,7 +14,7 @@ from pipeline.workflow import Steps, finish_steps, run_steps
 from tests.support.plans import configuration, plan_of
 
 PLAN = plan_of(configuration())
-STORE = RunStore.at(PLAN.config)
+STORE = RunStore.from_config(PLAN.config)
 
 
 def recording(calls: list[str], planned: tuple[Plan, RunStore] | None = (PLAN, STORE)) -> Steps:

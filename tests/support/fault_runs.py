@@ -101,14 +101,26 @@ def until(poll: Callable[[], T], seconds: float = 120.0) -> T:
     raise TimeoutError
 
 
-class Once:
-    """Act once, on the first worker that holds a lease."""
+class InTurn:
+    """Injects one fault after another, each into a worker that holds a lease and was not hit yet.
 
-    def __init__(self, action: Callable[[int], None]) -> None:
+    Attributes:
+        done: ids of the processes that were hit.
+    """
+
+    def __init__(self, *actions: Callable[[int], None]) -> None:
         self.done: list[int] = []
-        self._action = action
+        self._actions = list(actions)
 
     def __call__(self, store: RunStore) -> None:
-        if not self.done and (processes := at_work(store)):
-            self.done.append(processes[0])
-            self._action(processes[0])
+        untouched = [process for process in at_work(store) if process not in self.done]
+        if self._actions and untouched:
+            self.done.append(untouched[0])
+            self._actions.pop(0)(untouched[0])
+
+
+class Once(InTurn):
+    """Injects one fault into the first worker that holds a lease."""
+
+    def __init__(self, action: Callable[[int], None]) -> None:
+        super().__init__(action)

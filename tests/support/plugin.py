@@ -23,7 +23,7 @@ def install_plugin(folder: Path) -> dict[str, str]:
 def make_run(output: str, name: str) -> RunStore:
     """Commit a run of HDM and the plugin's method with made-up results; the plugin must be installed."""
     plan = plan_of(configuration(name=name, output=output, methods=["hdm", "centre"]))
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     write_all(store, plan)
     return store

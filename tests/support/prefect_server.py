@@ -82,8 +82,10 @@ def serve_prefect(home: Path) -> Iterator[Prefect]:
         finally:
             for process in (*ready.workers, server):
                 process.terminate()
+            end = time.monotonic() + 20  # all of them together
+            for process in (*ready.workers, server):
                 try:
-                    process.wait(20)
+                    process.wait(max(end - time.monotonic(), 0.1))
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()

@@ -8,6 +8,8 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter, deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -18,13 +20,16 @@ class Fault(enum.Enum):
 
     INTERNAL_ERROR = enum.auto()  # the response is 500
     UNAVAILABLE = enum.auto()  # the response is 503
-    RESET = enum.auto()  # the connection is reset before a response
-    LOST_ANSWER = enum.auto()  # the server executes the request, then the connection is reset
-    TRUNCATED = enum.auto()  # half of the response is sent
+    RESET = enum.auto()  # the connection is reset before the server gets the request
+    LOST_ANSWER = enum.auto()  # the server executes the write, then the connection is reset
+    TRUNCATED = enum.auto()  # half of the response to a read is sent
     STALL = enum.auto()  # no response within the clients' timeout
 
 
 _ANSWERS = {Fault.INTERNAL_ERROR: (500, "InternalError"), Fault.UNAVAILABLE: (503, "SlowDown")}
+
+# The methods whose requests a fault fits; a fault that is not here fits every request.
+_METHODS = {Fault.LOST_ANSWER: {b"PUT", b"POST"}, Fault.TRUNCATED: {b"GET"}}
 
 
 class Proxy:
@@ -32,18 +37,23 @@ class Proxy:
 
     Args:
         endpoint: http://host:port of the server.
-        fault: fault of every `every`-th request; None forwards all requests.
+        faults: faults of every `every`-th request, in turn; without faults all requests are forwarded.
         every: interval between faults, in requests.
+
+    Attributes:
+        url: http://host:port of the proxy.
+        injected: number of injections by fault.
     """
 
-    def __init__(self, endpoint: str, fault: Fault | None, every: int = 5) -> None:
+    def __init__(self, endpoint: str, faults: Sequence[Fault] = (), every: int = 5) -> None:
         place = urlsplit(endpoint)
         self._server = (str(place.hostname), int(place.port or 80))
-        self._fault, self._every = fault, every
+        self._faults, self._every = deque(faults), every
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.requests = self.injected = 0
-        self._turn = threading.Lock()
+        self.injected: Counter[Fault] = Counter()
+        self._requests = 0
+        self._lock = threading.Lock()
         self._until = 0.0
 
     def __enter__(self) -> Self:
@@ -70,27 +80,38 @@ class Proxy:
             request = _message(client)
             if not request:
                 return None
-            with self._turn:
-                self.requests += 1
-                hit = self._fault is not None and self.requests % self._every == 0
-                self.injected += hit
-            if hit and self._fault in _ANSWERS:
-                status, code = _ANSWERS[self._fault]
+            fault = self._choose(request)
+            if fault in _ANSWERS:
+                status, code = _ANSWERS[fault]
                 body = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
                 client.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status, len(body), body))
                 return None
-            if hit and self._fault is Fault.RESET:
+            if fault is Fault.RESET:
                 return _reset(client)
-            if hit and self._fault is Fault.STALL:
+            if fault is Fault.STALL:
                 time.sleep(10)
                 return _reset(client)
             with socket.create_connection(self._server) as server:
                 server.sendall(_closing(request))
                 response = b"".join(iter(lambda: server.recv(1 << 16), b""))
-            if hit and self._fault is Fault.LOST_ANSWER:
+            if fault is Fault.LOST_ANSWER:
                 return _reset(client)
-            client.sendall(response[: len(response) // 2] if hit else response)
+            client.sendall(response[: len(response) // 2] if fault is Fault.TRUNCATED else response)
         return None
+
+    def _choose(self, request: bytes) -> Fault | None:
+        """Return the fault of a request: of those that fit it, the one whose last injection is longest ago."""
+        method = request.partition(b" ")[0]
+        with self._lock:
+            self._requests += 1
+            if self._requests % self._every:
+                return None
+            fault = next((fault for fault in self._faults if method in _METHODS.get(fault, {method})), None)
+            if fault is not None:
+                self._faults.remove(fault)
+                self._faults.append(fault)
+                self.injected[fault] += 1
+            return fault
 
 
 def _message(client: socket.socket) -> bytes:

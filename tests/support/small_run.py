@@ -12,7 +12,11 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from pipeline.config.schema import ComputeConfig
 from tests.support.paths import ROOT
+
+# The section `compute` where Ray is not what a test is about: one worker, in the command's own process where that can be configured.
+LOCAL: dict[str, Any] = {"workers": 1} | ({"executor": "local"} if "executor" in ComputeConfig.model_fields else {})
 
 
 def photographs(folder: Path, count: int) -> Path:

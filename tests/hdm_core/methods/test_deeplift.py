@@ -91,15 +91,19 @@ ELEMENTWISE = [
 # fmt: on
 
 
-@pytest.mark.parametrize("function", ELEMENTWISE)
+@pytest.mark.parametrize("function", ELEMENTWISE, ids=[f"{place} {f.__name__}" for place, f in enumerate(ELEMENTWISE)])
 def test_every_elementwise_function_is_rescaled(function: Callable[[Tensor], Tensor]) -> None:
     image, reference = torch.tensor([-2.0, -0.3, 0.4, 3.0]), torch.tensor([0.7, 0.1, -1.0, -0.6])
     found = contributions(function, image.tolist(), reference.tolist())
     torch.testing.assert_close(torch.tensor(found), function(image) - function(reference), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("overwrite", [Tensor.relu_, torch.relu_, lambda x: F.relu(x, True), torch.ops.aten.relu_.default])
-def test_in_place_functions_change_their_argument(overwrite: Callable[[Tensor], Tensor]) -> None:
+@pytest.mark.parametrize(
+    "overwrite",
+    [Tensor.relu_, torch.relu_, lambda x: F.relu(x, True), torch.ops.aten.relu_.default],
+    ids=["method", "torch", "functional", "aten"],
+)
+def test_what_works_in_place_changes_what_it_is_given(overwrite: Callable[[Tensor], Tensor]) -> None:
     def score(x: Tensor) -> Tensor:
         x = x * 1
         overwrite(x)

@@ -60,7 +60,7 @@ def test_an_images_bits_do_not_depend_on_the_batch(kernel: int) -> None:
         nn.Conv2d(4, 4, 3).bfloat16(),
         nn.Linear(4, 4),
     ],
-    ids=str,
+    ids=lambda module: f"{module} {module.weight.dtype}",
 )
 def test_modules_that_are_not_replaced(module: nn.Module) -> None:
     assert not DirectConv2d.fits(module)

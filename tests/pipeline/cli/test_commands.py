@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from pipeline.cli.main import main
+from pipeline.execution.cluster import CPU_ENVIRONMENT
 from tests.support.small_run import config, hdm, photographs
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return photographs(tmp_path_factory.mktemp("photographs"), 4)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended in this process."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """`hdm ...` in this process: a process of its own takes seconds to import its libraries."""
+    for name, value in CPU_ENVIRONMENT.items():  # else the command starts itself once more
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr("sys.argv", ["hdm", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -40,37 +66,35 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["explain", "no.jpg", "--out", "map.txt"], "no image format"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
-    arguments: list[str], part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["hdm", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    (line,) = err.strip().splitlines()
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], part: str, here: Callable[..., Ended]) -> None:
+    ended = here(*arguments)
+    assert ended.code == 2
+    assert ended.out == ""
+    (line,) = ended.err.strip().splitlines()
     assert line.startswith("hdm: ")
     assert part in line
 
 
-def test_an_output_that_cannot_be_written_is_found_before_any_worker_starts(tmp_path: Path, images: Path) -> None:
+def test_an_output_that_cannot_be_written_is_found_before_any_worker_starts(
+    tmp_path: Path, images: Path, here: Callable[..., Ended]
+) -> None:
     (tmp_path / "file").write_text("not a folder")
-    ended = hdm("run", config(tmp_path, images), "--output", tmp_path / "file")
-    assert ended.returncode == 2
-    (line,) = ended.stderr.strip().splitlines()
+    ended = here("run", config(tmp_path, images), "--output", tmp_path / "file")
+    assert ended.code == 2
+    (line,) = ended.err.strip().splitlines()
     assert "cannot be written" in line
     assert "--output" in line
 
 
-def test_an_empty_dataset_is_a_mistake(tmp_path: Path) -> None:
+def test_an_empty_dataset_is_a_mistake(tmp_path: Path, here: Callable[..., Ended]) -> None:
     (tmp_path / "empty").mkdir()
-    ended = hdm("run", config(tmp_path, tmp_path / "empty"))
-    assert ended.returncode == 2
-    assert "no images" in ended.stderr
+    ended = here("run", config(tmp_path, tmp_path / "empty"))
+    assert ended.code == 2
+    assert "no images" in ended.err
 
 
-def test_a_run_with_an_unreadable_image_does_the_rest_and_ends_with_3(tmp_path: Path, images: Path) -> None:
+@pytest.mark.server
+def test_a_run_with_an_unreadable_image_does_the_rest_and_ends_with_3(tmp_path: Path, here: Callable[..., Ended]) -> None:
     folder = photographs(tmp_path / "photographs", 4)
     (folder / "cats" / "broken.png").write_bytes(b"\x89PNG, but no more")
     ended = hdm("run", config(tmp_path, folder), "--json")
@@ -83,22 +107,24 @@ def test_a_run_with_an_unreadable_image_does_the_rest_and_ends_with_3(tmp_path: 
     assert "no GPU" in ended.stderr, "a configuration that asks for GPUs must say that it runs on the CPU"
 
     run = tmp_path / "out" / "small"
-    status = json.loads(hdm("status", run, "--json").stdout)
+    status = json.loads(here("status", run, "--json").out)
     assert status["records"] == {"ok": 12, "unreadable": 3}
     assert status["shards_done"] == status["shards"] == 3
-    again = hdm("run", config(tmp_path, folder), "--json")
-    assert again.returncode == 3, "what is missing is still missing"
-    assert json.loads(again.stdout)["statuses"] == {"ok": 4, "unreadable": 1}
-    assert json.loads(again.stdout)["resumed"] == 3
-    assert json.loads(again.stdout)["passes"] == 0
-    changed = hdm("run", config(tmp_path, folder), "--set", "hdm.steps=5")
-    assert changed.returncode == 2
-    assert "methods.hdm.steps (4, now 5)" in changed.stderr
-    tables = json.loads(hdm("tables", run, "--json").stdout)["tables"]
+    again = here("run", config(tmp_path, folder), "--json")
+    assert again.code == 3, "what is missing is still missing"
+    facts = json.loads(again.out)
+    assert facts["statuses"] == {"ok": 4, "unreadable": 1}
+    assert facts["resumed"] == 3
+    assert facts["passes"] == 0
+    changed = here("run", config(tmp_path, folder), "--set", "hdm.steps=5")
+    assert changed.code == 2
+    assert "methods.hdm.steps (4, now 5)" in changed.err
+    tables = json.loads(here("tables", run, "--json").out)["tables"]
     assert {row["method"] for row in tables} == {"hdm", "dm", "grad_cam"}
     assert {(row["n"] + row["n_flat"], row["n_failed"]) for row in tables if row["metric"] != "proportion"} == {(4, 1)}
 
 
+@pytest.mark.server
 def test_plan_prints_what_a_run_costs_and_starts_nothing(tmp_path: Path, images: Path) -> None:
     facts = json.loads(hdm("plan", config(tmp_path, images), "--json").stdout)
     assert facts["images"] == 4
@@ -110,6 +136,7 @@ def test_plan_prints_what_a_run_costs_and_starts_nothing(tmp_path: Path, images:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.server
 def test_explain_writes_a_heatmap(tmp_path: Path) -> None:
     from pipeline.datasets.demo import read_demo
 
@@ -124,7 +151,7 @@ def test_explain_writes_a_heatmap(tmp_path: Path) -> None:
         assert picture.size == (224, 224)
 
 
-def test_methods_lists_the_registry() -> None:
-    entries = json.loads(hdm("methods", "--json").stdout)["methods"]
+def test_methods_lists_the_registry(here: Callable[..., Ended]) -> None:
+    entries = json.loads(here("methods", "--json").out)["methods"]
     assert {"hdm", "dm", "grad_cam"} <= {entry["id"] for entry in entries}
     assert "paper-cub" in entries[0]["presets"]

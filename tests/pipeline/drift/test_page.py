@@ -96,7 +96,7 @@ def test_the_page_says_so(page: str) -> None:
     assert not re.search(r"https?://|<script|<link|@import|url\(", page)
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_browser_shows_the_shortcut_first(runs: tuple[RunStore, RunStore], page: str, tmp_path: Path) -> None:
     """All images load, the first article is a square, and its map has moved to the upper left."""
     folder = Path(runs[1].url) / "report"

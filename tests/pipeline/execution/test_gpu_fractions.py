@@ -16,7 +16,7 @@ from pipeline.execution.driver import explain_run, plan_run
 from pipeline.monitoring.progress import Progress
 from tests.support.small_run import config, photographs
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def test_ctrl_c_gives_the_lease_back_and_the_next_run_resumes(local: RunConfig, 
         disturb(patch, lambda shard, attempt: KeyboardInterrupt() if shard == 1 else None)
         with pytest.raises(KeyboardInterrupt):
             explained(local)
-    store = RunStore.at(local)
+    store = RunStore.from_config(local)
     assert store.done() == {0}
     assert is_free(store.storage.read_json(lease_name(1)))
     summary, _ = explained(local)

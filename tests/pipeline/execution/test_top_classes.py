@@ -1,4 +1,4 @@
-"""The two likeliest classes by a network of the user's own code, through the real command and Ray: stored, committed, reported."""
+"""The two likeliest classes by a network of the user's own code, through the real command: stored, committed, reported."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import zarr
 from hdm_core import METRICS
 from pipeline.runs import RunStore
 from pipeline.runs.maps import read_map
-from tests.support.small_run import config, files, hdm, photographs
+from tests.support.small_run import LOCAL, config, files, hdm, photographs
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.server
 
 FACTORY = """
 import torchvision
@@ -35,7 +35,7 @@ def test_two_classes_an_image_from_the_plan_to_the_page(tmp_path: Path, monkeypa
         classifier={"source": "import", "factory": "my_models:make", "arguments": {"classes": 4}, "resize": 72, "crop": 64},
         methods=["hdm", "grad_cam"],
         target={"top": 2},
-        compute={"workers": 1, "shard_size": 2},
+        compute={**LOCAL, "shard_size": 2},
     )
     ended = hdm("run", source, "--json")
     assert ended.returncode == 0, ended.stderr

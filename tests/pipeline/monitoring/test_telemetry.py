@@ -43,7 +43,7 @@ def scrape(url: str) -> Scraped:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_the_metrics_say_what_the_records_say(measured_ray: str, tmp_path: Path) -> None:
     images = photographs(tmp_path / "photographs", 5)
     (images / "cats" / "broken.png").write_bytes(b"no picture")

@@ -273,7 +273,8 @@ def test_names_sort_by_time() -> None:
     assert [next_name("cub", start + timedelta(seconds=n)) for n in (0, 1)] == ["cub-2026-12-31T235959", "cub-2027-01-01T000000"]
 
 
-def test_the_command_prints_what_it_would_do_and_why(first: tuple[Path, RunStore]) -> None:
+@pytest.mark.server
+def test_the_command_says_what_it_would_do_and_why(first: tuple[Path, RunStore]) -> None:
     folder, store = first
     source = folder / "tiny.yaml"
     source.write_text(yaml.safe_dump(config(folder).model_dump(mode="json")))

@@ -338,6 +338,7 @@ def test_the_code_on_the_page_runs(tmp_path: Path, capsys: pytest.CaptureFixture
     assert sorted(line.split()[0] for line in capsys.readouterr().out.splitlines()) == ["bird-0", "bird-1", "bird-2"]
 
 
+@pytest.mark.server
 def test_a_browser_shows_every_picture(tmp_path: Path) -> None:
     page = Path(write_report(_run(tmp_path, changes=_unreadable(1))))
     counting = "document.title = [...document.images].map(i => i.complete && i.naturalWidth).join()"
@@ -349,6 +350,7 @@ def test_a_browser_shows_every_picture(tmp_path: Path) -> None:
     assert len(found[1].split(",")) == page.read_text().count("<img ")
 
 
+@pytest.mark.server
 def test_a_browser_draws_the_page(tmp_path: Path) -> None:
     page = Path(write_report(_run(tmp_path)))
     shot = tmp_path / "shot.png"

@@ -24,7 +24,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.run import train, train_presets
 from pipeline.training.store import STATE
 from tests.support.plans import files_below, refused
-from tests.support.small_run import command, hdm
+from tests.support.small_run import LOCAL, command, hdm
 from tests.support.trainings import load_training, run_training, training_config, write_colour_dataset
 
 
@@ -103,7 +103,7 @@ def test_another_configuration_is_refused(folder: Path, images: Path) -> None:
     assert "recipe.batch (4, now 5)" in message
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folder: Path, tmp_path: Path) -> None:
     """Killed after the epoch of the head alone, when a new stage begins, and again within that stage."""
     config = tmp_path / "training.yaml"
@@ -128,7 +128,7 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folde
         assert (killed / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_two_workers_train_together(images: Path, tmp_path: Path) -> None:
     config = tmp_path / "training.yaml"
     config.write_text(yaml.safe_dump(training_config(images, name="two", output=str(tmp_path), compute={"threads": 1, "workers": 2})))
@@ -143,7 +143,7 @@ def test_two_workers_train_together(images: Path, tmp_path: Path) -> None:
     Classifier.from_checkpoint(tmp_path / "two")
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_run_trains_its_classifier_first(images: Path, tmp_path: Path) -> None:
     (tmp_path / "training.yaml").write_text(yaml.safe_dump(training_config(images)))
     classifier = {"source": "checkpoint", "path": str(tmp_path / "classifiers" / "first"), "train": str(tmp_path / "training.yaml")}
@@ -152,7 +152,7 @@ def test_a_run_trains_its_classifier_first(images: Path, tmp_path: Path) -> None
         "dataset": {"kind": "folder", "root": str(images), "limit": 4},
         "classifier": classifier,
         "methods": ["grad_cam"],
-        "compute": {"workers": 1, "shard_size": 4},
+        "compute": {**LOCAL, "shard_size": 4},
         "output": str(tmp_path / "runs"),
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
