@@ -28,7 +28,7 @@ FACTORY = "import torchvision\n\ndef make(classes):\n    return torchvision.mode
 def make_run(output: str, storage: dict[str, object] | None = None, done: int = 3, name: str = "demo") -> RunStore:
     """Write a run of five images in three shards, of which the first are done; its maps and numbers are made up."""
     plan = plan_of(configuration(name=name, output=output, storage=storage or {}))
-    store = RunStore.at(plan.config)
+    store = RunStore.from_config(plan.config)
     store.create(plan)
     for shard in plan.shards[:done]:
         store.write_shard(shard, *results(plan, shard), plan.config)
