@@ -103,17 +103,19 @@ def test_the_hash_of_a_training_is_unchanged(name: str) -> None:
     assert load(name, {"dataset.root": "d"}, TrainConfig, train_presets()).hash() == TRAININGS[name]
 
 
-@pytest.mark.parametrize("expected", DATASETS, ids=lambda expected: DATASETS[expected]["kind"])
+@pytest.mark.parametrize("expected", DATASETS, ids=[f"{kind['kind']}-{number}" for number, kind in enumerate(DATASETS.values())])
 def test_the_hash_of_a_kind_of_dataset_is_unchanged(expected: str) -> None:
     assert run("dataset", DATASETS[expected]).hash() == expected
 
 
-@pytest.mark.parametrize("expected", CLASSIFIERS, ids=lambda expected: CLASSIFIERS[expected]["source"])
+@pytest.mark.parametrize(
+    "expected", CLASSIFIERS, ids=[f"{each['source']}-{number}" for number, each in enumerate(CLASSIFIERS.values())]
+)
 def test_the_hash_of_a_classifier_source_is_unchanged(expected: str) -> None:
     assert run("classifier", CLASSIFIERS[expected]).hash() == expected
 
 
-@pytest.mark.parametrize("dataset", DATASETS.values(), ids=lambda dataset: dataset["kind"])
+@pytest.mark.parametrize("dataset", DATASETS.values(), ids=[f"{kind['kind']}-{number}" for number, kind in enumerate(DATASETS.values())])
 def test_a_stored_configuration_has_the_keys_of_all_built_in_kinds_and_loads_again(dataset: dict[str, Any]) -> None:
     config = configuration(dataset=dataset)
     stored = config.model_dump(mode="json")
