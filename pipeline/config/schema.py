@@ -151,10 +151,10 @@ class RunConfig(BaseModel):
                 raise ValueError(f"{method}.preset: must be one of {', '.join(METHODS[method].presets)}, not {preset!r}")  # noqa: TRY004
             try:
                 resolved[method] = METHODS[method].configure(preset, **settings)
-            except ValidationError as error:
-                raise SectionError(method, METHODS[method].settings, error) from None
             except (ValueError, TypeError) as error:  # TypeError: a key such as `self`
-                raise ValueError(f"{method}: {error}") from (error.__cause__ or error)
+                if isinstance(error.__cause__, ValidationError):
+                    raise SectionError(method, METHODS[method].settings, error.__cause__) from None
+                raise ValueError(f"{method}: {error}") from error
         return {method: resolved[method] for method in self.methods}
 
     def identity(self) -> dict[str, Any]:

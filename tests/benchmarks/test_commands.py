@@ -43,7 +43,7 @@ Run = Callable[..., dict[str, Any]]
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """`python -m benchmarks ... --json` in this process, with short measurements; the printed object. test_scale.py starts the real one."""
-    monkeypatch.setattr(reference, "LONG_ENOUGH", 0.1)
+    monkeypatch.setattr(reference, "MIN_SECONDS", 0.1)
     for name, value in CPU_ENVIRONMENT.items():  # else the command starts itself once more
         monkeypatch.setenv(name, value)
 

@@ -65,7 +65,7 @@ def test_the_listing_is_the_hash_of_all_samples_whatever_the_chunk(plan: Plan, m
     rows += [[f"{i}.png", f"photographs/{i}.png", i % 2, None, None, None] for i in range(1, 5)]
     expected = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     assert plan.dataset_digest() == expected
-    monkeypatch.setattr(pipeline.plan, "_AT_ONCE", 2)
+    monkeypatch.setattr(pipeline.plan, "_BATCH", 2)
     assert plan.dataset_digest() == expected
     assert replace(plan, samples=[]).dataset_digest() == hashlib.sha256(b"[]").hexdigest()
 

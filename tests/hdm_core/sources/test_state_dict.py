@@ -53,7 +53,7 @@ def test_arch_and_classes_belong_to_a_file_and_not_to_a_folder(tmp_path: Path) -
     (tmp_path / "mine.pth").write_bytes(b"")
     with pytest.raises(ValueError, match="belong together"):
         Classifier.from_checkpoint(tmp_path / "mine.pth", ARCH)
-    with pytest.raises(ValueError, match="say its arch and classes"):
+    with pytest.raises(ValueError, match="give its arch and classes"):
         Classifier.from_checkpoint(tmp_path / "mine.pth")
     with pytest.raises(ValueError, match="is a folder"):
         Classifier.from_checkpoint(tmp_path, ARCH, 3)

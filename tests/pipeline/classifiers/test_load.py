@@ -84,7 +84,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_file_instead_of_its_folder(folder: Path) -> None:
     config = configuration(classifier=checkpoint(folder / MODEL)).classifier
-    assert f"{folder / MODEL} is a file of weights: say its arch and classes" in refused(lambda: load_classifier(config, 0))
+    assert f"{folder / MODEL} is a file of weights: give its arch and classes" in refused(lambda: load_classifier(config, 0))
 
 
 def test_weights_that_are_damaged(folder: Path) -> None:

@@ -22,6 +22,7 @@ from pipeline.drift.schema import DRIFT
 from pipeline.drift.similarity import overlap, spearman, ssim
 from pipeline.drift.statistics import Estimate
 from pipeline.drift.summary import QUANTITIES, Statistic, rank_by_drift, rank_flipped
+from pipeline.monitoring.progress import Progress
 from pipeline.plan import Shard
 from pipeline.runs import RunStore
 from pipeline.runs.maps import open_array
@@ -164,10 +165,10 @@ def test_maps_that_are_missing_are_not_compared(tmp_path: Path) -> None:
     )
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
-    store, told = stored_run(tmp_path, "a"), []
-    compare(store, store, lambda done, maps: told.append((done, maps)))
-    assert told == [(done, 12) for done in range(2, 13, 2)]
+def test_progress_is_reported(tmp_path: Path) -> None:
+    store, reported = stored_run(tmp_path, "a"), []
+    compare(store, store, reported.append)
+    assert reported == [Progress(done, 12, "maps") for done in range(2, 13, 2)]
 
 
 # Bad input

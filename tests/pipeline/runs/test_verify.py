@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.monitoring.progress import Progress
 from pipeline.plan import Plan
 from pipeline.runs import RunStore
 from pipeline.runs.verify import revoke_commits, verify
@@ -28,10 +29,10 @@ def store(plan: Plan) -> RunStore:
 
 
 def test_an_undamaged_run_has_no_damage(store: RunStore) -> None:
-    progress: list[tuple[int, int]] = []
-    report = verify(store, lambda done, shards: progress.append((done, shards)))
+    reported: list[Progress] = []
+    report = verify(store, reported.append)
     assert (report.shards, report.objects, report.damaged) == (3, 3 * 6, {})  # two methods, the stages, three tables
-    assert progress == [(1, 3), (2, 3), (3, 3)]
+    assert reported == [Progress(done, 3, "shards") for done in (1, 2, 3)]
 
 
 def test_damage_is_found_and_named(store: RunStore, plan: Plan) -> None:

@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,6 +19,7 @@ from pipeline.datasets import list_samples
 from pipeline.datasets.images import read_image
 from pipeline.errors import RunError
 from pipeline.execution.cluster import CPU_ENVIRONMENT
+from pipeline.monitoring.progress import Progress
 from pipeline.training.config import TrainConfig
 from pipeline.training.run import train, train_presets
 from pipeline.training.store import STATE
@@ -205,8 +205,8 @@ def interrupt(images: Path) -> None:
     class StopError(Exception):
         pass
 
-    def stop(epoch: Any) -> None:
-        if epoch.entry is not None:
+    def stop(progress: Progress) -> None:
+        if progress.message:  # the metrics of a finished epoch
             raise StopError
 
     with pytest.raises(StopError):
