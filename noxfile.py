@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,10 @@ SOURCES = ("hdm_core", "pipeline", "flows", "pyproject.toml", "README.md", "LICE
 FAST = "not server and not slow and not faults"
 
 nox.options.default_venv_backend = "venv"
+
+# pyenv's shims refuse a version that is not selected: its interpreters come before them.
+PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+os.environ["PATH"] = os.pathsep.join([*map(str, sorted(PYENV.glob("versions/3.1[123].*/bin"))), os.environ["PATH"]])
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])

@@ -29,7 +29,7 @@ from tests.support.s3_proxy import Fault, Proxy
 from tests.support.s3_server import S3, serve
 from tests.support.small_run import hdm
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 FAST_CLOCK = ROOT / "tests" / "support" / "fast_clock"
 

@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 from tests.support.ray_nodes import CODE, Machines, machines
 from tests.support.s3_server import S3
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pipeline.runs import RunStore
 from tests.support.fault_runs import IMAGES, SHARDS, contents, until, written
 from tests.support.small_run import command, hdm
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 def test_killed_and_resumed_is_the_same_bytes(folder: Path, undisturbed: dict[str, Any]) -> None:

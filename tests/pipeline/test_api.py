@@ -56,6 +56,7 @@ def test_a_configuration_may_be_a_presets_name_or_a_mapping() -> None:
         pipeline.run({"output": "runs"})
 
 
+@pytest.mark.server
 def test_another_package_named_pipeline_is_one_line_of_error(tmp_path: Path) -> None:
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "__init__.py").touch()
@@ -66,6 +67,7 @@ def test_another_package_named_pipeline_is_one_line_of_error(tmp_path: Path) -> 
     assert line.startswith(f"hdm: {tmp_path / 'pipeline'} is another package named pipeline")
 
 
+@pytest.mark.server
 def test_a_pipeline_that_borrows_our_modules_is_refused_by_the_command(tmp_path: Path) -> None:
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "__init__.py").write_text("__path__ = __import__('pkgutil').extend_path(__path__, __name__)")
