@@ -1,4 +1,7 @@
-"""Registry of dataset kinds, and the choice of a kind for a configuration's section."""
+"""Registry of dataset kinds.
+
+It also chooses the kind for a configuration's section.
+"""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ def _shard_of(worker: WorkerState) -> Shard:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the exception raised in the worker as one line, without Ray's remote traceback."""
+    """Return a worker's exception as one line, without Ray's remote traceback."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
         return f"{type(cause).__name__}: {one_line(cause)}"

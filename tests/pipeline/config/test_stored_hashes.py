@@ -108,9 +108,7 @@ def test_the_hash_of_a_kind_of_dataset_is_unchanged(expected: str) -> None:
     assert run("dataset", DATASETS[expected]).hash() == expected
 
 
-@pytest.mark.parametrize(
-    "expected", CLASSIFIERS, ids=[f"{each['source']}-{number}" for number, each in enumerate(CLASSIFIERS.values())]
-)
+@pytest.mark.parametrize("expected", CLASSIFIERS, ids=[f"{each['source']}-{number}" for number, each in enumerate(CLASSIFIERS.values())])
 def test_the_hash_of_a_classifier_source_is_unchanged(expected: str) -> None:
     assert run("classifier", CLASSIFIERS[expected]).hash() == expected
 
