@@ -56,7 +56,7 @@ class IdridConfig(DatasetConfig):
             raise ValueError("part is missing: write grading or segmentation")
         for key, part in (("referable", "grading"), ("lesions", "segmentation")):
             if getattr(self, key) and self.part != part:
-                raise ValueError(f"{key} says nothing about a dataset of kind 'idrid' and part {self.part!r}: remove it")
+                raise ValueError(f"{key} does not apply to a dataset of kind 'idrid' and part {self.part!r}: remove it")
         return self
 
 

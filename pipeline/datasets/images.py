@@ -204,7 +204,7 @@ def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Im
     if image.mode.startswith("I;16"):  # Pillow would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in {"I", "F"}:
-        raise UnreadableError(f"pixels of Pillow's mode {image.mode} have no known range; save the image with 8 or 16 bits a channel")
+        raise UnreadableError(f"pixels of Pillow's mode {image.mode} have no known range; save the image with 8 or 16 bits per channel")
     return image, size[::-1] if turned else size
 
 

@@ -118,13 +118,13 @@ def allocate_workers(compute: ComputeConfig, resources: dict[str, float], shards
     share = compute.gpus_per_worker
     if share > 0 and gpus > 0:
         if share > gpus:
-            raise InputError(f"compute.gpus_per_worker is {share:g}, but the cluster has {gpus:g} GPUs; ask for less")
+            raise InputError(f"compute.gpus_per_worker is {share:g}, but the cluster has {gpus:g} GPUs; request less")
         # Ray places no worker across two GPUs: shares are counted per GPU.
         most = int(gpus // share) if share >= 1 else int(gpus) * int(1 / share + 1e-9)
         workers = min(most if compute.workers == "auto" else compute.workers, shards)
         return WorkerResources(workers, 0, share, f"{workers} workers with {share:g} GPU each")
     if compute.threads > cpus:
-        raise InputError(f"compute.threads is {compute.threads}, but the cluster has {cpus:g} CPUs; ask for less")
+        raise InputError(f"compute.threads is {compute.threads}, but the cluster has {cpus:g} CPUs; request less")
     workers = min(int(cpus // compute.threads) if compute.workers == "auto" else compute.workers, shards)
     why = "" if share == 0 else f"; the cluster has no GPU, so gpus_per_worker {share:g} does not apply"
     return WorkerResources(workers, compute.threads, 0, f"{workers} workers on the CPU with {compute.threads} thread each{why}")
