@@ -88,7 +88,7 @@ def bench_plan(rows: int, shard_size: int, folder: Path) -> PlanResult:
     plan = timed("plan, Parquet", lambda: make_plan(_configuration(manifests["parquet"], shard_size, folder)))
     if timed("hash, Parquet", plan.dataset_digest) != digest:
         raise RuntimeError("the two manifests list different images")
-    _, store = timed("lay the run out", lambda: lay_out(plan))
+    _, store = timed("create the run", lambda: lay_out(plan))
     _commit_half(store, plan)
     config, shards = plan.config, len(plan.shards)
     del plan, store

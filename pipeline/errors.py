@@ -27,28 +27,42 @@ class InputError(HdmError):
 
 
 class RunError(HdmError):
-    """A run that started and could not continue; running it again resumes it. Exit code 1."""
+    """A run that started and could not continue.
+
+    Running it again resumes it. Exit code 1.
+    """
 
 
 def is_storage_full(error: object) -> bool:
-    """Return whether an error is that of a full disk or an exceeded quota, which no retry cures."""
+    """Return whether an error is that of a full disk or an exceeded quota.
+
+    Retrying does not resolve such an error.
+    """
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def one_line(error: BaseException, limit: int = 500) -> str:
-    """Format an exception as one printable line, with the secrets in its URLs redacted."""
+    """Format an exception as one printable line.
+
+    Secrets in its URLs are redacted.
+    """
     text = " ".join(redact(str(error)).split()) or type(error).__name__
     text = printable(text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def printable(text: str) -> str:
-    """Escape what cannot be printed or encoded, such as a terminal's escape codes or half a surrogate pair."""
+    """Escape characters that cannot be printed or encoded.
+
+    Examples are a terminal's escape codes and half a surrogate pair.
+    """
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def suggest(word: str, known: Iterable[str], *, list_all: bool = False) -> str:
-    """Format the end of an error about an unknown word: the nearest known word, or all of them.
+    """Format the end of an error about an unknown word.
+
+    It is the nearest known word if there is one, else all known words.
 
     Args:
         list_all: list all known words even if one of them is near.

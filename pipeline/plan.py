@@ -25,7 +25,10 @@ _BATCH = 10_000  # samples that are converted to JSON together, to bound the mem
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows start .. stop - 1 of the dataset: one unit of work, one object in each array."""
+    """Rows start .. stop - 1 of the dataset.
+
+    A shard is one unit of work and one object in each array.
+    """
 
     index: int
     start: int
@@ -73,7 +76,10 @@ class Plan:
         return len(self.samples) * self.config.ranks * maps * self.side**2 * 2
 
     def dataset_digest(self) -> str:
-        """Return the sha256 of the samples in order, as one list in JSON: it changes with the dataset."""
+        """Return the sha256 of the samples in order.
+
+        It is computed over one list in JSON, and changes with the dataset.
+        """
         digest = hashlib.sha256(b"[")
         for start in range(0, len(self.samples), _BATCH):
             batch = self.samples[start : start + _BATCH]
@@ -98,7 +104,9 @@ class Plan:
 
 
 def make_plan(config: RunConfig) -> Plan:
-    """List the dataset, load the classifier once to check it, and cut the rows into shards.
+    """Make the plan of a run.
+
+    List the dataset, load the classifier once to check it, and cut the rows into shards.
 
     Raises:
         InputError: if the dataset, the classifier or a setting cannot be used.
@@ -115,7 +123,10 @@ def make_plan(config: RunConfig) -> Plan:
 
 
 def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:
-    """Count each method's passes per map of such an image; check that each method finds its layer in the network."""
+    """Count each method's passes per map of such an image.
+
+    Also check that each method finds its layer in the network.
+    """
     passes: dict[str, int] = {}
     refusals: dict[str, list[str]] = defaultdict(list)
     for method, settings in config.settings.items():
@@ -146,7 +157,10 @@ def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[
 
 
 def _check_labels(classifier: Classifier, samples: Sequence[Sample]) -> None:
-    """Refuse a dataset in which no image's label is a class of the network; if only some are not, the others are explained."""
+    """Refuse a dataset in which no image's label is a class of the network.
+
+    If only some labels are no class of the network, the other images are explained.
+    """
     error: ValueError | None = None
     for sample in samples:
         try:

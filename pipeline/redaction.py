@@ -16,7 +16,11 @@ _QUERY = re.compile(r"([?&](?:[^=&\s]*(?:secret|token|password|signature|credent
 
 
 def refuse_secrets(config: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a secret in a configuration, which is stored with its run; name its key, not its value."""
+    """Refuse a secret in a configuration, which is stored with its run.
+
+    Raises:
+        ValueError: if there is a secret; it names the key, not the value.
+    """
     if secret := _secret_option(config["storage"]):
         raise ValueError(f"storage.{secret} is a secret: give it in the environment (AWS_ACCESS_KEY_ID, ...), not in a file")
     if secret := _secret_url(config, ""):
@@ -42,7 +46,11 @@ def _secret_option(options: Mapping[str, Any]) -> str | None:
 
 
 def _secret_url(value: Any, name: str) -> str | None:
-    """Return the dotted name of the first URL with a secret in a tree of mappings and lists."""
+    """Return the dotted name of the first URL with a secret.
+
+    Args:
+        value: tree of mappings and lists.
+    """
     if isinstance(value, str):
         return name if redact(value) != value else None
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()

@@ -15,7 +15,10 @@ Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box"
 
 
 class Section(Settings):
-    """A section of the configuration: frozen; an unknown key is an error, and `renamed` maps old keys to new ones."""
+    """A frozen section of the configuration.
+
+    An unknown key is an error, and `renamed` maps old keys to new ones.
+    """
 
 
 class SectionError(ValueError):

@@ -57,7 +57,7 @@ class MetricInput:
     def probabilities(self, images: Tensor, index: Tensor) -> Tensor:
         """Return the targets' probabilities (M,) for a metric's own images.
 
-        A metric that calls this says in its entry how many forward passes per map it makes.
+        A metric that calls this declares in its entry how many forward passes per map it makes.
 
         Args:
             images: (M, C, H, W).

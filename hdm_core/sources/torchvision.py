@@ -54,7 +54,9 @@ def _packaged_file(name: str) -> Path | None:
 
 
 def find_weights(arch: str, name: str) -> WeightsEnum:
-    """Return the entry of a network's weights of this name, or its default for "DEFAULT".
+    """Return a network's weights entry by name.
+
+    "DEFAULT" returns the network's default entry.
 
     Raises:
         ValueError: if there is none.
@@ -66,7 +68,10 @@ def find_weights(arch: str, name: str) -> WeightsEnum:
 
 
 def builder_options(arch: str, weights: WeightsEnum) -> dict[str, object]:
-    """Return the options that torchvision's builders set, beside the classes, when they load weights."""
+    """Return the builder options that torchvision sets for a weights entry.
+
+    The builders set them, besides the number of classes, when they load weights.
+    """
     if arch in ("googlenet", "inception_v3"):
         return {"transform_input": True, "init_weights": False}
     if arch.startswith("vit_"):

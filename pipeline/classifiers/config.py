@@ -62,6 +62,6 @@ class ClassifierConfig(Section):
                 raise ValueError(f"classifier.{key} is missing: a classifier from {source.id} needs it")
         for key in SOURCE_KEYS:
             if key not in source.required + source.optional and getattr(self, key) is not None:
-                raise ValueError(f"classifier.{key} says nothing about a classifier from {source.id}: remove it")
+                raise ValueError(f"classifier.{key} does not apply to a classifier from {source.id}: remove it")
         source.check(self)
         return self

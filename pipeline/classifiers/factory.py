@@ -13,7 +13,9 @@ from pipeline.errors import InputError, one_line
 
 
 def call_factory(factory: str, arguments: dict[str, Any], seed: int) -> Classifier:
-    """Call a function that returns a network, or a classifier with its own preprocessing and class names.
+    """Call a function that returns a network or a classifier.
+
+    A returned classifier has its own preprocessing and class names.
 
     Args:
         factory: package.module:function.

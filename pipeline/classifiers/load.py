@@ -19,7 +19,7 @@ from pipeline.errors import InputError, one_line
 
 
 def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
-    """Load the classifier on the CPU, with its preprocessing and the names of its classes.
+    """Load the classifier on the CPU with its preprocessing and class names.
 
     Args:
         seed: seed of random weights.
@@ -48,7 +48,9 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
 
 
 def count_classes(config: ClassifierConfig, classifier: Classifier) -> int:
-    """Count the network's outputs for one blank image: an error on it would occur on every image.
+    """Count the network's outputs for one blank image.
+
+    An error on the blank image would occur on every image.
 
     Raises:
         InputError: if the network does not take images of the size, or has another number of classes than the configuration names.
@@ -77,7 +79,10 @@ def preprocess_of(classifier: Classifier) -> Preprocess:
 
 
 def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
-    """Return what determines a classifier's outputs beside its weights: preprocessing, and a checksum of the class names."""
+    """Return the identity of a classifier's preprocessing and class names.
+
+    Besides the weights, these determine the classifier's outputs. The class names enter as a checksum.
+    """
     preprocess = preprocess_of(classifier)
     names = json.dumps(classifier.class_names).encode()
     return {

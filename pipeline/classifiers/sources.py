@@ -1,4 +1,4 @@
-"""Registry of classifier sources: the keys that each source takes, and the function that loads from it."""
+"""Registry of classifier sources: the keys and the loading function of each."""
 
 from __future__ import annotations
 

@@ -50,7 +50,11 @@ class MapFailure:
 
 
 def request_maps(target: Target, classifier: Classifier, samples: Sequence[Sample], images: Tensor) -> list[MapRequest | MapFailure]:
-    """List the maps to compute for the images (B, C, H, W) of B samples: image by image, and by rank within an image."""
+    """List the maps to compute for a batch of images, in the order of image and rank.
+
+    Args:
+        images: preprocessed images of the B samples, (B, C, H, W).
+    """
     if isinstance(target, Top):
         return list(_request_top(classifier, images, target.top))
     requests: list[MapRequest | MapFailure] = []
@@ -65,7 +69,9 @@ def request_maps(target: Target, classifier: Classifier, samples: Sequence[Sampl
 
 
 def class_of(sample: Sample, classifier: Classifier) -> int:
-    """Return the network's class for a sample's label: by name if both have names, else by number.
+    """Return the network's class for a sample's label.
+
+    The class is found by name if the sample and the network both have names, else by number.
 
     A dataset numbers its own classes, so only equal names prove that they are the network's.
 
@@ -86,7 +92,10 @@ def class_of(sample: Sample, classifier: Classifier) -> int:
 
 
 def _request_top(classifier: Classifier, images: Tensor, top: int) -> Iterator[MapRequest | MapFailure]:
-    """Yield `top` maps per image; if the network fails on the batch, each image is run alone."""
+    """Yield `top` map requests per image.
+
+    If the network fails on the batch, each image is run alone.
+    """
     with classifier.frozen() as network, torch.no_grad():
         try:
             logits: list[Tensor | Exception] = list(class_logits(network, images))

@@ -1,4 +1,7 @@
-"""Loading of configurations from a preset, a YAML file or a mapping, with changes from the command line."""
+"""Loading of configurations.
+
+A configuration comes from a preset, a YAML file or a mapping, with changes from the command line.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,12 @@ def load_config(source: str | Mapping[str, Any], changes: Changes | None = None)
 
 
 def load(source: str | Mapping[str, Any], changes: Changes | None, model: type[Model], packaged: Mapping[str, str]) -> Model:
-    """Load a configuration as `load_config` does, with another model and its own presets."""
+    """Load a configuration of any model as `load_config` does.
+
+    Args:
+        model: model of the configuration.
+        packaged: presets of the model.
+    """
     where, data = _read(source, model, packaged)
     for key, value in (changes or {}).items():
         _assign(data, key, value)
@@ -118,7 +126,10 @@ def _assign(data: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _describe_yaml_error(error: yaml.YAMLError) -> str:
-    """Describe a YAML error by its problem and position, without the text there, which may hold a secret."""
+    """Describe a YAML error by its problem and position.
+
+    The text at the position is left out because it may hold a secret.
+    """
     mark = getattr(error, "problem_mark", None)
     where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
     return f"{getattr(error, 'problem', None) or 'it cannot be read'}{where}"

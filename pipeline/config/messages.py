@@ -22,7 +22,9 @@ Location = tuple[Any, ...]
 
 
 def describe(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """Format a validation error as one line: key and problem, with the nearest known key for an unknown one.
+    """Format a validation error as one line.
+
+    The line has the key and the problem; for an unknown key it has the nearest known key.
 
     Args:
         model: the model that refused the input.
@@ -38,7 +40,10 @@ def describe(error: ValidationError, model: type[BaseModel], prefix: str = "") -
 
 
 def _key_of(location: Location, model: type[BaseModel]) -> Location:
-    """Return the location of the user's key, without the parts by which pydantic names the members of a union."""
+    """Return the location of the user's key in a configuration.
+
+    The parts by which pydantic names the members of a union are left out.
+    """
     depth = 0
     section: type[BaseModel] | None = model
     while section is not None and depth < len(location):
@@ -48,13 +53,19 @@ def _key_of(location: Location, model: type[BaseModel]) -> Location:
 
 
 def _section(model: type[BaseModel], key: Any) -> type[BaseModel] | None:
-    """Return the model of a key's section; None if the key is unknown or its value is no section."""
+    """Return the model of a key's section.
+
+    Return None if the key is unknown or its value is not a section.
+    """
     annotation = model.model_fields[key].annotation if key in model.model_fields else None
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def _describe_key(key: Location, items: Sequence[Mapping[str, Any]], model: type[BaseModel], prefix: str) -> str:
-    """Format the errors of one key; several errors are those of a union's members, which are alternatives."""
+    """Format the errors of one key.
+
+    Several errors are those of a union's members, which are alternatives.
+    """
     where = prefix + ".".join(str(part) for part in key)
     item = items[0]
     cause = item.get("ctx", {}).get("error")
@@ -70,7 +81,10 @@ def _describe_key(key: Location, items: Sequence[Mapping[str, Any]], model: type
 
 
 def _describe_unknown(key: Location, model: type[BaseModel]) -> str:
-    """Describe an unknown key: its new name if it was renamed, else the nearest known key of its section."""
+    """Describe an unknown key.
+
+    The description has the key's new name if it was renamed, else the nearest known key of its section.
+    """
     section: type[BaseModel] | None = model
     for part in key[:-1]:
         section = _section(section, part) if section is not None else None
@@ -81,7 +95,10 @@ def _describe_unknown(key: Location, model: type[BaseModel]) -> str:
 
 
 def _describe_alternative(item: Mapping[str, Any], *, alone: bool) -> str:
-    """Describe the value that would be valid; empty for an unknown key of a union's section, whose own keys say enough."""
+    """Describe the value that would be valid.
+
+    Return an empty text for an unknown key of a union's section: the errors of the section's own keys are enough.
+    """
     if not alone and item["type"] == "extra_forbidden":
         return ""
     if not alone and item["type"] == "missing":

@@ -1,4 +1,7 @@
-"""Renamed configuration keys: refused in new configurations, translated in stored runs."""
+"""Renamed configuration keys.
+
+They are refused in new configurations and translated in stored runs.
+"""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class ComputeConfig(Section):
 
 
 class RunConfig(BaseModel):
-    """Configuration of a run: everything that determines its result, and the resources it uses.
+    """Settings that determine a run's result, and the resources that it uses.
 
     Besides the fields below it takes one section per method, such as `hdm: {preset: fast, steps: 10}`.
     """
@@ -158,7 +158,10 @@ class RunConfig(BaseModel):
         return {method: resolved[method] for method in self.methods}
 
     def identity(self) -> dict[str, Any]:
-        """Return everything that determines the result, resolved: runs with equal identities give equal maps."""
+        """Return everything that determines the result, resolved.
+
+        Runs with equal identities give equal maps.
+        """
         return {
             "dataset": self.dataset.model_dump(mode="json"),
             "classifier": self.classifier.model_dump(mode="json"),

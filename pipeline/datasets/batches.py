@@ -59,7 +59,9 @@ def read_batches(
     *,
     timeout: float = 10.0,
 ) -> Iterator[list[LoadedSample | UnreadableSample]]:
-    """Read samples in order, in batches: at most `batch` decoded images are in memory at the same time.
+    """Read samples in order, in batches.
+
+    At most `batch` decoded images are in memory at the same time.
 
     Args:
         storage: fsspec options for paths that are URLs.

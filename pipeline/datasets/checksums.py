@@ -1,4 +1,7 @@
-"""Checksums of images and their ground truth, which depend on contents only, not on names."""
+"""Checksums of images and their ground truth.
+
+They depend on contents only, not on names.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,10 @@ def truth_sha256(sample: Sample, storage: Mapping[str, Any], timeout: float = 10
 
 
 def sample_checksums(samples: Sequence[Sample], storage: Mapping[str, Any]) -> Iterator[SampleChecksums | None]:
-    """Compute the checksums of samples in order; None for an unreadable sample. Each file is read once and not decoded."""
+    """Compute the checksums of samples in order.
+
+    Yield None for an unreadable sample. Each file is read once and not decoded.
+    """
 
     def read(sample: Sample) -> SampleChecksums | None:
         try:

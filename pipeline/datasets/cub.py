@@ -24,7 +24,9 @@ class CubConfig(DatasetConfig):
 
 
 def read_cub(config: CubConfig, storage: Mapping[str, Any]) -> list[Sample]:
-    """List the birds in the order of images.txt; the label of a class is its number minus one.
+    """List the birds in the order of images.txt.
+
+    The label of a class is its number minus one.
 
     The region is the segmentation if there is one, else the box. CUB ships its segmentations as a separate archive, unpacked into the
     dataset's folder or next to it; where several annotators disagree, pixels with a grey level of one half or more are inside.
@@ -67,7 +69,11 @@ CUB = DatasetKind("cub", CubConfig, read_cub)
 
 
 def _table(root: Root, name: str, images: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Read a file of CUB as number -> rest of the line; with `images`, require one line per image and no others."""
+    """Read a file of CUB as a mapping from number to the rest of the line.
+
+    Args:
+        images: numbers that need exactly one line each, with no other lines. Default: any numbers.
+    """
     table: dict[str, str] = {}
     for number, value in root.rows(name, 2):
         if number in table:
@@ -98,7 +104,10 @@ def _box(root: Root, image: str, text: str) -> tuple[float, float, float, float]
 
 
 def _segmentations(root: Root) -> dict[str, Masks]:
-    """Map an image's path below `images`, without suffix, to its segmentation, in the dataset's folder or else next to it."""
+    """Map each image's path to its segmentation.
+
+    The path is below `images` and without suffix. The segmentations are in the dataset's folder or else next to it.
+    """
     for folder in (root, root.parent()):
         paths = [path for path in folder.find(_SEGMENTATIONS) if path.endswith(".png")] if folder else []
         if folder and paths:

@@ -23,7 +23,9 @@ class FolderConfig(DatasetConfig):
 
 
 def read_folder(config: FolderConfig, storage: Mapping[str, Any]) -> list[Sample]:
-    """List all images below the root in the order of their paths; a subfolder's name is the class of its images.
+    """List all images below the root in the order of their paths.
+
+    The name of a subfolder is the class of its images.
 
     Raises:
         InputError: if the folder is missing or cannot be read.

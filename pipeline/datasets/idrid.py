@@ -1,4 +1,7 @@
-"""Dataset kind `idrid`: fundus photographs with a grade of retinopathy, and others with masks of their lesions."""
+"""Dataset kind `idrid`: fundus photographs with grades or lesion masks.
+
+Some photographs have a grade of retinopathy, others have masks of their lesions.
+"""
 
 from __future__ import annotations
 
@@ -53,12 +56,14 @@ class IdridConfig(DatasetConfig):
             raise ValueError("part is missing: write grading or segmentation")
         for key, part in (("referable", "grading"), ("lesions", "segmentation")):
             if getattr(self, key) and self.part != part:
-                raise ValueError(f"{key} says nothing about a dataset of kind 'idrid' and part {self.part!r}: remove it")
+                raise ValueError(f"{key} does not apply to a dataset of kind 'idrid' and part {self.part!r}: remove it")
         return self
 
 
 def read_idrid(config: IdridConfig, storage: Mapping[str, Any]) -> list[Sample]:
-    """List the photographs of a part in the order of their names; an id is split/name, because both splits count from 1.
+    """List the photographs of a part in the order of their names.
+
+    An id is split/name, because both splits count from 1.
 
     grading: the label is the grade, 0 to 4; with `referable` it is 1 for a grade of 2 or more, else 0. There is no region.
     segmentation: no labels; the region is the union of the configured lesions, by default all four without the optic disc.
@@ -105,7 +110,10 @@ IDRID = DatasetKind("idrid", IdridConfig, read_idrid)
 
 
 def _parse_mask_path(path: PurePosixPath) -> tuple[str, str]:
-    """Split a mask's path, IDRiD_01_MA.tif or MA/IDRiD_01.png, into photograph and lesion."""
+    """Split a mask's path into photograph and lesion.
+
+    Examples of paths: IDRiD_01_MA.tif and MA/IDRiD_01.png.
+    """
     name, _, lesion = path.stem.rpartition("_")
     return (name, lesion) if lesion in _LESIONS else (path.stem, path.parent.name)
 

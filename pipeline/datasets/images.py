@@ -1,4 +1,7 @@
-"""Decoding of a sample's image and ground truth: bytes, checksum, upright RGB pixels."""
+"""Decoding of a sample's image and ground truth.
+
+An image file gives its bytes, its checksum and upright RGB pixels.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ _OVERSAMPLING = 2  # a JPEG is decoded to at least this multiple of the resized 
 
 
 class UnreadableError(Exception):
-    """An image that cannot be read or decoded; its record gets the status `unreadable` with this text.
+    """An image that cannot be read or decoded.
+
+    Its record gets the status `unreadable` with the text of this error.
 
     Attributes:
         sha256: checksum of the image's file, if it could be read but not decoded.
@@ -40,7 +45,9 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded image: RGB, upright (EXIF orientation applied), with the checksum of its file.
+    """A decoded image in upright RGB with the checksum of its file.
+
+    Upright means that the EXIF orientation is applied.
 
     Attributes:
         size: width and height of the upright photograph; `image` may be a smaller copy of it.
@@ -86,7 +93,9 @@ def _decode_rgb(data: bytes, preprocess: Preprocess | None) -> tuple[Image.Image
 def read_region(
     sample: Sample, image: DecodedImage, preprocess: Preprocess, storage: Mapping[str, Any], timeout: float = 10.0
 ) -> tuple[Tensor, str]:
-    """Read the ground truth after resize and crop, (crop, crop) bool, and its kind: segmentation, bbox or none.
+    """Read the ground truth after resize and crop.
+
+    Return a mask, (crop, crop) bool, and its kind: segmentation, bbox or none.
 
     Empty masks have the kind none.
 
@@ -173,7 +182,10 @@ def _check_bytes(count: int) -> None:
 
 
 def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode the upright image, perhaps smaller if a preprocessing is given; return it with its full size."""
+    """Decode the upright image and return it with its full size.
+
+    The image may be smaller than its full size if a preprocessing is given.
+    """
     if not data:
         raise UnreadableError("the file is empty")
     try:
@@ -192,12 +204,14 @@ def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Im
     if image.mode.startswith("I;16"):  # Pillow would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in {"I", "F"}:
-        raise UnreadableError(f"pixels of Pillow's mode {image.mode} have no known range; save the image with 8 or 16 bits a channel")
+        raise UnreadableError(f"pixels of Pillow's mode {image.mode} have no known range; save the image with 8 or 16 bits per channel")
     return image, size[::-1] if turned else size
 
 
 def _draft(file: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Decode a JPEG of at least four times the resized size at 1/2, 1/4 or 1/8, and resize it; return others unchanged.
+    """Decode a large JPEG at reduced size and resize it.
+
+    A JPEG of at least four times the resized size is decoded at 1/2, 1/4 or 1/8. Other images are returned unchanged.
 
     JPEG's own scaling averages blocks of pixels. It leaves at least twice the resized width and height, and the filter of the resize
     does the rest.
@@ -210,7 +224,10 @@ def _draft(file: Image.Image, preprocess: Preprocess) -> Image.Image:
 
 
 def _resized(preprocess: Preprocess, width: int, height: int) -> tuple[int, int]:
-    """Return width and height after the resize; refuse an image that would exceed Pillow's limit."""
+    """Return width and height after the resize.
+
+    Refuse an image that would exceed Pillow's limit.
+    """
     new_width, new_height = preprocess.resized(width, height)
     if Image.MAX_IMAGE_PIXELS is not None and new_width * new_height > Image.MAX_IMAGE_PIXELS:
         raise UnreadableError(

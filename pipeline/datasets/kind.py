@@ -52,7 +52,7 @@ class DatasetConfig(Section):
     @model_validator(mode="after")
     def _check_split(self) -> DatasetConfig:
         if self.split is not None and self.splits is None and not self.has_splits:
-            raise ValueError(f"split says nothing about a dataset of kind {self.kind!r}: remove it")
+            raise ValueError(f"split does not apply to a dataset of kind {self.kind!r}: remove it")
         return self
 
     @model_serializer(mode="wrap")

@@ -16,7 +16,9 @@ _MOST_BYTES = 256 << 20  # of an unpacked workbook
 
 
 def read_columns(root: Root, relative: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """Read some columns of a table as one tuple of strings per row; skip rows in which all of them are empty.
+    """Read some columns of a table as one tuple of strings per row.
+
+    Rows in which all of these columns are empty are skipped.
 
     Raises:
         InputError: if the table cannot be read, or lacks a column or a value.
@@ -51,7 +53,10 @@ def _lines(where: str, data: bytes) -> Iterable[Sequence[object]]:
 
 
 def _check_unpacked(where: str, data: bytes) -> None:
-    """Refuse a workbook that would fill the memory; zipfile unpacks no more of a part than its archive declares."""
+    """Refuse a workbook that would fill the memory.
+
+    A check of the declared sizes is enough: zipfile unpacks no more of a part than its archive declares.
+    """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         size = sum(part.file_size for part in archive.infolist())
     if size > _MOST_BYTES:

@@ -71,7 +71,10 @@ def _read(manifest: str, storage: Mapping[str, Any]) -> pa.Table:
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """Iterate over the rows, converting 10,000 at a time to Python objects to bound the memory."""
+    """Iterate over the rows of a table.
+
+    10,000 rows at a time are converted to Python objects, to bound the memory.
+    """
     for batch in table.to_batches(max_chunksize=10_000):
         yield from batch.to_pylist()
 
@@ -96,7 +99,9 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
 
 
 def _locate(path: str, folder: str) -> str:
-    """Resolve a path of a manifest: below its folder, in an object store or on a web server; no other file of this machine.
+    """Resolve a path of a manifest.
+
+    The path may be below the manifest's folder, in an object store or on a web server; no other file of this machine is allowed.
 
     Raises:
         InputError: if a relative path would leave the folder.

@@ -1,4 +1,7 @@
-"""Dataset kind `palm`: iChallenge-PM (PALM) in its official layout, fundus photographs of normal and myopic eyes."""
+"""Dataset kind `palm`: iChallenge-PM (PALM) in its official layout.
+
+The images are fundus photographs of normal and myopic eyes.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ class PalmConfig(DatasetConfig):
 
 
 def read_palm(config: PalmConfig, storage: Mapping[str, Any]) -> list[Sample]:
-    """List the photographs of PALM-Training400 and PALM-Validation400, anywhere below the root, in the order of their names.
+    """List the photographs of training and validation in the order of their names.
+
+    They are those of PALM-Training400 and PALM-Validation400, anywhere below the root.
 
     The label of a training photograph follows from the first letter of its name: P is pathological myopia, H (high myopia) and N
     (normal) are not. The label of a validation photograph is in the table of PALM-Validation-GT; without the table it has no label.

@@ -1,4 +1,7 @@
-"""Registry of dataset kinds, and the choice of a kind for a configuration's section."""
+"""Registry of dataset kinds.
+
+It also chooses the kind for a configuration's section.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def parse_dataset(section: Mapping[str, Any]) -> DatasetConfig:
         if defaults and (section[key] is None or section[key] in defaults):
             del values[key]
         elif defaults:
-            raise ValueError(f"dataset.{key} says nothing about a dataset of kind {kind!r}: remove it")
+            raise ValueError(f"dataset.{key} does not apply to a dataset of kind {kind!r}: remove it")
     try:
         return config.model_validate(values)
     except ValidationError as error:

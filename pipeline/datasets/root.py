@@ -1,4 +1,7 @@
-"""Root folder of a dataset, on a disk or an object store: its files and their contents."""
+"""Root folder of a dataset on a disk or an object store.
+
+It gives access to the dataset's files and their contents.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,9 @@ class Root:
         return Root(self.fs, base, url, self.local and base)
 
     def find(self, folder: str = "") -> list[str]:
-        """List the files below the root, or one of its folders, as sorted relative paths; empty if there is no such folder.
+        """List the files below the root or one of its folders.
+
+        Return sorted relative paths; the list is empty if there is no such folder.
 
         Raises:
             InputError: if they cannot be listed.
@@ -94,7 +99,9 @@ class Root:
         return data
 
     def rows(self, relative: str, columns: int) -> Iterator[tuple[str, ...]]:
-        """Yield the rows of a text file with columns separated by spaces; the last column is the rest of its line.
+        """Yield the rows of a text file with columns separated by spaces.
+
+        The last column is the rest of its line.
 
         Raises:
             InputError: if the file cannot be read, or a line has another number of columns.

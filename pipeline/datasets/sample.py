@@ -1,4 +1,7 @@
-"""Samples of a dataset: an image with its label and ground truth, and the random selection of samples."""
+"""Samples of a dataset and their random selection.
+
+A sample is an image with its label and ground truth.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """Ground truth as mask files of the upright image's size; their union is the region.
+    """Ground truth as mask files of the upright image's size.
+
+    The region is the union of the masks.
 
     Attributes:
         paths: paths of the files, local or URLs.
@@ -57,18 +62,27 @@ class Sample:
 
 
 def is_image(path: str) -> bool:
-    """Return whether a relative path has an image's suffix, and neither it nor its folders are hidden."""
+    """Return whether a relative path is a visible image file.
+
+    Its suffix is that of an image, and neither the file nor its folders are hidden.
+    """
     parts = PurePosixPath(path)
     return parts.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in parts.parts)
 
 
 def as_text(name: str) -> str:
-    """Return a file's name as valid UTF-8: names on a disk are bytes, and those that are not UTF-8 are escaped."""
+    """Return a file's name as valid UTF-8.
+
+    Names on a disk are bytes; those that are not UTF-8 are escaped.
+    """
     return name.encode(errors="backslashreplace").decode()
 
 
 def absolute(root: str) -> str:
-    """Return a local root, also a file:// URL, as an absolute path; other URLs unchanged."""
+    """Return a local root as an absolute path.
+
+    A local root may be a file:// URL. Other URLs are returned unchanged.
+    """
     local = root.removeprefix("file://")
     return root if "://" in local else str(make_path_posix(local))
 
@@ -85,7 +99,10 @@ def below(root: str, relative: str) -> str:
 
 
 def number_classes(samples: Sequence[Sample]) -> list[Sample]:
-    """Assign labels to classes in the order of their names, unless the dataset has its own labels."""
+    """Assign labels to classes in the order of their names.
+
+    If the dataset has its own labels, the samples are returned unchanged.
+    """
     if any(sample.label is not None for sample in samples):
         return list(samples)
     names = sorted({sample.class_name for sample in samples if sample.class_name is not None})
@@ -94,7 +111,13 @@ def number_classes(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def select(samples: list[Sample], per_class: int | None, limit: int | None, seed: int) -> list[Sample]:
-    """Draw at most `per_class` samples per class and `limit` in all, with `seed`, in the dataset's order."""
+    """Draw a random selection of samples in the dataset's order.
+
+    Args:
+        per_class: maximum number of samples per class. None: no maximum.
+        limit: maximum number of samples in all. None: no maximum.
+        seed: seed of the selection.
+    """
     draw = random.Random(seed)  # noqa: S311 - a reproducible draw, not a secret
     indices = list(range(len(samples)))
     if per_class is not None:

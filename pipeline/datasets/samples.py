@@ -1,4 +1,7 @@
-"""The samples of a configured dataset: listed by its kind, then selected by split, class and number."""
+"""Samples of a configured dataset.
+
+They are listed by the dataset's kind, then selected by split, class and number.
+"""
 
 from __future__ import annotations
 

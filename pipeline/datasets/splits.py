@@ -1,4 +1,7 @@
-"""Splits from a table, such as the split.csv of a training, to explain the images that it held out."""
+"""Splits of a dataset from a table.
+
+An example is the split.csv of a training, with which the images that it held out can be explained.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from pipeline.errors import InputError, one_line
 
 
 def resplit(samples: Sequence[Sample], table: str, storage: Mapping[str, Any]) -> list[Sample]:
-    """Select the samples that a table names, with the table's splits, in the dataset's order.
+    """Select the samples that a table names, with the table's splits.
+
+    They stay in the dataset's order.
 
     Args:
         table: CSV with the columns image_id and split, such as a trained classifier's split.csv; local or a URL.

@@ -1,4 +1,7 @@
-"""Contract of a dataset kind, for the tests of a kind: `check_dataset("cub", make)` runs all of it."""
+"""Contract of a dataset kind, for the tests of a kind.
+
+`check_dataset("cub", make)` runs all of it.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,10 @@ def check_images(config: DatasetConfig) -> None:
 
 
 def check_labels(config: DatasetConfig) -> None:
-    """Check that labels are integers from 0 or None, and that each class name has one label."""
+    """Check that labels are integers from 0 or None.
+
+    Each class name must have exactly one label.
+    """
     samples = list_samples(config, {})
     for sample in samples:
         _require(sample.label is None or (type(sample.label) is int and sample.label >= 0), f"{sample.image_id}: label {sample.label!r}")
@@ -95,7 +101,10 @@ def check_order(config: DatasetConfig) -> None:
 
 
 def check_selection(config: DatasetConfig) -> None:
-    """Check that a random selection is reproducible, and a part of the dataset in its order."""
+    """Check that a random selection is reproducible.
+
+    It must be a part of the dataset, in the dataset's order.
+    """
     samples = list_samples(config, {})
     for selection in _SELECTIONS:
         drawn = list_samples(config.model_copy(update=selection), {})
@@ -106,7 +115,10 @@ def check_selection(config: DatasetConfig) -> None:
 
 
 def check_paths(config: DatasetConfig) -> None:
-    """Check that paths are absolute or URLs, and do not depend on the working directory."""
+    """Check that paths are absolute or URLs.
+
+    They must not depend on the working directory.
+    """
     samples = list_samples(config, {})
     with chdir("/"):
         _require(list_samples(config, {}) == samples, "the listing depends on the working directory")
@@ -114,7 +126,10 @@ def check_paths(config: DatasetConfig) -> None:
 
 
 def check_missing_root(config: DatasetConfig) -> None:
-    """Check that a missing root is refused in one line that names it and the key to change."""
+    """Check that a missing root is refused in one line.
+
+    The line must name the root and the key to change.
+    """
     if config.root_description is None:
         return
     root = f"{config.root}-is-not-there"

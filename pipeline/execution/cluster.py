@@ -28,7 +28,10 @@ _HINT = "; a cluster with token authentication needs RAY_AUTH_MODE=token and its
 
 
 def reexec_with_worker_env() -> None:
-    """Restart this command with the workers' environment, which must be set before Python starts."""
+    """Restart this command with the workers' environment.
+
+    The environment must be set before Python starts.
+    """
     if any(os.environ.get(name) != value for name, value in CPU_ENVIRONMENT.items()):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | CPU_ENVIRONMENT)  # noqa: S606 - ourselves
 
@@ -80,7 +83,7 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def _bind_loopback() -> Iterator[None]:
-    """Make a Ray that is started in this context listen on the loopback interface only.
+    """Bind a Ray started in this context to the loopback interface only.
 
     Ray has no option for it, but does so on systems on which it supports no clusters, by taking 127.0.0.1 for the machine's address.
     """
@@ -93,7 +96,9 @@ def _bind_loopback() -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Connect to HOST:PORT once, since Ray itself retries a wrong address for many minutes.
+    """Connect to HOST:PORT once.
+
+    This is checked first because Ray itself retries a wrong address for many minutes.
 
     Raises:
         OSError: if nothing listens there.
@@ -113,13 +118,13 @@ def allocate_workers(compute: ComputeConfig, resources: dict[str, float], shards
     share = compute.gpus_per_worker
     if share > 0 and gpus > 0:
         if share > gpus:
-            raise InputError(f"compute.gpus_per_worker is {share:g}, but the cluster has {gpus:g} GPUs; ask for less")
+            raise InputError(f"compute.gpus_per_worker is {share:g}, but the cluster has {gpus:g} GPUs; request less")
         # Ray places no worker across two GPUs: shares are counted per GPU.
         most = int(gpus // share) if share >= 1 else int(gpus) * int(1 / share + 1e-9)
         workers = min(most if compute.workers == "auto" else compute.workers, shards)
         return WorkerResources(workers, 0, share, f"{workers} workers with {share:g} GPU each")
     if compute.threads > cpus:
-        raise InputError(f"compute.threads is {compute.threads}, but the cluster has {cpus:g} CPUs; ask for less")
+        raise InputError(f"compute.threads is {compute.threads}, but the cluster has {cpus:g} CPUs; request less")
     workers = min(int(cpus // compute.threads) if compute.workers == "auto" else compute.workers, shards)
     why = "" if share == 0 else f"; the cluster has no GPU, so gpus_per_worker {share:g} does not apply"
     return WorkerResources(workers, compute.threads, 0, f"{workers} workers on the CPU with {compute.threads} thread each{why}")

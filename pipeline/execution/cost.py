@@ -60,7 +60,11 @@ def measure_cost(plan: Plan) -> Cost:
 
 
 def _measure_on_ray(plan: Plan) -> tuple[list[WorkerTimings], float]:
-    """Start the workers and measure on all at the same time; also return the seconds until they were ready."""
+    """Start the workers and measure on all of them at the same time.
+
+    Returns:
+        Timings of every worker, and the seconds until the workers were ready.
+    """
     import ray
 
     from pipeline.execution.actors import actor_factory
@@ -114,7 +118,10 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
 
 
 def busiest(shards: Sequence[int], workers: int) -> int:
-    """Return the images of the busiest worker if each shard goes to the first free one."""
+    """Return the number of images of the busiest worker.
+
+    Each shard is assumed to go to the first free worker.
+    """
     loads = [0] * workers
     for images in shards:
         heapq.heapreplace(loads, loads[0] + images)

@@ -63,7 +63,7 @@ class Pool:
         workers: number of workers to keep requested while there is work.
         max_attempts: attempts per shard.
         on_done: called with every report; a report with `held` set does not end its shard.
-        on_tick: called twice a second with the passes of all workers so far.
+        on_tick: called twice per second with the passes of all workers so far.
         stall_timeout: seconds without a pass after which a worker counts as hung.
         pause: seconds after which a shard that another driver's worker holds is tried again.
         name: name of the run, the label of its metrics.
@@ -151,7 +151,7 @@ class Pool:
             _log.warning("shard %d: its worker was lost", shard.index)
             telemetry.count("hdm_workers_lost", run=self.name)
             self._remove(worker)  # it may only be unreachable: it must not come back and hold its resources
-            if error.preempted:  # its node was taken away, for which the shard cannot be blamed
+            if error.preempted:  # its node was preempted, for which the shard is not to blame
                 queue.requeue(shard)
             else:
                 queue.retry_or_fail(shard, _cause(error))
@@ -204,7 +204,7 @@ class Pool:
             telemetry.set_gauge("hdm_workers", self._count(status), run=self.name, state=label)
 
     def _release(self, worker: WorkerState, queue: ShardQueue) -> None:
-        """Remove a worker whose machine is being taken away; its shard has not failed."""
+        """Remove a worker whose machine is being revoked; its shard has not failed."""
         if worker.shard is not None:
             _log.warning("shard %d: its worker received SIGTERM", worker.shard.index)
             queue.requeue(worker.shard)
@@ -230,7 +230,7 @@ def _shard_of(worker: WorkerState) -> Shard:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the exception raised in the worker as one line, without Ray's remote traceback."""
+    """Return a worker's exception as one line, without Ray's remote traceback."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
         return f"{type(cause).__name__}: {one_line(cause)}"

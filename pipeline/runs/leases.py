@@ -175,7 +175,7 @@ def lease_name(shard: int) -> str:
 
 
 def is_free(lease: dict[str, str | None]) -> bool:
-    """Return True if nobody can be holding a lease.
+    """Return True if no worker can be holding a lease.
 
     That is known where it was released, has ended longer ago than clocks may differ, or is of a dead process on this machine.
     """

@@ -1,4 +1,7 @@
-"""Objects below a URL, on a disk or an object store, through fsspec: atomic, create-only and compare-and-swap writes."""
+"""Objects below a URL, on a disk or an object store, through fsspec.
+
+Writes are atomic, create-only or compare-and-swap.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,10 @@ class Storage:
         return self.read(name), str(tag)
 
     def write(self, name: str, data: bytes) -> None:
-        """Write an object atomically: a reader sees the old bytes or the new ones, never a part of them."""
+        """Write an object atomically.
+
+        A reader sees the old bytes or the new ones, never a part of them.
+        """
         if self.local:
             temporary = self._temporary(name, data)
             temporary.replace(self.path(name))
@@ -104,7 +110,10 @@ class Storage:
             self._retry(lambda: self.fs.pipe_file(self.path(name), data))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write an object unless it exists; exactly one of several writers gets True, if their data differ."""
+        """Write an object unless it exists.
+
+        Exactly one of several writers gets True, if their data differ.
+        """
         if self.local:
             temporary = self._temporary(name, data)
             try:
@@ -117,7 +126,10 @@ class Storage:
         return self._conditionally(name, data, mode="create")
 
     def replace(self, name: str, data: bytes, tag: str) -> bool:
-        """Write an object if it still has this tag; exactly one of several writers gets True, if their data differ."""
+        """Write an object if it still has this tag.
+
+        Exactly one of several writers gets True, if their data differ.
+        """
         if not self.local:
             try:
                 return self._conditionally(name, data, IfMatch=tag)
@@ -136,7 +148,10 @@ class Storage:
             self._retry(lambda: self.fs.rm_file(self.path(name)))
 
     def is_conditional(self) -> bool:
-        """Return whether `create` and `replace` are conditional; some servers ignore the condition, so that all writers win."""
+        """Return whether `create` and `replace` are conditional.
+
+        Some servers ignore the condition, so that all writers succeed.
+        """
         name = f"leases/.try-{uuid.uuid4().hex}"
         try:
             if not self.create(name, b"first") or self.create(name, b"second"):
@@ -154,7 +169,10 @@ class Storage:
         return bool(self._retry(lambda: self.fs.exists(self.path(name))))
 
     def names(self, folder: str) -> list[str]:
-        """List the names of a folder's objects, sorted, with one request; empty if there is no folder."""
+        """List the names of a folder's objects, sorted, with one request.
+
+        The list is empty if there is no folder.
+        """
         self.fs.invalidate_cache()
         try:
             paths = self._retry(lambda: self.fs.ls(self.path(folder), detail=False))
@@ -183,7 +201,10 @@ class Storage:
         return True
 
     def _retry(self, work: Callable[[], T]) -> T:
-        """Call `work`; on an object store, retry transient errors for up to `timeout` seconds."""
+        """Call `work`, with retries on an object store.
+
+        Transient errors are retried for up to `timeout` seconds.
+        """
         if self.local:
             return work()
         return retry(work, self.timeout, self.url(""))
@@ -206,7 +227,10 @@ def to_json(value: Any) -> bytes:
 
 
 def _is_refusal(error: OSError) -> bool:
-    """Return whether an object store refused a write because its condition does not hold."""
+    """Return whether an error is an object store's refusal of a write.
+
+    A write is refused because its condition does not hold.
+    """
     answer = getattr(error.__cause__, "response", None) or {}
     return isinstance(error, FileExistsError) or answer.get("Error", {}).get("Code") in {"PreconditionFailed", "412"}
 

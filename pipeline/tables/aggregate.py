@@ -87,7 +87,7 @@ def best(table: pa.Table) -> set[tuple[str, str]]:
 
 
 def layout_table(table: pa.Table) -> tuple[list[str], list[list[str]]]:
-    """Lay the table out for people: a head and one row per method.
+    """Format the table for people, with a head and one row per method.
 
     Cells are `mean ± ci95`, with an asterisk at the best.
     """

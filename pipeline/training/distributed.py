@@ -40,7 +40,7 @@ def train_distributed(job: TrainingJob, workers: int, on_progress: ProgressCallb
         gpus = compute.gpus_per_worker if resources.get("GPU", 0) else 0
         kind = "GPU" if gpus else "CPU"
         if workers > resources.get(kind, 0):
-            raise InputError(f"compute.workers is {workers}, but the cluster has {resources.get(kind, 0):g} {kind}s; ask for fewer")
+            raise InputError(f"compute.workers is {workers}, but the cluster has {resources.get(kind, 0):g} {kind}s; request fewer")
         store = TrainingStore.at(job.config)
         trainer = TorchTrainer(
             _worker,

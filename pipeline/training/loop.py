@@ -32,7 +32,10 @@ StateDict = dict[str, Tensor]
 
 
 class OnEpochs(Protocol):
-    """A function that is called with the epochs done, and with the history's row of an epoch that has just ended."""
+    """Callback for the progress of the epochs.
+
+    It is called with the epochs done, and with the history's row of an epoch that has just ended.
+    """
 
     def __call__(self, done: float, entry: Mapping[str, float] | None = None, /) -> None:
         """Report the progress."""

@@ -74,9 +74,9 @@ for changes in ({"dataset.sied": 3}, {"dataset.side": 3}, {"dataset.kind": "fold
     assert python(code, environment, tmp_path).stdout.splitlines() == [
         "configuration: dataset.sied: unknown key; did you mean side?",
         "configuration: dataset.side: input should be greater than or equal to 8, not 3",
-        "configuration: dataset.side says nothing about a dataset of kind 'folder': remove it",
+        "configuration: dataset.side does not apply to a dataset of kind 'folder': remove it",
         f"configuration: dataset.kind: unknown kind 'squars'; known are {kinds}; did you mean squares?",
-        "configuration: classifier.arch says nothing about a classifier from mean_colour: remove it",
+        "configuration: classifier.arch does not apply to a classifier from mean_colour: remove it",
         f"configuration: classifier.source: unknown source 'mean_color'; known are {sources}; did you mean mean_colour?",
     ]
 

@@ -150,7 +150,7 @@ KINDS = [
     Kind("a file of 2 GiB", "unreadable", "more than 1 GiB", {"huge.png": huge}),
     Kind("1 x 80,000 pixels, 104 million after the resize", "unreadable", "too narrow", {"narrow.png": data(lambda: png(1, 80_000))}),
     Kind(
-        "32 bits a pixel: float with NaN, integers",
+        "32 bits per pixel: float with NaN, integers",
         "unreadable",
         "no known range",
         {
@@ -187,7 +187,7 @@ KINDS = [
         {"tall.png": data(encode(PICTURE.resize((1, 96)))), "wide.png": data(encode(PICTURE.resize((96, 1))))},
     ),
     Kind(
-        "1 bit a pixel; grey of 8 or 16 bits",
+        "1 bit per pixel; grey of 8 or 16 bits",
         "ok",
         "",
         {
@@ -224,7 +224,7 @@ KINDS = [
         },
     ),
     Kind(
-        "animated GIF, WebP or PNG, TIFF of several pages, MPO: the first picture",
+        "animated GIF, WebP or PNG, TIFF of several pages, MPO: the first image",
         "ok",
         "",
         {**{f"frames.{form}": data(frames(form)) for form in ("gif", "webp", "png", "tiff")}, "mpo.jpg": data(frames("mpo"))},

@@ -57,12 +57,12 @@ def test_the_configuration_may_choose_another_size_and_nothing_else_changes(fold
         ),
         (
             {"source": "checkpoint", "path": "x", "weights": "DEFAULT"},
-            "classifier.weights says nothing about a classifier from checkpoint: remove it",
+            "classifier.weights does not apply to a classifier from checkpoint: remove it",
         ),
-        ({"arch": "resnet18", "path": "x"}, "classifier.path says nothing about a classifier from torchvision: remove it"),
+        ({"arch": "resnet18", "path": "x"}, "classifier.path does not apply to a classifier from torchvision: remove it"),
         ({"source": "exported"}, "classifier.path is missing: a classifier from exported needs it"),
         ({"source": "import", "path": "x"}, "classifier.factory is missing: a classifier from import needs it"),
-        ({"source": "timm", "arch": "x", "factory": "a:b"}, "classifier.factory says nothing about a classifier from timm: remove it"),
+        ({"source": "timm", "arch": "x", "factory": "a:b"}, "classifier.factory does not apply to a classifier from timm: remove it"),
         (
             {"source": "timm", "arch": "x", "path": "y", "weights": "z"},
             "classifier.weights and classifier.path are two sources of weights: remove one",

@@ -88,9 +88,9 @@ def test_workers_that_are_asked_for_may_come_later() -> None:
 
 def test_a_worker_that_fits_nowhere_is_refused() -> None:
     message = refused(lambda: allocate_workers(compute(gpus_per_worker=2), {"CPU": 8.0, "GPU": 1.0}, MANY))
-    assert message == "compute.gpus_per_worker is 2, but the cluster has 1 GPUs; ask for less"
+    assert message == "compute.gpus_per_worker is 2, but the cluster has 1 GPUs; request less"
     message = refused(lambda: allocate_workers(compute(gpus_per_worker=0, threads=16), {"CPU": 8.0}, MANY))
-    assert message == "compute.threads is 16, but the cluster has 8 CPUs; ask for less"
+    assert message == "compute.threads is 16, but the cluster has 8 CPUs; request less"
     refused(lambda: allocate_workers(compute(), {}, MANY))
 
 
