@@ -76,7 +76,8 @@ class Preprocess:
 
         Args:
             box: (left, top, right, bottom).
-            width, height: of the photograph.
+            width: of the photograph.
+            height: of the photograph.
 
         Returns:
             True where a pixel's centre is inside the box.

@@ -51,6 +51,9 @@ class Registry(MutableMapping[str, T], Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())
 
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._all())
+
     def __len__(self) -> int:
         return len(self._all())
 
