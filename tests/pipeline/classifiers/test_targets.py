@@ -84,7 +84,7 @@ def test_one_class_an_image() -> None:
     assert [(item.request.place, item.request.rank) for item in labels[2:] if isinstance(item, MapFailure)] == [(2, 0), (3, 0)]
 
 
-def test_the_likeliest_classes_in_their_order() -> None:
+def test_the_most_probable_classes_in_their_order() -> None:
     logits = smooth(3)(IMAGES)
     order = logits.argsort(1, descending=True)[:, :2].tolist()
     expected = [MapRequest(place, rank, target) for place, targets in enumerate(order) for rank, target in enumerate(targets)]

@@ -138,7 +138,7 @@ def test_what_both_have_done_so_far_is_compared(tmp_path: Path) -> None:
     assert "of 6 images in both, none is done in both yet" in nothing
 
 
-def test_of_several_classes_an_image_the_likeliest_is_compared(tmp_path: Path) -> None:
+def test_of_several_classes_per_image_the_most_probable_is_compared(tmp_path: Path) -> None:
     def change(shard: Shard, arrays: Arrays, records: Records, facts: Facts) -> None:
         for name, array in arrays.items():
             arrays[name] = np.stack([array, 1 - array], axis=1)

@@ -67,6 +67,7 @@ def disturb(monkeypatch: pytest.MonkeyPatch, disturbance: Callable[[int, int], B
 
 
 @pytest.mark.slow
+@pytest.mark.server
 def test_the_bytes_are_those_of_a_run_on_ray(tmp_path: Path) -> None:
     images = photographs(tmp_path / "photographs", 5)
     (images / "cats" / "broken.png").write_bytes(b"no image")

@@ -1,4 +1,4 @@
-"""The two likeliest classes by a network of the user's own code, through the real command: stored, committed, reported."""
+"""The two most probable classes by a network of the user's own code, through the real command: stored, committed, reported."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def test_two_classes_an_image_from_the_plan_to_the_page(tmp_path: Path, monkeypa
             assert table[method, metric]["n"] == len(values)
             assert not values or table[method, metric]["mean"] == pytest.approx(sum(values) / len(values))
     page = (run / "report/index.html").read_text()
-    assert "the 2 likeliest" in page
+    assert "the 2 most probable" in page
     assert "my_models:make" in page
-    assert page.count("The next likeliest classes") == 2
+    assert page.count("The next most probable classes") == 2
 
     commit = json.loads((run / "commits/000000.json").read_text())
     assert {"maps.zarr/hdm/c/0/0/0/0", "maps.zarr/hdm_stages/c/0/0/0/0/0"} < set(commit["sha256"])

@@ -81,6 +81,7 @@ def test_it_is_not_continued(old: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.server
 def test_the_commands_read_it_and_refuse_to_continue(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(old.parents[1])
     for command in ("status", "verify", "tables", "report"):
