@@ -12,8 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from hdm_core import METHODS
-from pipeline.classifiers.config import ClassifierConfig
-from pipeline.classifiers.sources import CLASSIFIER_SOURCES
+from pipeline.classifiers.sources import CLASSIFIER_SOURCES, ClassifierConfig
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import DATASETS
 from pipeline.training.config import TrainConfig

@@ -13,8 +13,7 @@ from torchvision.transforms import InterpolationMode
 from hdm_core import Classifier, Preprocess
 from hdm_core.network.logits import class_logits
 from hdm_core.sources.state_dict import read_classes
-from pipeline.classifiers.config import ClassifierConfig
-from pipeline.classifiers.sources import CLASSIFIER_SOURCES
+from pipeline.classifiers.sources import CLASSIFIER_SOURCES, ClassifierConfig
 from pipeline.errors import InputError, one_line
 
 

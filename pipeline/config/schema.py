@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hdm_core import METHODS, MetricSettings, get_method
 from hdm_core.device import Precision
 from hdm_core.settings import Settings
-from pipeline.classifiers.config import ClassifierConfig
+from pipeline.classifiers.sources import ClassifierConfig
 from pipeline.classifiers.targets import Target, Top
 from pipeline.datasets import AnyDatasetConfig, DatasetConfig
 from pipeline.errors import suggest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ from tests.support.plans import configuration, plan_of, write_all
 def install_plugin(folder: Path) -> dict[str, str]:
     """Install tests/plugin below a folder; return the environment in which Python finds it."""
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    subprocess.run([*command, "--target", str(folder), str(ROOT / "tests" / "plugin")], check=True, capture_output=True, timeout=120)
+    source = folder / "source"  # a copy: the build writes into the folder that it builds
+    shutil.copytree(ROOT / "tests" / "plugin", source)
+    subprocess.run([*command, "--target", str(folder), str(source)], check=True, capture_output=True, timeout=120)
     path = os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 

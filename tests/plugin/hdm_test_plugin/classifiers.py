@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from hdm_core import Classifier, Preprocess
-from pipeline.classifiers.config import ClassifierConfig
-from pipeline.classifiers.sources import Classes, ClassifierSource
+from pipeline.classifiers.sources import Classes, ClassifierConfig, ClassifierSource
 
 
 class MeanColour(nn.Module):
