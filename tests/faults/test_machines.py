@@ -77,7 +77,13 @@ def test_a_job_is_submitted(folder: Path, undisturbed: dict[str, Any], cluster: 
     bin_ = Path(sys.executable).parent
     command = [bin_ / "ray", "job", "submit", f"--address={cluster.dashboard}", f"--working-dir={tmp_path}", "--"]
     command += [bin_ / "hdm", "run", "job.yaml", "--set", "compute.ray_address=auto", "--json"]
-    done = subprocess.run(command, env=dict(cluster.environment), capture_output=True, text=True, timeout=200)
+
+    def submit() -> subprocess.CompletedProcess[str] | None:
+        """Submit the job; None while no node's agent is ready, which a node is some seconds after it has joined."""
+        done = subprocess.run(command, env=dict(cluster.environment), capture_output=True, text=True, timeout=200)
+        return None if "No available agent" in done.stdout + done.stderr else done
+
+    done = until(submit)
     assert done.returncode == 0, done.stdout + done.stderr
     store = RunStore.from_config(load_config(str(file)))
     assert len(store.done()) == SHARDS
