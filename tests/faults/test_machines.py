@@ -79,7 +79,7 @@ def test_a_job_is_submitted(folder: Path, undisturbed: dict[str, Any], cluster: 
     command += [bin_ / "hdm", "run", "job.yaml", "--set", "compute.ray_address=auto", "--json"]
 
     def submit() -> subprocess.CompletedProcess[str] | None:
-        """Submit the job; None while no node's agent is ready, which a node is some seconds after it has joined."""
+        """Submit the job; None until a node's agent is ready, some seconds after the node has joined."""
         done = subprocess.run(command, env=dict(cluster.environment), capture_output=True, text=True, timeout=200)
         return None if "No available agent" in done.stdout + done.stderr else done
 

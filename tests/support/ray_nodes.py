@@ -82,7 +82,8 @@ class Machines:
         return machine
 
     def _start(self, name: str, flags: Sequence[str], apart: Sequence[str] = ()) -> Machine:
-        ray = shlex.join([str(Path(sys.executable).with_name("ray")), "start", "--block", *flags])
+        (agent,) = free_ports(1)  # by default every Ray of this machine asks for 52365, and only the first of them takes jobs
+        ray = shlex.join([str(Path(sys.executable).with_name("ray")), "start", "--block", f"--dashboard-agent-listen-port={agent}", *flags])
         command = ["unshare", "--mount", "--uts", "sh", "-ec", "\n".join([*apart, f"exec {ray}"])] if apart else ["sh", "-c", f"exec {ray}"]
         with (self.folder / f"{name}.log").open("wb") as log:
             machine = Machine(subprocess.Popen(command, cwd=self.folder, env=dict(self.environment), stdout=log, stderr=log))
