@@ -36,7 +36,7 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
         raise InputError(f"classifier: {one_line(error)}") from None
     except OSError as error:
         what = config.path or f"the weights {config.weights} of {config.arch}"
-        raise InputError(f"classifier: {what} cannot be had ({one_line(error)})") from None
+        raise InputError(f"classifier: {what} cannot be loaded ({one_line(error)})") from None
     if isinstance(classes, tuple):
         classifier.class_names = classes
     changes: dict[str, Any] = config.model_dump(include={"resize", "crop", "mean", "std"}, exclude_none=True)

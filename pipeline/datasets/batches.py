@@ -57,7 +57,7 @@ def read_batches(
     batch: int,
     rows: Sequence[int] | None = None,
     *,
-    timeout: float = 10.0,
+    timeout: float,
 ) -> Iterator[list[LoadedSample | UnreadableSample]]:
     """Read samples in order, in batches.
 

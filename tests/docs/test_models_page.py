@@ -91,8 +91,8 @@ def test_explain_takes_any_classifier(classifier: str, monkeypatch: pytest.Monke
         ("{source: exported", "classifier: no valid YAML"),
         ("{source: exported}", "classifier.path is missing"),
         ("{source: timm, arch: x, colour: red}", "classifier: colour: unknown key"),
-        ("nowhere/birds", "classifier: nowhere/birds cannot be had"),
-        ("{source: exported, path: nowhere.pt2}", "classifier: nowhere.pt2 cannot be had"),
+        ("nowhere/birds", "classifier: nowhere/birds cannot be loaded"),
+        ("{source: exported, path: nowhere.pt2}", "classifier: nowhere.pt2 cannot be loaded"),
         ("{source: import, factory: make}", "factory: string should match pattern"),
         (
             "{source: import, factory: 'nothing:make'}",

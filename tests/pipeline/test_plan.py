@@ -158,7 +158,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Classifier, "from_torchvision", offline)
     config = configuration({"classifier.weights": "IMAGENET1K_V1"}).classifier
     message = refused(lambda: load_classifier(config, 0))
-    assert message == "classifier: the weights IMAGENET1K_V1 of squeezenet1_1 cannot be had (no route to host after 3 tries)"
+    assert message == "classifier: the weights IMAGENET1K_V1 of squeezenet1_1 cannot be loaded (no route to host after 3 tries)"
 
 
 def test_what_the_network_sees_can_be_chosen() -> None:

@@ -78,7 +78,7 @@ def test_a_section_that_does_not_fit_its_source(classifier: dict[str, str], mess
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     config = configuration(classifier=checkpoint(tmp_path / "nowhere")).classifier
     message = refused(lambda: load_classifier(config, 0))
-    assert message.startswith(f"classifier: {tmp_path / 'nowhere'} cannot be had (")
+    assert message.startswith(f"classifier: {tmp_path / 'nowhere'} cannot be loaded (")
     assert CARD in message
 
 

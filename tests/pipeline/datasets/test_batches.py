@@ -60,7 +60,7 @@ def items(tmp_path: Path) -> dict[str, LoadedSample | UnreadableSample]:
     (root / "loop.png").symlink_to("loop.png")
     config = configuration(dataset={"kind": "folder", "root": str(root)})
     samples = list_samples(config.dataset, {})
-    read = [item for batch in read_batches(samples, config.storage, Preprocess(resize=16, crop=16), 4) for item in batch]
+    read = [item for batch in read_batches(samples, config.storage, Preprocess(resize=16, crop=16), 4, timeout=10) for item in batch]
     assert [item.row for item in read] == list(range(len(samples)))
     return {sample.image_id: item for sample, item in zip(samples, read, strict=True)}
 
@@ -84,7 +84,7 @@ def test_what_is_written_down_of_a_large_photograph_is_of_the_photograph_and_not
     PICTURE.resize((1200, 900)).save(tmp_path / "a.jpg", exif=_turned())
     config = configuration(dataset={"kind": "folder", "root": str(tmp_path)})
     preprocess = Preprocess(resize=64, crop=56)
-    ((item,),) = read_batches(list_samples(config.dataset, {}), config.storage, preprocess, 4)
+    ((item,),) = read_batches(list_samples(config.dataset, {}), config.storage, preprocess, 4, timeout=10)
     assert isinstance(item, LoadedSample)
     assert item.image.image.size == (64, 85)
     assert {name: item.image_facts[name] for name in ("width", "height", "crop")} == {
