@@ -30,6 +30,9 @@ run = {"name": "colours", "dataset": {"kind": "squares", "root": str(root), "sid
 SKIPPED = "plugin hdm_test_plugin.broken:{name} of {group} was skipped: ImportError: libsaliency.so.1 is not installed"
 
 
+pytestmark = pytest.mark.slow  # the plugin is installed for real, and every test is a process of its own
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return install_plugin(tmp_path_factory.mktemp("plugin"))

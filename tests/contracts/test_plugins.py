@@ -39,6 +39,9 @@ print(json.dumps({
 """
 
 
+pytestmark = pytest.mark.slow  # the plugin is installed for real, and every test is a process of its own
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return install_plugin(tmp_path_factory.mktemp("plugin"))

@@ -4,45 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from pipeline.cli.main import main
-from pipeline.execution.cluster import CPU_ENVIRONMENT
+from tests.pipeline.conftest import Ended
 from tests.support.small_run import config, hdm, photographs
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return photographs(tmp_path_factory.mktemp("photographs"), 4)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended in this process."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """`hdm ...` in this process: a process of its own takes seconds to import its libraries."""
-    for name, value in CPU_ENVIRONMENT.items():  # else the command starts itself once more
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr("sys.argv", ["hdm", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Ended(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from pipeline.report import write_report
 from pipeline.runs import RunStore
 from pipeline.runs.verify import verify
 from pipeline.tables.aggregate import aggregate
+from tests.pipeline.conftest import Ended
 from tests.support.paths import ROOT
 from tests.support.plans import configuration, refused
-from tests.support.small_run import config, hdm
+from tests.support.small_run import config
 
 DATA = ROOT / "tests" / "data"
 OLD_KEYS = {
@@ -80,18 +82,15 @@ def test_it_is_not_continued(old: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.server
-def test_the_commands_read_it_and_refuse_to_continue(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_read_it_and_refuse_to_continue(old: Path, monkeypatch: pytest.MonkeyPatch, here: Callable[..., Ended]) -> None:
     monkeypatch.chdir(old.parents[1])
     for command in ("status", "verify", "tables", "report"):
-        ended = hdm(command, old)
-        assert ended.returncode == 0, ended.stderr
-    ended = hdm("repair", old)
-    assert ended.returncode == 2
-    assert "earlier version of hdm" in ended.stderr
+        ended = here(command, old)
+        assert ended.code == 0, ended.err
     new = config(old.parents[1], Path("photographs"), name="run-0.1.0")
-    ended = hdm("run", new)
-    assert ended.returncode == 2
-    assert ended.stderr.splitlines()[-1].startswith("hdm: ")
-    assert "it can be read, but not continued" in ended.stderr
+    for arguments in (("repair", old), ("run", new)):
+        ended = here(*arguments)
+        assert ended.code == 2
+        assert ended.err.splitlines()[-1].startswith("hdm: ")
+        assert "was made by an earlier version of hdm" in ended.err
+        assert "it can be read, but not continued" in ended.err
