@@ -8,7 +8,6 @@ HdmError
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -31,14 +30,6 @@ class RunError(HdmError):
 
     Running it again resumes it. Exit code 1.
     """
-
-
-def is_storage_full(error: object) -> bool:
-    """Return whether an error is that of a full disk or an exceeded quota.
-
-    Retrying does not resolve such an error.
-    """
-    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def one_line(error: BaseException, limit: int = 500) -> str:

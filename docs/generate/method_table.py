@@ -9,37 +9,11 @@ import torch
 from md_table import cell, code, table
 
 from hdm_core import METHODS, Classifier, Method
-from hdm_core.methods.cam import CAMSettings
-from hdm_core.settings import DMSettings
 
 NETWORK, SIDE = "resnet50", 224  # passes are those of this network for an image of this side in pixels
 
-# What no entry states: the family of a method, and the treatment of evidence against the class.
-FAMILIES = {
-    "gradient": "gradient",
-    "deeplift": "gradient",
-    "integrated_gradients": "gradient",
-    "full_grad": "gradient",
-    "rise": "random masks",
-    "mask": "mask optimisation",
-}
-SIGNS = {
-    "CAM": "only evidence for the class",
-    "gradient": "absolute values",
-    "random masks": "mean probability, no sign",
-    "mask optimisation": "only evidence for the class",
-}
-NO_CLASS = {"eigen_cam": "independent of the class"}
+# The baselines of methods without a setting for it.
 FIXED_BASELINES = {"score_cam": "mean (fixed)"}
-
-
-def family(method: Method) -> str:
-    """Return the family of a method; a dash for one of a plugin that fits none."""
-    if issubclass(method.settings, CAMSettings):
-        return "CAM"
-    if issubclass(method.settings, DMSettings):
-        return "mask optimisation"
-    return FAMILIES.get(method.id, "-")
 
 
 @cache
@@ -69,13 +43,13 @@ def method_table() -> str:
     """Build the table, one row per method, and below it the list of papers."""
     rows, papers = [], []
     for method in METHODS.values():
-        kind = family(method)
         presets = ", ".join(
             f"{code(name)} {passes(method, name)}" + (" (default)" if name == method.default and len(method.presets) > 1 else "")
             for name in method.presets
         )
-        sign = NO_CLASS.get(method.id, SIGNS.get(kind, "-"))
-        rows.append([code(method.id), cell(method.title), kind, presets, "yes" if method.backward else "no", baseline(method), sign])
+        gradients = "yes" if method.backward else "no"
+        family, sign = (cell(text) or "-" for text in (method.family, method.sign))
+        rows.append([code(method.id), cell(method.title), family, presets, gradients, baseline(method), sign])
         papers.append(f"- {code(method.id)}: {paper(method)}")
     header = ["id", "method", "family", f"passes per image ({NETWORK}, {SIDE} x {SIDE})", "gradients", "baseline", "sign"]
     return table(header, rows) + "\nPapers:\n\n" + "\n".join(papers) + "\n"

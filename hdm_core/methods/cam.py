@@ -31,6 +31,7 @@ def cam_method(
     run: Callable[[ExplainJob, Any], RawMaps],
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None,
     backward: bool = True,
+    sign: str = "only evidence for the class",
 ) -> Method:
     """Build the registry entry of a CAM.
 
@@ -48,6 +49,8 @@ def cam_method(
         network_passes=network_passes,
         backward=backward,
         layer=target_layer,
+        family="CAM",
+        sign=sign,
     )
 
 

@@ -161,4 +161,6 @@ DEEPLIFT = Method(
     default="standard",
     run=_run,
     passes=lambda settings, height, width: 2,
+    family="gradient",
+    sign="absolute values",
 )

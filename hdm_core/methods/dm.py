@@ -47,4 +47,6 @@ DM = Method(
     default="fast",
     run=_run,
     passes=dm_passes,
+    family="mask optimisation",
+    sign="only evidence for the class",
 )

@@ -56,4 +56,5 @@ EIGEN_CAM = cam_method(
     source="Muhammad, Yeasin: Eigen-CAM: Class Activation Map using Principal Components, IJCNN 2020",
     run=_run,
     backward=False,
+    sign="independent of the class",
 )

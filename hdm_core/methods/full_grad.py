@@ -144,4 +144,6 @@ FULL_GRAD = Method(
     run=_run,
     passes=lambda settings, height, width: 1,
     network_passes=_extra_passes,
+    family="gradient",
+    sign="absolute values",
 )

@@ -33,4 +33,6 @@ GRADIENT = Method(
     run=_run,
     passes=lambda settings, height, width: 1,
     from_input=True,
+    family="gradient",
+    sign="absolute values",
 )

@@ -23,4 +23,6 @@ HDM = Method(
     default="fast",
     run=_run,
     passes=hdm_passes,
+    family="mask optimisation",
+    sign="only evidence for the class",
 )

@@ -81,4 +81,6 @@ INTEGRATED_GRADIENTS = Method(
     default="standard",
     run=_run,
     passes=lambda settings, height, width: int(settings.steps),
+    family="gradient",
+    sign="absolute values",
 )

@@ -132,4 +132,6 @@ MASK = Method(
     default="paper",
     run=_run,
     passes=lambda settings, height, width: int(settings.circles + settings.steps),
+    family="mask optimisation",
+    sign="only evidence for the class",
 )

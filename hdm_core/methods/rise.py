@@ -95,4 +95,6 @@ RISE = Method(
     run=_run,
     passes=lambda settings, height, width: int(settings.masks),
     backward=False,
+    family="random masks",
+    sign="mean probability, no sign",
 )

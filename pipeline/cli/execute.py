@@ -75,11 +75,11 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
 
 def print_tables(table: pa.Table) -> None:
     """Print a run's metrics, one row per method."""
-    from pipeline.tables.aggregate import layout_table
+    from pipeline.tables.aggregate import LEGEND, layout_table
 
     head, rows = layout_table(table)
     grid = Table(*head, box=None)
     for row in rows:
         grid.add_row(*row)
     out.print(grid)
-    out.print("mean ± half of the 95% interval; * the best; ↓ less is better, ↑ more is better", markup=False)
+    out.print(f"mean ± half of the 95% interval; {LEGEND}", markup=False)

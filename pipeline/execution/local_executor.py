@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import torch
 
 from hdm_core.device import pick_device
-from pipeline.errors import RunError, is_storage_full, one_line
-from pipeline.execution.queue import FailedShard, ShardQueue
+from pipeline.errors import one_line
+from pipeline.execution.queue import FailedShard, ShardQueue, raise_if_fatal
 from pipeline.execution.tasks import ShardTasks
 from pipeline.execution.worker import Worker, WorkerTimings
 from pipeline.plan import Plan
@@ -56,7 +56,7 @@ def run_locally(tasks: ShardTasks) -> list[FailedShard]:
             try:
                 report = worker.run(*tasks.arguments(shard))
             except Exception as error:
-                _raise_if_fatal(error)
+                raise_if_fatal(error)
                 cause = f"{type(error).__name__}: {one_line(error)}"
                 _log.warning("shard %d: %s", shard.index, cause)
                 _log.debug("shard %d: traceback", shard.index, exc_info=True)
@@ -84,14 +84,6 @@ def measure_locally(plan: Plan, images: int) -> tuple[list[WorkerTimings], float
         worker.ready()
         start = time.monotonic() - begin
         return [worker.measure(plan.samples[:images])], start
-
-
-def _raise_if_fatal(error: Exception) -> None:
-    """Raise what no other attempt can cure: a full or an unreachable storage."""
-    if is_storage_full(error):
-        raise RunError(f"the storage is full: {one_line(error)}; make room") from error
-    if isinstance(error, RunError):
-        raise error
 
 
 def _gpus(gpus_per_worker: float) -> float:

@@ -12,8 +12,8 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
-from pipeline.errors import RunError, is_storage_full, one_line
-from pipeline.execution.queue import FailedShard, ShardQueue
+from pipeline.errors import RunError, one_line
+from pipeline.execution.queue import FailedShard, ShardQueue, raise_if_fatal
 from pipeline.execution.worker import ShardReport
 from pipeline.monitoring import telemetry
 from pipeline.plan import Shard
@@ -34,20 +34,26 @@ class WorkerState:
     """State of one worker of the pool.
 
     Attributes:
-        pending: result of `ready` while the worker starts, of `run` while it is busy.
-        shard: the shard in work, if it is busy.
+        pending: result of `ready` while the worker starts, of `run` while it is busy; None while it is idle.
+        shard: the shard in work; None unless it is busy.
         passes: passes since the worker started.
         last_progress: monotonic time of the last pass, or of the start of the shard; infinite once the worker was killed as hung.
         passes_request: the unanswered request for `passes`.
     """
 
     actor: ActorHandle[Any]
-    status: Literal["starting", "idle", "busy"]
-    pending: ray.ObjectRef[Any] | None = None
+    pending: ray.ObjectRef[Any] | None
     shard: Shard | None = None
     passes: int = 0
     last_progress: float = 0.0
     passes_request: ray.ObjectRef[Any] | None = None
+
+    @property
+    def status(self) -> Literal["starting", "idle", "busy"]:
+        """Status of the worker, which follows from `pending` and `shard`."""
+        if self.shard is not None:
+            return "busy"
+        return "idle" if self.pending is None else "starting"
 
 
 @dataclass
@@ -99,10 +105,11 @@ class Pool:
                     time.sleep(_POLL_SECONDS)
                 ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS) if pending else ([], [])
                 for ref in ready:
-                    if pending[ref].status == "starting":
-                        self._on_started(pending[ref], ref)
+                    worker = pending[ref]
+                    if worker.shard is None:
+                        self._on_started(worker, ref)
                     else:
-                        self._on_finished(pending[ref], ref, queue)
+                        self._on_finished(worker, worker.shard, ref, queue)
                 if time.monotonic() - polled >= _POLL_SECONDS:  # not after every shard: each poll sends a request to every worker
                     polled = time.monotonic()
                     self._poll(queue)
@@ -122,12 +129,12 @@ class Pool:
                 break
             if worker.status == "idle":
                 shard = queue.pop()
-                worker.status, worker.shard, worker.last_progress = "busy", shard, time.monotonic()
+                worker.shard, worker.last_progress = shard, time.monotonic()
                 worker.pending = self.submit(worker.actor, shard)
         needed = min(self.workers, queue.waiting + self._count("busy"))
         for _ in range(needed - len(self._workers)):
             actor = self.create_actor()
-            self._workers.append(WorkerState(actor, "starting", pending=actor.ready.remote()))
+            self._workers.append(WorkerState(actor, actor.ready.remote()))
 
     def _on_started(self, worker: WorkerState, result: ray.ObjectRef[Any]) -> None:
         try:
@@ -140,11 +147,10 @@ class Pool:
                 raise RunError(f"no worker could start, tried {self._failed_starts} times: {_cause(error)}") from None
         else:
             self._failed_starts = 0
-            worker.status, worker.pending = "idle", None
+            worker.pending = None
 
-    def _on_finished(self, worker: WorkerState, result: ray.ObjectRef[ShardReport], queue: ShardQueue) -> None:
-        shard = _shard_of(worker)
-        worker.status, worker.pending, worker.shard = "idle", None, None
+    def _on_finished(self, worker: WorkerState, shard: Shard, result: ray.ObjectRef[ShardReport], queue: ShardQueue) -> None:
+        worker.pending, worker.shard = None, None
         try:
             report = ray.get(result)
         except RayActorError as error:  # the worker is gone, with its process or its node
@@ -156,11 +162,7 @@ class Pool:
             else:
                 queue.retry_or_fail(shard, _cause(error))
         except RayError as error:  # the worker is well, the shard is not
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, OSError) and is_storage_full(cause):
-                raise RunError(f"the storage is full: {one_line(cause)}; make room") from None
-            if isinstance(cause, RunError):
-                raise RunError(one_line(cause)) from None
+            raise_if_fatal(getattr(error, "cause", None))
             _log.warning("shard %d: %s", shard.index, _cause(error))
             queue.retry_or_fail(shard, _cause(error))
         else:
@@ -221,12 +223,6 @@ class Pool:
                 _log.warning("shard %d: its worker has done no pass for %g seconds and is replaced", worker.shard.index, self.stall_timeout)
                 worker.last_progress = float("inf")  # killed once; the result of its shard reports when it is gone
                 ray.kill(worker.actor)
-
-
-def _shard_of(worker: WorkerState) -> Shard:
-    if worker.shard is None:
-        raise RuntimeError("a busy worker has no shard")
-    return worker.shard
 
 
 def _cause(error: BaseException) -> str:

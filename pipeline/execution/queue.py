@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.errors import RunError, one_line
 from pipeline.monitoring import telemetry
 from pipeline.plan import Shard
+
+_STORAGE_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -85,3 +89,15 @@ class ShardQueue:
         else:
             telemetry.count("hdm_shards", run=self._run_name, outcome="set_aside")
             self.failed.append(FailedShard(shard, error))
+
+
+def raise_if_fatal(error: BaseException | None) -> None:
+    """Raise for an error of a shard that no other attempt cures.
+
+    Raises:
+        RunError: if the storage is full (a disk or a quota), or the error is a RunError, as that of an unreachable storage.
+    """
+    if isinstance(error, OSError) and error.errno in _STORAGE_FULL:
+        raise RunError(f"the storage is full: {one_line(error)}; make room") from None
+    if isinstance(error, RunError):
+        raise RunError(one_line(error)) from None

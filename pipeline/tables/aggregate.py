@@ -30,6 +30,9 @@ TABLES = pa.schema(
     metadata={"hdm.schema_version": str(SCHEMA_VERSION)},
 )
 
+# Below every table with marks at its best values.
+LEGEND = "* the best; ↓ less is better, ↑ more is better"
+
 TITLES = {name: metric.title for name, metric in METRICS.items()}
 
 

@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.tables.aggregate import LEGEND
 from pipeline.tables.paper import PaperTable
 
 _LATEX = {
@@ -44,7 +45,7 @@ def to_rich(tables: Sequence[PaperTable]) -> RenderableType:
         for title, cells in table.rows:
             grid.add_row(Text(title), *(Text(f"{cell.text} *", "bold") if cell.best else Text(cell.text) for cell in cells))
         shown += [Text(f"{table.title}. {table.caption}", "bold"), grid, *(Text(note, "dim") for note in table.notes), Text("")]
-    return Group(*shown[:-1], Text("* the best; ↓ less is better, ↑ more is better", "dim"))
+    return Group(*shown[:-1], Text(LEGEND, "dim"))
 
 
 def to_markdown(tables: Sequence[PaperTable]) -> str:

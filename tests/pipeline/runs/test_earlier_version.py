@@ -7,17 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipeline import open_run
-from pipeline.config.load import load_config
+from pipeline.config.load import load, load_config
 from pipeline.config.renamed import renamed_keys
 from pipeline.drift import compare
 from pipeline.errors import InputError
 from pipeline.execution.driver import plan_run
+from pipeline.reexplain.plan import plan_reexplain
 from pipeline.report import write_report
 from pipeline.runs import RunStore
 from pipeline.runs.verify import verify
 from pipeline.tables.aggregate import aggregate
+from pipeline.training.config import TrainConfig
+from pipeline.training.run import train_presets
 from tests.pipeline.conftest import Ended
 from tests.support.paths import ROOT
 from tests.support.plans import configuration, refused
@@ -69,6 +73,19 @@ def test_it_is_read(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(write_report(store)).exists()
     assert compare(store, store).images.same == 3
     assert open_run(str(old)).sizes["image"] == 3
+
+
+def test_its_maps_are_reused(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(old.parents[1])
+    config = load_config(RunStore.open(str(old)).metadata()["config"])
+    assert plan_reexplain(config).unchanged
+    Image.effect_noise((60, 50), 90).convert("RGB").save("photographs/dogs/000.png")
+    assert plan_reexplain(config).counts == {"new": 0, "changed": 1, "gone": 0, "reused": 2}
+
+
+def test_an_old_key_of_a_training_is_refused_with_the_new_one() -> None:
+    message = refused(lambda: load("cub-mobilenet", {"dataset.root": "birds", "compute.attempts": 2}, TrainConfig, train_presets()))
+    assert message == "cub-mobilenet: compute.attempts: this key is now called max_attempts; rename it"
 
 
 def test_it_is_not_continued(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
