@@ -11,12 +11,10 @@ from torch import Tensor, fx, nn
 
 from hdm_core.classifier import Classifier
 from hdm_core.device import default_batch
-from hdm_core.network.logits import class_logits, resolve_targets
 from hdm_core.preprocess import Preprocess
 from tests.support.tiny_networks import (
     Constant,
     InterruptionError,
-    Pair,
     Untraceable,
     assert_unchanged,
     mixed_state,
@@ -117,70 +115,6 @@ def test_mobilenet_folds_to_the_same_logits() -> None:
     assert len(classifier.class_names or ()) == 1000
     assert classifier.class_name(207) == "golden retriever"
     assert classifier.name == "mobilenet_v2 IMAGENET1K_V1"
-
-
-# Answers and targets
-
-
-@pytest.mark.parametrize(
-    "network",
-    [Pair(smooth()), nn.Conv2d(3, 2, 3), nn.Flatten(0), lambda images: images.mean((1, 2, 3)), lambda images: {"logits": images}],
-    ids=["tuple", "map", "one vector", "one number an image", "dict"],
-)
-def test_an_answer_that_is_no_logits_is_refused(network: Callable[[Tensor], object]) -> None:
-    with pytest.raises(TypeError, match=r"must return logits \(B, classes\)"):
-        class_logits(network, pictures(2))
-
-
-def test_the_wrong_number_of_rows_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"shape \(1, 3\)"):
-        class_logits(lambda images: smooth()(images)[:1], pictures(2))
-
-
-LOGITS = torch.tensor([[0.0, 3.0, 1.0], [5.0, 4.0, 4.5]])
-
-
-@pytest.mark.parametrize(
-    ("targets", "expected"),
-    [
-        (None, [1, 0]),
-        (2, [2, 2]),
-        (0, [0, 0]),
-        ([2, 1], [2, 1]),
-        ((0, 2), [0, 2]),
-        (torch.tensor([1, 2]), [1, 2]),
-        (torch.tensor([1, 2], dtype=torch.int32), [1, 2]),
-        (torch.tensor([1, 2], dtype=torch.uint8), [1, 2]),
-        (np.array([1, 2]), [1, 2]),
-    ],
-)
-def test_targets(targets: object, expected: list[int]) -> None:
-    found = resolve_targets(LOGITS, targets)
-    assert found.tolist() == expected
-    assert found.dtype == torch.int64
-
-
-@pytest.mark.parametrize(
-    ("targets", "error", "words"),
-    [
-        ([1], ValueError, "2 images need 2 targets"),
-        ([0, 1, 2], ValueError, "2 images need 2 targets"),
-        ([[0, 1]], ValueError, "2 images need 2 targets"),
-        (torch.tensor(1), ValueError, "2 images need 2 targets"),
-        (3, ValueError, "target 3 is no class of this network: it has 3"),
-        ([0, 7], ValueError, "target 7 is no class"),
-        (-1, ValueError, "target -1 is no class"),
-        ([0, -2], ValueError, "target -2 is no class"),
-        ([0.0, 1.0], TypeError, "must be integers"),
-        (torch.tensor([0.5, 1.0]), TypeError, "must be integers"),
-        (1.0, TypeError, "must be integers"),
-        (True, TypeError, "must be integers"),
-        ([True, False], TypeError, "must be integers"),
-    ],
-)
-def test_targets_that_are_none(targets: object, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        resolve_targets(LOGITS, targets)
 
 
 # Where networks come from

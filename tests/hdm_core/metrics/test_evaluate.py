@@ -1,76 +1,15 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
-from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from hdm_core import METRICS, Classifier, MetricSettings, evaluate
 from hdm_core.metrics.curves import Protocol, area
-from hdm_core.metrics.localisation import proportion
-from hdm_core.metrics.pixels import boundaries, ranks
-from hdm_core.preprocess import Preprocess
+from tests.support.slow_metrics import HEIGHT, REGION, WEIGHT, WIDTH, linear, maps_for, probability, slow_metrics
 from tests.support.tiny_networks import Linear, Pair, Untraceable, assert_unchanged, mixed_state, normalised, pictures, smooth, snapshot
-
-HEIGHT, WIDTH = 7, 9  # 63 pixels, which 100 does not divide
-WEIGHT = torch.linspace(-0.05, 0.09, 3 * HEIGHT * WIDTH).reshape(3, HEIGHT, WIDTH)
-
-
-def half_up(share: Fraction, pixels: int) -> int:
-    return math.floor(share * pixels + Fraction(1, 2))
-
-
-def descending(saliency: Tensor) -> list[int]:
-    """Sort pixels by falling saliency, the first in row order where it is equal."""
-    values = saliency.flatten().tolist()
-    return sorted(range(len(values)), key=lambda pixel: (-values[pixel], pixel))
-
-
-def probability(image: Tensor, target: int, bias: float) -> float:
-    """Return the softmax of logits 0 and w . x + bias, written as a logistic function."""
-    score = float((image.double() * WEIGHT.double()).sum()) + bias
-    return 1 / (1 + math.exp(-score if target == 1 else score))
-
-
-def slow_metrics(
-    image: Tensor, saliency: Tensor, target: int, baseline: Tensor, bias: float
-) -> tuple[dict[str, float], list[float], list[float]]:
-    order, pixels = descending(saliency), HEIGHT * WIDTH
-
-    def shown(count: int, first: Tensor, rest: Tensor) -> float:
-        """Take the first `count` pixels from one image and all others from another."""
-        mixed = rest.clone().flatten(1)
-        for pixel in order[:count]:
-            mixed[:, pixel] = first.flatten(1)[:, pixel]
-        return probability(mixed.reshape(image.shape), target, bias)
-
-    removed = baseline.expand_as(image)
-    clean = probability(image, target, bias)
-    values = {}
-    for share in (80, 70):
-        kept = shown(half_up(1 - Fraction(share, 100), pixels), image, removed)
-        values[f"average_drop_{share}"] = max(0.0, clean - kept) / clean
-        values[f"increase_{share}"] = float(clean < kept)
-    counts = [half_up(Fraction(i, 100), pixels) for i in range(101)]
-    deletion = [shown(count, removed, image) for count in counts]
-    insertion = [shown(count, image, removed) for count in counts]
-    for name, curve in (("deletion_auc", deletion), ("insertion_auc", insertion)):
-        values[name] = sum((left + right) / 2 for left, right in pairwise(curve)) / 100
-    return values, deletion, insertion
-
-
-def linear(bias: float = 0.3) -> Classifier:
-    return Classifier.from_module(Linear(WEIGHT, bias), Preprocess(resize=9, crop=9))
-
-
-def maps_for(images: Tensor, seed: int = 0) -> Tensor:
-    return torch.rand(len(images), HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed))
-
 
 # Every metric against a slow one
 
@@ -149,124 +88,6 @@ def test_what_deletion_takes_insertion_of_the_reversed_map_leaves() -> None:
     classifier = Classifier.from_module(smooth())
     there, back = evaluate(classifier, images, maps, targets), evaluate(classifier, images, 1 - maps, targets)
     torch.testing.assert_close(there.deletion, back.insertion.flip(1), rtol=0, atol=1e-6)
-
-
-# Which pixels
-
-
-@given(st.integers(1, 100_000))
-def test_the_boundaries_are_101_exactly_rounded_counts(pixels: int) -> None:
-    found = boundaries(pixels)
-    assert found == [half_up(Fraction(i, 100), pixels) for i in range(101)]
-    assert found[0] == 0
-    assert found[-1] == pixels
-    steps = {after - before for before, after in pairwise(found)}
-    assert max(steps) - min(steps) <= 1
-
-
-@given(st.integers(1, 300), st.integers(1, 300))
-def test_rises_boundaries_are_whole_rows(height: int, width: int) -> None:
-    assert boundaries(height * width, height + 1) == list(range(0, height * width + 1, width))
-
-
-@given(st.lists(st.integers(0, 4), min_size=12, max_size=12))
-def test_ranks_are_a_stable_order(values: list[int]) -> None:
-    maps = torch.tensor(values, dtype=torch.float32).reshape(1, 3, 4)
-    found = ranks(maps).flatten().tolist()
-    order = descending(maps)
-    assert [found[pixel] for pixel in order] == list(range(12))
-
-
-def test_ties_go_to_the_pixel_that_comes_first_in_row_order_also_in_large_maps() -> None:
-    assert torch.equal(ranks(torch.zeros(2, 100, 90)), torch.arange(9000).reshape(1, 100, 90).expand(2, -1, -1))
-
-
-@pytest.mark.parametrize(("height", "width"), [(7, 9), (5, 3), (10, 10), (16, 13)])
-@pytest.mark.parametrize("flat", [True, False])
-def test_k_pixels_are_exactly_k_pixels(height: int, width: int, flat: bool) -> None:
-    """A network that counts the pixels shown: the logit is a thousandth of their number."""
-    images = torch.ones(1, 1, height, width)
-    maps = torch.ones(1, height, width) if flat else torch.rand(1, height, width, generator=torch.Generator().manual_seed(0))
-    classifier = Classifier.from_module(Linear(torch.full((1, height, width), 1e-3)))
-    found = evaluate(classifier, images, maps, torch.tensor([1]))
-
-    def count(p: Tensor) -> list[int]:
-        return (1000 * torch.logit(p.double())).round().int().flatten().tolist()
-
-    total = height * width
-    assert count(found.insertion) == boundaries(total)
-    assert count(found.deletion) == [total - moved for moved in boundaries(total)]
-    for removed in (80, 70):
-        kept = found.deletion[:, 0] * (1 - found.values[f"average_drop_{removed}"])
-        assert count(kept) == [half_up(1 - Fraction(removed, 100), total)]
-
-
-@given(
-    levels=st.lists(st.integers(0, 5), min_size=HEIGHT * WIDTH, max_size=HEIGHT * WIDTH),
-    heights=st.lists(st.floats(0, 1, width=32), min_size=6, max_size=6, unique=True),
-    protocol=st.sampled_from(["paper", "rise"]),
-)
-def test_only_the_order_of_a_map_counts(levels: list[int], heights: list[float], protocol: Protocol) -> None:
-    index = torch.tensor(levels).reshape(1, HEIGHT, WIDTH)
-    both = torch.cat([index / 5, torch.tensor(sorted(heights))[index]])
-    one = torch.zeros(2, dtype=torch.int64)
-    settings = MetricSettings(protocol=protocol)
-    found = evaluate(linear(), pictures(1, HEIGHT, WIDTH), both, torch.tensor([1]), settings=settings, index=one)
-    for curve in (found.deletion, found.insertion, *(found.values[name] for name, metric in METRICS.items() if not metric.map_only)):
-        assert torch.equal(curve[0], curve[1])
-
-
-# Proportion
-
-
-REGION = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.bool)
-REGION[:, 2:5, 3:7] = True  # 12 of 63 pixels
-
-
-def test_all_energy_inside_is_one_and_none_is_zero() -> None:
-    inside = REGION.float() * maps_for(REGION)
-    assert proportion(inside, REGION).tolist() == [1]
-    assert proportion(maps_for(REGION) * ~REGION, REGION).tolist() == [0]
-
-
-REGIONS = st.lists(st.booleans(), min_size=12, max_size=12).filter(any).map(lambda cells: torch.tensor(cells).reshape(1, 3, 4))
-
-
-@given(REGIONS)
-def test_a_map_that_is_the_region_has_proportion_one(region: Tensor) -> None:
-    assert proportion(region.float(), region).tolist() == [1]
-
-
-@given(REGIONS, st.floats(2**-10, 1, width=16))
-def test_a_flat_map_has_the_regions_share_of_the_area(region: Tensor, value: float) -> None:
-    assert float(proportion(torch.full((1, 3, 4), value), region)) == pytest.approx(float(region.float().mean()))
-
-
-def test_proportion_by_hand_and_independent_of_scale() -> None:
-    maps = torch.tensor([[[0.5, 0.25], [0.25, 1.0]]])
-    region = torch.tensor([[[True, False], [True, False]]])
-    assert proportion(maps, region).tolist() == [0.375]
-    assert proportion(maps / 8, region).tolist() == [0.375]
-
-
-@pytest.mark.parametrize("regions", [None, torch.zeros(2, HEIGHT, WIDTH, dtype=torch.bool)])
-def test_without_a_region_proportion_does_not_apply(regions: Tensor | None) -> None:
-    images = pictures(2, HEIGHT, WIDTH)
-    found = evaluate(linear(), images, maps_for(images), torch.tensor([0, 1]), regions)
-    assert found.values["proportion"].isnan().all()
-    assert not found.values["deletion_auc"].isnan().any()
-
-
-def test_an_empty_region_says_nothing_about_its_neighbours() -> None:
-    images = pictures(2, HEIGHT, WIDTH)
-    regions = torch.cat([~REGION & REGION, REGION])
-    found = evaluate(linear(), images, torch.ones(2, HEIGHT, WIDTH), torch.tensor([0, 1]), regions).values["proportion"]
-    assert found[0].isnan()
-    assert float(found[1]) == pytest.approx(12 / 63)
-
-
-def test_a_map_without_energy_has_no_proportion() -> None:
-    assert proportion(torch.zeros(1, HEIGHT, WIDTH), REGION).isnan().all()
 
 
 # evaluate

@@ -18,7 +18,7 @@ from pipeline.runs import RunStore
 from pipeline.runs.images import FACTS, IMAGES, with_facts
 from pipeline.runs.records import CURVES, RECORDS, Record, encode_records, from_parquet, to_parquet
 from pipeline.tables.aggregate import TABLES, aggregate
-from tests.support.plans import results, write_all
+from tests.support.plans import results
 
 SCHEMAS: dict[str, dict[str, str]] = {
     "records/part-000000.parquet": {
@@ -91,14 +91,6 @@ def parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema), sink, compression="zstd")
     return sink.getvalue()
-
-
-@pytest.fixture
-def run(plan: Plan, store: RunStore) -> Path:
-    store.create(plan)
-    write_all(store, plan)
-    aggregate(store)
-    return Path(store.url)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

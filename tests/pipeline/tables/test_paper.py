@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from markdown_it import MarkdownIt
-from rich.console import Console
 
 from hdm_core import METHODS, METRICS
 from pipeline.cli.main import main
 from pipeline.config.load import load_config
 from pipeline.plan import Plan
 from pipeline.runs import RunStore
-from pipeline.tables import FORMATS, paper_tables, to_rich
+from pipeline.tables import FORMATS, paper_tables
 from pipeline.tables.aggregate import TABLES
-from pipeline.tables.formats import csv_text, latex_text
 from pipeline.tables.paper import ABLATION, PAPER
+from tests.support.paper_tables import TINY, every, table_of
 from tests.support.plans import write_all
-
-HOSTILE = "=x|&_%$#{}~^\\<b>*`[a](b)\n| new | row |\x1b[31m"
-
-
-def table_of(means: dict[str, dict[str, float | None]], spread: float | None = 0.0125, n: int = 6) -> pa.Table:
-    """tables.parquet of methods whose metrics have these means; a metric that is not given has none."""
-    rows = [
-        {
-            "method": method,
-            "metric": metric,
-            "mean": mean,
-            "std": None,
-            "ci95": None if mean is None else spread,
-            "n": 0 if mean is None else n,
-        }
-        | {"n_flat": int(method == "dm"), "n_failed": 0}
-        for method, given in means.items()
-        for metric, mean in ((metric, given.get(metric)) for metric in METRICS)
-    ]
-    return pa.Table.from_pylist(rows, schema=TABLES)
-
-
-def every(value: float | None) -> dict[str, float | None]:
-    return dict.fromkeys(METRICS, value)
 
 
 def texts(table: pa.Table) -> dict[str, list[tuple[str, list[tuple[str, bool]]]]]:
     """Title of every paper table -> its rows, each a method and (text, best) of every cell."""
     found = paper_tables(table, "birds")
     return {t.title: [(title, [(cell.text, cell.best) for cell in cells]) for title, cells in t.rows] for t in found}
-
-
-TINY = table_of({"hdm": {"proportion": 0.5797, "deletion_auc": 0.25}, "dm": {"deletion_auc": 0.5}, "grad_cam": every(0.125)})
 
 
 # What is in them
@@ -149,169 +117,6 @@ def test_a_run_of_which_nothing_is_done_has_heads_only() -> None:
     assert [list(table.rows) for table in tables] == [[], [], []]
     for write in FORMATS.values():
         assert write(tables)
-
-
-# How they are written
-
-
-def test_as_text() -> None:
-    console = Console(width=100, file=io.StringIO())
-    console.print(to_rich(paper_tables(TINY, "birds")[1:]))
-    assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
-        "Table 2. Deletion (lower is better) and insertion (higher is better) scores",
-        "Evaluation  Deletion Score ↓   Insertion Score ↑",
-        "HDM         0.2500 ± 0.0125    -",
-        "DM          0.5000 ± 0.0125    -",
-        "Grad-CAM    0.1250 ± 0.0125 *  0.1250 ± 0.0125 *",
-        "Mean ± half of the 95% interval, n = 0 to 6",
-        "DM: 1 flat, 0 failed",
-        "",
-        "Table 3. Proportion of each map's energy inside the ground truth",
-        "Evaluation  Proportion ↑",
-        "Dataset     birds",
-        "HDM         57.97% ± 1.25 *",
-        "DM          -",
-        "Grad-CAM    12.50% ± 1.25",
-        "Mean ± half of the 95% interval, n = 0 to 6",
-        "DM: 1 flat, 0 failed",
-        "* the best; ↓ less is better, ↑ more is better",
-    ]
-
-
-def test_the_best_is_bold_on_a_terminal() -> None:
-    console = Console(width=100, file=io.StringIO(), force_terminal=True, color_system="standard")
-    console.print(to_rich(paper_tables(TINY, "birds")[2:]))
-    assert "\x1b[1m57.97% ± 1.25 *\x1b[0m" in console.file.getvalue()
-
-
-def test_as_markdown() -> None:
-    assert (
-        FORMATS["markdown"](paper_tables(TINY, "birds")[1:])
-        == """\
-**Table 2.** Deletion (lower is better) and insertion (higher is better) scores
-
-| Evaluation | Deletion Score ↓ | Insertion Score ↑ |
-| --- | ---: | ---: |
-| HDM | 0.2500 ± 0.0125 | - |
-| DM | 0.5000 ± 0.0125 | - |
-| Grad-CAM | **0.1250 ± 0.0125** | **0.1250 ± 0.0125** |
-
-Mean ± half of the 95% interval, n = 0 to 6; DM: 1 flat, 0 failed
-
-**Table 3.** Proportion of each map's energy inside the ground truth
-
-| Evaluation | Proportion ↑ birds |
-| --- | ---: |
-| HDM | **57.97% ± 1.25** |
-| DM | - |
-| Grad-CAM | 12.50% ± 1.25 |
-
-Mean ± half of the 95% interval, n = 0 to 6; DM: 1 flat, 0 failed
-"""
-    )
-
-
-def test_as_latex() -> None:
-    first, *_, third = paper_tables(table_of({"hdm": every(0.5797), "grad_cam": every(0.125)}), "birds_1")
-    assert (
-        FORMATS["latex"]([first, third])
-        == r"""% In the preamble: \usepackage{booktabs}
-\begin{table}
-\centering
-\caption{Average drop (lower is better) and average increase (higher is better). Mean $\pm$ half of the 95\% interval, n = 6}
-\begin{tabular}{lrrrr}
-\toprule
-Evaluation & \multicolumn{2}{c}{Average Drop $\downarrow$} & \multicolumn{2}{c}{Average Increase $\uparrow$} \\
-Percentile & 80\% & 70\% & 80\% & 70\% \\
-\midrule
-HDM & 58.0\% $\pm$ 1.2 & 58.0\% $\pm$ 1.2 & \textbf{58.0\% $\pm$ 1.2} & \textbf{58.0\% $\pm$ 1.2} \\
-Grad-CAM & \textbf{12.5\% $\pm$ 1.2} & \textbf{12.5\% $\pm$ 1.2} & 12.5\% $\pm$ 1.2 & 12.5\% $\pm$ 1.2 \\
-\bottomrule
-\end{tabular}
-\end{table}
-\begin{table}
-\centering
-\caption{Proportion of each map's energy inside the ground truth. Mean $\pm$ half of the 95\% interval, n = 6}
-\begin{tabular}{lr}
-\toprule
-Evaluation & Proportion $\uparrow$ \\
-Dataset & birds\_1 \\
-\midrule
-HDM & \textbf{57.97\% $\pm$ 1.25} \\
-Grad-CAM & 12.50\% $\pm$ 1.25 \\
-\bottomrule
-\end{tabular}
-\end{table}
-"""
-    )
-
-
-def test_as_csv() -> None:
-    assert (
-        FORMATS["csv"](paper_tables(TINY, "birds")[1:])
-        == """\
-table,method,column,mean,ci95,n,best
-Table 2,HDM,Deletion Score ↓,0.25,0.0125,6,
-Table 2,HDM,Insertion Score ↑,,,0,
-Table 2,DM,Deletion Score ↓,0.5,0.0125,6,
-Table 2,DM,Insertion Score ↑,,,0,
-Table 2,Grad-CAM,Deletion Score ↓,0.125,0.0125,6,best
-Table 2,Grad-CAM,Insertion Score ↑,0.125,0.0125,6,best
-Table 3,HDM,Proportion ↑ birds,0.5797,0.0125,6,best
-Table 3,DM,Proportion ↑ birds,,,0,
-Table 3,Grad-CAM,Proportion ↑ birds,0.125,0.0125,6,
-"""
-    )
-
-
-# What comes from outside
-
-
-@pytest.fixture
-def hostile(monkeypatch: pytest.MonkeyPatch) -> pa.Table:
-    """A run of which both the name and a method's title are hostile."""
-    monkeypatch.setitem(METHODS, "grad_cam", replace(METHODS["grad_cam"], title=HOSTILE.partition("\n")[0]))
-    return table_of({"hdm": every(0.5), "grad_cam": every(0.25)})
-
-
-def test_markdown_shows_hostile_names_as_they_are(hostile: pa.Table) -> None:
-    page = MarkdownIt("commonmark").enable("table").render(FORMATS["markdown"](paper_tables(hostile, HOSTILE)))
-    assert page.count("<table>") == 3
-    assert page.count("<tr>") == 9
-    assert "<b>" not in page
-    assert "<a" not in page
-    assert "<td>=x|&amp;_%$#{}~^\\&lt;b&gt;*`[a](b)</td>" in page
-
-
-def test_latex_sets_hostile_names_as_they_are(hostile: pa.Table) -> None:
-    assert latex_text(r"\a{b}_%&#$~^<>|") == (
-        r"\textbackslash{}a\{b\}\_\%\&\#\$\textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}"
-    )
-    text = FORMATS["latex"](paper_tables(hostile, HOSTILE))
-    shown = HOSTILE.replace("\n", " ").replace("\x1b", " ")
-    assert f"Dataset & {latex_text(shown)} \\\\\n" in text
-    assert f"\n{latex_text(HOSTILE.partition(chr(10))[0])} & " in text
-
-
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
-def test_no_spreadsheet_takes_a_name_for_a_formula(start: str) -> None:
-    assert csv_text(f"{start}SUM(A1)") == f"'{start}SUM(A1)"
-    assert csv_text("HDM") == "HDM"
-
-
-def test_csv_stays_a_rectangle_with_hostile_names(hostile: pa.Table) -> None:
-    rows = list(csv.reader(io.StringIO(FORMATS["csv"](paper_tables(hostile, HOSTILE)))))
-    assert {len(row) for row in rows} == {7}
-    assert len(rows) == 1 + 2 * len(ABLATION.columns)
-    assert {row[1] for row in rows[1:]} == {"HDM", "'" + HOSTILE.partition("\n")[0]}
-
-
-def test_a_terminal_gets_no_control_characters(hostile: pa.Table) -> None:
-    console = Console(width=200, file=io.StringIO())
-    console.print(to_rich(paper_tables(hostile, HOSTILE + "[bold]")))
-    text = console.file.getvalue()
-    assert "\x1b" not in text
-    assert "[bold]" in text
 
 
 # The command
