@@ -1,0 +1,182 @@
+"""What hdm does with a classifier of the grammar, beside what is true: it agrees with the reference, or refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hdm_core import METHODS, Classifier, Explanation, evaluate, explain
+from hdm_core.testing.networks import Untraceable
+from tests.fuzz import references
+from tests.fuzz.grammar import Network, Spec, build, core
+from tests.fuzz.taps import gradients_of, leaf
+
+# Settings with which a method is quick on small images.
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "hdm": {"sizes": (4,), "ratios": (2,), "steps": 2, "stages": 2, "mix_steps": 2},
+    "dm": {"sizes": (4,), "ratios": (2,), "steps": 2},
+    "mask": {"steps": 3, "circles": 3, "cell": 4, "blur": 1.0, "jitter": 2},
+    "rise": {"masks": 16, "cells": 3},
+    "integrated_gradients": {"steps": 4},
+}
+CAMS = tuple(name for name, method in METHODS.items() if method.layer)
+# They need the gradient of a logit to the input.
+GRADIENTS = ("gradient", "integrated_gradients", "deeplift", "full_grad", "hdm", "dm", "mask")
+# No map and no metric of such a classifier means anything.
+MEANINGLESS = {
+    "norm:batch_no_statistics": "images influence each other",
+    "odd:batch_mean": "images influence each other",
+    "odd:batch_statistics": "images influence each other",
+    "odd:random_dropout": "the answer is random",
+    "odd:noise": "the answer is random",
+    "ending:softmax": "probabilities",
+    "ending:log_softmax": "probabilities",
+    "ending:sigmoid": "probabilities",
+    "classes:1": "one logit",
+}
+# An error of the map that counts as rounding, and one that makes a comparison meaningless.
+ROUNDING, UNSTABLE = {True: 1e-5, False: 1e-3}, 0.05
+
+Outcome = Literal["agrees", "unstable"] | str  # or the words of a refusal
+
+
+class Fault(AssertionError):
+    """Neither agreement nor refusal."""
+
+
+def examine(spec: Spec, method: str) -> Outcome:
+    """Explain a classifier by a method and compare the maps with the reference's.
+
+    Returns:
+        "agrees"; "unstable" where images that differ by rounding have other maps; or the words of a refusal.
+
+    Raises:
+        Fault: for a wrong map, for a map of a classifier that has none, and for any other exception.
+    """
+    images = spec.images()
+    answer = attempt(lambda: explain(Classifier(build(spec)), images, method, **SETTINGS.get(method, {})))
+    if isinstance(answer, str):
+        return answer
+    if reasons := sorted({MEANINGLESS[name] for name in spec.names & MEANINGLESS.keys()}):
+        raise Fault(f"{method} explains a classifier although {', '.join(reasons)}")
+    if method in GRADIENTS and not _gradient_reaches_input(spec):
+        raise Fault(f"{method} explains a classifier whose gradient does not reach the input: {answer.status}")
+    with torch.compiler.set_stance("force_eager"):
+        return _compare(spec, method, answer)
+
+
+def attempt(call: Callable[[], Any]) -> Any:
+    """Return what a call returns, or the words with which it refuses."""
+    try:
+        return call()
+    except (ValueError, TypeError) as error:
+        words = str(error)
+        if "\n" in words or not words:
+            raise Fault(f"{type(error).__name__} is not in one line: {words!r}") from error
+        return words
+    except Exception as error:
+        raise Fault(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+
+
+def _gradient_reaches_input(spec: Spec) -> bool:
+    x = leaf(spec.images())
+    score = core(spec).requires_grad_(False)(x).sum()
+    return bool(score.requires_grad and torch.autograd.grad(score, x, allow_unused=True)[0] is not None)
+
+
+def double(spec: Spec) -> Network:
+    """Build the network of the references, in float64."""
+    return core(spec).double()
+
+
+def _compare(spec: Spec, method: str, answer: Explanation) -> Outcome:
+    images = spec.images().double()
+    logits = double(spec)(images).detach()
+    if not torch.allclose(answer.logits.double(), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
+        raise Fault(f"{method} reports other logits: {answer.logits.tolist()} for {logits.tolist()}")
+    reference = references_of(spec, method, answer.targets.tolist())
+    expected = reference(images, False)
+    noise = (1e-11 if spec.double else 3e-7) * torch.randn(images.shape, generator=torch.Generator().manual_seed(1), dtype=images.dtype)
+    sensitivity = float((reference(images + noise, not spec.double) - expected).abs().nan_to_num(1).max())
+    tolerance = ROUNDING[spec.double] + 10 * sensitivity
+    if tolerance > UNSTABLE or "nan" in answer.status:
+        return "unstable"
+    error = float((answer.maps.double() - expected).abs().max())
+    if error > tolerance:
+        correlation = torch.corrcoef(torch.stack([answer.maps.double().flatten(), expected.flatten()]))[0, 1]
+        raise Fault(f"{method} is wrong by {error:.2g} of 1, correlation {correlation:.3f}, status {answer.status}")
+    return "agrees"
+
+
+def references_of(spec: Spec, method: str, targets: list[int]) -> Callable[[Tensor, bool], Tensor]:
+    """Return the reference of a method: images, and whether probabilities are rounded to float32 -> maps, both float64."""
+
+    def each(one: Callable[..., Tensor]) -> Callable[[Tensor, bool], Tensor]:
+        return lambda images, single: torch.stack([one(image, target, single) for image, target in zip(images, targets, strict=True)])
+
+    match method:
+        case "gradient":
+            return each(lambda image, target, _: references.gradient(double(spec), image, target))
+        case "integrated_gradients":
+            return each(lambda image, target, _: references.integrated_gradients(double(spec), image, target, 4))
+        case "deeplift":
+            return each(lambda image, target, _: references.deeplift(double(spec), image, target)[0])
+        case "full_grad":
+            return each(lambda image, target, _: _complete_full_grad(spec, image, target))
+        case _ if method in CAMS:
+            name = layer_name(spec, method)
+            return each(lambda image, target, single: references.cam(method, lambda: double(spec), name, image, target, single))
+    return lambda images, _: _unfolded(spec, method, images, targets).maps.double()
+
+
+def _complete_full_grad(spec: Spec, image: Tensor, target: int) -> Tensor:
+    full, missing = references.full_grad(double(spec), image, target)
+    if missing > 1e-6:
+        raise Fault(f"full_grad explains a network although its terms miss {missing:.2g} of the logit")
+    return full
+
+
+def _unfolded(spec: Spec, method: str, images: Tensor, targets: list[int]) -> Explanation:
+    """Explain with a network that cannot be folded."""
+    network = Untraceable(core(spec))
+    return explain(Classifier(network), images.to(spec.dtype), method, targets=targets, **SETTINGS[method])
+
+
+def layer_name(spec: Spec, method: str) -> str:
+    """Return the name that the layer of a CAM has in `core`."""
+    classifier, entry = Classifier(build(spec)), METHODS[method]
+    with classifier.frozen() as network:
+        assert entry.layer is not None
+        layer: Any = entry.layer(network, entry.configure(), spec.images())
+        module = layer if isinstance(layer, nn.Module) else layer.module
+        name = next(name for name, each in network.named_modules() if each is module)
+    plain = core(spec)
+    while name:
+        try:
+            plain.get_submodule(name)
+        except AttributeError:
+            name = name.partition(".")[2]
+        else:
+            return name
+    raise Fault(f"{method} explains at a wrapper")
+
+
+def examine_metrics(spec: Spec) -> Outcome:
+    """Evaluate maps with the classifier and with its plain network, and compare."""
+    images = spec.images()
+    maps = torch.rand(images[:, 0].shape, generator=torch.Generator().manual_seed(0))
+    answer = attempt(lambda: evaluate(Classifier(build(spec)), images, maps, 0))
+    if isinstance(answer, str):
+        return answer
+    if reasons := sorted({MEANINGLESS[name] for name in spec.names & MEANINGLESS.keys()}):
+        raise Fault(f"metrics are measured although {', '.join(reasons)}")
+    with torch.compiler.set_stance("force_eager"):
+        plain = evaluate(Classifier(Untraceable(core(spec))), images, maps, 0)
+    for curve in ("deletion", "insertion"):
+        error = float((getattr(answer, curve) - getattr(plain, curve)).abs().max())
+        if error > 1e-4 * max(1.0, spec.scale / 10):
+            raise Fault(f"{curve} is wrong by {error:.2g}")
+    return "agrees"
