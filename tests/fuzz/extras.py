@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.fuzz.parts import Factory, Function, activation, known, with_axis
+from tests.fuzz.parts import Factory, Function, Product, activation, known, with_axis
 
 
 class Gate(nn.Module):
@@ -19,12 +19,12 @@ class Gate(nn.Module):
     def __init__(self, channels: int, maps: bool = False) -> None:
         super().__init__()
         self.maps = maps
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.narrow, self.act = known(nn.Conv2d(channels, 3, 1), "conv"), activation("relu")
-        self.wide, self.gate = known(nn.Conv2d(3, 1 if maps else channels, 1), "conv"), activation("sigmoid")
+        self.pool, self.product = nn.AdaptiveAvgPool2d(1), known(Product(), "product")
+        self.narrow, self.act = known(nn.Conv2d(channels, 3, 1), "bias"), activation("relu")
+        self.wide, self.gate = known(nn.Conv2d(3, 1 if maps else channels, 1), "bias"), activation("sigmoid")
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(self.wide(self.act(self.narrow(x if self.maps else self.pool(x)))))
+        return self.product(x, self.gate(self.wide(self.act(self.narrow(x if self.maps else self.pool(x))))))
 
 
 class Attention(nn.Module):
@@ -98,7 +98,7 @@ class Transposed(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = known(nn.Conv2d(channels, channels, 3, padding=1), "conv", "transposed")
+        self.conv = known(nn.Conv2d(channels, channels, 3, padding=1), "bias", "transposed")
         self.act = known(nn.ReLU(), "act", "transposed", rescaled=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Split(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.half = channels // 2
-        self.conv = known(nn.Conv2d(channels - self.half, channels - self.half, 3, padding=1), "conv")
+        self.conv = known(nn.Conv2d(channels - self.half, channels - self.half, 3, padding=1), "bias")
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = x.split([self.half, x.shape[1] - self.half], 1)
@@ -127,15 +127,15 @@ EXTRAS: dict[str, Factory] = {
     "attention_written_out": lambda channels: Attention(channels, "written out"),
     "windowed_attention": lambda channels: Attention(channels, "windows"),
     "channels_last": ChannelsLast,
-    "buffer_added": lambda channels: known(Constant(channels, "buffer_added"), "constant"),
-    "buffer_added_in_place": lambda channels: known(Constant(channels, "buffer_added_in_place"), "constant"),
-    "parameter_added": lambda channels: known(Constant(channels, "parameter_added"), "constant"),
+    "buffer_added": lambda channels: known(Constant(channels, "buffer_added"), "bias"),
+    "buffer_added_in_place": lambda channels: known(Constant(channels, "buffer_added_in_place"), "bias"),
+    "parameter_added": lambda channels: known(Constant(channels, "parameter_added"), "bias"),
     "buffer_multiplied": lambda channels: known(Constant(channels, "buffer_multiplied")),
     "transposed": Transposed,
     "split": Split,
     "rolled": lambda channels: Function(lambda x: torch.roll(x, 1, 3)),
-    "scripted": lambda channels: known(torch.jit.script(nn.Conv2d(channels, channels, 3, padding=1)), "conv"),
-    "compiled": lambda channels: known(torch.compile(nn.Conv2d(channels, channels, 3, padding=1), backend="eager"), "conv"),
+    "scripted": lambda channels: known(torch.jit.script(nn.Conv2d(channels, channels, 3, padding=1)), "bias"),
+    "compiled": lambda channels: known(torch.compile(nn.Conv2d(channels, channels, 3, padding=1), backend="eager"), "bias"),
     "dropout": lambda channels: nn.Dropout(0.5),
 }
 
@@ -212,14 +212,16 @@ class Odd(nn.Module):
                 return self.stage(x)
             case "checkpoint":
                 return checkpoint(self.stage, x, use_reentrant=False)
+            case "checkpoint_reentrant":
+                return checkpoint(self.stage, x, use_reentrant=True)
             case _:
                 return self.stage(x)
 
 
 ODDS = (
     "none", "no_grad", "detach", "data", "half_detached", "random_dropout", "noise", "batch_mean", "batch_statistics", "flat_view",
-    "shape_branch", "batch_size_branch", "data_branch", "view_in_place", "custom_function", "counter", "checkpoint", "user_hook",
-    "user_pre_hook",
+    "shape_branch", "batch_size_branch", "data_branch", "view_in_place", "custom_function", "counter", "checkpoint", "checkpoint_reentrant",
+    "user_hook", "user_pre_hook",
 )  # fmt: skip
 
 
@@ -260,7 +262,7 @@ def _last(channels: int, classes: int) -> nn.Module:
 
 
 def _conv_then_pool(channels: int, classes: int) -> nn.Module:
-    conv = known(nn.Conv2d(channels, classes, 1), "conv")
+    conv = known(nn.Conv2d(channels, classes, 1), "bias")
     return nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -274,9 +276,9 @@ HEADS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "no_bias": lambda k, h, w, n: Head(_mean, linear(k, n, False)),
     "flattened": lambda k, h, w, n: nn.Sequential(nn.Flatten(), linear(k * h * w, n)),
     "conv_then_pool": lambda k, h, w, n: _conv_then_pool(k, n),
-    "pool_then_conv": lambda k, h, w, n: nn.Sequential(nn.AdaptiveAvgPool2d(1), known(nn.Conv2d(k, n, 1), "conv"), nn.Flatten()),
+    "pool_then_conv": lambda k, h, w, n: nn.Sequential(nn.AdaptiveAvgPool2d(1), known(nn.Conv2d(k, n, 1), "bias"), nn.Flatten()),
     "mlp": lambda k, h, w, n: Head(_mean, nn.Sequential(linear(k, 5), activation("relu"), linear(5, n))),
-    "mlp_norm": lambda k, h, w, n: Head(_mean, nn.Sequential(linear(k, 5), known(nn.BatchNorm1d(5), "norm"), linear(5, n))),
+    "mlp_norm": lambda k, h, w, n: Head(_mean, nn.Sequential(linear(k, 5), known(nn.BatchNorm1d(5), "linear"), linear(5, n))),
     "layer_norm": lambda k, h, w, n: Head(_mean, nn.Sequential(nn.LayerNorm(k), linear(k, n))),
     "cosine": lambda k, h, w, n: Head(_mean, linear(k, n, False), normalised=True),
     "maximum": lambda k, h, w, n: Head(lambda x: x.amax((2, 3)), linear(k, n)),

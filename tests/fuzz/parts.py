@@ -1,7 +1,8 @@
 """Parts of the grammar's networks: convolutions, norms, activations, pools and extras by name.
 
-A part knows the truth about itself, which the references read: its `role` (affine "conv", "norm", "linear", "constant"; elementwise
-"act"; "maxpool") and the `axis` of its output's channels ("first", "last", or "none" where its rows and columns are not the image's).
+A part knows the truth about itself, which the references read: its `role` (affine "bias" with a bias per channel of maps, affine "linear"
+without rows and columns, elementwise "act", "product", "maxpool") and the `axis` of its output's channels ("first", "last", "transposed",
+or "none" where its rows and columns are not the image's).
 """
 
 from __future__ import annotations
@@ -117,33 +118,33 @@ class Halved(nn.Module):
 
 
 def _conv(**options: Any) -> Factory:
-    return lambda channels: known(nn.Conv2d(channels, WIDTH, **{"kernel_size": 3, "padding": 1, **options}), "conv")
+    return lambda channels: known(nn.Conv2d(channels, WIDTH, **{"kernel_size": 3, "padding": 1, **options}), "bias")
 
 
 def _old_weight_norm(channels: int) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return known(nn.utils.weight_norm(nn.Conv2d(channels, WIDTH, 3, padding=1)), "conv")
+        return known(nn.utils.weight_norm(nn.Conv2d(channels, WIDTH, 3, padding=1)), "bias")
 
 
 def _parametrized(channels: int) -> nn.Module:
     conv = nn.Conv2d(channels, WIDTH, 3, padding=1)
     parametrize.register_parametrization(conv, "weight", Halved())
-    return known(conv, "conv")
+    return known(conv, "bias")
 
 
 def _overridden(channels: int) -> nn.Module:
     conv = nn.Conv2d(channels, WIDTH, 3, padding=1)
     conv.forward = lambda x: F.conv2d(x, conv.weight, 3 * conv.bias, padding=1)
-    return known(conv, "conv")
+    return known(conv, "bias")
 
 
 def _conv_part() -> nn.Module:
-    return known(nn.Conv2d(WIDTH, WIDTH, 3, padding=1), "conv")
+    return known(nn.Conv2d(WIDTH, WIDTH, 3, padding=1), "bias")
 
 
 def _first(channels: int) -> nn.Module:
-    return nn.Identity() if channels == WIDTH else known(nn.Conv2d(channels, WIDTH, 1), "conv")
+    return nn.Identity() if channels == WIDTH else known(nn.Conv2d(channels, WIDTH, 1), "bias")
 
 
 class SharedNorm(nn.Module):
@@ -177,24 +178,24 @@ CONVS: dict[str, Factory] = {
     "strided": _conv(stride=2),
     "no_padding": _conv(padding=0),
     "dilated": _conv(dilation=2, padding=2),
-    "grouped": lambda channels: known(nn.Conv2d(channels, WIDTH, 3, padding=1, groups=math.gcd(channels, 3)), "conv"),
-    "depthwise": lambda channels: known(nn.Conv2d(channels, channels, 3, padding=1, groups=channels), "conv"),
+    "grouped": lambda channels: known(nn.Conv2d(channels, WIDTH, 3, padding=1, groups=math.gcd(channels, 3)), "bias"),
+    "depthwise": lambda channels: known(nn.Conv2d(channels, channels, 3, padding=1, groups=channels), "bias"),
     "rectangular": _conv(kernel_size=(1, 5), padding=(0, 2)),
     "same": _conv(padding="same"),
     "reflect": _conv(padding_mode="reflect"),
     "circular": _conv(padding_mode="circular"),
-    "transposed": lambda channels: known(nn.ConvTranspose2d(channels, WIDTH, 3, padding=1), "conv"),
-    "functional": lambda channels: known(FunctionalConv(channels), "conv"),
-    "keywords": lambda channels: known(FunctionalConv(channels, True), "conv"),
-    "weight_norm": lambda channels: known(parametrizations.weight_norm(nn.Conv2d(channels, WIDTH, 3, padding=1)), "conv"),
-    "spectral_norm": lambda channels: known(parametrizations.spectral_norm(nn.Conv2d(channels, WIDTH, 3, padding=1)), "conv"),
+    "transposed": lambda channels: known(nn.ConvTranspose2d(channels, WIDTH, 3, padding=1), "bias"),
+    "functional": lambda channels: known(FunctionalConv(channels), "bias"),
+    "keywords": lambda channels: known(FunctionalConv(channels, True), "bias"),
+    "weight_norm": lambda channels: known(parametrizations.weight_norm(nn.Conv2d(channels, WIDTH, 3, padding=1)), "bias"),
+    "spectral_norm": lambda channels: known(parametrizations.spectral_norm(nn.Conv2d(channels, WIDTH, 3, padding=1)), "bias"),
     "old_weight_norm": _old_weight_norm,
     "parametrized": _parametrized,
     "overridden": _overridden,
-    "standardized": lambda channels: known(StandardizedConv(channels, WIDTH, 3, padding=1), "conv"),
-    "doubled": lambda channels: known(DoubledConv(channels, WIDTH, 3, padding=1), "conv"),
-    "conv1d": lambda channels: known(OverPixels(channels, "conv1d"), "conv"),
-    "conv3d": lambda channels: known(OverPixels(channels, "conv3d"), "conv"),
+    "standardized": lambda channels: known(StandardizedConv(channels, WIDTH, 3, padding=1), "bias"),
+    "doubled": lambda channels: known(DoubledConv(channels, WIDTH, 3, padding=1), "bias"),
+    "conv1d": lambda channels: known(OverPixels(channels, "conv1d"), "linear"),
+    "conv3d": lambda channels: known(OverPixels(channels, "conv3d"), "linear"),
     "unfold": lambda channels: known(OverPixels(channels, "unfold"), "linear"),
     "linear": lambda channels: known(OverPixels(channels, "linear"), "linear"),
     "called_twice": lambda channels: Twice(_conv_part(), _first(channels), activation("relu")),
@@ -234,7 +235,7 @@ class ActivatedNorm(nn.BatchNorm2d):
         """Return the normalisation and the activation one after another."""
         norm = nn.BatchNorm2d(self.num_features)
         norm.load_state_dict(self.state_dict())
-        return nn.Sequential(known(norm.to(self.weight).eval(), "norm"), self.act)
+        return nn.Sequential(known(norm.to(self.weight).eval(), "bias"), self.act)
 
 
 class ScaledNorm(nn.BatchNorm2d):
@@ -285,36 +286,67 @@ def norm_of(name: str) -> Factory:
 
 NORMS: dict[str, Factory] = {
     "none": lambda channels: nn.Identity(),
-    "batch": lambda channels: known(nn.BatchNorm2d(channels), "norm"),
-    "batch_not_affine": lambda channels: known(nn.BatchNorm2d(channels, affine=False), "norm"),
+    "batch": lambda channels: known(nn.BatchNorm2d(channels), "bias"),
+    "batch_not_affine": lambda channels: known(nn.BatchNorm2d(channels, affine=False), "bias"),
     "batch_no_statistics": lambda channels: nn.BatchNorm2d(channels, track_running_stats=False),
-    "sync": lambda channels: known(nn.SyncBatchNorm(channels), "norm"),
-    "subclass": lambda channels: known(PlainSubclass(channels), "norm"),
+    "sync": lambda channels: known(nn.SyncBatchNorm(channels), "bias"),
+    "subclass": lambda channels: known(PlainSubclass(channels), "bias"),
     "activated": lambda channels: known(ActivatedNorm(channels)),
-    "scaled": lambda channels: known(ScaledNorm(channels), "norm"),
-    "frozen": lambda channels: known(FrozenBatchNorm2d(channels), "norm"),
-    "functional": lambda channels: known(FunctionalNorm(channels), "norm"),
-    "batch1d": lambda channels: known(Reshaped(nn.BatchNorm1d(channels), "flat"), "norm"),
-    "batch3d": lambda channels: known(Reshaped(nn.BatchNorm3d(channels), "deep"), "norm"),
+    "scaled": lambda channels: known(ScaledNorm(channels), "bias"),
+    "frozen": lambda channels: known(FrozenBatchNorm2d(channels), "bias"),
+    "functional": lambda channels: known(FunctionalNorm(channels), "bias"),
+    "batch1d": lambda channels: known(Reshaped(nn.BatchNorm1d(channels), "flat"), "linear"),
+    "batch3d": lambda channels: known(Reshaped(nn.BatchNorm3d(channels), "deep"), "linear"),
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
-    "instance_tracked": lambda channels: known(nn.InstanceNorm2d(channels, affine=True, track_running_stats=True), "norm"),
+    "instance_tracked": lambda channels: known(nn.InstanceNorm2d(channels, affine=True, track_running_stats=True), "bias"),
     "group": lambda channels: nn.GroupNorm(3, channels),
     "layer": lambda channels: nn.GroupNorm(1, channels),
     "layer_last": lambda channels: Reshaped(nn.LayerNorm(channels), "last"),
     "rms_last": lambda channels: Reshaped(nn.RMSNorm(channels), "last"),
     "local_response": lambda channels: nn.LocalResponseNorm(3),
     "unit_length": lambda channels: Function(lambda x: F.normalize(x, dim=1)),
-    "scale_and_shift": lambda channels: known(ScaleAndShift(channels), "constant"),
+    "scale_and_shift": lambda channels: known(ScaleAndShift(channels), "bias"),
 }
 
 
 # Activations
 
 
+class SwishWrittenOut(nn.Module):
+    """x sigmoid(x) as a product: not one activation to those who see its operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.product = activation("sigmoid"), known(Product(), "product")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x, self.gate(x))
+
+
+class SwishFunction(torch.autograd.Function):
+    """x sigmoid(x) that saves memory, as EfficientNets have it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        gate = torch.sigmoid(x)
+        return gradient * gate * (1 + x * (1 - gate))
+
+
+class Product(nn.Module):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a * b
+
+
 def activation(name: str) -> nn.Module:
     """Return an activation; those that DeepLIFT's page lists are `rescaled`."""
     make, rescaled = ACTS[name]
-    return known(make(), "act" if name != "none" else "", rescaled=rescaled)
+    return known(make(), "" if name in ("none", "swish_written_out") else "act", rescaled=rescaled)
 
 
 def _function(function: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
@@ -345,7 +377,8 @@ ACTS: dict[str, tuple[Callable[[], nn.Module], bool]] = {
     "maximum": (_function(lambda x: torch.maximum(x, torch.zeros_like(x))), False),
     "where": (_function(lambda x: torch.where(x > 0, x, 0.1 * x)), False),
     "square": (_function(lambda x: x * x / 2), False),
-    "swish_written_out": (_function(lambda x: x * torch.sigmoid(x)), False),
+    "swish_written_out": (SwishWrittenOut, False),
+    "swish_function": (_function(SwishFunction.apply), False),
     "sin": (_function(torch.sin), False),
 }
 

@@ -96,36 +96,39 @@ def _max_pool(part: nn.Module, x: Tensor, x0: Tensor, y0: Tensor) -> Tensor:
 
 
 def full_grad(network: nn.Module, image: Tensor, target: int) -> tuple[Tensor, float]:
-    """Return the map and the share of the logit that no term explains.
+    """Return the map, and the share of the logit that no term explains.
 
-    Counted are the pixels, the biases of all affine parts (what a part returns for zeros) and the constants f(x) - f'(x) x of activations.
+    Counted are the pixels, the biases of all affine parts (what a part returns for zeros), and the constants f(x) - f'(x) x of activations
+    and products. The map has the pixels and the biases per channel of maps.
     """
     for name, module in list(network.named_modules()):
         if hasattr(module, "apart"):
             network.set_submodule(name, module.apart())
-    taps = {name: replace(network, name, Tap) for name in roles(network, "conv", "norm", "linear", "constant", "act")}
-    kinds = {name: taps[name].part.role for name in taps}
+    taps = [(network.get_submodule(name).role, name) for name in roles(network, "bias", "linear", "act", "product")]
+    taps = [(role, replace(network, name, Tap)) for role, name in taps]
     x = leaf(image[None])
     score = score_of(network, x, target)
     (slope,) = gradients_of(score, [x])
     pixels = (slope * x).detach()
-    terms, others = [], []
-    for name, tap in taps.items():
+    terms, others = [pixels], []
+    for role, tap in taps:
         for given, output, flow in zip(tap.inputs, tap.outputs, gradients_of(score, tap.outputs), strict=True):
-            if kinds[name] == "act":
-                free = leaf(given)
-                (own,) = torch.autograd.grad(tap.part(free.clone()).sum(), free)
-                others.append(flow * (output - own * given).detach())
-            else:
-                with torch.no_grad():
-                    bias = tap.part(torch.zeros_like(given))
-                (terms if kinds[name] in ("conv", "norm") else others).append(flow * bias)
-    total = sum(term.sum() for term in [pixels, *terms, *others])
-    absolute = sum(term.abs().sum() for term in [pixels, *terms, *others]) + score.detach().abs()
-    height, width = image.shape[1:]
-    kept = [term[0] if term.ndim == 4 else term[0, :, None, None] for term in [pixels, *terms] if term.ndim in (2, 4)]
-    summed = sum(g(N(term.abs()).sum(0), height, width) for term in kept)
+            (terms if role == "bias" else others).append(flow * _constant(role, tap.part, given, output.detach()))
+    total = sum(term.sum() for term in [*terms, *others])
+    absolute = sum(term.abs().sum() for term in [*terms, *others])
+    summed = sum(g(N(term[0].abs()).sum(0), *image.shape[1:]) for term in terms)
     return N(summed), float((total - score).detach().abs() / (absolute + 1e-300))
+
+
+def _constant(role: str, part: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    if role == "product":
+        return -y
+    if role == "act":
+        free = leaf(x)
+        (own,) = torch.autograd.grad(part(free.clone()).sum(), free)
+        return y - own * x
+    with torch.no_grad():
+        return part(torch.zeros_like(x))
 
 
 # CAMs
@@ -158,10 +161,8 @@ def cam(method: str, build: Callable[[], nn.Module], name: str, image: Tensor, t
 def _activations_and_slopes(network: nn.Module, name: str, image: Tensor, target: int) -> tuple[Tensor, Tensor]:
     tap = replace(network, name, Tap)
     score = score_of(network, leaf(image[None]), target)
-    if tap.outputs:
-        (slope,) = gradients_of(score, [tap.outputs[-1]])
-        return tap.outputs[-1][0].detach(), slope[0]
-    raise AssertionError(f"no gradient reaches {name}")
+    (slope,) = gradients_of(score, [tap.outputs[-1]])
+    return tap.outputs[-1][0].detach(), slope[0]
 
 
 def _eigen(activations: Tensor) -> Tensor:

@@ -17,11 +17,9 @@ class Tap(nn.Module):
         self.inputs: list[Tensor] = []
         self.outputs: list[Tensor] = []
 
-    def forward(self, x: Tensor) -> Tensor:
-        self.inputs.append(x.detach().clone())
-        y = self.part(x)
-        if not torch.is_grad_enabled():
-            return y
+    def forward(self, *xs: Tensor) -> Tensor:
+        self.inputs.append(xs[0].detach().clone())
+        y = self.part(*xs)
         y = y.clone() if y.requires_grad else leaf(y)
         self.outputs.append(y)
         return y.clone()  # so that a later in-place operation does not change what is kept
@@ -93,7 +91,8 @@ def replace(network: nn.Module, name: str, make: Callable[[nn.Module], nn.Module
 
 def roles(network: nn.Module, *wanted: str) -> list[str]:
     """Return the names of the parts with one of these roles."""
-    return [name for name, module in network.named_modules() if module.__dict__.get("role") in wanted]
+    names = [name for name, module in network.named_modules() if module.__dict__.get("role") in wanted]
+    return [name.removesuffix("._orig_mod") for name in names]  # a compiled part is called through its wrapper
 
 
 def leaf(images: Tensor) -> Tensor:
