@@ -14,11 +14,12 @@ from torch import Tensor
 
 from hdm_core import Classifier, get_method
 from hdm_core.settings import DMSettings, HDMSettings
-from pipeline.classifiers.load import count_classes, load_classifier, preprocess_identity, preprocess_of
+from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_identity, preprocess_of
 from pipeline.classifiers.targets import class_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
 from pipeline.errors import InputError
+from pipeline.preflight import preflight, read_photographs
 
 _BATCH = 10_000  # samples that are converted to JSON together, to bound the memory
 
@@ -115,7 +116,9 @@ def make_plan(config: RunConfig) -> Plan:
     classifier = load_classifier(config.classifier, config.seed)
     side = preprocess_of(classifier).crop
     image = torch.zeros(1, 3, side, side)
-    _check_targets(config, classifier, samples)
+    photographs = read_photographs(classifier, samples, config.storage, config.compute.storage_timeout)
+    checked = preflight(classifier, photographs, config.settings)
+    _check_targets(config, classifier, samples, checked.classes or 0)
     passes = {method: config.ranks * count for method, count in _passes(config, classifier, image).items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
@@ -144,9 +147,9 @@ def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[st
     return passes
 
 
-def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[Sample]) -> None:
+def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[Sample], classes: int) -> None:
     """Refuse a target class that the network does not have."""
-    classes = count_classes(config.classifier, classifier)
+    check_class_names(config.classifier, classifier, classes)
     target = config.target
     if isinstance(target, int) and target >= classes:
         raise InputError(f"target {target}: {classifier.name} has {classes} classes, numbered from 0")

@@ -60,8 +60,14 @@ class Method:
     backward: bool = True  # a pass has a backward; without one it costs a third to a half
     layer: Callable[[nn.Module, Any, Tensor], nn.Module] | None = None  # network, settings, images -> the layer of `layer_output`
     from_input: bool = False  # `layer_output` is that of the input
+    check: Callable[[Any, Classifier, Tensor], None] | None = None  # settings, classifier, image: a ValueError where maps would be wrong
     family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks
     sign: str = ""  # for tables of methods: the treatment of evidence against the class
+
+    @property
+    def needs_input_gradient(self) -> bool:
+        """Whether the method differentiates the logits by the input."""
+        return self.backward and self.layer is None
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
         """Return the passes per image.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hdm_core.checks.require import require
 from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import default_batch
 from hdm_core.masking.baselines import baseline_image
@@ -67,7 +68,7 @@ def evaluate(
         batch: upper limit of images per forward pass; None leaves it to the device.
 
     Raises:
-        ValueError: if the shapes do not fit each other, or no target is given.
+        ValueError: if the shapes do not fit each other, no target is given, or the network's probabilities would be wrong, see `check`.
 
     Example:
         >>> import torch
@@ -86,6 +87,7 @@ def evaluate(
     _check_shapes(images, maps, classes, regions, index)
     batch = default_batch(classifier.device) if batch is None else batch
     images, maps, classes, index = (tensor.to(classifier.device) for tensor in (images, maps, classes, index))
+    require(classifier, images, batch)
     height, width = images.shape[-2:]
     baseline = baseline_image(settings.baseline, classifier, images)
     backgrounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]
@@ -93,7 +95,7 @@ def evaluate(
     rank = torch.cat([ranks(part).int() for part in torch.split(maps, batch)])
     shared, own = (views(settings.protocol, height, width) for views in (shared_views, map_views))
     regions = torch.zeros_like(images[:, 0], dtype=torch.bool) if regions is None else regions.to(images.device)
-    with classifier.folded(images[:1]) as network, torch.no_grad():
+    with torch.inference_mode(False), classifier.folded(images[:1]) as network, torch.no_grad():
         of_images, of_maps = Viewer(network, images, classes, backgrounds, rank, index, batch).probabilities(shared, own)
         clean, blank, start = (of_images[index, view][:, None] for view in (0, 1, -1))
         curve = (len(own) - len(REMOVED)) // 2

@@ -7,11 +7,9 @@ import json
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torchvision.transforms import InterpolationMode
 
 from hdm_core import Classifier, Preprocess
-from hdm_core.network.logits import class_logits
 from hdm_core.sources.state_dict import read_classes
 from pipeline.classifiers.sources import CLASSIFIER_SOURCES, ClassifierConfig
 from pipeline.errors import InputError, one_line
@@ -46,24 +44,15 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     return classifier
 
 
-def count_classes(config: ClassifierConfig, classifier: Classifier) -> int:
-    """Count the network's outputs for one blank image.
-
-    An error on the blank image would occur on every image.
+def check_class_names(config: ClassifierConfig, classifier: Classifier, classes: int) -> None:
+    """Compare the number of the network's logits with the names, or the number, of classes.
 
     Raises:
-        InputError: if the network does not take images of the size, or has another number of classes than the configuration names.
+        InputError: if they differ.
     """
-    side = preprocess_of(classifier).crop
-    try:
-        with classifier.frozen() as network, torch.no_grad():
-            classes = class_logits(network, torch.zeros(1, 3, side, side, device=classifier.device)).shape[1]
-    except Exception as error:  # the network's forward may raise any exception
-        raise InputError(f"classifier: {classifier.name} does not take images of {side} x {side} ({one_line(error)})") from None
     named = config.classes if isinstance(config.classes, int) else len(classifier.class_names or ()) or classes
     if named != classes:
         raise InputError(f"classifier: {classifier.name} answers with {classes} classes, and {named} are named; set classifier.classes")
-    return classes
 
 
 def preprocess_of(classifier: Classifier) -> Preprocess:

@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 import pipeline
+from pipeline.cli.check import check
 from pipeline.cli.console import err, out, print_facts, print_json
 from pipeline.cli.diff import diff
 from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, print_summary
@@ -34,6 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command()(check)
 app.command()(train)
 app.command()(reexplain)
 app.command()(diff)

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from hdm_core import Classifier
 from hdm_core.sources.checkpoint import Card
 from pipeline.datasets import list_samples
 from pipeline.monitoring.progress import ProgressCallback, no_progress
+from pipeline.preflight import preflight, read_photographs
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import ImageCache
 from pipeline.training.loop import TrainingState
@@ -62,9 +64,12 @@ def train(config: TrainConfig, on_progress: ProgressCallback = no_progress) -> T
         RunError: if it cannot continue.
     """
     begin = time.monotonic()
-    splits = split(list_samples(config.dataset, config.storage), config)
+    samples = list_samples(config.dataset, config.storage)
+    splits = split(samples, config)
     network, preprocess = make_network(config.classifier, len(splits.classes), config.seed)
     check_stages(network, config.recipe)
+    classifier = Classifier(network, preprocess, name=config.classifier.arch)
+    preflight(classifier, read_photographs(classifier, samples, config.storage), {})
     store = TrainingStore.at(config)
     store.create(config)
     card = store.card()
