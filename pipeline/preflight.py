@@ -51,10 +51,9 @@ def read_photographs(classifier: Classifier, samples: Sequence[Sample], storage:
     """
     step = max(1, len(samples) // _PHOTOGRAPHS)
     chosen = samples[: step * _PHOTOGRAPHS : step]
+    batches = read_batches(chosen, storage, preprocess_of(classifier), len(chosen), timeout=timeout)
     try:
-        loaded = [
-            item for items in read_batches(chosen, storage, preprocess_of(classifier), len(chosen), timeout=timeout) for item in items
-        ]
+        loaded = [item for items in batches for item in items]
     except StorageTimeoutError as error:
         _log.warning("no photograph can be read to check the classifier with (%s); noise is used", one_line(error))
         return None
