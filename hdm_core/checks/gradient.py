@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -48,5 +50,9 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
 def _gradient(network: nn.Module, images: Tensor) -> Tensor | None:
     """Return the gradient of the highest logits to the images; None if there is none."""
     images = images.clone().requires_grad_()
-    score = class_logits(network, images).amax(1).sum()  # a sum keeps the images independent of each other
-    return torch.autograd.grad(score, images, allow_unused=True)[0] if score.requires_grad else None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        score = class_logits(network, images).amax(1).sum()  # a sum keeps the images independent of each other
+        gradient = torch.autograd.grad(score, images, allow_unused=True)[0] if score.requires_grad else None
+    # torch's warning of operations, such as quantised ones, whose gradient it makes up
+    return None if any("autograd kernel was not registered" in str(each.message) for each in caught) else gradient
