@@ -104,7 +104,7 @@ def _findings(classifier: Classifier, images: Tensor, are_photographs: bool, set
     except Exception as error:  # the network's forward may raise any exception
         size = f"{images.shape[2]} x {images.shape[3]}"
         return [Finding("output", "refused", f"the network does not take images of {size} ({one_line(error)})")]
-    if refusals(findings):
+    if findings[0].verdict == "refused":  # of the output, which all else is measured by
         return findings
     without_gradient: tuple[str, ...] = ()
     if by_gradient := tuple(method for method in settings if get_method(method).needs_input_gradient):

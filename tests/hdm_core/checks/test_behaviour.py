@@ -195,10 +195,17 @@ def test_no_way_for_the_gradient_is_one_line_for_methods_that_need_one(name: str
     finding = check_gradient(Classifier.from_module(network), sample_images(2))
     assert finding.verdict == "refused"
     assert "no gradient of the logits reaches the input" in finding.text
+    if name == "quantised":  # on the fly, by the range of all values in the batch
+        assert verdicts(network)["independence"][0] == "doubtful"
     for method in ("hdm", "gradient", "deeplift", "integrated_gradients", "full_grad", "mask"):
         with pytest.raises(ValueError, match="no gradient of the logits reaches the input"):
             explain(network, sample_images(1), method)
-    assert explain(network, sample_images(1), "rise", masks=4).status == ["ok"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert explain(network, sample_images(1), "rise", masks=4).status == ["ok"]
+    assert [str(each.message)[:60] for each in caught] == ["Sequential: an image's logits depend on the others in its ba"] * (
+        name == "quantised"
+    )
 
 
 @pytest.mark.parametrize(
