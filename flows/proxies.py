@@ -19,13 +19,12 @@ def drop_unusable_proxies() -> None:
     With one of them (a SOCKS proxy without the package socksio, an IPv6 address in NO_PROXY) no client can be made, not even for
     a server on this machine.
     """
-    present = [name for name in os.environ if name.lower() in _PROXIES]
-    for name in present:
+    for name in [name for name in os.environ if name.lower() in _PROXIES]:
         reason = _refusal({name: os.environ[name]})
         if reason is not None:
             sys.stderr.write(f"hdm: {name} is ignored: {reason}\n")
             del os.environ[name]
-    if present and _refusal({name: os.environ[name] for name in NO_PROXY}) is not None:
+    if _refusal({name: os.environ[name] for name in NO_PROXY}) is not None:
         entries = os.environ[NO_PROXY[0]].split(",")
         usable = [entry for entry in entries if _refusal({"no_proxy": entry}) is None]
         sys.stderr.write(f"hdm: entries of NO_PROXY are ignored: {', '.join(entry for entry in entries if entry not in usable)}\n")

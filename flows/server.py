@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
+import io
 import os
 import re
 import socket
@@ -41,11 +43,14 @@ def connect_server() -> None:
     """
     bypass_proxies_on_loopback(os.environ)
     drop_unusable_proxies()
+    printed = io.StringIO()
     try:
-        settings: Settings = importlib.import_module("prefect.settings").get_current_settings()
-        importlib.import_module("prefect.client.orchestration")
+        with contextlib.redirect_stderr(printed):  # an error here is also printed, in several lines
+            settings: Settings = importlib.import_module("prefect.settings").get_current_settings()
+            importlib.import_module("prefect.client.orchestration")
     except Exception as error:  # a file or a variable of Prefect's settings, or PREFECT_HOME
         raise ServerError(f"Prefect's settings or its folder PREFECT_HOME cannot be used: {_cause(error)}") from None
+    sys.stderr.write(printed.getvalue())
     if settings.api.url is not None:
         _check_configured(settings.api.url)
     elif settings.server.ephemeral.enabled:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shutil
 import site
 import socket
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +27,20 @@ from pipeline.environment import bypass_proxies_on_loopback, temporary_environme
 from pipeline.errors import InputError, one_line
 from pipeline.execution.ray_folder import ray_folder
 
+_log = logging.getLogger(__name__)
+
 # Ray sets these itself: a Ray of our own leaves no trace in the environment of the program that uses it.
 _SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only measured
 _MIN_OBJECT_STORE = 80 << 20  # bytes; Ray takes no less than 75 MiB
-_LOGS = ("raylet.err", "gcs_server.err", "raylet.out", "gcs_server.out")
+
+# The first is the last to be believed: what a worker prints before it has a log of its own is in raylet.err.
+_LOGS = ("gcs_server.out", "raylet.out", "gcs_server.err", "raylet.err")
+_ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Exit)\b|^Fatal|^\[[^]]* [EC][ \]]")
+
+_WORKER_TIMEOUT = 300.0  # seconds for the first worker, which imports Ray: a few on an idle machine
+_ERROR_TIMEOUT = 60.0  # the same once raylet.err has an error, which may also be of no consequence
 
 
 @contextmanager
@@ -59,6 +69,7 @@ def start_ray(cpus: int | None) -> Iterator[None]:
                     _temp_dir=str(folder),
                     **_object_store(folder),
                 )
+            _await_worker(folder)
         except Exception as error:  # Ray raises a bare Exception where one of its processes is late
             ray.shutdown()
             raise InputError(f"Ray does not start on this machine: {_reason(error, folder)}") from None
@@ -113,11 +124,10 @@ def _import_path() -> list[str]:
 
     They find what this process finds, also if only sys.path has its folder, or the current folder has changed since.
     """
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    own = {*map(sysconfig.get_path, names), f"{sysconfig.get_path('platstdlib')}/lib-dynload", *site.getsitepackages()}
+    own = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")] + site.getsitepackages()
     packages = [str(Path(hdm_core.__path__[0]).parent), str(Path(__file__).parents[2])]
     entries = [os.path.abspath(entry) for entry in [*sys.path, *packages] if entry]  # noqa: PTH100 - links stay as they are
-    return [entry for entry in dict.fromkeys(entries) if entry not in own and Path(entry).is_dir()]
+    return [entry for entry in dict.fromkeys(entries) if not any(map(Path(entry).is_relative_to, own)) and Path(entry).is_dir()]
 
 
 def _object_store(folder: Path) -> dict[str, Any]:
@@ -131,19 +141,51 @@ def _object_store(folder: Path) -> dict[str, Any]:
         return {}
     if shared * 0.95 >= 2 * _MIN_OBJECT_STORE:
         return {"object_store_memory": int(shared * 0.95)}
+    _log.info("Ray's objects are in %s: %s has %d MiB of room", folder, _SHARED_MEMORY, shared >> 20)
     room = max(_MIN_OBJECT_STORE, shutil.disk_usage(folder).free // 2)
     return {"object_store_memory": min(default, room), "_plasma_directory": str(folder)}
 
 
+def _await_worker(folder: Path) -> None:
+    """Wait until a worker has run an empty task.
+
+    Workers that end before they reach Ray, such as those of a Python with a broken sitecustomize or library, are started again
+    without end and without an error.
+
+    Raises:
+        RuntimeError: if no worker runs it.
+        RayError: if the worker dies.
+    """
+
+    def respond() -> None:  # local, so that the worker need not import this module
+        pass
+
+    task = ray.remote(num_cpus=0, max_retries=0)(respond).remote()
+    begin = time.monotonic()
+    first_error: float | None = None
+    while not ray.wait([task], timeout=0.2)[0]:
+        now = time.monotonic()
+        if first_error is None and any(_errors(path) for path in _logs(folder, "raylet.err")):
+            first_error = now
+        if now - begin > _WORKER_TIMEOUT or (first_error is not None and now - first_error > _ERROR_TIMEOUT):
+            raise RuntimeError(f"its workers end, or hang, as they start; none was ready after {now - begin:.0f} s")
+    ray.get(task)
+
+
 def _reason(error: Exception, folder: Path) -> str:
     """Describe why Ray did not start, with the last line of its log that reports an error."""
-    lines = [line for name in _LOGS for path in sorted(folder.glob(f"session_2*/logs/{name}")) for line in _errors(path)]
+    lines = [line for name in _LOGS for path in _logs(folder, name) for line in _errors(path)]
     return one_line(error) + (f" ({one_line(Exception(lines[-1]))})" if lines else "")
 
 
+def _logs(folder: Path, name: str) -> list[Path]:
+    return sorted(folder.glob(f"session_2*/logs/{name}"))
+
+
 def _errors(log: Path) -> list[str]:
+    """Return the lines of a log that report an error: exceptions of Python, and Ray's own lines of the levels E and C."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    return [line for line in lines if line and (log.suffix == ".err" or " E " in line or " C " in line)]
+    return [line for line in lines if _ERROR.search(line)]
 
 
 def _forget_token() -> None:
