@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import urllib.request
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.environment import NO_PROXY, bypass_proxies_on_loopback, temporary_environment
+from tests.support.plans import mapping, save_picture
+from tests.support.s3_server import S3
 
 SERVER = "http://127.0.0.1:4200/api"
 
@@ -74,3 +80,18 @@ def test_a_temporary_environment_leaves_nothing_behind(changes: dict[str, str | 
         fail()
     assert dict(os.environ) == before
     del os.environ["HDM_A"]
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_run_reaches_s3_on_this_machine_behind_a_proxy_that_does_not_answer(s3: S3, tmp_path: Path) -> None:
+    save_picture(tmp_path / "photographs" / "cat" / "1.png")
+    settings = mapping(dataset={"kind": "folder", "root": str(tmp_path / "photographs")}, output=s3.url, storage=s3.storage)
+    settings |= {"methods": ["grad_cam"], "compute": {"executor": "local"}, "classifier": {**settings["classifier"], "weights": None}}
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
+    environment = {name: value for name, value in os.environ.items() if name not in NO_PROXY}
+    environment |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    command = [Path(sys.executable).parent / "hdm", "run", tmp_path / "run.yaml", "--json"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["images"] == 1
