@@ -45,18 +45,18 @@ def connect_server() -> None:
     drop_unusable_proxies()
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(printed):  # an error here is also printed, in several lines
+        with contextlib.redirect_stderr(printed):  # what is wrong is also printed, in several lines
             settings: Settings = importlib.import_module("prefect.settings").get_current_settings()
             importlib.import_module("prefect.client.orchestration")
     except Exception as error:  # a file or a variable of Prefect's settings, or PREFECT_HOME
         raise ServerError(f"Prefect's settings or its folder PREFECT_HOME cannot be used: {_cause(error)}") from None
-    sys.stderr.write(printed.getvalue())
     if settings.api.url is not None:
         _check_configured(settings.api.url)
     elif settings.server.ephemeral.enabled:
         _start(settings)
     else:
         raise ServerError("no Prefect server is configured: set PREFECT_API_URL, or PREFECT_SERVER_ALLOW_EPHEMERAL_MODE=true")
+    sys.stderr.write(printed.getvalue())
 
 
 def _check_configured(url: str) -> None:
