@@ -14,7 +14,7 @@ import pipeline
 
 
 def main(config: str = typer.Argument("demo", help="a preset or a YAML file")) -> None:
-    """Run the flow `hdm`; exits with 1 if it failed, or if there is no Prefect server to use."""
+    """Run the flow `hdm`; exits with 1 if it failed or has no Prefect server."""
     # Python looks for packages in the current folder first, and many projects have a folder named pipeline.
     if pipeline.__file__ is None or Path(pipeline.__file__).resolve().parents[1] != Path(__file__).resolve().parents[1]:
         found = next(iter(pipeline.__path__))

@@ -1,4 +1,7 @@
-"""Prefect server of `python -m flows`: the configured one, or else a temporary one on this machine."""
+"""Prefect server of `python -m flows`.
+
+It is the configured one, or else a temporary one on this machine.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,9 @@ class ServerError(Exception):
 
 
 def connect_server() -> None:
-    """Reach the configured Prefect server, or start a temporary one that ends with this process.
+    """Reach the configured Prefect server, or start a temporary one.
 
-    Servers on this machine are reached without the proxies of the environment, which is changed accordingly.
+    The temporary one ends with this process. Servers on this machine are reached without the proxies of the environment, which is changed accordingly.
 
     Raises:
         ServerError: if there is no server to use.
@@ -72,7 +75,7 @@ def _check_configured(url: str) -> None:
 
 
 def _start(settings: Settings) -> None:
-    """Start the temporary server as Prefect would, but end at once with its reason where it fails.
+    """Start the temporary server as Prefect would, but fail with its reason.
 
     Prefect waits for a server that has ended, and starts one that cannot use its database again without end.
     """

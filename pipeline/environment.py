@@ -1,4 +1,4 @@
-"""Changes of the process environment: temporary ones, and the loopback interface without a proxy."""
+"""Changes of the process environment."""
 
 from __future__ import annotations
 

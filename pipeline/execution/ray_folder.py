@@ -1,4 +1,7 @@
-"""Temporary folder of a Ray that is started here: sockets, logs, and objects if shared memory is small."""
+"""Temporary folder of a Ray that is started here.
+
+It holds sockets, logs and the token, and the objects if shared memory is small.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ _MIN_FREE_MIB = 50
 
 @contextmanager
 def ray_folder() -> Iterator[Path]:
-    """Make a folder for one Ray, which only this user can enter, and remove it at the end.
+    """Make a folder for one Ray, and remove it at the end.
+
+    Only this user can enter it.
 
     Ray's own choice, TMPDIR/ray or /tmp/ray, may have too long a path (a batch system's TMPDIR) or belong to another user.
 

@@ -45,9 +45,9 @@ _ERROR_TIMEOUT = 60.0  # the same once raylet.err has an error, which may also b
 
 @contextmanager
 def start_ray(cpus: int | None) -> Iterator[None]:
-    """Start Ray for this process, reachable by this user on this machine only, and stop it at the end.
+    """Start Ray for this process, and stop it at the end.
 
-    The environment of this process is restored at the end.
+    Only this user can reach it, and only on this machine. The environment of this process is restored at the end.
 
     Args:
         cpus: logical CPUs; None counts the real ones.
@@ -81,7 +81,9 @@ def start_ray(cpus: int | None) -> Iterator[None]:
 
 
 def _check_loopback() -> None:
-    """Connect to this machine over the loopback interface; Ray itself would wait for minutes.
+    """Connect to this machine over the loopback interface.
+
+    Ray itself would wait for minutes.
 
     Raises:
         InputError: if that fails, or the name localhost is another machine's.
@@ -100,7 +102,7 @@ def _check_loopback() -> None:
 
 
 def _environment(folder: Path) -> dict[str, str | None]:
-    """Return the changes of the environment for Ray's processes, and for this one while Ray runs."""
+    """Return the changes of the environment while Ray runs."""
     changes: dict[str, str | None] = {}
     # Ray would read and write ~/.ray/auth_token, for which the home folder may be missing or read-only.
     token = folder / "auth_token"
@@ -120,9 +122,9 @@ def _environment(folder: Path) -> dict[str, str | None]:
 
 
 def _import_path() -> list[str]:
-    """List the folders in which the workers look for packages before Python's own.
+    """List the folders to import from before Python's own.
 
-    They find what this process finds, also if only sys.path has its folder, or the current folder has changed since.
+    The workers find what this process finds, also if only sys.path has its folder, or the current folder has changed since.
     """
     own = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")] + site.getsitepackages()
     packages = [str(Path(hdm_core.__path__[0]).parent), str(Path(__file__).parents[2])]
@@ -173,7 +175,7 @@ def _await_worker(folder: Path) -> None:
 
 
 def _reason(error: Exception, folder: Path) -> str:
-    """Describe why Ray did not start, with the last line of its log that reports an error."""
+    """Return the error of a failed start, with the last one in Ray's logs."""
     lines = [line for name in _LOGS for path in _logs(folder, name) for line in _errors(path)]
     return one_line(error) + (f" ({one_line(Exception(lines[-1]))})" if lines else "")
 
@@ -183,13 +185,16 @@ def _logs(folder: Path, name: str) -> list[Path]:
 
 
 def _errors(log: Path) -> list[str]:
-    """Return the lines of a log that report an error: exceptions of Python, and Ray's own lines of the levels E and C."""
+    """Return the lines of a log that report an error.
+
+    These are exceptions of Python, and Ray's own lines of the levels E and C.
+    """
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
     return [line for line in lines if _ERROR.search(line)]
 
 
 def _forget_token() -> None:
-    """Make this process read Ray's token and authentication mode again; it caches both."""
+    """Make this process read Ray's token and authentication mode again."""
     AuthenticationTokenLoader.instance().reset_cache()
     Config.initialize("")
 
