@@ -16,8 +16,8 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 def drop_unusable_proxies() -> None:
     """Remove the proxy settings that Prefect's HTTP client refuses.
 
-    A line reports each. With one of them (a SOCKS proxy without the package socksio, an IPv6 address in NO_PROXY) no client can be made, not even for
-    a server on this machine.
+    A line reports each. With one of them (a SOCKS proxy without the package socksio, an IPv6 address in NO_PROXY) no client can be
+    made, not even for a server on this machine.
     """
     for name in [name for name in os.environ if name.lower() in _PROXIES]:
         reason = _refusal({name: os.environ[name]})

@@ -39,7 +39,8 @@ class ServerError(Exception):
 def connect_server() -> None:
     """Reach the configured Prefect server, or start a temporary one.
 
-    The temporary one ends with this process. Servers on this machine are reached without the proxies of the environment, which is changed accordingly.
+    The temporary one ends with this process. Servers on this machine are reached without the proxies of the environment, which is
+    changed accordingly.
 
     Raises:
         ServerError: if there is no server to use.
