@@ -39,8 +39,9 @@ _MIN_OBJECT_STORE = 80 << 20  # bytes; Ray takes no less than 75 MiB
 _LOGS = ("gcs_server.out", "raylet.out", "gcs_server.err", "raylet.err")
 _ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Exit)\b|^Fatal|^\[[^]]* [EC][ \]]")
 
+_STARTED = re.compile(r"Started worker process with pid (\d+)")
+
 _WORKER_TIMEOUT = 300.0  # seconds for the first worker, which imports Ray: a few on an idle machine
-_ERROR_TIMEOUT = 60.0  # the same once raylet.err has an error, which may also be of no consequence
 
 
 @contextmanager
@@ -56,28 +57,39 @@ def start_ray(cpus: int | None) -> Iterator[None]:
         InputError: if Ray does not start.
     """
     _check_loopback()
-    with ray_folder() as folder, temporary_environment(_environment(folder), _SET_BY_RAY):
+    try:
+        with ray_folder() as folder, temporary_environment(_environment(folder), _SET_BY_RAY):
+            _forget_token()
+            try:
+                _init(folder, cpus)
+                _await_worker(folder)
+            except Exception as error:  # Ray raises a bare Exception where one of its processes is late
+                ray.shutdown()
+                raise InputError(f"Ray does not start on this machine: {_reason(error, folder)}") from None
+            try:
+                yield
+            finally:
+                ray.shutdown()
+    finally:
         _forget_token()
+
+
+def _init(folder: Path, cpus: int | None) -> None:
+    """Start Ray's processes; a second time if they were too slow.
+
+    Ray waits for each for 30 s, which the first start after a boot, or from a network disk, may exceed.
+    """
+    keys: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    keys |= {"_temp_dir": str(folder)} | _object_store(folder)
+    with _bind_loopback():
         try:
-            with _bind_loopback():
-                ray.init(
-                    address="local",
-                    num_cpus=cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=str(folder),
-                    **_object_store(folder),
-                )
-            _await_worker(folder)
-        except Exception as error:  # Ray raises a bare Exception where one of its processes is late
+            ray.init(address="local", **keys)
+        except Exception as error:
+            if "timed out" not in str(error).lower():
+                raise
+            _log.warning("Ray is slow to start (%s), and is started once more", one_line(error, 200))
             ray.shutdown()
-            raise InputError(f"Ray does not start on this machine: {_reason(error, folder)}") from None
-        try:
-            yield
-        finally:
-            ray.shutdown()
-    _forget_token()
+            ray.init(address="local", **keys)
 
 
 def _check_loopback() -> None:
@@ -114,7 +126,8 @@ def _environment(folder: Path) -> dict[str, str | None]:
     changes |= {"RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0")}
     # Ray warns that the default will change; a worker that requested no GPU must not see one.
     changes |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": os.environ.get("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")}
-    changes |= {"PYTHONPATH": os.pathsep.join(_import_path()), "RAY_ADDRESS": None}
+    # No address and no port of another Ray: both would be taken.
+    changes |= {"PYTHONPATH": os.pathsep.join(_import_path()), "RAY_ADDRESS": None, "RAY_GCS_SERVER_PORT": None}
     proxies = dict(os.environ)
     bypass_proxies_on_loopback(proxies)
     changes |= {name: proxies[name] for name in ("NO_PROXY", "no_proxy", "no_grpc_proxy") if name in proxies}
@@ -129,7 +142,8 @@ def _import_path() -> list[str]:
     own = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")] + site.getsitepackages()
     packages = [str(Path(hdm_core.__path__[0]).parent), str(Path(__file__).parents[2])]
     entries = [os.path.abspath(entry) for entry in [*sys.path, *packages] if entry]  # noqa: PTH100 - links stay as they are
-    return [entry for entry in dict.fromkeys(entries) if not any(map(Path(entry).is_relative_to, own)) and Path(entry).is_dir()]
+    own_or_unusable = [*own, *(entry for entry in entries if os.pathsep in entry or not Path(entry).is_dir())]
+    return [entry for entry in dict.fromkeys(entries) if not any(map(Path(entry).is_relative_to, own_or_unusable))]
 
 
 def _object_store(folder: Path) -> dict[str, Any]:
@@ -164,14 +178,30 @@ def _await_worker(folder: Path) -> None:
 
     task = ray.remote(num_cpus=0, max_retries=0)(respond).remote()
     begin = time.monotonic()
-    first_error: float | None = None
-    while not ray.wait([task], timeout=0.2)[0]:
-        now = time.monotonic()
-        if first_error is None and any(_errors(path) for path in _logs(folder, "raylet.err")):
-            first_error = now
-        if now - begin > _WORKER_TIMEOUT or (first_error is not None and now - first_error > _ERROR_TIMEOUT):
-            raise RuntimeError(f"its workers end, or hang, as they start; none was ready after {now - begin:.0f} s")
+    while not ray.wait([task], timeout=0.5)[0]:
+        seconds = time.monotonic() - begin
+        if seconds > _WORKER_TIMEOUT or _have_workers_ended(folder):
+            raise RuntimeError(f"its workers end, or hang, as they start; none was ready after {seconds:.0f} s")
     ray.get(task)
+
+
+def _have_workers_ended(folder: Path) -> bool:
+    """Return True if an error is logged and no worker process is left.
+
+    An error alone may be of no consequence, and a worker that has ended may have been idle.
+    """
+    if not any(_errors(log) for log in _logs(folder, "raylet.err")):
+        return False
+    started = [int(pid) for log in _logs(folder, "raylet.out") for pid in _STARTED.findall(log.read_text(errors="replace"))]
+    return bool(started) and not any(map(_is_running, started))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _reason(error: Exception, folder: Path) -> str:

@@ -44,11 +44,11 @@ def test_a_ray_that_does_not_start_is_no_cluster_that_is_unreachable(error: Exce
     folders: list[Path] = []
 
     def init(**keys: Any) -> None:
+        folders.append(Path(keys["_temp_dir"]))
         logs = Path(keys["_temp_dir"]) / "session_2026" / "logs"
-        logs.mkdir(parents=True)
+        logs.mkdir(parents=True, exist_ok=True)
         (logs / "raylet.err").write_text("first\n[2026-01-01 00:00:00 E 1 1] mmap failed: no room\n\n")
         (logs / "gcs_server.out").write_text("[2026-01-01 00:00:00 I 1] all is well\n")
-        folders.append(logs.parents[1])
         raise error
 
     monkeypatch.setattr(ray, "init", init)
@@ -62,6 +62,18 @@ def test_a_ray_that_does_not_start_is_no_cluster_that_is_unreachable(error: Exce
     assert "token" not in message
     assert dict(os.environ) == before
     assert not folders[0].exists()
+
+
+def test_a_ray_that_was_too_slow_is_started_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[str] = []
+
+    def init(**keys: Any) -> None:
+        starts.append(keys["_temp_dir"])
+        raise RuntimeError("Timed out waiting for file gcs_server_port" if len(starts) == 1 else "raylet: no such file")
+
+    monkeypatch.setattr(ray, "init", init)
+    assert "raylet: no such file" in refused(start)
+    assert len(starts) == 2
 
 
 def test_without_a_loopback_interface_ray_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,12 +127,13 @@ def test_without_shared_memory_objects_are_in_the_folder(tmp_path: Path, monkeyp
 
 def test_the_workers_find_the_packages_that_this_process_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
+    (tmp_path / "a:b").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["", "mine", str(tmp_path / "missing"), *sys.path])
+    monkeypatch.setattr(sys, "path", ["", "mine", "a:b", str(tmp_path / "missing"), *sys.path])
     entries = module._import_path()
     assert entries[0] == str(tmp_path / "mine")
     assert str(ROOT) in entries
-    assert all(Path(entry).is_absolute() for entry in entries)
+    assert all(Path(entry).is_absolute() and ":" not in entry for entry in entries)
     assert str(tmp_path / "missing") not in entries
     assert not any("site-packages" in entry or "lib-dynload" in entry for entry in entries)  # Python's own, after these
 
@@ -167,6 +180,7 @@ def test_ray_starts_in_the_environments_of_batch_systems_containers_and_companie
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.startswith("RAY_")} | proxy
     environment |= {"TMPDIR": str(long), "HOME": "/dev/null", "RAY_ADDRESS": "10.255.255.1:6379", "NO_PROXY": ".corp"}
     environment |= {"RAY_AUTH_TOKEN_PATH": "/nowhere/token", "RAY_grpc_enable_http_proxy": "1", "all_proxy": "socks5://127.0.0.1:9"}
+    environment |= {"RAY_GCS_SERVER_PORT": "1", "RAY_AUTH_MODE": "k8s"}
     code = "import sys; sys.path.insert(0, '../code')\n" + PROBE.format(root=str(ROOT))
     ended = subprocess.run([sys.executable, "-c", code], cwd=long.parent, env=environment, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 1, ended.stderr  # ../code is a folder that is not there
@@ -175,3 +189,19 @@ def test_ray_starts_in_the_environments_of_batch_systems_containers_and_companie
     ended = subprocess.run([sys.executable, "-c", code], cwd=long.parent, env=environment, capture_output=True, text=True, timeout=240)
     assert ended.stdout == "all is well\n", ended.stderr
     assert f"TMPDIR={long}: the path is too long for sockets" in ended.stderr
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_workers_that_end_as_they_start_end_the_run_with_their_reason(tmp_path: Path) -> None:
+    """Ray starts them again without end, and a run would wait for ever."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nif 'default_worker' in ' '.join(sys.orig_argv): raise SystemExit('libfoo.so: cannot open')\n"
+    )
+    code = "from pipeline.execution.cluster import cluster\nwith cluster(None, 1): pass"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert "Ray does not start on this machine" in last
+    assert "libfoo.so: cannot open" in last
