@@ -126,6 +126,8 @@ def _environment(folder: Path) -> dict[str, str | None]:
     changes |= {"RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0")}
     # Ray warns that the default will change; a worker that requested no GPU must not see one.
     changes |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": os.environ.get("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")}
+    # With it ray.init would return only after the first workers have started, never if they end as they start (`_await_worker`).
+    changes |= {"RAY_prestart_worker_first_driver": "0"}
     # No address and no port of another Ray: both would be taken.
     changes |= {"PYTHONPATH": os.pathsep.join(_import_path()), "RAY_ADDRESS": None, "RAY_GCS_SERVER_PORT": None}
     proxies = dict(os.environ)
