@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import PurePosixPath
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from flows.run_tasks import StepFailedError, completed, result_of, task_steps
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
 from pipeline.drift import DriftLimits, compare, exceeded, write_drift
+from pipeline.environment import bypass_proxies_on_loopback
 from pipeline.errors import InputError
 from pipeline.plan import Plan
 from pipeline.reexplain.plan import ReexplainPlan, create_run, plan_reexplain
@@ -85,6 +87,7 @@ def hdm_reexplain(
         fail_on_drift: fail the flow if a limit is exceeded, beside emitting the event hdm.drift.exceeded.
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
+    bypass_proxies_on_loopback(os.environ)  # a deployment's flow run has a process of its own
     planned: ReexplainPlan | None = None
 
     def plan(run_config: RunConfig) -> tuple[Plan, RunStore] | None:

@@ -22,6 +22,7 @@ from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, co
 from pipeline.cli.reexplain import reexplain
 from pipeline.cli.repair import repair, verify
 from pipeline.cli.train import train
+from pipeline.environment import bypass_proxies_on_loopback
 from pipeline.errors import InputError, RunError, one_line
 
 if TYPE_CHECKING:
@@ -183,6 +184,11 @@ def main() -> None:
     """Run the command; a mistake of the user becomes one line and exit code 2."""
     if Path(pipeline.__file__).resolve().parent != Path(__file__).resolve().parents[1]:
         _fail(f"{pipeline.__file__} is another package named pipeline, found before hdm's own; take its folder off PYTHONPATH", BAD_INPUT)
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # Intel's library, with which torch computes, ends the process without a reason
+        _fail("the current folder no longer exists; change to another one", BAD_INPUT)
+    bypass_proxies_on_loopback(os.environ)  # for S3 and other servers on this machine; Ray's workers inherit it
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False, show_time=False)])
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:

@@ -66,6 +66,15 @@ def test_an_empty_dataset_is_a_mistake(tmp_path: Path, here: Callable[..., Ended
     assert "no images" in ended.err
 
 
+def test_a_current_folder_that_was_removed_is_one_line(here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    def removed() -> Path:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "cwd", removed)
+    ended = here("methods")
+    assert (ended.code, ended.err) == (2, "hdm: the current folder no longer exists; change to another one\n")
+
+
 @pytest.mark.server
 def test_a_run_with_an_unreadable_image_does_the_rest_and_ends_with_3(tmp_path: Path, here: Callable[..., Ended]) -> None:
     folder = photographs(tmp_path / "photographs", 4)
