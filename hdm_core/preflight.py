@@ -53,16 +53,13 @@ class CheckResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the facts that `hdm check --json` prints."""
-        findings = [
-            {"subject": each.subject, "verdict": each.verdict, "text": each.text, "methods": list(each.methods)} for each in self.findings
-        ]
         return {
             "classifier": self.classifier,
             "photographs": self.photographs,
             "classes": self.classes,
             "usable": list(self.usable),
             "refused": [method for method in self.methods if method not in self.usable],
-            "findings": findings,
+            "findings": [finding.as_dict() for finding in self.findings],
         }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hdm_core import Classifier, get_method
+from hdm_core import Classifier, Finding, get_method
 from hdm_core.settings import DMSettings, HDMSettings
 from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_identity, preprocess_of
 from pipeline.classifiers.targets import class_of
@@ -49,6 +49,7 @@ class Plan:
         weights_digest: digest of the classifier's weights.
         passes_per_image: method -> forward and backward passes per image, for all its explained classes.
         preprocess_identity: what determines the classifier's outputs beside its weights, from `preprocess_identity`.
+        findings: of the check of the classifier.
     """
 
     config: RunConfig
@@ -58,6 +59,7 @@ class Plan:
     weights_digest: str
     passes_per_image: dict[str, int]
     preprocess_identity: dict[str, Any] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()
 
     @property
     def passes(self) -> int:
@@ -122,7 +124,7 @@ def make_plan(config: RunConfig) -> Plan:
     passes = {method: config.ranks * count for method, count in _passes(config, classifier, image).items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
-    return Plan(config, samples, shards, side, classifier.weights_digest(), passes, preprocess_identity(classifier))
+    return Plan(config, samples, shards, side, classifier.weights_digest(), passes, preprocess_identity(classifier), checked.findings)
 
 
 def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 # ok: as expected. handled: unusual, and the result is right. doubtful: perhaps a mistake. refused: the result would be wrong.
 Verdict = Literal["ok", "handled", "doubtful", "refused"]
@@ -25,6 +25,10 @@ class Finding:
     verdict: Verdict
     text: str
     methods: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding as JSON has it."""
+        return {"subject": self.subject, "verdict": self.verdict, "text": self.text, "methods": list(self.methods)}
 
     def __str__(self) -> str:
         return f"{', '.join(self.methods)}: {self.text}" if self.methods else self.text
