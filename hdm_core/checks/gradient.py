@@ -30,14 +30,14 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
     probes = probe_images(images, 1)[:2]
     with torch.inference_mode(False), torch.enable_grad(), classifier.frozen() as network:
         alone = _gradient(network, probes[:1])
-        beside = _gradient(network, probes)[:1] if batch > 1 and alone is not None else alone
-    if alone is None or beside is None:
+        both = alone if batch == 1 else _gradient(network, probes)
+    if alone is None or both is None:
         return Finding("gradient", "refused", _NO_GRADIENT)
     if not alone.isfinite().all():
         return Finding("values", "doubtful", "the gradient of the highest logit to the input is NaN or infinite")
     if not alone.any():
         return Finding("values", "doubtful", "the gradient of the highest logit to the input is zero everywhere, so that maps are flat")
-    if (alone - beside).norm() > _TOLERANCE * alone.norm():
+    if (alone - both[:1]).norm() > _TOLERANCE * alone.norm():
         return Finding(
             "gradient",
             "refused",
