@@ -14,9 +14,12 @@ from hdm_core.network.logits import class_logits
 _SPREAD = 1e-3
 # Plus this share of the largest logit, which is about eight steps of a float32 number.
 _ROUNDING = 1e-6
-# Largest difference of the gradient, as a share of its length. Rounding moves a few inputs of a ReLU to the other side of 0: 0.002 on
-# MobileNetV2 and 0.004 on ResNet-50 with random weights.
-_GRADIENT = 0.05
+# Largest difference of the gradient, as a share of its length.
+_GRADIENT = 1e-2
+# Or this multiple of the difference that a change of the images by `_NUDGE` of themselves, about eight steps of a float32 number, makes in
+# the network's own gradient: rounding moves some inputs of a ReLU to the other side of 0, with random weights up to 0.2 of the length.
+_NUDGES = 3.0
+_NUDGE = 1e-6
 # Values along a side of the smooth noise before it is upsampled.
 _GRID = 4
 
@@ -83,11 +86,18 @@ def logits_disagree(found: Tensor, expected: Tensor, scale: float) -> str | None
     return f"its copy gives other logits: they differ by {difference:.2g}, and vary by {scale:.2g} over images or classes"
 
 
-def gradients_disagree(found: Tensor | None, expected: Tensor | None) -> str | None:
-    """Return in words how far a gradient is from the expected one; None if close."""
+def gradients_disagree(found: Tensor | None, expected: Tensor | None, network: nn.Module, images: Tensor) -> str | None:
+    """Return in words how far a gradient is from the expected one; None if close.
+
+    Args:
+        network: whose gradient for `images` is the expected one.
+    """
     if found is None or expected is None:
         return None if found is expected else f"the gradient reaches the input in {'it' if found is None else 'its copy'} only"
     difference, length = float((found - expected).norm()), float(expected.norm())
     if difference <= _GRADIENT * length:
+        return None
+    nudged = answer(network, images * (1 + _NUDGE)).gradient
+    if nudged is not None and difference <= _NUDGES * float((nudged - expected).norm()):
         return None
     return f"its copy gives another gradient: they differ by {difference:.2g}, and its length is {length:.2g}"

@@ -99,7 +99,10 @@ def fold_network(network: nn.Module, images: Tensor) -> Folded:
             return Folded(network, f"its state cannot be read ({one_line(error)})")
         if cached is not None and unchanged and _disagreement(cached, network, images) is None:
             return cached.folded(network)
-        cached = _fold(network, state, images)
+        try:
+            cached = _fold(network, state, images)
+        except torch.OutOfMemoryError:  # not stored: there may be memory next time
+            return Folded(network, "the memory is too small for its copy")
         with _LOCK:
             _CACHE[network] = cached
         reason = _disagreement(cached, network, images)
@@ -119,21 +122,25 @@ def _fold(network: nn.Module, state: NetworkState, images: Tensor) -> _Cached:
         with torch.no_grad():
             class_logits(network, images)  # an exception of the network itself is the caller's
         if not state.holds(network):
-            reason = "its forward changes its own parameters, buffers or attributes"
-            break
+            state = NetworkState(network)  # the first forward can fill a cache
         noise = noise_like(images)
         try:
             expected = [answer(network, part) for part in (noise, noise[:1])]
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             reason = f"it fails for images of noise ({one_line(error)})"
             break
-        reason = _answers_otherwise(copy, noise, expected)
+        if not state.holds(network):
+            reason = "its forward changes its own parameters, buffers or attributes"
+            break
+        reason = _answers_otherwise(network, copy, noise, expected)
         if reason is None:
             return _Cached(state, copy, expected[0].logits)
     return _Cached(NetworkState(network), reason=reason, contiguous=_needs_contiguous(network, images))
 
 
-def _answers_otherwise(copy: nn.Module, noise: Tensor, expected: list[Answer]) -> str | None:
+def _answers_otherwise(network: nn.Module, copy: nn.Module, noise: Tensor, expected: list[Answer]) -> str | None:
     """Return in words how a copy's logits or gradient for noise differ; None if they agree.
 
     One image alone is tried, too: PyTorch's backward of batch normalisation with a backward hook is wrong for it with channels last.
@@ -141,10 +148,12 @@ def _answers_otherwise(copy: nn.Module, noise: Tensor, expected: list[Answer]) -
     for part, wanted in zip((noise, noise[:1]), expected, strict=True):
         try:
             found = answer(copy, part)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # as a forward that calls `view` on channels last
             return f"its copy fails ({one_line(error)})"
         reason = logits_disagree(found.logits, wanted.logits, spread(expected[0].logits))
-        reason = reason or gradients_disagree(found.gradient, wanted.gradient)
+        reason = reason or gradients_disagree(found.gradient, wanted.gradient, network, part)
         if reason is not None:
             return reason
     return None

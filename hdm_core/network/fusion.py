@@ -8,6 +8,7 @@ from collections import Counter
 from types import FunctionType, ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -37,6 +38,7 @@ def fused_copy(network: nn.Module, channels_last: bool = True) -> nn.Module:
 
     Raises:
         UnfoldableError: if the network cannot be traced or copied.
+        torch.OutOfMemoryError: if there is no memory for the copy.
     """
     try:
         # Forward can store what it computes in the network. While tracing these are proxies, so a copy is traced that shares parameters.
@@ -45,6 +47,8 @@ def fused_copy(network: nn.Module, channels_last: bool = True) -> nn.Module:
         raise UnfoldableError(f"torch.fx cannot trace it ({one_line(error)})") from None
     try:
         fused = copy.deepcopy(network, _without_graphs(network))
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # deepcopy runs the user's code
         raise UnfoldableError(f"it cannot be copied ({one_line(error)})") from None
     if _refers_to(fused, network):

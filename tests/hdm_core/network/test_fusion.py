@@ -209,6 +209,26 @@ def test_sizes_are_not_frozen_to_those_of_the_first_images() -> None:
         torch.testing.assert_close(folded.network(pictures(batch, side)), network(pictures(batch, side)), rtol=1e-4, atol=1e-4)
 
 
+class Caching(Block):
+    """Network whose first forward stores what later ones use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache: dict[str, Tensor] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        if "bias" not in self.cache:
+            self.cache["bias"] = torch.ones(3, 1, 1)
+        return self.classify(self.norm(self.conv(images)) + self.cache["bias"])
+
+
+def test_a_network_that_fills_a_cache_is_folded() -> None:
+    network = Caching().eval()
+    folded = fold_network(network, pictures(1))
+    assert folded.reason is None
+    assert fold_network(network, pictures(1)).network is folded.network
+
+
 class Uncopyable(Block):
     """Network that cannot be copied."""
 
