@@ -38,6 +38,7 @@ class ContiguousInput(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.training = network.training
 
     def forward(self, images: Tensor) -> Tensor:
         """Apply the network to (B, C, H, W)."""

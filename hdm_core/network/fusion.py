@@ -46,20 +46,25 @@ def fused_copy(network: nn.Module, channels_last: bool = True) -> nn.Module:
     except Exception as error:  # tracing runs the user's forward on symbols: any exception means "not traceable"
         raise UnfoldableError(f"torch.fx cannot trace it ({one_line(error)})") from None
     try:
-        fused = copy.deepcopy(network, _without_graphs(network))
+        with torch.no_grad():  # a scripted module copies its weights by an operation, which would record a graph
+            fused = copy.deepcopy(network, _without_graphs(network))
+        if not _refers_to(fused, network):
+            _replace_layers(fused, graph, channels_last)
+            return _frozen(fused, channels_last)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # deepcopy runs the user's code
+    except Exception as error:  # deepcopy runs the user's code, and a module of another kind can refuse any of the changes
         raise UnfoldableError(f"it cannot be copied ({one_line(error)})") from None
-    if _refers_to(fused, network):
-        raise UnfoldableError("its copy refers to the network itself, as by a closure or a hook that holds a layer")
-    _replace_layers(fused, graph, channels_last)
-    fused.requires_grad_(False)
+    raise UnfoldableError("its copy refers to the network itself, as by a closure or a hook that holds a layer")
+
+
+def _frozen(network: nn.Module, channels_last: bool) -> nn.Module:
+    network.requires_grad_(False)
     if channels_last:
-        for tensor in [*fused.parameters(), *fused.buffers()]:
+        for tensor in [*network.parameters(), *network.buffers()]:
             if tensor.ndim == 4:  # no other rank has this layout
                 tensor.data = tensor.data.contiguous(memory_format=LAYOUT)
-    return fused
+    return network
 
 
 def one_line(error: BaseException) -> str:

@@ -74,6 +74,11 @@ def test_bfloat16_is_left_to_autocast() -> None:
     torch.testing.assert_close(found.float(), F.conv2d(images, module.weight, module.bias, padding=1), rtol=0, atol=0.1)
 
 
+def test_an_image_without_a_batch_is_convolved_too() -> None:
+    module, image = convolution(3, 1), pictures(1)[0]
+    torch.testing.assert_close(DirectConv2d(module)(image), module(image), rtol=1e-5, atol=1e-5)
+
+
 def test_a_folded_network_has_it_and_the_users_does_not() -> None:
     network = normalised().eval().requires_grad_(False)
     folded = fold_network(network, pictures(1)).network

@@ -157,6 +157,7 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "a parametrised convolution": (lambda: Block(parametrizations.weight_norm(nn.Conv2d(3, 3, 3))), 1),
     "spectral norm": (lambda: Block(parametrizations.spectral_norm(nn.Conv2d(3, 3, 3))), 1),
     "weights set by a hook": (lambda: Block(weight_norm(nn.Conv2d(3, 3, 3))), 1),
+    "a scripted part": (lambda: scripted(), 0),
     "a forward hook": (hooked, 1),
     "a backward hook": (gradient_hooked, 1),
     "an even mode": (kind(lambda self, images: self.norm(self.conv(images)) * (2 if self.training else 1)), 0),
@@ -170,7 +171,7 @@ def _both_names_called() -> nn.Module:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning", "ignore:.*torch.jit")
 def test_a_copy_answers_as_the_network_whatever_is_fused(name: str) -> None:
     make, norms = KINDS[name]
     network, images = make().eval(), pictures(5, 16)
@@ -266,7 +267,9 @@ def closed_over() -> nn.Module:
 
 
 def scripted() -> nn.Module:
-    return nn.Sequential(torch.jit.trace(Block().eval(), pictures(2)), nn.Identity())
+    network = Block()
+    network.norm = torch.jit.script(nn.Sequential(network.norm, nn.Softplus()))
+    return network
 
 
 # Network, and what the reason begins with.
@@ -277,6 +280,8 @@ UNFOLDABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a forward that holds a layer": (overridden, "its copy refers to the network itself"),
     "a count in a buffer": (lambda: Counting(True), "its forward changes its own parameters, buffers or attributes"),
     "a count in a number": (lambda: Counting(False), "its forward changes its own parameters, buffers or attributes"),
+    "a scripted network": (lambda: torch.jit.trace(Block().eval(), pictures(2)), "torch.fx cannot trace it"),
+    "a compiled network": (lambda: torch.compile(Block(), backend="eager"), "torch.fx cannot trace it"),
     "a list of results with graphs": (lambda: _with_graphs(), "torch.fx cannot trace it (RuntimeError: Only Tensors created explicitly"),
     "control flow": (kind(lambda self, images: self.conv(images) if images.sum() > 0 else self.norm(images)), "torch.fx cannot trace it"),
 }
@@ -289,10 +294,11 @@ def _with_graphs() -> nn.Module:
 
 
 @pytest.mark.parametrize("name", UNFOLDABLE)
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_network_without_a_right_copy_is_used_as_it_is(name: str) -> None:
     make, reason = UNFOLDABLE[name]
     network = make().eval()
-    before = snapshot(network) if "count" not in name else None
+    before = snapshot(network) if "count" not in name and "scripted" not in name else None
     folded = fold_network(network, pictures(1))
     assert folded.network is network
     assert str(folded.reason).startswith(reason)
