@@ -12,7 +12,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
-from hdm_core.network.folding import fold
+from hdm_core.network.folding import fold_network
 from hdm_core.preprocess import Preprocess
 from hdm_core.sources.checkpoint import build, check_arch, load_checkpoint
 from hdm_core.sources.exported import load_exported
@@ -232,11 +232,12 @@ class Classifier:
     def folded(self, images: Tensor) -> Iterator[nn.Module]:
         """Yield a faster copy of the network, frozen as by `frozen`.
 
-        Batch normalisation is folded into the convolutions, and the layout is channels last. A network that torch.fx cannot trace,
-        or whose copy gives other logits for `images` (B, C, H, W), is used unfolded.
+        Batch normalisation is folded into the convolutions, and the layout is channels last. The copy is made once for a network and
+        again after a change. A network that cannot be copied, or whose copy gives other logits for `images` (B, C, H, W) or another
+        gradient, is used unfolded; `hdm_core.network.folding.fold_network` returns the reason.
         """
         with self.frozen() as network:
-            yield fold(network, images)
+            yield fold_network(network, images).network
 
 
 def as_classifier(model: Classifier | nn.Module) -> Classifier:

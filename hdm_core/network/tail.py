@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from hdm_core.network.tracing import ThreadTracer, trace
+
 # Pooling, reshaping and linear layers: the output of a tail of these alone is an affine function of the activations.
 _AFFINE_MODULES = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Dropout, nn.Flatten, nn.Identity, nn.Linear)
 _AFFINE_CALLS = {F.adaptive_avg_pool2d, F.avg_pool2d, torch.flatten, torch.mean, "flatten", "mean"}
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(ThreadTracer):
     """Tracer that treats the layer as a leaf."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -30,7 +32,7 @@ def extract_tail(network: nn.Module, layer: nn.Module) -> fx.Interpreter | None:
         value computed before the layer bypasses it.
     """
     try:
-        graph = _Tracer(layer).trace(network)
+        graph = trace(network, _Tracer(layer))
     except Exception:  # tracing runs the user's forward on symbols: any exception means "not traceable"
         return None
     calls = [node for node in graph.nodes if node.op == "call_module" and network.get_submodule(str(node.target)) is layer]
