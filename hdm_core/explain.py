@@ -11,6 +11,7 @@ from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import Precision, default_batch, default_precision, largest_batch
 from hdm_core.explanation import Explanation, Status
 from hdm_core.masking.consistency import PassCounter, Progress
+from hdm_core.integers import as_integer
 from hdm_core.methods import ExplainJob, get_method
 from hdm_core.network.hooks import forward_to
 from hdm_core.network.logits import class_logits, resolve_targets
@@ -82,7 +83,7 @@ def explain_with(
     """Explain as `explain` does, with settings that are already resolved."""
     if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise ValueError(f"images must be a batch of floats (B, C, H, W), not {tuple(images.shape)} {images.dtype}")
-    batch = default_batch(classifier.device) if batch is None else batch
+    batch = default_batch(classifier.device) if batch is None else as_integer("batch", batch)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     batch = min(batch, largest_batch(classifier.device))
