@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def as_integer(name: str, value: Any) -> int:
     """
     is_flag = isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and value.dtype == torch.bool)
     try:
-        if is_flag or getattr(value, "ndim", 0):
+        if is_flag or getattr(value, "ndim", None):
             raise TypeError  # noqa: TRY301
         return operator.index(value)
     except TypeError:
@@ -43,7 +44,7 @@ def as_integers(name: str, values: Any) -> Tensor:
         if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
             raise TypeError(f"{name} must be integers, not {values.dtype}")
         return values.detach().to(torch.int64)
-    if isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping, Set)) and getattr(values, "ndim", 1):
+    if isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping, AbstractSet)) and getattr(values, "ndim", None) != 0:
         # Item by item, because numpy and torch read [True, 2] as the integers 1 and 2.
         items = [as_integers(name, value).cpu() for value in values]
         if len({item.shape for item in items}) > 1:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 _HINT = "let get_extra_state return numbers, texts, tensors, and lists, sets or dicts of them"
 
@@ -33,7 +34,7 @@ def state_digest(network: nn.Module) -> str:
     for name in sorted(state):
         value = state[name]
         try:
-            if isinstance(value, UninitializedTensorMixin):
+            if isinstance(value, (UninitializedBuffer, UninitializedParameter)):
                 raise ValueError("it is a lazy parameter without a shape; run the network once before")  # noqa: TRY004, TRY301
             if _is_dense(value):
                 digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
@@ -131,7 +132,7 @@ _ENCODERS: tuple[tuple[type | tuple[type, ...], str, Callable[[Any], bytes]], ..
     ((np.ndarray, np.generic), "array", lambda value: _encode_array(np.asarray(value))),
     ((torch.dtype, torch.device, torch.layout, torch.memory_format, torch.qscheme), "torch", _as_text),
     (Mapping, "dict", _encode_mapping),
-    (Set, "set", lambda value: b"".join(sorted(map(_encode, value)))),
+    (AbstractSet, "set", lambda value: b"".join(sorted(map(_encode, value)))),
     ((list, tuple), "list", _encode_all),
     (torch.ScriptObject, "script", lambda value: _encode(value.__getstate__())),  # packed weights of quantised layers
 )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -19,6 +22,9 @@ PACKAGED = {
         "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
     ),
 }
+
+# Networks with heads that only training uses -> the layers that give the heads' logits.
+AUXILIARY_HEADS = {"googlenet": ("aux1.fc2", "aux2.fc2"), "inception_v3": ("AuxLogits.fc",)}
 
 
 def load_state(weights: WeightsEnum) -> dict[str, Tensor]:
@@ -67,13 +73,36 @@ def find_weights(arch: str, name: str) -> WeightsEnum:
     return available[name]
 
 
-def builder_options(arch: str, weights: WeightsEnum) -> dict[str, object]:
+def builder_options(arch: str, weights: WeightsEnum) -> dict[str, Any]:
     """Return the builder options that torchvision sets for a weights entry.
 
-    The builders set them, besides the number of classes, when they load weights.
+    The builders set them, besides the number of classes, when they load weights. `transform_input` changes every answer and is no weight.
     """
-    if arch in ("googlenet", "inception_v3"):
+    if arch in AUXILIARY_HEADS:
         return {"transform_input": True, "init_weights": False}
     if arch.startswith("vit_"):
         return {"image_size": weights.meta["min_size"][0]}
     return {}
+
+
+def state_options(arch: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the builder options of the network that a state dict was trained with.
+
+    They are read from the shapes of its tensors. A state dict of Inception or GoogLeNet is taken as fine-tuned from torchvision's
+    weights, whose `transform_input` is True: the state dict does not contain it.
+    """
+    if arch in AUXILIARY_HEADS:
+        return {"transform_input": True, "init_weights": False}
+    positions, patches = state.get("encoder.pos_embedding"), state.get("conv_proj.weight")
+    if not arch.startswith("vit_") or positions is None or patches is None or positions.ndim != 3 or patches.ndim != 4:
+        return {}
+    options = {"image_size": math.isqrt(max(0, positions.shape[1] - 1)) * patches.shape[-1]}  # one of the tokens is the class's
+    if "heads.pre_logits.weight" in state:
+        options["representation_size"] = len(state["heads.pre_logits.weight"])
+    return options
+
+
+def has_auxiliary_heads(arch: str, state: Mapping[str, Tensor], classes: int) -> bool:
+    """Return whether a state dict has all auxiliary heads for this number of classes."""
+    heads = [state.get(f"{head}.weight") for head in AUXILIARY_HEADS.get(arch, ())]
+    return bool(heads) and all(head is not None and len(head) == classes for head in heads)
