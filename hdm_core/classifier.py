@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hdm_core.network.digest import state_digest
 from hdm_core.network.folding import fold
 from hdm_core.network.wrappers import unwrap
+from hdm_core.photograph import to_rgb
 from hdm_core.preprocess import Preprocess
 from hdm_core.sources.checkpoint import check_arch, load_checkpoint, load_state_dict
 from hdm_core.sources.exported import load_exported
@@ -212,7 +213,7 @@ class Classifier:
         """
         if self.preprocess is None:
             raise ValueError("this classifier has no preprocess: give one to from_module, or pass tensors")
-        return torch.stack([self.preprocess(image.convert("RGB")) for image in images]).to(self.device)
+        return torch.stack([self.preprocess(to_rgb(image)) for image in images]).to(self.device)
 
     def class_name(self, target: int) -> str:
         """Return the class's name, or its number where names are unknown."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchvision
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
@@ -75,8 +74,9 @@ def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
     except ValidationError as error:
         first: Any = error.errors()[0]
         raise ValueError(f"{folder / CARD}: {'.'.join(map(str, first['loc'])) or 'the card'}: {first['msg']}") from None
+    unused = {"init_weights": False} if card.arch in AUXILIARY_HEADS else {}  # their random weights take seconds
     try:
-        module = build(card.arch, len(card.classes), {**_no_initialisation(card.arch), **card.arguments})
+        module = build(card.arch, len(card.classes), {**unused, **card.arguments})
     except ValueError as error:
         raise ValueError(f"{folder / CARD}: {error}") from None
     fit_state(module, read_state(folder / MODEL), folder / MODEL, f"{card.arch} with {len(card.classes)} classes")
@@ -96,22 +96,17 @@ def load_state_dict(path: str | Path, arch: str, classes: int, arguments: Mappin
         ValueError: if there is no such network, its builder does not take the arguments, or the weights are not the network's.
     """
     given = dict(arguments or {})
-    with torch.device("meta"):  # for its names alone
-        names = build(arch, classes, {**_no_initialisation(arch), **given}).state_dict()
-    state = match_keys(read_state(path), names)
-    options = state_options(arch, state)
-    if arch in AUXILIARY_HEADS:
-        options["aux_logits"] = given.get("aux_logits", has_auxiliary_heads(arch, state, classes))
-        if not options["aux_logits"]:
-            state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
-    module = build(arch, classes, {**options, **given})
+    options = {**state_options(arch, {}), **given}
+    module = build(arch, classes, options)
+    state = match_keys(read_state(path), module.state_dict())
+    fitting = {**state_options(arch, state), **given}
+    if arch in AUXILIARY_HEADS and not has_auxiliary_heads(arch, state, classes):
+        fitting["aux_logits"] = False
+        state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
+    if fitting != options:
+        module = build(arch, classes, fitting)
     fit_state(module, state, path, f"{arch} with {classes} classes")
     return module
-
-
-def _no_initialisation(arch: str) -> dict[str, Any]:
-    """Return the argument that spares the random weights of networks where they take seconds."""
-    return {"init_weights": False} if arch in AUXILIARY_HEADS else {}
 
 
 def check_arch(arch: str, networks: Sequence[str] | None = None, library: str = "torchvision") -> None:

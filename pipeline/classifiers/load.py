@@ -28,7 +28,7 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     """
     try:
         classes = None if config.classes is None else read_classes(config.classes)
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise InputError(f"classifier.classes: {one_line(error)}") from None
     try:
         classifier = CLASSIFIER_SOURCES[config.source].load(config, classes, seed)
@@ -80,10 +80,12 @@ def preprocess_of(classifier: Classifier) -> Preprocess:
 def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
     """Return the identity of a classifier's preprocessing and class names.
 
-    Besides the weights, these determine the classifier's outputs. The class names enter as a checksum.
+    Besides the weights, these determine the classifier's outputs. The class names enter as a checksum, and `transform_input` where it is
+    on: torchvision's Inception and GoogLeNet then normalise their input once more.
     """
     preprocess = preprocess_of(classifier)
     names = json.dumps(classifier.class_names).encode()
+    transformed = {"transform_input": True} if getattr(classifier.module, "transform_input", False) is True else {}
     return {
         "resize": preprocess.resize,
         "crop": preprocess.crop,
@@ -91,4 +93,5 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
         "std": list(preprocess.std),
         "interpolation": preprocess.interpolation.value,
         "classes_sha256": hashlib.sha256(names).hexdigest(),
+        **transformed,
     }

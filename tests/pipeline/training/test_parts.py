@@ -160,17 +160,18 @@ def test_weights_from_a_file(tmp_path: Path, name: str) -> None:
 
     before = build("squeezenet1_1", 5)
     torch.save(before.state_dict(), tmp_path / name) if name.endswith("pth") else save_file(before.state_dict(), tmp_path / name)
-    after, preprocess = make_network(NetworkConfig(arch="squeezenet1_1", weights=str(tmp_path / name), crop=64), 3, seed=0)
+    start = make_network(NetworkConfig(arch="squeezenet1_1", weights=str(tmp_path / name), crop=64), 3, seed=0)
+    after = start.network
     assert torch.equal(before.state_dict()["features.0.weight"], after.state_dict()["features.0.weight"])
     assert after.state_dict()["classifier.1.weight"].shape[0] == 3
-    assert preprocess.crop == 64
+    assert (start.preprocess.crop, start.arguments) == (64, {})
     message = refused(lambda: make_network(NetworkConfig(arch="resnet18", weights=str(tmp_path / name)), 3, seed=0))
     assert "not the weights of resnet18" in message
     assert "lacks it" in message
 
 
 def test_the_heads_weights_follow_from_the_seed() -> None:
-    heads = [make_network(NetworkConfig(arch="squeezenet1_1"), 3, seed)[0].state_dict()["classifier.1.weight"] for seed in (0, 0, 1)]
+    heads = [make_network(NetworkConfig(arch="squeezenet1_1"), 3, seed).network.state_dict()["classifier.1.weight"] for seed in (0, 0, 1)]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
 
