@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,7 +21,7 @@ from hdm_core.sources.exported import load_exported
 from hdm_core.sources.paths import local_path
 from hdm_core.sources.state_dict import Classes, read_classes
 from hdm_core.sources.timm import build_timm, load_timm
-from hdm_core.sources.torchvision import builder_options, find_weights, load_state
+from hdm_core.sources.torchvision import build_pretrained
 
 
 class Classifier:
@@ -45,11 +44,7 @@ class Classifier:
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        preprocess: Preprocess | None = None,
-        class_names: Sequence[str] | None = None,
-        name: str | None = None,
+        self, module: nn.Module, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None, name: str | None = None
     ) -> None:
         self.module = unwrap(module)
         self.preprocess = preprocess
@@ -57,12 +52,7 @@ class Classifier:
         self.name = name or type(self.module).__name__
 
     @classmethod
-    def from_module(
-        cls,
-        module: nn.Module,
-        preprocess: Preprocess | None = None,
-        class_names: Sequence[str] | None = None,
-    ) -> Classifier:
+    def from_module(cls, module: nn.Module, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None) -> Classifier:
         """Make a classifier of a network as it is, in its mode and on its device."""
         return cls(module, preprocess, class_names)
 
@@ -79,16 +69,10 @@ class Classifier:
             ValueError: if there is no such network, or no such weights for it.
         """
         check_arch(arch)
-        if weights is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                module = torchvision.models.get_model(arch, weights=None)
-            return cls(module.eval(), preprocess or Preprocess(), name=arch)
-        entry = find_weights(arch, weights)
-        module = torchvision.models.get_model(arch, weights=None, **builder_options(arch, entry))
-        module.load_state_dict(load_state(entry))
-        preprocess = preprocess or Preprocess.from_weights(entry.transforms())
-        return cls(module.eval(), preprocess, entry.meta["categories"], f"{arch} {weights}")
+        module, entry = build_pretrained(arch, weights, seed)
+        if entry is None:
+            return cls(module, preprocess or Preprocess(), name=arch)
+        return cls(module, preprocess or Preprocess.from_weights(entry.transforms()), entry.meta["categories"], f"{arch} {weights}")
 
     @classmethod
     def from_checkpoint(
@@ -99,9 +83,7 @@ class Classifier:
         preprocess: Preprocess | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> Classifier:
-        """Load a trained classifier, in evaluation mode on the CPU.
-
-        No code of its file runs: nothing is unpickled but tensors.
+        """Load a trained classifier, in evaluation mode on the CPU; only tensors are read.
 
         Args:
             path: a folder with `model.safetensors` and `card.json`; or, with `arch` and `classes`, a state dict as .safetensors or
@@ -109,8 +91,8 @@ class Classifier:
             arch: a torchvision classification network.
             classes: their names or their number, or a text file with one name per line.
             preprocess: replaces the card's; of a state dict the default is that of most ImageNet weights.
-            arguments: of the network's builder, for a state dict whose network was built with others than torchvision builds its
-                pretrained one with, such as {"transform_input": False} of an Inception that was trained from random weights.
+            arguments: of the network's builder, where they are not those of torchvision's pretrained network, such as
+                {"transform_input": False} of an Inception that was trained from random weights.
 
         Raises:
             OSError: if a file is missing or cannot be read.
@@ -131,8 +113,7 @@ class Classifier:
         known = read_classes(classes)
         count = known if isinstance(known, int) else len(known)
         module = load_state_dict(path, arch, count, arguments)
-        side = getattr(module, "image_size", Preprocess.crop)  # a transformer takes images of one size
-        preprocess = preprocess or (Preprocess() if side == Preprocess.crop else Preprocess.of_side(side))
+        preprocess = preprocess or Preprocess.of_side(getattr(module, "image_size", Preprocess.crop))  # a transformer takes one size
         return cls(module, preprocess, None if isinstance(known, int) else known, f"{arch} {path.name}")
 
     @classmethod
@@ -151,9 +132,7 @@ class Classifier:
             ValueError: if it is no such file, or the program's input is not any number of square images and nothing else.
         """
         module = load_exported(path)
-        if preprocess is None:
-            preprocess = Preprocess() if module.side is None else Preprocess.of_side(module.side)
-        return cls(module, preprocess, class_names, Path(path).name)
+        return cls(module, preprocess or Preprocess.of_side(module.side or Preprocess.crop), class_names, Path(path).name)
 
     @classmethod
     def from_timm(
@@ -172,8 +151,7 @@ class Classifier:
             arch: such as "vit_tiny_patch16_224".
             weights: a tag of its pretrained weights such as "augreg_in21k_ft_in1k", or "DEFAULT", which timm downloads.
             path: a state dict of your own instead, as in `from_checkpoint`; without both the weights are random, from `seed`.
-            classes: their names or their number, or a text file with one name per line; by default the number in the state
-                dict, or the network's own.
+            classes: their names or their number, or a text file with one name per line; by default as in the state dict.
             preprocess: replaces the one of the network's configuration in timm.
             arguments: more arguments of `timm.create_model`, such as {"img_size": 256}.
 
@@ -197,8 +175,9 @@ class Classifier:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Data type of the network's parameters; None if it has none."""
-        return next((tensor.dtype for tensor in self.module.parameters()), None)
+        """Floating-point type of the network's parameters; None if none or several."""
+        found = {tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point()}
+        return found.pop() if len(found) == 1 else None
 
     def to(self, device: torch.device | str) -> Classifier:
         """Move the network and return self."""
@@ -206,14 +185,14 @@ class Classifier:
         return self
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:
-        """Preprocess photographs to (B, C, H, W) on the network's device.
+        """Preprocess photographs to (B, C, H, W) on the network's device, in its type.
 
         Raises:
-            ValueError: if the classifier was made without a preprocess.
+            ValueError: if the classifier was made without a preprocess, or the range of a photograph's pixels is unknown.
         """
         if self.preprocess is None:
             raise ValueError("this classifier has no preprocess: give one to from_module, or pass tensors")
-        return torch.stack([self.preprocess(to_rgb(image)) for image in images]).to(self.device)
+        return torch.stack([self.preprocess(to_rgb(image)) for image in images]).to(self.device, self.dtype or torch.float32)
 
     def class_name(self, target: int) -> str:
         """Return the class's name, or its number where names are unknown."""

