@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 
 
@@ -13,6 +14,20 @@ def class_numbers(name: str, names: tuple[str, ...]) -> list[int]:
     Names are therefore compared in NFC. Case and spaces count.
     """
     return _numbers_by_name(names).get(unicodedata.normalize("NFC", name), [])
+
+
+def check_spellings(names: Iterable[str]) -> None:
+    """Check that no two names are one name in two spellings of Unicode.
+
+    The same name twice is allowed: ImageNet has two cranes.
+
+    Raises:
+        ValueError: if there are two.
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        if first.setdefault(unicodedata.normalize("NFC", name), name) != name:
+            raise ValueError(f"{name!r} is there twice, with its accents composed and decomposed: write one of them")
 
 
 @lru_cache(maxsize=8)  # a label is looked up for every image

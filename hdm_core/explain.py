@@ -89,8 +89,10 @@ def explain_with(
     batch = min(batch, largest_batch(classifier.device))
     if classifier.dtype not in (None, images.dtype):
         raise ValueError(f"the network's weights are {classifier.dtype} and the images {images.dtype}: convert one, such as module.float()")
-    if images.dtype in (torch.float16, torch.bfloat16) and get_method(method).family == "mask optimisation":
-        raise ValueError(f"{method} trains masks by gradients that {images.dtype} rounds away: convert the network, such as module.float()")
+    if images.dtype.itemsize < 4:  # maps then differ from those of float32 by up to 0.1, and those of trained masks altogether
+        raise ValueError(
+            f"gradients in {images.dtype} round too much for a map: convert the network, such as module.float(), and the images"
+        )
     images = images.detach().to(classifier.device)
     precision = precision or default_precision(classifier.device)
     passes, entry = PassCounter(progress), get_method(method)

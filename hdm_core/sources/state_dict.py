@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import unicodedata
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from hdm_core.class_names import check_spellings
 from hdm_core.integers import as_integer
 from hdm_core.sources.paths import local_path
 from hdm_core.sources.state_keys import add_counters, describe_prefixes, match_keys
@@ -53,10 +53,10 @@ def read_classes(classes: Classes) -> int | tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"classes: {name!r} is no name: give texts, or their number alone")
-    spellings: dict[str, str] = {}
-    for name in map(str, names):
-        if spellings.setdefault(unicodedata.normalize("NFC", name), name) != name:
-            raise ValueError(f"classes: {name!r} is there twice, with its accents composed and decomposed: write one of them")
+    try:
+        check_spellings(names)
+    except ValueError as error:
+        raise ValueError(f"classes: {error}") from None
     return tuple(map(str, names))
 
 

@@ -102,7 +102,7 @@ def builder_options(arch: str, weights: WeightsEnum) -> dict[str, Any]:
     if arch in AUXILIARY_HEADS:
         return {"transform_input": True, "init_weights": False}
     if arch.startswith("vit_"):
-        return {"image_size": weights.meta["min_size"][0]}
+        return _image_size(weights.meta["min_size"][0])
     return {}
 
 
@@ -117,7 +117,7 @@ def state_options(arch: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
     positions, patches = state.get("encoder.pos_embedding"), state.get("conv_proj.weight")
     if not arch.startswith("vit_") or positions is None or patches is None or positions.ndim != 3 or patches.ndim != 4:
         return {}
-    options = {"image_size": math.isqrt(max(0, positions.shape[1] - 1)) * patches.shape[-1]}  # one of the tokens is the class's
+    options = _image_size(math.isqrt(max(0, positions.shape[1] - 1)) * patches.shape[-1])  # one of the tokens is the class's
     if "heads.pre_logits.weight" in state:
         options["representation_size"] = len(state["heads.pre_logits.weight"])
     return options
@@ -127,3 +127,8 @@ def has_auxiliary_heads(arch: str, state: Mapping[str, Tensor], classes: int) ->
     """Return whether a state dict has all auxiliary heads for this number of classes."""
     heads = [state.get(f"{head}.weight") for head in AUXILIARY_HEADS.get(arch, ())]
     return bool(heads) and all(head is not None and len(head) == classes for head in heads)
+
+
+def _image_size(side: int) -> dict[str, Any]:
+    """Return the option for a transformer's size, which is 224 by default."""
+    return {} if side == 224 else {"image_size": side}

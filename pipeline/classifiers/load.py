@@ -68,6 +68,18 @@ def count_classes(config: ClassifierConfig, classifier: Classifier) -> int:
     return classes
 
 
+def weights_digest(classifier: Classifier) -> str:
+    """Return the digest of a classifier's weights.
+
+    Raises:
+        InputError: if its state has none.
+    """
+    try:
+        return classifier.weights_digest()
+    except ValueError as error:
+        raise InputError(f"classifier: {classifier.name}: {one_line(error)}") from None
+
+
 def preprocess_of(classifier: Classifier) -> Preprocess:
     """Return the preprocessing of a classifier, which `load_classifier` always sets.
 

@@ -47,14 +47,18 @@ def make_network(config: NetworkConfig, classes: int, seed: int) -> StartNetwork
     named = config.weights
     file = local_path(named) if named is not None and Path(named).suffix in _WEIGHT_SUFFIXES else None
     arguments: dict[str, Any] = {}
+    preprocess = Preprocess()
     try:
-        pretrained = Classifier.from_torchvision(config.arch, None if file else named, seed=seed)
-        state = pretrained.module.state_dict()
         if file is not None:
-            state = match_keys(read_state(file), state)
+            with torch.random.fork_rng(devices=[]):
+                names = build(config.arch, classes, state_options(config.arch, {})).state_dict()
+            state = match_keys(read_state(file), names)
             arguments = state_options(config.arch, state)
-        elif named is not None:
-            arguments = builder_options(config.arch, find_weights(config.arch, named))
+        else:
+            pretrained = Classifier.from_torchvision(config.arch, named, seed=seed)
+            state, preprocess = pretrained.module.state_dict(), pretrained.preprocess or preprocess
+            if named is not None:
+                arguments = builder_options(config.arch, find_weights(config.arch, named))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = build(config.arch, classes, arguments)
@@ -63,15 +67,12 @@ def make_network(config: NetworkConfig, classes: int, seed: int) -> StartNetwork
     except OSError as error:
         raise InputError(f"classifier: the weights {named} of {config.arch} cannot be loaded ({one_line(error)})") from None
     _load_backbone(network, state, f"classifier.weights {named}", config.arch)
-    preprocess = pretrained.preprocess or Preprocess()
     side = arguments.get("image_size", preprocess.crop)  # a transformer takes images of one size
     if side != preprocess.crop:
         preprocess = Preprocess.of_side(side)
     preprocess = replace(preprocess, resize=config.resize or preprocess.resize, crop=config.crop or preprocess.crop)
-    if preprocess.crop != getattr(network, "image_size", preprocess.crop):
-        raise InputError(
-            f"classifier.crop {preprocess.crop}: {config.arch} takes images of {network.image_size} x {network.image_size} only"
-        )
+    if preprocess.crop != (only := getattr(network, "image_size", preprocess.crop)):
+        raise InputError(f"classifier.crop {preprocess.crop}: {config.arch} takes images of {only} x {only} only; leave crop out")
     network.to(memory_format=LAYOUT)
     return StartNetwork(network, preprocess, arguments)
 
