@@ -6,7 +6,10 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+# Of exactly these types: a subclass, or a module that delegates attributes, may compute more. torch.compile's type is known by its name,
+# because importing it would import the compiler.
 _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
+_COMPILED = "OptimizedModule"
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -16,9 +19,7 @@ def unwrap(module: nn.Module) -> nn.Module:
     such as a LightningModule, may compute more than their submodule does: they are returned unchanged.
     """
     while True:
-        if isinstance(module, _WRAPPERS):
-            module = module.module
-        elif isinstance(compiled := getattr(module, "_orig_mod", None), nn.Module):  # torch.compile's OptimizedModule
-            module = compiled
-        else:
+        name = "module" if type(module) in _WRAPPERS else "_orig_mod" if type(module).__name__ == _COMPILED else None
+        if name is None:
             return module
+        module = module.get_submodule(name)

@@ -56,7 +56,7 @@ def save_checkpoint(module: nn.Module, card: Card, folder: str | Path) -> None:
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, folder / MODEL)
     # Without arguments the card is one that earlier versions read, too.
-    (folder / CARD).write_text(card.model_dump_json(indent=2, exclude=None if card.arguments else {"arguments"}) + "\n")
+    (folder / CARD).write_text(card.model_dump_json(indent=2, exclude=None if card.arguments else {"arguments"}) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
@@ -68,7 +68,7 @@ def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
     """
     folder = local_path(folder)
     try:
-        card = Card.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8")))
+        card = Card.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8-sig")))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder / CARD} is not JSON: {error}") from None
     except ValidationError as error:

@@ -91,7 +91,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         ValueError: if the file is damaged, holds more than weights, or holds the weights and their average.
     """
     path = local_path(path)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         try:
             return load_file(path)
         except SafetensorError as error:
@@ -101,13 +101,15 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         raise ValueError(f"{path} holds more than weights, or is no file of torch.save: save model.state_dict() alone") from None
     except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        if "TorchScript" in str(error):
+            raise ValueError(f"{path} is a TorchScript archive: save model.state_dict() instead") from None
         raise ValueError(f"{path} is damaged: {str(error).splitlines()[0] if str(error) else 'it ends too early'}") from None
     state = _unwrap(content, path)
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"{path} holds no state dict: save model.state_dict()")
     others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     if others:
-        raise ValueError(f"{path} holds no state dict, but also {_first_few(others)}: save model.state_dict()")
+        raise ValueError(f"{path} holds no state dict, of which all entries are tensors, but {_first_few(others)}: save model.state_dict()")
     return {str(key): value for key, value in state.items()}
 
 

@@ -38,10 +38,13 @@ def match_keys(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, T
 
 
 def _common_prefix(keys: Collection[str]) -> str | None:
-    """Return the part up to the first dot that all keys share, or None."""
-    heads = {key.partition(".")[0] if "." in key else None for key in keys}
-    head = heads.pop() if len(heads) == 1 else None
-    return None if head is None else f"{head}."
+    """Return the name up to the first dot that all keys share, or None.
+
+    A number is none: it is a place in nn.Sequential, whose other members may be a normalisation or a softmax without weights.
+    """
+    heads = {key.partition(".")[0] if "." in key else "" for key in keys}
+    head = heads.pop() if len(heads) == 1 else ""
+    return f"{head}." if head.isidentifier() else None
 
 
 def describe_prefixes(state: Collection[str], own: Collection[str]) -> str:

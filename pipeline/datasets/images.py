@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hdm_core import Preprocess
 from hdm_core.photograph import to_eight_bits, to_rgb
+from hdm_core.sources.paths import local_path
 from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
 from pipeline.storage.retry import StorageTimeoutError, retry
@@ -162,6 +163,7 @@ def read_file(path: str, root: str | None, storage: Mapping[str, Any], timeout: 
     stored = not path.startswith(("http://", "https://"))  # a web host may be gone for good, an object store comes back
     try:
         if "://" not in path:
+            path = str(local_path(path))
             if root is not None and not Path(path).resolve().is_relative_to(Path(root).resolve()):
                 raise UnreadableError(f"{path} leads out of the dataset's root {root}")
             info = Path(path).stat()

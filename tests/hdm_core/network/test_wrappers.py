@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -52,6 +53,45 @@ def test_a_module_that_computes_more_than_its_submodule_stays() -> None:
     network = Scaled(normalised())
     assert Classifier.from_module(network).module is network
     assert Classifier.from_module(nn.DataParallel(network)).module is network
+
+
+class Delegating(nn.Module):
+    """Module that has the attributes of its submodule, and computes more."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return -self.inner(images)
+
+
+class Ensemble(nn.DataParallel):
+    """Subclass of a wrapper that computes more."""
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return -super().forward(*inputs)
+
+
+def test_neither_attributes_nor_a_base_class_make_a_wrapper() -> None:
+    for network in (Delegating(torch.compile(normalised())), Delegating(nn.DataParallel(normalised())), Ensemble(normalised())):
+        assert Classifier.from_module(network).module is network
+
+
+def test_the_distributed_wrapper_is_removed_too() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        network = normalised()
+        classifier = Classifier.from_module(torch.compile(nn.parallel.DistributedDataParallel(network)))
+        assert classifier.module is network
+    finally:
+        dist.destroy_process_group()
 
 
 def test_wrappers_inside_a_network_stay() -> None:

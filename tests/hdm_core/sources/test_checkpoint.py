@@ -101,6 +101,11 @@ def test_a_card_that_is_no_json(folder: Path, data: bytes) -> None:
     assert f"{CARD} is not JSON" in broken(folder)
 
 
+def test_a_card_that_an_editor_saved_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / CARD).write_bytes(b"\xef\xbb\xbf" + (folder / CARD).read_bytes())
+    assert Classifier.from_checkpoint(folder).class_names == NAMES
+
+
 @pytest.mark.parametrize("text", ["[]", "null", '"squeezenet1_1"'])
 def test_a_card_that_is_no_mapping(folder: Path, text: str) -> None:
     (folder / CARD).write_text(text)

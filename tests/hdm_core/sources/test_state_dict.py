@@ -88,6 +88,13 @@ def test_a_file_that_is_damaged(tmp_path: Path, suffix: str, data: bytes) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch deprecates TorchScript
+def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "mine.pt")
+    with pytest.raises(ValueError, match="is a TorchScript archive: save model"):
+        read_state(tmp_path / "mine.pt")
+
+
 @pytest.mark.parametrize("value", [[torch.zeros(1)], {}, {"epoch": 3}, torch.zeros(2)], ids=str)
 def test_a_file_without_a_state_dict(tmp_path: Path, value: Any) -> None:
     torch.save(value, tmp_path / "mine.pth")

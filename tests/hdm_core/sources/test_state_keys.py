@@ -110,6 +110,9 @@ def test_a_prefix_of_the_networks_own_stays() -> None:
         (lambda state: {**prefixed("student.")(state), **prefixed("teacher.")(state)}, ["prefix 'student.' or 'teacher.'"]),
         (lambda state: {**prefixed("model.")(state), **prefixed("ema_model.module.")(state)}, ["'model.'", "'ema_model.module.'"]),
         (lambda state: {**prefixed("model.")(state), "temperature.weight": torch.ones(1)}, ["unexpected", "prefix 'model.'"]),
+        (prefixed("1."), ["prefix '1.'"]),
+        (prefixed("net.1."), ["prefix 'net.1.'"]),
+        (lambda state: {**prefixed("backbone.")(state), "head.weight": torch.ones(1)}, ["prefix 'backbone.'"]),
         (lambda state: {"model.classifier.1.bias": state["classifier.1.bias"]}, ["missing features.0.weight"]),
     ],
 )
