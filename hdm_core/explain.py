@@ -11,6 +11,7 @@ from hdm_core.checks.require import require
 from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import Precision, default_batch, default_precision, largest_batch
 from hdm_core.explanation import Explanation, Status
+from hdm_core.integers import as_integer
 from hdm_core.masking.consistency import PassCounter, Progress
 from hdm_core.methods import ExplainJob, get_method
 from hdm_core.network.hooks import forward_to
@@ -127,13 +128,17 @@ def _on_device(classifier: Classifier, images: Tensor) -> Tensor:
         raise ValueError(f"images must be a batch of floats (B, C, H, W), not {tuple(images.shape)} {images.dtype}")
     if classifier.dtype not in (None, images.dtype):
         raise ValueError(f"the network's weights are {classifier.dtype} and the images {images.dtype}: convert one, such as module.float()")
+    if images.dtype.itemsize < 4:  # maps then differ from those of float32 by up to 0.1, and those of trained masks altogether
+        raise ValueError(
+            f"gradients in {images.dtype} round too much for a map: convert the network, such as module.float(), and the images"
+        )
     images = images.detach().to(classifier.device)
     return images.clone() if images.is_inference() else images
 
 
 def _batch_size(classifier: Classifier, batch: int | None) -> int:
     """Return the upper limit of images per forward pass."""
-    batch = default_batch(classifier.device) if batch is None else batch
+    batch = default_batch(classifier.device) if batch is None else as_integer("batch", batch)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     return min(batch, largest_batch(classifier.device))

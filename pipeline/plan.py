@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hdm_core import Classifier, Finding, get_method
 from hdm_core.settings import DMSettings, HDMSettings
-from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_identity, preprocess_of
+from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_identity, preprocess_of, weights_digest
 from pipeline.classifiers.targets import class_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
@@ -124,7 +124,7 @@ def make_plan(config: RunConfig) -> Plan:
     passes = {method: config.ranks * count for method, count in _passes(config, classifier, image).items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
-    return Plan(config, samples, shards, side, classifier.weights_digest(), passes, preprocess_identity(classifier), checked.findings)
+    return Plan(config, samples, shards, side, weights_digest(classifier), passes, preprocess_identity(classifier), checked.findings)
 
 
 def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:

@@ -7,6 +7,7 @@ from torch import Tensor
 from hdm_core.checks.finding import Finding
 from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier
+from hdm_core.network.folding import fold_network
 
 
 def check_folding(classifier: Classifier, images: Tensor) -> Finding:
@@ -15,8 +16,8 @@ def check_folding(classifier: Classifier, images: Tensor) -> Finding:
     Args:
         images: (B, C, H, W), as the classifier's preprocess gives them.
     """
-    with classifier.folded(probe_images(images)) as network:
-        folded = network is not classifier.module
-    if folded:
+    with classifier.frozen() as network:
+        reason = fold_network(network, probe_images(images)).reason
+    if reason is None:
         return Finding("folded copy", "ok", "batch normalisation is folded into the convolutions, with the same logits and gradient")
-    return Finding("folded copy", "handled", "the network is used unfolded, which is slower")
+    return Finding("folded copy", "handled", f"the network is used unfolded, which is slower: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +53,8 @@ def noise_like(images: Tensor) -> Tensor:
 def answer(network: nn.Module, images: Tensor) -> Answer:
     """Return the logits of images and the gradient of the sum of the first class's."""
     images = images.detach().clone().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about quantised operations that have no gradient
         logits = class_logits(network, images)
         if not logits.requires_grad:
             return Answer(logits.detach(), None)

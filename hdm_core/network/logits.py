@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from hdm_core.integers import as_integers
+
 Targets = int | Sequence[int] | Tensor | None
 
 _GRAPH_NODES = 1000  # looked at behind the logits: a head per class may be concatenated
@@ -90,7 +92,7 @@ def resolve_targets(logits: Tensor, targets: Targets) -> Tensor:
 
     Args:
         logits: (B, classes).
-        targets: one class for all images, or one per image.
+        targets: one class for all images, or one per image, as Python, numpy or torch write integers.
 
     Raises:
         ValueError: if the number of targets is not the number of images, or a target is no class of the network.
@@ -99,12 +101,12 @@ def resolve_targets(logits: Tensor, targets: Targets) -> Tensor:
     if targets is None:
         return logits.argmax(1)
     batch, classes = logits.shape
-    given = torch.as_tensor([targets] * batch if isinstance(targets, int) else targets)
-    if given.is_floating_point() or given.dtype == torch.bool:
-        raise TypeError(f"targets must be integers, not {given.dtype}")
-    if given.shape != (batch,):
-        raise ValueError(f"{batch} images need {batch} targets; the targets given have shape {tuple(given.shape)}")
-    wrong = given[(given < 0) | (given >= classes)]
+    numbers = as_integers("targets", targets)
+    if numbers.ndim == 0:
+        numbers = numbers.expand(batch).clone()
+    if numbers.shape != (batch,):
+        raise ValueError(f"{batch} images need {batch} targets; the targets given have shape {tuple(numbers.shape)}")
+    wrong = numbers[(numbers < 0) | (numbers >= classes)]
     if wrong.numel():
         raise ValueError(f"target {int(wrong[0])} is no class of this network: it has {classes}, numbered from 0")
-    return given.to(logits.device, torch.int64)
+    return numbers.to(logits.device)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
+from hdm_core.sources.paths import local_path
+
 _EXPORT_HINT = "export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
 
 
@@ -81,7 +83,8 @@ def load_exported(path: str | Path) -> Exported:
         OSError: if the file cannot be read.
         ValueError: if it is no such file, or the program does not take a batch of images of any size as its only input.
     """
-    Path(path).open("rb").close()  # torch's error for an unreadable file is less precise
+    path = local_path(path)
+    path.open("rb").close()  # torch's error for an unreadable file is less precise
     try:
         program = torch.export.load(str(path))
     except Exception as error:  # zip, JSON, schema and graph errors of many types
