@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import Field
@@ -128,6 +129,7 @@ def _names(folders: Sequence[str]) -> str:
     return ", ".join([*folders[:4], *(["..."] if len(folders) > 4 else [])])
 
 
+@lru_cache(4096)
 def _nfc(name: str) -> str:
     """Return a folder's name as valid UTF-8 in composed form.
 

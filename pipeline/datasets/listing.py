@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.datasets.sample import Sample, as_text
@@ -13,6 +14,7 @@ _EXAMPLES = 3  # per reason, in the line and in JSON
 _MOST_EXAMPLES = 1000  # different examples that are counted per reason, to bound the memory
 
 
+@dataclass
 class ListingNotes:
     """What a listing left out, by reason, and remarks on the rest.
 
@@ -22,10 +24,9 @@ class ListingNotes:
         remarks: sentences on samples that are listed, but perhaps not as the user expects.
     """
 
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.examples: dict[str, Counter[str]] = {}
-        self.remarks: list[str] = []
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, Counter[str]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def leave_out(self, reason: str, example: str) -> None:
         """Count a file or folder that is left out.

@@ -62,7 +62,10 @@ def train(config: TrainConfig, on_progress: ProgressCallback = no_progress) -> T
         RunError: if it cannot continue.
     """
     begin = time.monotonic()
-    splits = split(list_samples(config.dataset, config.storage), config)
+    samples = list_samples(config.dataset, config.storage)
+    for line in samples.notes.lines():
+        _log.warning("%s", line)
+    splits = split(samples, config)
     network, preprocess = make_network(config.classifier, len(splits.classes), config.seed)
     check_stages(network, config.recipe)
     store = TrainingStore.at(config)
