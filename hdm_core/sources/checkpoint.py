@@ -39,7 +39,7 @@ def save_checkpoint(module: nn.Module, card: Card, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, folder / MODEL)
-    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
@@ -51,7 +51,7 @@ def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
     """
     folder = Path(folder)
     try:
-        card = Card.model_validate(json.loads((folder / CARD).read_text()))
+        card = Card.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8")))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder / CARD} is not JSON: {error}") from None
     except ValidationError as error:

@@ -83,7 +83,7 @@ def _notes(root: Root, images: Collection[str], masks: Mapping[str, Masks]) -> L
     for name in masks.keys() - names:
         notes.leave_out("that are segmentations of no image", name)
     if masks and (without := names - masks.keys()):
-        notes.remark(f"{len(without):,} images have no segmentation, such as {min(without)}: their region is the box")
+        notes.remark(f"images without a segmentation, whose region is the box: {len(without):,} (such as {min(without)})")
     return notes
 
 

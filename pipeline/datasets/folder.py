@@ -95,11 +95,11 @@ class _Layout:
     def remark(self, notes: ListingNotes) -> None:
         """Add remarks on images without a class, and on classes that are perhaps none."""
         if self._in_root and self._folders:
-            notes.remark(f"{self._in_root:,} images lie in the root itself, beside the folders, and have no class")
+            notes.remark(f"images in the root itself, beside the folders, which have no class: {self._in_root:,}")
         without = {name: self._direct[name] for name in self._folders if self._direct[name]}
         if self.has_splits:
             for name, count in without.items():
-                notes.remark(f"{count:,} images lie in the folder of the split {name} itself and have no class")
+                notes.remark(f"images in the folder of the split {name} itself, which have no class: {count:,}")
         elif self._second:
             self._remark_classes(notes, bool(without))
         elif self._folders and self._split_folders == self._folders:

@@ -19,9 +19,9 @@ class ListingNotes:
     """What a listing left out, by reason, and remarks on the rest.
 
     Attributes:
-        counts: reason -> number of files and folders left out. A reason completes "N files are left out: n ...".
+        counts: reason -> number of files and folders left out. A reason completes "files and folders left out: N ...".
         examples: reason -> names or suffixes -> number of files.
-        remarks: sentences on samples that are listed, but perhaps not as the user expects.
+        remarks: lines on samples that are listed, but perhaps not as the user expects.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -40,7 +40,7 @@ class ListingNotes:
             examples[example] += 1
 
     def remark(self, text: str) -> None:
-        """Add a sentence on samples that are listed."""
+        """Add a line on samples that are listed."""
         self.remarks.append(printable(as_text(text)))
 
     def left_out(self) -> list[dict[str, Any]]:
@@ -51,14 +51,12 @@ class ListingNotes:
 
     def left_out_text(self) -> str:
         """Return the counts by reason in one line; empty if nothing was left out."""
-        return ", ".join(f"{count:,} {reason} ({self._name_examples(reason)})" for reason, count in self.counts.most_common())
+        parts = [f"{count:,} {reason} ({self._name_examples(reason)})" for reason, count in self.counts.most_common()]
+        return f"files and folders left out: {', '.join(parts)}" if parts else ""
 
     def lines(self) -> list[str]:
         """Return the lines to show: one for all that was left out, one per remark."""
-        count = sum(self.counts.values())
-        entries = "1 file or folder is" if count == 1 else f"{count:,} files or folders are"
-        left_out = [f"dataset: {entries} left out: {self.left_out_text()}"] if count else []
-        return [*left_out, *(f"dataset: {text}" for text in self.remarks)]
+        return [f"dataset: {text}" for text in (self.left_out_text(), *self.remarks) if text]
 
     def _most_frequent(self, reason: str) -> list[tuple[str, int]]:
         ordered = sorted(self.examples[reason].items(), key=lambda item: (-item[1], item[0]))

@@ -80,7 +80,7 @@ def read_palm(config: PalmConfig, storage: Mapping[str, Any]) -> Listing:
     for name in masks.keys() - photographs.keys():
         notes.leave_out("that are masks of no photograph", name)
     if unknown := labels.keys() - photographs.keys():
-        notes.remark(f"{len(unknown):,} rows of {tables[0]} name no photograph, such as {min(unknown)}")
+        notes.remark(f"rows of {tables[0]} that name no photograph: {len(unknown):,} (such as {min(unknown)})")
     samples = []
     for name in sorted(photographs):
         relative, split = photographs[name]

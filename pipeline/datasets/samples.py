@@ -59,7 +59,7 @@ def _of_split(samples: Sequence[Sample], config: DatasetConfig, split: str) -> l
 
 
 def _no_images(config: DatasetConfig, notes: ListingNotes) -> str:
-    left_out = f"; left out are {text}" if (text := notes.left_out_text()) else ""
+    left_out = f"; {text}" if (text := notes.left_out_text()) else ""
     return f"{config.root or config.kind}: no images{left_out}; look at dataset.root, dataset.kind and dataset.split"
 
 

@@ -51,5 +51,5 @@ def resplit(samples: Sequence[Sample], table: str, storage: Mapping[str, Any], n
             if sample.image_id not in splits:
                 notes.leave_out("that dataset.splits does not name", sample.image_id)
         if unknown := splits.keys() - {sample.image_id for sample in samples}:
-            notes.remark(f"{len(unknown):,} rows of {table} name no image of the dataset, such as {min(unknown)}")
+            notes.remark(f"rows of {table} that name no image of the dataset: {len(unknown):,} (such as {min(unknown)})")
     return selected

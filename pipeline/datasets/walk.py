@@ -126,7 +126,7 @@ def _follow(entry: os.DirEntry[str], relative: str, folder: _Folder, real_start:
 def _outside_message(start: str, outside: list[tuple[str, str]]) -> str:
     """Name the first link that leads out, and count the others."""
     relative, target = min(outside)
-    more = f", as do {len(outside) - 1} more links" if len(outside) > 1 else ""
+    more = f" ({len(outside)} such links in all)" if len(outside) > 1 else ""
     text = (
         f"{start}: the folder {relative} is a link to {target}, which leads out of the dataset's root{more}; "
         "move the files below the root, set dataset.root to a folder that holds both, or remove the link"
@@ -150,4 +150,4 @@ def _remark_doubled(files: list[str], real_start: str, followed: dict[str, str],
         seen.add(target)
     if doubled:
         shown = ", ".join([*doubled[:3], *(["..."] if len(doubled) > 3 else [])])
-        notes.remark(f"{count:,} image files are listed twice, the second time through a link to a folder of the dataset ({shown})")
+        notes.remark(f"images listed twice, once through a link to a folder of the dataset: {count:,} ({shown})")

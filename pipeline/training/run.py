@@ -48,7 +48,9 @@ class Trained:
 def train_presets() -> dict[str, str]:
     """Read the packaged trainings: name -> YAML."""
     folder = resources.files("pipeline.training") / "presets"
-    return {entry.name.removesuffix(".yaml"): entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    return {
+        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    }
 
 
 def train(config: TrainConfig, on_progress: ProgressCallback = no_progress) -> Trained:
