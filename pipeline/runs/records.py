@@ -227,5 +227,6 @@ def error_text(errors: Counter[tuple[str, str]], status: str) -> str:
         return ""
     count, error = min(of_status)
     images = "1 image" if count == -1 else f"{-count:,} images"
-    others = f", and {len(of_status) - 1:,} other errors" if len(of_status) > 1 else ""
+    more = len(of_status) - 1
+    others = "" if not more else ", and 1 more error" if more == 1 else f", and {more:,} more errors"
     return f" ({error}: {images}{others})"
