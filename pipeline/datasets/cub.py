@@ -73,7 +73,10 @@ CUB = DatasetKind("cub", CubConfig, read_cub)
 
 
 def _notes(root: Root, images: Collection[str], masks: Mapping[str, Masks]) -> ListingNotes:
-    """Count the images and segmentations that the lines of images.txt do not use, and remark on images without a segmentation."""
+    """Count the images and segmentations that images.txt does not use.
+
+    Images without a segmentation are a remark.
+    """
     notes = ListingNotes()
     listed = {f"{_IMAGES}/{relative}" for relative in images}
     for relative in root.find(_IMAGES, notes):

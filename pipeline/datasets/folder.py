@@ -108,7 +108,7 @@ class _Layout:
             )
 
     def _remark_classes(self, notes: ListingNotes, has_direct: bool) -> None:
-        """Add a remark if the first folders are taken for classes, and the second ones look like them."""
+        """Add a remark if the second folders look like the classes."""
         shared = set.intersection(*(self._second[name] for name in self._folders)) if not has_direct else set()
         splits = [name for name in self._split_folders if name in self._second]
         if splits and len(splits) < len(self._folders):

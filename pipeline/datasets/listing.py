@@ -16,7 +16,7 @@ _MOST_EXAMPLES = 1000  # different examples that are counted per reason, to boun
 
 @dataclass
 class ListingNotes:
-    """What a listing left out, by reason, and remarks on the rest.
+    """Files that a listing left out, by reason, and remarks on the others.
 
     Attributes:
         counts: reason -> number of files and folders left out. A reason completes "files and folders left out: N ...".
@@ -55,7 +55,7 @@ class ListingNotes:
         return f"files and folders left out: {', '.join(parts)}" if parts else ""
 
     def lines(self) -> list[str]:
-        """Return the lines to show: one for all that was left out, one per remark."""
+        """Return one line for all that was left out, and one per remark."""
         return [f"dataset: {text}" for text in (self.left_out_text(), *self.remarks) if text]
 
     def _most_frequent(self, reason: str) -> list[tuple[str, int]]:

@@ -127,7 +127,7 @@ class Root:
 
 
 def _visible(paths: Iterable[str], notes: ListingNotes) -> Iterator[str]:
-    """Yield the objects that are not hidden; a hidden folder counts once, as in `walk`."""
+    """Yield the paths that are not hidden; a hidden folder counts once."""
     hidden: set[str] = set()
     for path in paths:
         if not is_hidden(path):

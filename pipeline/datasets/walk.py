@@ -26,7 +26,8 @@ class _Folder:
     Attributes:
         prefix: its path relative to the start, with a slash at the end.
         real: its path without links.
-        entered: the real paths at which each link, and the start, entered, with those where they were left by the next link.
+        entered: real path of the folder at which the start, or the last link on the way here, entered.
+        earlier: for each link on the way, the real paths between which the way led before it: (entered, folder of the link).
     """
 
     prefix: str
@@ -35,7 +36,7 @@ class _Folder:
     earlier: tuple[tuple[str, str], ...] = ()
 
     def is_inside(self, real: str) -> bool:
-        """Return True if the path from the start to this folder passes the folder `real`."""
+        """Return True if the path from the start to here passes `real`."""
         spans = ((self.entered, self.real), *self.earlier)
         return any(_is_below(real, first) and _is_below(last, real) for first, last in spans)
 
@@ -103,7 +104,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _add_linked_file(entry: os.DirEntry[str], relative: str, files: list[str], notes: ListingNotes) -> None:
-    """Add a link that is no folder; one to nothing is listed only if its name is an image's."""
+    """Add a link that is no folder; without a target it must be named as an image."""
     if has_image_suffix(entry.name) or Path(entry.path).exists():
         files.append(relative)
     else:

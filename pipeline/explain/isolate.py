@@ -25,7 +25,9 @@ class ItemFailure(Generic[T]):
 
 
 def isolated(items: Sequence[T], work: Callable[[Sequence[T]], R], *, memory_fails_shard: bool = True) -> Iterator[R | ItemFailure[T]]:
-    """Yield the result of `work` for all items at once; where it raises, for each item alone.
+    """Yield the result of `work` for all items, or else for each item alone.
+
+    If `work` raises for all items at once, it is called for each of them.
 
     Args:
         work: called with one item or more. It may be called again with items whose results it has stored before.
@@ -58,7 +60,10 @@ def isolated(items: Sequence[T], work: Callable[[Sequence[T]], R], *, memory_fai
 
 @contextmanager
 def warnings_as_messages() -> Iterator[None]:
-    """Print warnings where the process turns them into errors, as with `python -W error`: a warning fails no image."""
+    """Print the warnings that the process would raise as errors.
+
+    With `python -W error`, a warning of Pillow or numpy would fail an image.
+    """
     with warnings.catch_warnings():
         if any(action == "error" for action, *_ in warnings.filters):
             warnings.simplefilter("default")

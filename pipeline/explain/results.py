@@ -56,7 +56,7 @@ class ResultCollector:
         self._add_reused()
 
     def is_reused(self, row: int, method: str) -> bool:
-        """Return True if a method's results for an image are taken from an earlier run."""
+        """Return True if a method's results for an image come from an earlier run."""
         return self._reused.has(row - self._shard.start, method)
 
     def open_rows(self) -> list[int]:
@@ -86,14 +86,14 @@ class ResultCollector:
         self._records[record.row, record.method, record.rank] = record
 
     def add_failed_image(self, row: int, status: Status, error: str) -> None:
-        """Add the records of an image for which nothing could be computed; its maps are zeros."""
+        """Add the records of an image without results; its maps are zeros."""
         for method in self._config.methods:
             if not self.is_reused(row, method):
                 for rank in range(self._config.ranks):
                     self._add_failed(row, method, rank, status, error)
 
     def add_failed_map(self, row: int, method: str, rank: int, error: str) -> None:
-        """Add the record of a map that could not be computed, collected or measured; the map is zeros."""
+        """Add the record of a map that failed; the map is zeros."""
         self._add_failed(row, method, rank, "failed", error)
 
     def add_maps(self, method: str, rows: Sequence[int], ranks: Sequence[int], explanation: Explanation) -> None:
@@ -116,7 +116,7 @@ class ResultCollector:
         return ShardResult(self._arrays, records, [self._image_facts[row] for row in rows])
 
     def _add_failed(self, row: int, method: str, rank: int, status: Status, error: str) -> None:
-        """Add a record without map, in place of what an attempt before the failure may have added."""
+        """Add a record without map, in place of what an earlier attempt added."""
         index = (row - self._shard.start, rank) if self._config.ranks > 1 else (row - self._shard.start,)
         self._arrays[method][index] = 0
         if isinstance(self._config.settings[method], HDMSettings):

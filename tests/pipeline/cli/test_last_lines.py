@@ -93,7 +93,7 @@ def test_different_errors_are_counted_by_status(command: Command, tmp_path: Path
     assert "5: 2 ok, 3 unreadable" in out
 
 
-def test_images_of_a_failed_shard_are_said_to_have_no_records(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_line_counts_images_of_a_failed_shard_as_without_records(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = break_shard(monkeypatch, index=1)
     code, _, err = command("run")
     assert code == 3
@@ -104,7 +104,7 @@ def test_images_of_a_failed_shard_are_said_to_have_no_records(command: Command, 
     assert "see the records" not in err
 
 
-def test_both_are_told_apart(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_with_and_without_records_are_counted_separately(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images" / "0.png").write_bytes(b"")
     break_shard(monkeypatch, index=2)
     code, _, err = command("run")

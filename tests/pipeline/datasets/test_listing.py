@@ -100,7 +100,7 @@ def test_files_of_other_types_are_counted_by_their_suffixes(tmp_path: Path) -> N
     ]
 
 
-def test_a_dataset_in_which_nothing_is_left_out_says_nothing(tmp_path: Path) -> None:
+def test_a_dataset_in_which_nothing_is_left_out_has_no_lines(tmp_path: Path) -> None:
     assert listed(save(tmp_path, "a/1.png", "a/deep/er/2.png", "b/3.png")).notes == ListingNotes()
 
 
@@ -167,7 +167,7 @@ def test_names_that_no_terminal_should_show_are_escaped_in_the_lines(tmp_path: P
 # Links
 
 
-def test_a_link_to_a_folder_inside_is_followed_and_what_is_listed_twice_is_told(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_inside_is_followed_and_images_listed_twice_are_a_remark(tmp_path: Path) -> None:
     save(tmp_path, "cat/1.jpg", "store/2.jpg", "store/deep/3.jpg")
     (tmp_path / "bird").symlink_to("store")
     samples = listed(tmp_path)
@@ -249,7 +249,7 @@ def test_a_tower_of_links_that_would_double_a_million_times_ends(tmp_path: Path)
     assert "behind links back to a folder that holds them" in samples.notes.left_out_text()
 
 
-def test_a_link_to_nothing_is_told_where_it_may_have_been_a_class(tmp_path: Path) -> None:
+def test_a_link_to_nothing_is_counted_where_it_may_have_been_a_class(tmp_path: Path) -> None:
     save(tmp_path, "a/1.jpg")
     (tmp_path / "dog").symlink_to("/mnt/not-mounted/dog")
     (tmp_path / "loop").symlink_to("loop")
@@ -287,7 +287,7 @@ def test_other_files_and_folders_without_images_beside_splits_change_nothing(tmp
     assert classes(listed(root)) == {"test/ant/2.png": ("test", "ant"), "train/ant/deep/1.png": ("train", "ant")}
 
 
-def test_images_of_a_split_that_lie_in_no_class_have_none_and_are_told(tmp_path: Path) -> None:
+def test_images_of_a_split_that_lie_in_no_class_have_none_and_are_a_remark(tmp_path: Path) -> None:
     root = save(tmp_path, "train/ant/1.png", "train/bee/2.png", "test/3.png", "test/4.png", "5.png")
     samples = listed(root)
     assert classes(samples)["test/3.png"] == ("test", None)
@@ -297,7 +297,7 @@ def test_images_of_a_split_that_lie_in_no_class_have_none_and_are_told(tmp_path:
     ]
 
 
-def test_splits_mixed_with_classes_stay_classes_and_are_told(tmp_path: Path) -> None:
+def test_splits_mixed_with_classes_stay_classes_with_a_remark(tmp_path: Path) -> None:
     samples = listed(save(tmp_path, "train/ant/1.png", "test/ant/2.png", "extra/3.png"))
     assert {sample.class_name for sample in samples} == {"train", "test", "extra"}
     assert "test, train are taken for classes although they are named like splits, because extra lie beside them" in line(samples)
@@ -312,7 +312,7 @@ def test_a_class_that_is_named_like_a_split_is_a_class(tmp_path: Path) -> None:
     assert "named like splits, but have no subfolders of classes: they are taken for classes" in line(samples)
 
 
-def test_folders_that_all_hold_the_same_folders_are_told(tmp_path: Path) -> None:
+def test_folders_that_all_hold_the_same_folders_are_a_remark(tmp_path: Path) -> None:
     samples = listed(save(tmp_path, *(f"{part}/{kind}/1.png" for part in ("Training", "Testing") for kind in ("glioma", "healthy"))))
     assert {sample.class_name for sample in samples} == {"Training", "Testing"}
     assert "its class (Testing, Training), and each of these holds the folders glioma, healthy" in line(samples)
@@ -343,7 +343,7 @@ def test_two_files_whose_ids_would_be_the_same_are_refused(tmp_path: Path) -> No
 # Tables of splits
 
 
-def test_images_that_a_table_of_splits_does_not_name_and_rows_of_no_image_are_told(tmp_path: Path) -> None:
+def test_images_that_a_table_of_splits_does_not_name_and_rows_of_no_image_are_counted(tmp_path: Path) -> None:
     save(tmp_path, "images/1.png", "images/2.png", "images/3.png")
     (tmp_path / "split.csv").write_text("image_id,split\n1.png,test\n9.png,test\n")
     samples = listed(tmp_path / "images", splits=str(tmp_path / "split.csv"), split="test")
@@ -374,7 +374,7 @@ def test_the_published_layouts_leave_nothing_out(tmp_path: Path) -> None:
         assert samples.notes.lines() == [], section
 
 
-def test_cub_tells_of_images_and_segmentations_that_do_not_belong_together(tmp_path: Path) -> None:
+def test_cub_counts_images_and_segmentations_that_do_not_belong_together(tmp_path: Path) -> None:
     root = dataset_layouts.cub(tmp_path / "CUB_200_2011", tmp_path / "segmentations")
     save(root, "images/001.Albatross/Extra.jpg")
     first = next((tmp_path / "segmentations").rglob("*.png"))
@@ -385,7 +385,7 @@ def test_cub_tells_of_images_and_segmentations_that_do_not_belong_together(tmp_p
     assert remark.startswith("dataset: images without a segmentation, whose region is the box: 1 (such as ")
 
 
-def test_palm_tells_of_photographs_masks_and_rows_that_do_not_belong_together(tmp_path: Path) -> None:
+def test_palm_counts_photographs_masks_and_rows_that_do_not_belong_together(tmp_path: Path) -> None:
     root = dataset_layouts.palm(tmp_path)
     save(root, "PALM-Training400/PALM-Training400/P0009.png", "PALM-Testing400/T0001.jpg")
     dataset_layouts.save_mask(root / "PALM-Training400" / "Lesion_Masks" / "Atrophy" / "P0333.bmp", None)
