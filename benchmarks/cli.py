@@ -13,7 +13,7 @@ import typer
 
 from benchmarks.scale import plan, pool, store
 from benchmarks.tables import memory_table, methods_table, networks_table, points_table
-from pipeline.cli.console import err, out, print_json
+from pipeline.cli.console import accept_any_encoding, err, out, print_json
 from pipeline.cli.options import Json
 from pipeline.errors import InputError
 
@@ -250,6 +250,7 @@ def _print_results(name: str, results: list[dict[str, Any]], as_json: bool) -> N
 
 def main() -> None:
     """Run one benchmark; bad input is reported in one line, with exit code 2."""
+    accept_any_encoding()
     try:
         bench(prog_name="python -m benchmarks")
     except InputError as error:

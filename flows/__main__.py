@@ -28,7 +28,9 @@ def main(config: str = typer.Argument("demo", help="a preset or a YAML file")) -
         sys.stderr.write(f"hdm: {error}\n")
         raise typer.Exit(1) from None
     from flows.hdm import hdm
+    from pipeline.cli.console import accept_any_encoding
 
+    accept_any_encoding()
     state = hdm(config, return_state=True)
     raise typer.Exit(0 if state.is_completed() else 1)
 

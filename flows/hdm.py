@@ -30,6 +30,8 @@ def plan(config: RunConfig) -> tuple[Plan, RunStore] | State[Any]:
         planned, store = plan_run(config)
     except InputError as error:  # a mistake of the user: one line in the interface, no traceback
         return Failed(message=str(error))
+    for line in planned.notes.lines():
+        get_run_logger().warning("%s", line)
     get_run_logger().info("%d images in %d shards, %d passes; %s", len(planned.samples), len(planned.shards), planned.passes, store.url)
     return planned, store
 

@@ -37,6 +37,8 @@ def plan_changes(config: RunConfig, since: str | None) -> ReexplainPlan | State[
         planned = plan_reexplain(config, since)
     except InputError as error:  # a mistake of the user: one line in the interface, no traceback
         return Failed(message=str(error))
+    for line in planned.plan.notes.lines():
+        get_run_logger().warning("%s", line)
     get_run_logger().info("%s; %d passes", planned.line(), 0 if planned.unchanged else planned.passes)
     return planned
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,8 +19,11 @@ from pipeline.classifiers.load import check_class_names, load_classifier, prepro
 from pipeline.classifiers.targets import class_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
+from pipeline.datasets.listing import ListingNotes
 from pipeline.errors import InputError
 from pipeline.preflight import preflight, read_photographs
+
+_log = logging.getLogger(__name__)
 
 _BATCH = 10_000  # samples that are converted to JSON together, to bound the memory
 
@@ -50,6 +54,7 @@ class Plan:
         passes_per_image: method -> forward and backward passes per image, for all its explained classes.
         preprocess_identity: what determines the classifier's outputs beside its weights, from `preprocess_identity`.
         findings: of the check of the classifier.
+        notes: what the listing of the dataset left out, and remarks.
     """
 
     config: RunConfig
@@ -60,6 +65,7 @@ class Plan:
     passes_per_image: dict[str, int]
     preprocess_identity: dict[str, Any] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
+    notes: ListingNotes = field(default_factory=ListingNotes)
 
     @property
     def passes(self) -> int:
@@ -103,18 +109,22 @@ class Plan:
             "passes_per_image": self.passes_per_image,
             "passes": self.passes,
             "bytes": self.bytes,
+            "left_out": self.notes.left_out(),
+            "remarks": self.notes.remarks,
         }
 
 
 def make_plan(config: RunConfig) -> Plan:
     """Make the plan of a run.
 
-    List the dataset, load the classifier once to check it, and cut the rows into shards.
+    List the dataset, log what the listing left out, load the classifier once to check it, and cut the rows into shards.
 
     Raises:
         InputError: if the dataset, the classifier or a setting cannot be used.
     """
     samples = list_samples(config.dataset, config.storage)  # first, because weights may be a long download
+    for line in samples.notes.lines():
+        _log.warning("%s", line)
     classifier = load_classifier(config.classifier, config.seed)
     side = preprocess_of(classifier).crop
     image = torch.zeros(1, 3, side, side)
@@ -124,7 +134,9 @@ def make_plan(config: RunConfig) -> Plan:
     passes = {method: config.ranks * count for method, count in _passes(config, classifier, image).items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
-    return Plan(config, samples, shards, side, weights_digest(classifier), passes, preprocess_identity(classifier), checked.findings)
+    return Plan(
+        config, samples, shards, side, weights_digest(classifier), passes, preprocess_identity(classifier), checked.findings, samples.notes
+    )
 
 
 def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:

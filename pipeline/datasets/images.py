@@ -23,12 +23,11 @@ from torch import Tensor
 from hdm_core import Preprocess
 from hdm_core.photograph import to_eight_bits, to_rgb
 from hdm_core.sources.paths import local_path
+from pipeline.datasets.formats import FORMATS
 from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
 from pipeline.storage.retry import StorageTimeoutError, retry
 
-# Pillow knows many more formats, rare and old, and runs an interpreter of programs for one of them, EPS.
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _MAX_BYTES = 1 << 30  # of a file: more than the largest image that is decoded takes uncompressed
 _OVERSAMPLING = 2  # a JPEG is decoded to at least this multiple of the resized width and height
 
@@ -193,7 +192,7 @@ def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Im
     if not data:
         raise UnreadableError("the file is empty")
     try:
-        file: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        file: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         size = file.size
         image = file if preprocess is None else _draft(file, preprocess)
         image.load()

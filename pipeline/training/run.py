@@ -50,7 +50,9 @@ class Trained:
 def train_presets() -> dict[str, str]:
     """Read the packaged trainings: name -> YAML."""
     folder = resources.files("pipeline.training") / "presets"
-    return {entry.name.removesuffix(".yaml"): entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    return {
+        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    }
 
 
 def train(config: TrainConfig, on_progress: ProgressCallback = no_progress) -> Trained:
@@ -65,6 +67,8 @@ def train(config: TrainConfig, on_progress: ProgressCallback = no_progress) -> T
     """
     begin = time.monotonic()
     samples = list_samples(config.dataset, config.storage)
+    for line in samples.notes.lines():
+        _log.warning("%s", line)
     splits = split(samples, config)
     start = make_network(config.classifier, len(splits.classes), config.seed)
     check_stages(start.network, config.recipe)
