@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from hdm_core.classifier import Classifier
 from hdm_core.masking.baselines import baseline_image
 from hdm_core.methods.attribution import pixel_shares
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
@@ -18,6 +19,7 @@ from hdm_core.network.functions import ELEMENTWISE, function_name
 from hdm_core.network.gradients import gradient_of
 from hdm_core.network.logits import class_logits
 from hdm_core.settings import Baseline, Settings
+from hdm_core.sources.exported import require_operations
 
 _MAX_POOLS: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "max_pool2d": F.max_pool2d_with_indices,
@@ -47,8 +49,10 @@ def deeplift(network: nn.Module, images: Tensor, targets: Tensor, baseline: Tens
         (B, C, H, W) in logits. An image's sum is f_p(x) - f_p(baseline), unless the network multiplies activations with each other.
 
     Raises:
-        ValueError: if an activation does not have the images along its first axis.
+        ValueError: if an activation does not have the images along its first axis, no gradient reaches the images, or the network is
+            TorchScript, whose non-linear functions are not seen.
     """
+    require_operations(network)
     images = images.detach().requires_grad_()
     baseline = baseline.expand_as(images)
     with Rescale(len(images)):
@@ -145,6 +149,12 @@ def _run(job: ExplainJob, settings: DeepLiftSettings) -> RawMaps:
     return RawMaps(torch.cat(maps))
 
 
+def _extra_passes(settings: DeepLiftSettings, classifier: Classifier, image: Tensor) -> int:
+    """Return 0: a network adds no passes, but its operations must run in Python."""
+    require_operations(classifier.module)
+    return 0
+
+
 DEEPLIFT = Method(
     id="deeplift",
     title="DeepLIFT",
@@ -154,6 +164,7 @@ DEEPLIFT = Method(
     default="standard",
     run=_run,
     passes=lambda settings, height, width: 2,
+    network_passes=_extra_passes,
     family="gradient",
     sign="absolute values",
 )

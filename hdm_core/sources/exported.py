@@ -72,11 +72,19 @@ def require_layers(network: nn.Module, layer: nn.Module | None = None) -> None:
     Raises:
         ValueError: for an exported program or TorchScript, whole or as a part.
     """
-    for part in network.modules():
-        if isinstance(part, Exported):
-            raise ValueError("an exported program has no layers, and this method needs them: give the network it was exported from")  # noqa: TRY004
-        if isinstance(part, torch.jit.ScriptModule) and layer in (None, part):
-            raise ValueError("TorchScript gives no access to its layers, and this method needs them: give the network in Python")
+    if any(isinstance(part, Exported) for part in network.modules()):
+        raise ValueError("an exported program has no layers, and this method needs them: give the network it was exported from")
+    require_operations(network if layer is None else layer)
+
+
+def require_operations(network: nn.Module) -> None:
+    """Raise an error for a network whose operations do not run in Python.
+
+    Raises:
+        ValueError: for TorchScript, whole or as a part.
+    """
+    if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
+        raise ValueError("TorchScript gives no access to its layers, and this method needs them: give the network in Python")
 
 
 def load_exported(path: str | Path) -> Exported:
