@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,8 @@ class Classifier:
     def frozen(self) -> Iterator[nn.Module]:
         """Yield the network in evaluation mode with no gradient to its weights.
 
-        Modes and flags are restored, also after an exception.
+        Parts compiled by `torch.compile` run in Python meanwhile, as compiled code calls no hooks. Modes and flags are restored, also
+        after an exception.
         """
         modes = [(module, module.training) for module in self.module.modules()]
         flags = [(parameter, parameter.requires_grad) for parameter in self.module.parameters()]
@@ -218,7 +220,8 @@ class Classifier:
             self.module.eval()
             for parameter, _ in flags:
                 parameter.requires_grad_(False)
-            yield self.module
+            with _run_eagerly():
+                yield self.module
         finally:
             for module, training in modes:
                 module.training = training
@@ -235,6 +238,14 @@ class Classifier:
         """
         with self.frozen() as network:
             yield fold_network(network, images).network
+
+
+def _run_eagerly() -> AbstractContextManager[None]:
+    """Return a context in which nothing compiled by `torch.compile` runs.
+
+    It imports the compiler, which takes a second, unless nothing can be compiled because no one else has.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def as_classifier(model: Classifier | nn.Module) -> Classifier:

@@ -64,14 +64,29 @@ class Exported(nn.Module):
         return torch.frombuffer(bytearray(self._graph), dtype=torch.uint8)
 
 
-def require_layers(network: nn.Module) -> None:
+def require_layers(network: nn.Module, layer: nn.Module | None = None) -> None:
     """Raise an error for a network without accessible layers.
 
+    Args:
+        network: any network.
+        layer: the submodule that is needed; None if it may be any.
+
     Raises:
-        ValueError: for an exported program.
+        ValueError: for an exported program or TorchScript, whole or as a part.
     """
-    if isinstance(network, Exported):
-        raise ValueError("an exported program has no layers, and this method needs them: give the network it was exported from")  # noqa: TRY004
+    if any(isinstance(part, Exported) for part in network.modules()):
+        raise ValueError("an exported program has no layers, and this method needs them: give the network it was exported from")
+    require_operations(network if layer is None else layer)
+
+
+def require_operations(network: nn.Module) -> None:
+    """Raise an error for a network whose operations do not run in Python.
+
+    Raises:
+        ValueError: for TorchScript, whole or as a part.
+    """
+    if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
+        raise ValueError("TorchScript gives no access to its layers, and this method needs them: give the network in Python")
 
 
 def load_exported(path: str | Path) -> Exported:

@@ -33,6 +33,7 @@ class MethodCase:
         cheapest: cheaper ones still, for larger networks and a hundred repetitions.
         class_agnostic: the map does not depend on the class that is explained.
         needs_layers: an exported program, which has operations and no layers, is refused.
+        refused: families of networks that the method refuses, with words of its error.
     """
 
     entry: Method
@@ -40,6 +41,7 @@ class MethodCase:
     cheapest: Mapping[str, Any] = field(default_factory=dict)
     class_agnostic: bool = False
     needs_layers: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def explain(self, network: nn.Module, images: Tensor, **arguments: Any) -> Explanation:
         """Explain images of a network by the method."""
