@@ -29,8 +29,8 @@ from pipeline.execution.ray_folder import ray_folder
 
 _log = logging.getLogger(__name__)
 
-# Ray sets these itself: a Ray of our own leaves no trace in the environment of the program that uses it.
-_SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
+# Ray sets these itself; the environment of the program that uses hdm is restored.
+SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only measured
 _MIN_OBJECT_STORE = 80 << 20  # bytes; Ray takes no less than 75 MiB
@@ -58,7 +58,7 @@ def start_ray(cpus: int | None) -> Iterator[None]:
     """
     _check_loopback()
     try:
-        with ray_folder() as folder, temporary_environment(_environment(folder), _SET_BY_RAY):
+        with ray_folder() as folder, temporary_environment(_environment(folder), SET_BY_RAY):
             _forget_token()
             try:
                 _init(folder, cpus)
@@ -113,9 +113,19 @@ def _check_loopback() -> None:
         raise InputError(f"Ray needs the name localhost, which is {', '.join(sorted(addresses))} here; correct /etc/hosts")
 
 
+def ray_defaults() -> dict[str, str]:
+    """Return the variables of Ray that are set unless the user has set them."""
+    defaults = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray warns that the default will change; a worker that requested no GPU must not see one.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    return {name: os.environ.get(name, value) for name, value in defaults.items()}
+
+
 def _environment(folder: Path) -> dict[str, str | None]:
     """Return the changes of the environment while Ray runs."""
-    changes: dict[str, str | None] = {}
+    changes: dict[str, str | None] = {**ray_defaults()}
     # Ray would read and write ~/.ray/auth_token, for which the home folder may be missing or read-only.
     token = folder / "auth_token"
     token.touch(mode=0o600)
@@ -123,9 +133,6 @@ def _environment(folder: Path) -> dict[str, str | None]:
     changes |= {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_TOKEN": None}
     if os.environ.get("RAY_AUTH_MODE") != "disabled":
         changes["RAY_AUTH_MODE"] = None  # Ray then turns tokens on
-    changes |= {"RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0")}
-    # Ray warns that the default will change; a worker that requested no GPU must not see one.
-    changes |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": os.environ.get("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")}
     # With it ray.init would return only after the first workers have started, never if they end as they start (`_await_worker`).
     changes |= {"RAY_prestart_worker_first_driver": "0"}
     # No address and no port of another Ray: both would be taken.
