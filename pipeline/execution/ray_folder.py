@@ -30,21 +30,23 @@ _MIN_FREE_MIB = 50
 def ray_folder() -> Iterator[Path]:
     """Make a folder for one Ray, and remove it at the end.
 
-    Only this user can enter it.
+    Only this user can enter it. In RAY_TMPDIR, which the user chose for Ray's files, it stays, with the logs.
 
     Ray's own choice, TMPDIR/ray or /tmp/ray, may have too long a path (a batch system's TMPDIR) or belong to another user.
 
     Raises:
         InputError: if no place for it can be used.
     """
-    folder = _make_folder()
+    variable, folder = _make_folder()
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if variable != "RAY_TMPDIR":
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_folder() -> Path:
+def _make_folder() -> tuple[str, Path]:
+    """Make the folder; return it and the variable that names its place."""
     faults: list[str] = []
     for name, parent in _parents():
         fault = f"{name}={parent}: " if name else f"{parent}: "
@@ -57,7 +59,7 @@ def _make_folder() -> Path:
         if reason is None:
             if faults:
                 _log.warning("Ray's temporary files are in %s (%s)", folder, "; ".join(faults))
-            return folder
+            return name, folder
         shutil.rmtree(folder, ignore_errors=True)
         faults.append(fault + reason)
     raise InputError(

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 # Ray sets these itself; the environment of the program that uses hdm is restored.
 SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
 
+_TOKEN = "auth_token"  # noqa: S105 - a file name
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only measured
 _MIN_OBJECT_STORE = 80 << 20  # bytes; Ray takes no less than 75 MiB
 
@@ -55,14 +56,19 @@ def start_ray(cpus: int | None) -> Iterator[None]:
                 _init(folder, cpus)
                 await_worker(folder)
             except Exception as error:  # Ray raises a bare Exception where one of its processes is late
-                ray.shutdown()
+                _stop(folder)
                 raise InputError(f"Ray does not start on this machine: {with_last_error(error, folder)}") from None
             try:
                 yield
             finally:
-                ray.shutdown()
+                _stop(folder)
     finally:
         _forget_token()
+
+
+def _stop(folder: Path) -> None:
+    ray.shutdown()
+    (folder / _TOKEN).unlink(missing_ok=True)  # the logs may stay
 
 
 def _init(folder: Path, cpus: int | None) -> None:
@@ -118,7 +124,7 @@ def _environment(folder: Path) -> dict[str, str | None]:
     """Return the changes of the environment while Ray runs."""
     changes: dict[str, str | None] = {**ray_defaults()}
     # Ray would read and write ~/.ray/auth_token, for which the home folder may be missing or read-only.
-    token = folder / "auth_token"
+    token = folder / _TOKEN
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     changes |= {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_TOKEN": None}

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +63,22 @@ def test_a_ray_that_does_not_start_is_no_cluster_that_is_unreachable(error: Exce
     assert "token" not in message
     assert dict(os.environ) == before
     assert not folders[0].exists()
+
+
+def test_logs_that_stay_in_rays_own_folder_are_without_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens: list[Path] = []
+
+    def init(**keys: Any) -> None:
+        tokens.extend(Path(keys["_temp_dir"]).iterdir())
+        assert [token.stat().st_mode & 0o777 for token in tokens] == [0o600]
+        raise OSError("no room")
+
+    monkeypatch.setattr(ray, "init", init)
+    with tempfile.TemporaryDirectory(prefix="hdm") as place:
+        monkeypatch.setenv("RAY_TMPDIR", place)
+        refused(start)
+        assert tokens[0].parent.is_dir()
+        assert list(tokens[0].parent.iterdir()) == []
 
 
 def test_a_ray_that_was_too_slow_is_started_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
