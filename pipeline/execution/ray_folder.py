@@ -18,9 +18,12 @@ from pipeline.errors import InputError, one_line
 
 _log = logging.getLogger(__name__)
 
+# Ray lets everyone into the folder that it is given: that is one within ours.
+RAY = "r"
+
 # The longest path that Ray makes a socket at: the time to the microsecond, a process number of up to seven digits. The kernel
-# takes 107 bytes (macOS: 103), so the folder's own path may have 43.
-_LONGEST_SOCKET = "session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+# takes 107 bytes (macOS: 103), so the folder's own path may have 41.
+_LONGEST_SOCKET = f"{RAY}/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 
 # Ray writes a few MiB of logs; its processes fail without a message, or wait for one another, on a full disk.
 _MIN_FREE_MIB = 50
@@ -88,6 +91,6 @@ def _unusable(folder: Path) -> str | None:
         # "AF_UNIX path too long" has no number of its own.
         return "the path is too long for sockets" if "too long" in str(error) else f"no sockets ({error.strerror or one_line(error)})"
     finally:
-        shutil.rmtree(path.parents[1], ignore_errors=True)
+        shutil.rmtree(folder / RAY, ignore_errors=True)
     free_mib = shutil.disk_usage(folder).free >> 20
     return None if free_mib >= _MIN_FREE_MIB else f"only {free_mib} MiB are free"

@@ -10,6 +10,7 @@ from pathlib import Path
 import ray
 
 from pipeline.errors import one_line
+from pipeline.execution.ray_folder import RAY
 
 # The first is the last to be believed: what a worker prints before it has a log of its own is in raylet.err.
 _LOGS = ("gcs_server.out", "raylet.out", "gcs_server.err", "raylet.err")
@@ -71,7 +72,7 @@ def with_last_error(error: Exception, folder: Path) -> str:
 
 
 def _logs(folder: Path, name: str) -> list[Path]:
-    return sorted(folder.glob(f"session_2*/logs/{name}"))
+    return sorted(folder.glob(f"{RAY}/session_2*/logs/{name}"))
 
 
 def _errors(log: Path) -> list[str]:

@@ -23,7 +23,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 import hdm_core
 from pipeline.environment import bypass_proxies_on_loopback, temporary_environment
 from pipeline.errors import InputError, one_line
-from pipeline.execution.ray_folder import ray_folder
+from pipeline.execution.ray_folder import RAY, ray_folder
 from pipeline.execution.ray_logs import await_worker, with_last_error
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def _init(folder: Path, cpus: int | None) -> None:
     Ray waits for each for 30 s, which the first start after a boot, or from a network disk, may exceed.
     """
     keys: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    keys |= {"_temp_dir": str(folder)} | _object_store(folder)
+    keys |= {"_temp_dir": str(folder / RAY)} | _object_store(folder)
     with _bind_loopback():
         try:
             ray.init(address="local", **keys)

@@ -45,7 +45,7 @@ def test_a_ray_that_does_not_start_is_no_cluster_that_is_unreachable(error: Exce
     folders: list[Path] = []
 
     def init(**keys: Any) -> None:
-        folders.append(Path(keys["_temp_dir"]))
+        folders.append(Path(keys["_temp_dir"]).parent)
         logs = Path(keys["_temp_dir"]) / "session_2026" / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         (logs / "raylet.err").write_text("first\n[2026-01-01 00:00:00 E 1 1] mmap failed: no room\n\n")
@@ -69,7 +69,7 @@ def test_logs_that_stay_in_rays_own_folder_are_without_its_token(monkeypatch: py
     tokens: list[Path] = []
 
     def init(**keys: Any) -> None:
-        tokens.extend(Path(keys["_temp_dir"]).iterdir())
+        tokens.extend(Path(keys["_temp_dir"]).parent.iterdir())
         assert [token.stat().st_mode & 0o777 for token in tokens] == [0o600]
         raise OSError("no room")
 
