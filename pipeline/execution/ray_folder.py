@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import socket
 import tempfile
@@ -82,6 +83,8 @@ def _parents() -> Iterator[tuple[str, str]]:
 
 def _unusable(folder: Path) -> str | None:
     """Return why Ray cannot use a folder, or None."""
+    if shlex.quote(str(folder)) != str(folder):  # Ray splits its workers' command line at spaces and quotation marks
+        return "the path has other characters than letters, digits and _@%+=:,./-"
     path = folder / _LONGEST_SOCKET
     try:
         path.parent.mkdir(parents=True)

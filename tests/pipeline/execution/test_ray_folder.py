@@ -94,13 +94,13 @@ def unusable(kind: str, base: Path) -> str:
     elif kind == "below a file":
         (base / "file2").write_text("")
         path = base / "file2" / "x"
-    elif kind in ("long", "é" * 20):
+    elif kind in ("long", "é" * 20, "a b", "it's"):
         path.mkdir(parents=True)
     return "" if kind == "empty" else str(path)
 
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
-@pytest.mark.parametrize("kind", ["long", "é" * 20, "missing", "file", "below a file", "empty"])
+@pytest.mark.parametrize("kind", ["long", "é" * 20, "a b", "it's", "missing", "file", "below a file", "empty"])
 def test_a_folder_that_cannot_be_used_is_replaced(
     name: str, kind: str, short: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
