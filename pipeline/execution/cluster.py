@@ -13,14 +13,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import ray
-from ray.exceptions import AuthenticationError
 
 import hdm_core
 import pipeline
 from pipeline.config.schema import ComputeConfig
 from pipeline.environment import temporary_environment
 from pipeline.errors import InputError, one_line
-from pipeline.execution.ray_start import start_ray
+from pipeline.execution.ray_start import SET_BY_RAY, ray_defaults, start_ray
 
 # A pass on the CPU allocates and frees tensors of many megabytes. By default glibc returns each to the kernel and faults it
 # in again page by page, which costs a quarter of the time; with these thresholds a worker keeps its memory.
@@ -79,17 +78,16 @@ def _join(address: str) -> Iterator[None]:
     """
     # The workers run the driver's own code, whatever is installed on their nodes: a few hundred kB, sent once per node.
     code = {"py_modules": [str(Path(package.__path__[0])) for package in (hdm_core, pipeline)], "excludes": ["__pycache__"]}
-    usage = {"RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0")}
-    with temporary_environment(usage, ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")):
+    try:  # Ray itself prefers RAY_ADDRESS to `auto`
+        _check_reachable(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
+    except (OSError, ValueError) as error:
+        raise InputError(f"compute.ray_address {address}: no Ray cluster is reachable ({one_line(error)}); start it, or unset it") from None
+    with temporary_environment(ray_defaults(), SET_BY_RAY):
         try:
-            # Ray itself prefers RAY_ADDRESS to `auto`.
-            _check_reachable(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
             ray.init(address=address, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
-        except AuthenticationError as error:
-            raise InputError(f"compute.ray_address {address}: the cluster refuses this driver ({one_line(error)}){_HINT}") from None
-        except Exception as error:
+        except Exception as error:  # of any layer: no cluster at `auto`, another version of Ray or Python, no token
             ray.shutdown()
-            raise InputError(f"compute.ray_address {address}: no Ray cluster is reachable ({one_line(error)}){_HINT}") from None
+            raise InputError(f"compute.ray_address {address}: the cluster cannot be joined ({one_line(error)}){_HINT}") from None
         try:
             yield
         finally:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
 import shutil
 import site
 import socket
 import sys
 import sysconfig
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,23 +23,17 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 import hdm_core
 from pipeline.environment import bypass_proxies_on_loopback, temporary_environment
 from pipeline.errors import InputError, one_line
-from pipeline.execution.ray_folder import ray_folder
+from pipeline.execution.ray_folder import RAY, ray_folder
+from pipeline.execution.ray_logs import await_worker, with_last_error
 
 _log = logging.getLogger(__name__)
 
-# Ray sets these itself: a Ray of our own leaves no trace in the environment of the program that uses it.
-_SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
+# Ray sets these itself; the environment of the program that uses hdm is restored.
+SET_BY_RAY = ("RAY_AUTH_MODE", "PYTHONBREAKPOINT")
 
+_TOKEN = "auth_token"  # noqa: S105 - a file name
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - only measured
 _MIN_OBJECT_STORE = 80 << 20  # bytes; Ray takes no less than 75 MiB
-
-# The first is the last to be believed: what a worker prints before it has a log of its own is in raylet.err.
-_LOGS = ("gcs_server.out", "raylet.out", "gcs_server.err", "raylet.err")
-_ERROR = re.compile(r"^[\w.]*(?:Error|Exception|Exit)\b|^Fatal|^\[[^]]* [EC][ \]]")
-
-_STARTED = re.compile(r"Started worker process with pid (\d+)")
-
-_WORKER_TIMEOUT = 300.0  # seconds for the first worker, which imports Ray: a few on an idle machine
 
 
 @contextmanager
@@ -58,20 +50,25 @@ def start_ray(cpus: int | None) -> Iterator[None]:
     """
     _check_loopback()
     try:
-        with ray_folder() as folder, temporary_environment(_environment(folder), _SET_BY_RAY):
+        with ray_folder() as folder, temporary_environment(_environment(folder), SET_BY_RAY):
             _forget_token()
             try:
                 _init(folder, cpus)
-                _await_worker(folder)
+                await_worker(folder)
             except Exception as error:  # Ray raises a bare Exception where one of its processes is late
-                ray.shutdown()
-                raise InputError(f"Ray does not start on this machine: {_reason(error, folder)}") from None
+                _stop(folder)
+                raise InputError(f"Ray does not start on this machine: {with_last_error(error, folder)}") from None
             try:
                 yield
             finally:
-                ray.shutdown()
+                _stop(folder)
     finally:
         _forget_token()
+
+
+def _stop(folder: Path) -> None:
+    ray.shutdown()
+    (folder / _TOKEN).unlink(missing_ok=True)  # the logs may stay
 
 
 def _init(folder: Path, cpus: int | None) -> None:
@@ -80,7 +77,7 @@ def _init(folder: Path, cpus: int | None) -> None:
     Ray waits for each for 30 s, which the first start after a boot, or from a network disk, may exceed.
     """
     keys: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    keys |= {"_temp_dir": str(folder)} | _object_store(folder)
+    keys |= {"_temp_dir": str(folder / RAY)} | _object_store(folder)
     with _bind_loopback():
         try:
             ray.init(address="local", **keys)
@@ -113,20 +110,27 @@ def _check_loopback() -> None:
         raise InputError(f"Ray needs the name localhost, which is {', '.join(sorted(addresses))} here; correct /etc/hosts")
 
 
+def ray_defaults() -> dict[str, str]:
+    """Return the variables of Ray that are set unless the user has set them."""
+    defaults = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray warns that the default will change; a worker that requested no GPU must not see one.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    return {name: os.environ.get(name, value) for name, value in defaults.items()}
+
+
 def _environment(folder: Path) -> dict[str, str | None]:
     """Return the changes of the environment while Ray runs."""
-    changes: dict[str, str | None] = {}
+    changes: dict[str, str | None] = {**ray_defaults()}
     # Ray would read and write ~/.ray/auth_token, for which the home folder may be missing or read-only.
-    token = folder / "auth_token"
+    token = folder / _TOKEN
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     changes |= {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_TOKEN": None}
     if os.environ.get("RAY_AUTH_MODE") != "disabled":
         changes["RAY_AUTH_MODE"] = None  # Ray then turns tokens on
-    changes |= {"RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0")}
-    # Ray warns that the default will change; a worker that requested no GPU must not see one.
-    changes |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": os.environ.get("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")}
-    # With it ray.init would return only after the first workers have started, never if they end as they start (`_await_worker`).
+    # With it ray.init would return only after the first workers have started, never if they end as they start (`await_worker`).
     changes |= {"RAY_prestart_worker_first_driver": "0"}
     # No address and no port of another Ray: both would be taken.
     changes |= {"PYTHONPATH": os.pathsep.join(_import_path()), "RAY_ADDRESS": None, "RAY_GCS_SERVER_PORT": None}
@@ -162,67 +166,6 @@ def _object_store(folder: Path) -> dict[str, Any]:
     _log.info("Ray's objects are in %s: %s has %d MiB of room", folder, _SHARED_MEMORY, shared >> 20)
     room = max(_MIN_OBJECT_STORE, shutil.disk_usage(folder).free // 2)
     return {"object_store_memory": min(default, room), "_plasma_directory": str(folder)}
-
-
-def _await_worker(folder: Path) -> None:
-    """Wait until a worker has run an empty task.
-
-    Workers that end before they reach Ray, such as those of a Python with a broken sitecustomize or library, are started again
-    without end and without an error.
-
-    Raises:
-        RuntimeError: if no worker runs it.
-        RayError: if the worker dies.
-    """
-
-    def respond() -> None:  # local, so that the worker need not import this module
-        pass
-
-    task = ray.remote(num_cpus=0, max_retries=0)(respond).remote()
-    begin = time.monotonic()
-    while not ray.wait([task], timeout=0.5)[0]:
-        seconds = time.monotonic() - begin
-        if seconds > _WORKER_TIMEOUT or _have_workers_ended(folder):
-            raise RuntimeError(f"its workers end, or hang, as they start; none was ready after {seconds:.0f} s")
-    ray.get(task)
-
-
-def _have_workers_ended(folder: Path) -> bool:
-    """Return True if an error is logged and no worker process is left.
-
-    An error alone may be of no consequence, and a worker that has ended may have been idle.
-    """
-    if not any(_errors(log) for log in _logs(folder, "raylet.err")):
-        return False
-    started = [int(pid) for log in _logs(folder, "raylet.out") for pid in _STARTED.findall(log.read_text(errors="replace"))]
-    return bool(started) and not any(map(_is_running, started))
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _reason(error: Exception, folder: Path) -> str:
-    """Return the error of a failed start, with the last one in Ray's logs."""
-    lines = [line for name in _LOGS for path in _logs(folder, name) for line in _errors(path)]
-    return one_line(error) + (f" ({one_line(Exception(lines[-1]))})" if lines else "")
-
-
-def _logs(folder: Path, name: str) -> list[Path]:
-    return sorted(folder.glob(f"session_2*/logs/{name}"))
-
-
-def _errors(log: Path) -> list[str]:
-    """Return the lines of a log that report an error.
-
-    These are exceptions of Python, and Ray's own lines of the levels E and C.
-    """
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    return [line for line in lines if _ERROR.search(line)]
 
 
 def _forget_token() -> None:

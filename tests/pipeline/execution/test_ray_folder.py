@@ -66,22 +66,24 @@ def test_the_longest_socket_fits_into_the_folder() -> None:
         server.bind(str(path))
 
 
-@pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
-def test_a_short_folder_of_the_user_is_used(name: str, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, str(short))
+def test_a_short_folder_of_the_user_is_used(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(short))
     assert folder().parent == short
 
 
 def test_a_relative_folder_is_one_of_the_current_folder(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/tmp")
-    monkeypatch.setenv("RAY_TMPDIR", short.name)
+    monkeypatch.setenv("TMPDIR", short.name)
     assert folder().parent == short
 
 
-def test_rays_own_variable_comes_first(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rays_own_variable_comes_first_and_its_logs_stay_there(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", "/var/tmp")
     monkeypatch.setenv("RAY_TMPDIR", str(short))
-    assert folder().parent == short
+    with ray_folder() as chosen:
+        assert chosen.parent == short
+        (chosen / "raylet.out").write_text("line")
+    assert (chosen / "raylet.out").read_text() == "line"
 
 
 def unusable(kind: str, base: Path) -> str:
@@ -92,13 +94,13 @@ def unusable(kind: str, base: Path) -> str:
     elif kind == "below a file":
         (base / "file2").write_text("")
         path = base / "file2" / "x"
-    elif kind in ("long", "é" * 20):
+    elif kind in ("long", "é" * 20, "a b", "it's"):
         path.mkdir(parents=True)
     return "" if kind == "empty" else str(path)
 
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
-@pytest.mark.parametrize("kind", ["long", "é" * 20, "missing", "file", "below a file", "empty"])
+@pytest.mark.parametrize("kind", ["long", "é" * 20, "a b", "it's", "missing", "file", "below a file", "empty"])
 def test_a_folder_that_cannot_be_used_is_replaced(
     name: str, kind: str, short: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

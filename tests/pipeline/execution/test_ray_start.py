@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ def test_a_ray_that_does_not_start_is_no_cluster_that_is_unreachable(error: Exce
     folders: list[Path] = []
 
     def init(**keys: Any) -> None:
-        folders.append(Path(keys["_temp_dir"]))
+        folders.append(Path(keys["_temp_dir"]).parent)
         logs = Path(keys["_temp_dir"]) / "session_2026" / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         (logs / "raylet.err").write_text("first\n[2026-01-01 00:00:00 E 1 1] mmap failed: no room\n\n")
@@ -62,6 +63,22 @@ def test_a_ray_that_does_not_start_is_no_cluster_that_is_unreachable(error: Exce
     assert "token" not in message
     assert dict(os.environ) == before
     assert not folders[0].exists()
+
+
+def test_logs_that_stay_in_rays_own_folder_are_without_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens: list[Path] = []
+
+    def init(**keys: Any) -> None:
+        tokens.extend(Path(keys["_temp_dir"]).parent.iterdir())
+        assert [token.stat().st_mode & 0o777 for token in tokens] == [0o600]
+        raise OSError("no room")
+
+    monkeypatch.setattr(ray, "init", init)
+    with tempfile.TemporaryDirectory(prefix="hdm") as place:
+        monkeypatch.setenv("RAY_TMPDIR", place)
+        refused(start)
+        assert tokens[0].parent.is_dir()
+        assert list(tokens[0].parent.iterdir()) == []
 
 
 def test_a_ray_that_was_too_slow_is_started_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,15 +210,14 @@ def test_ray_starts_in_the_environments_of_batch_systems_containers_and_companie
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_workers_that_end_as_they_start_end_the_run_with_their_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["raise SystemExit('libfoo.so: cannot open')", "import os; os.kill(os.getpid(), 9)"])
+def test_workers_that_end_as_they_start_end_the_run_with_their_reason(end: str, tmp_path: Path) -> None:
     """Ray starts them again without end, and a run would wait for ever."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nif 'default_worker' in ' '.join(sys.orig_argv): raise SystemExit('libfoo.so: cannot open')\n"
-    )
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nif 'default_worker' in ' '.join(sys.orig_argv): {end}\n")
     code = "from pipeline.execution.cluster import cluster\nwith cluster(None, 1): pass"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 1
     last = ended.stderr.splitlines()[-1]
-    assert "Ray does not start on this machine" in last
-    assert "libfoo.so: cannot open" in last
+    assert "Ray does not start on this machine: its workers end, or hang, as they start" in last
+    assert ("libfoo.so: cannot open" in last) == ("libfoo" in end)
