@@ -62,7 +62,7 @@ class Method:
     # network, settings, images -> the layer of `layer_output`; `locate` finds the axes of a plain submodule
     layer: Callable[[nn.Module, Any, Tensor], TargetLayer | nn.Module] | None = None
     from_input: bool = False  # `layer_output` is that of the input
-    check: Callable[[Any, Classifier, Tensor], None] | None = None  # settings, classifier, image: a ValueError where maps would be wrong
+    check: Callable[[Any, Classifier, Tensor], str] | None = None  # settings, classifier, image -> what holds; else a ValueError
     family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks
     sign: str = ""  # for tables of methods: the treatment of evidence against the class
 

@@ -30,8 +30,7 @@ def check_methods(classifier: Classifier, image: Tensor, settings: Mapping[str, 
         try:
             finding = _check_layer(entry, classifier, image, each)
             if entry.check is not None:
-                entry.check(each, classifier, image)
-                finding = finding or Finding("method", "ok", "the method's own check holds")
+                finding = Finding("method", "ok", entry.check(each, classifier, image))
         except Exception as error:  # whatever a network raises in a method's check belongs to this method
             kind = "" if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: "
             finding = Finding("method", "refused", kind + one_line(error))
@@ -49,6 +48,9 @@ def _check_layer(entry: Method, classifier: Classifier, image: Tensor, settings:
         output = forward_to(network, layer, image)
         if entry.backward:
             output.gradients(output.logits.detach().argmax(1))
-    name = next((name for name, module in classifier.module.named_modules() if module is layer), type(layer).__name__)
+    name = next((name for name, module in classifier.module.named_modules() if module is layer.module), type(layer.module).__name__)
     channels, height, width = output.activations.shape[1:]
-    return Finding("layer", "ok", f"{name} has {channels} maps of {height} x {width}")
+    text = f"{name} has {channels} maps of {height} x {width}"
+    if layer.axes == (1, 2, 3):
+        return Finding("layer", "ok", text)
+    return Finding("layer", "handled", f"{text}, which it returns with the channels along axis {layer.axes[0]}")

@@ -121,11 +121,11 @@ def _run(job: ExplainJob, settings: FullGradSettings) -> RawMaps:
     return RawMaps(torch.cat(maps))
 
 
-def _extra_passes(settings: FullGradSettings, classifier: Classifier, image: Tensor) -> int:
-    """Return 0: a network adds no passes, but pixels and biases must sum to its logits."""
+def _check(settings: FullGradSettings, classifier: Classifier, image: Tensor) -> str:
+    """Check that pixels and biases sum to a logit of the network."""
     with classifier.frozen() as network:
         full_gradient(network, image, torch.zeros(len(image), dtype=torch.int64, device=image.device))
-    return 0
+    return "pixels and biases sum to the logit"
 
 
 FULL_GRAD = Method(
@@ -137,7 +137,7 @@ FULL_GRAD = Method(
     default="paper",
     run=_run,
     passes=lambda settings, height, width: 1,
-    network_passes=_extra_passes,
+    check=_check,
     family="gradient",
     sign="absolute values",
 )
