@@ -18,7 +18,6 @@ from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.methods import METHODS, get_method
 from hdm_core.methods.check import check_methods
-from hdm_core.network.logits import class_logits
 from hdm_core.settings import Settings
 
 
@@ -90,19 +89,22 @@ def check(
     classifier = as_classifier(classifier)
     settings = _settings(methods)
     shown = _noise_size(classifier) if images is None else images.to(classifier.device, classifier.dtype or images.dtype)
-    findings = _findings(classifier, shown, images is not None, settings)
-    photographs, classes = 0 if images is None else len(images), _count_classes(classifier, shown)
-    return CheckResult(classifier.name, tuple(settings), photographs, classes, tuple(findings))
-
-
-def _findings(classifier: Classifier, images: Tensor, are_photographs: bool, settings: Mapping[str, Settings]) -> list[Finding]:
+    photographs, methods = 0 if images is None else len(images), tuple(settings)
     try:
-        findings = list(check_behaviour(classifier, images))
+        behaviour = check_behaviour(classifier, shown)
     except Exception as error:  # the network's forward may raise any exception
-        size = f"{images.shape[2]} x {images.shape[3]}"
-        return [Finding("output", "refused", f"the network does not take images of {size} ({one_line(error)})")]
-    if findings[0].verdict == "refused":  # of the output, which all else is measured by
-        return findings
+        size = f"{shown.shape[2]} x {shown.shape[3]}"
+        finding = Finding("output", "refused", f"the network does not take images of {size} ({one_line(error)})")
+        return CheckResult(classifier.name, methods, photographs, None, (finding,))
+    findings = behaviour.findings
+    if findings[0].verdict != "refused":  # of the output, which all else is measured by
+        findings = findings + _check_explanations(classifier, shown, images is not None, settings)
+    return CheckResult(classifier.name, methods, photographs, behaviour.classes, tuple(findings))
+
+
+def _check_explanations(classifier: Classifier, images: Tensor, are_photographs: bool, settings: Mapping[str, Settings]) -> list[Finding]:
+    """Check what the methods need, and the preprocessing."""
+    findings: list[Finding] = []
     without_gradient: tuple[str, ...] = ()
     if by_gradient := tuple(method for method in settings if get_method(method).needs_input_gradient):
         findings.append(_guarded("gradient", lambda: check_gradient(classifier, images)))
@@ -114,14 +116,6 @@ def _findings(classifier: Classifier, images: Tensor, are_photographs: bool, set
     if are_photographs:
         findings.append(_guarded("preprocessing", lambda: check_inputs(classifier, images)))
     return findings
-
-
-def _count_classes(classifier: Classifier, images: Tensor) -> int | None:
-    try:
-        with torch.inference_mode(False), torch.no_grad(), classifier.frozen() as network:
-            return class_logits(network, images[:1]).shape[1]
-    except Exception:  # a finding says so
-        return None
 
 
 def _guarded(subject: str, run: Callable[[], Finding]) -> Finding:

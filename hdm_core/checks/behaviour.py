@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,16 @@ from hdm_core.network.logits import class_logits
 _ROUNDED = 10
 
 
+@dataclass(frozen=True)
+class Behaviour:
+    """Findings about a network's output, with the number of its classes."""
+
+    classes: int
+    findings: list[Finding]
+
+
 @torch.no_grad()
-def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> list[Finding]:
+def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> Behaviour:
     """Check the output, its repetition, and each image alone and beside others.
 
     Args:
@@ -40,7 +49,7 @@ def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> l
             findings.append(_check_repetition(network, alone[:1], class_logits(network, probes[:1]), alone))
         if not refusals(findings) and batch > 1:
             findings.append(_check_independence(alone, class_logits(network, probes)))
-    return findings
+    return Behaviour(alone.shape[1], findings)
 
 
 def _check_repetition(network: nn.Module, first: Tensor, second: Tensor, logits: Tensor) -> Finding:

@@ -28,7 +28,7 @@ def require(classifier: Classifier, images: Tensor, batch: int, *, gradient: boo
         TypeError: if the network does not return (B, classes).
     """
     network, shape = classifier.module, (tuple(images.shape[1:]), images.dtype)
-    findings = cached(network, ("behaviour", shape, batch == 1), lambda: check_behaviour(classifier, images, batch))
+    findings = cached(network, ("behaviour", shape, batch == 1), lambda: check_behaviour(classifier, images, batch).findings)
     if gradient and findings[0].verdict != "refused":
         findings = findings + cached(network, ("gradient", shape, batch == 1), lambda: [check_gradient(classifier, images, batch)])
     findings = [finding for finding in findings if finding.subject != "values"]

@@ -25,10 +25,14 @@ def check_methods(classifier: Classifier, image: Tensor, settings: Mapping[str, 
         settings: method -> its settings.
     """
     methods: dict[Finding, list[str]] = defaultdict(list)
+    layers: dict[tuple[object, ...], Finding] = {}  # most methods that look at a layer look at the same one
     for method, each in settings.items():
         entry = get_method(method)
         try:
-            finding = _check_layer(entry, classifier, image, each)
+            key = entry.layer, each, entry.backward
+            finding = layers.get(key) or _check_layer(entry, classifier, image, each)
+            if finding is not None:
+                layers[key] = finding
             if entry.check is not None:
                 finding = Finding("method", "ok", entry.check(each, classifier, image))
         except Exception as error:  # whatever a network raises in a method's check belongs to this method
@@ -44,13 +48,15 @@ def _check_layer(entry: Method, classifier: Classifier, image: Tensor, settings:
     if entry.layer is None:
         return None
     with torch.inference_mode(False), torch.enable_grad(), classifier.frozen() as network:
-        layer = entry.layer(network, settings, image)
-        output = forward_to(network, layer, image)
+        output = forward_to(network, entry.layer(network, settings, image), image)
         if entry.backward:
             output.gradients(output.logits.detach().argmax(1))
-    name = next((name for name, module in classifier.module.named_modules() if module is layer.module), type(layer.module).__name__)
+    if output.layer is None:
+        return None
+    module, axes = output.layer.module, output.layer.axes
+    name = next((name for name, each in classifier.module.named_modules() if each is module), type(module).__name__)
     channels, height, width = output.activations.shape[1:]
     text = f"{name} has {channels} maps of {height} x {width}"
-    if layer.axes == (1, 2, 3):
+    if axes == (1, 2, 3):
         return Finding("layer", "ok", text)
-    return Finding("layer", "handled", f"{text}, which it returns with the channels along axis {layer.axes[0]}")
+    return Finding("layer", "handled", f"{text}, which it returns with the channels along axis {axes[0]}")

@@ -35,7 +35,7 @@ class StaysInTraining(nn.Dropout):
 
 
 def verdicts(network: nn.Module, batch: int = 4) -> dict[str, tuple[str, str]]:
-    findings = check_behaviour(Classifier.from_module(network), sample_images(2), batch)
+    findings = check_behaviour(Classifier.from_module(network), sample_images(2), batch).findings
     return {finding.subject: (finding.verdict, finding.text) for finding in findings}
 
 
