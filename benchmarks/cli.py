@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmarks.scale import plan, pool, store
-from benchmarks.tables import methods_table, networks_table, points_table
-from pipeline.cli.console import err, out, print_json
+from benchmarks.tables import memory_table, methods_table, networks_table, points_table
+from pipeline.cli.console import accept_any_encoding, err, out, print_json
 from pipeline.cli.options import Json
 from pipeline.errors import InputError
 
@@ -90,6 +90,31 @@ def metrics(
             err.print(f"{name}, {protocol}: {pairs} pairs ...", markup=False)
             results.append(bench_metrics(classifier, inputs, maps, MetricSettings(protocol=protocol), pairs).as_dict())
     _print_results("metrics", results, as_json)
+
+
+@bench.command()
+def memory(
+    arch: Annotated[str, typer.Option(help="torchvision network")] = "mobilenet_v2",
+    weights: Weights = None,
+    calls: Annotated[int, typer.Option(min=2, help="calls, of explain and evaluate in turn")] = 5000,
+    images: Annotated[int, typer.Option(min=1, help="images per call")] = 1,
+    threads: Threads = None,
+    crop: Crop = 32,
+    as_json: Json = False,
+) -> None:
+    """Measure memory at start, middle and end of many calls in one process."""
+    from pipeline.execution.cluster import reexec_with_worker_env
+
+    reexec_with_worker_env()
+    from benchmarks.memory import bench_memory
+
+    result = bench_memory(
+        _classifier(arch, weights), _random_images(images, crop, threads), calls, lambda line: err.print(line, markup=False)
+    )
+    if as_json:
+        print_json({"memory": result.as_dict()})
+    else:
+        out.print(memory_table(result))
 
 
 @bench.command()
@@ -225,6 +250,7 @@ def _print_results(name: str, results: list[dict[str, Any]], as_json: bool) -> N
 
 def main() -> None:
     """Run one benchmark; bad input is reported in one line, with exit code 2."""
+    accept_any_encoding()
     try:
         bench(prog_name="python -m benchmarks")
     except InputError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 if TYPE_CHECKING:  # Ray and torch take seconds to import
+    from benchmarks.memory import MemoryResult
     from benchmarks.methods import MethodResult
     from benchmarks.pareto.benchmark import Point
 
@@ -17,6 +18,14 @@ def networks_table(results: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("", *(str(result["network"]) for result in results), box=None)
     for key in list(results[0])[1:]:
         table.add_row(key, *(_text(result[key]) for result in results))
+    return table
+
+
+def memory_table(result: MemoryResult) -> Table:
+    """Build a table with one row per measurement."""
+    table = Table("calls", "resident, MiB", "traced, MiB", box=None)
+    for each in result.measurements:
+        table.add_row(f"{each.calls:,}", f"{each.resident_mib:.1f}", f"{each.traced_mib:.2f}")
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any, cast
 
 from prefect import flow, get_run_logger, task
@@ -14,6 +15,7 @@ from flows.parameters import Changes, Config, Limit, Output, Root, changes_of, h
 from flows.run_tasks import StepFailedError, completed, result_of, task_steps
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
+from pipeline.environment import bypass_proxies_on_loopback
 from pipeline.errors import InputError
 from pipeline.execution.driver import plan_run
 from pipeline.plan import Plan
@@ -28,6 +30,8 @@ def plan(config: RunConfig) -> tuple[Plan, RunStore] | State[Any]:
         planned, store = plan_run(config)
     except InputError as error:  # a mistake of the user: one line in the interface, no traceback
         return Failed(message=str(error))
+    for line in planned.notes.lines():
+        get_run_logger().warning("%s", line)
     get_run_logger().info("%d images in %d shards, %d passes; %s", len(planned.samples), len(planned.shards), planned.passes, store.url)
     return planned, store
 
@@ -44,6 +48,7 @@ def hdm(config: Config = "demo", root: Root = None, output: Output = None, limit
         changes: other keys of the configuration, such as {"compute.workers": 2}.
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
+    bypass_proxies_on_loopback(os.environ)  # a deployment's flow run has a process of its own
     steps = task_steps(lambda run_config: cast("tuple[Plan, RunStore]", result_of(plan(run_config, return_state=True))))
     try:
         summary = run_steps(load_config(config, changes_of(config, root, output, limit, changes)), steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import PurePosixPath
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from flows.run_tasks import StepFailedError, completed, result_of, task_steps
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
 from pipeline.drift import DriftLimits, compare, exceeded, write_drift
+from pipeline.environment import bypass_proxies_on_loopback
 from pipeline.errors import InputError
 from pipeline.plan import Plan
 from pipeline.reexplain.plan import ReexplainPlan, create_run, plan_reexplain
@@ -35,6 +37,8 @@ def plan_changes(config: RunConfig, since: str | None) -> ReexplainPlan | State[
         planned = plan_reexplain(config, since)
     except InputError as error:  # a mistake of the user: one line in the interface, no traceback
         return Failed(message=str(error))
+    for line in planned.plan.notes.lines():
+        get_run_logger().warning("%s", line)
     get_run_logger().info("%s; %d passes", planned.line(), 0 if planned.unchanged else planned.passes)
     return planned
 
@@ -85,6 +89,7 @@ def hdm_reexplain(
         fail_on_drift: fail the flow if a limit is exceeded, beside emitting the event hdm.drift.exceeded.
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
+    bypass_proxies_on_loopback(os.environ)  # a deployment's flow run has a process of its own
     planned: ReexplainPlan | None = None
 
     def plan(run_config: RunConfig) -> tuple[Plan, RunStore] | None:

@@ -71,5 +71,5 @@ def result_of(state: State[Any]) -> Any:
 def completed(summary: RunSummary) -> State[Any]:
     """Write the summary artifact, and return the flow's final state."""
     summary_artifact(slugify(f"{summary.store.metadata()['name']} summary"), summary)
-    failed = f"; {summary.failed_images} images could not be explained, see their status" if summary.failed_images else ""
+    failed = f"; {text}" if (text := summary.failure_text()) else ""
     return Completed(message=f"{summary.images} images; maps and records: {summary.url}; report: {summary.report}{failed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from slugify import slugify
 
 from flows.artifacts import table_artifact
 from flows.parameters import Run
+from pipeline.environment import bypass_proxies_on_loopback
 from pipeline.errors import InputError
 from pipeline.report import write_report
 from pipeline.runs import RunStore
@@ -42,6 +44,7 @@ def hdm_tables(run: Run, storage: dict[str, Any] | None = None) -> State[Any]:
         storage: fsspec options of the run's storage, such as {"endpoint_url": "..."}; never a secret.
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
+    bypass_proxies_on_loopback(os.environ)  # a deployment's flow run has a process of its own
     try:
         store = RunStore.open(run, storage)
     except InputError as error:  # a mistake of the user: one line in the interface, no traceback

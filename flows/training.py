@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any, cast
 
 from prefect import flow, task
@@ -14,6 +15,7 @@ from slugify import slugify
 from flows.artifacts import classifier_artifact, progress_artifact
 from flows.parameters import Changes, Config, Output, Root, given_changes, hint, root_of, run_name
 from pipeline.config.load import load
+from pipeline.environment import bypass_proxies_on_loopback
 from pipeline.errors import InputError
 from pipeline.training.config import TrainConfig
 from pipeline.training.run import Trained, train, train_presets
@@ -41,6 +43,7 @@ def hdm_train(config: Config = "cub-mobilenet", root: Root = None, output: Outpu
         changes: other keys of the configuration, such as {"recipe.batch": 16}.
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
+    bypass_proxies_on_loopback(os.environ)  # a deployment's flow run has a process of its own
     given = {"dataset.root": root_of(config, root, _PREFIX), "output": output}
     try:
         training = load(config, given_changes(given, changes), TrainConfig, train_presets())

@@ -5,11 +5,13 @@ HDM are the Hierarchical Dynamic Masks of Peng, Yang, Liu and He, arXiv 2301.049
 
 from importlib.metadata import PackageNotFoundError, version
 
+from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.explain import explain, explain_with
 from hdm_core.explanation import Explanation
 from hdm_core.methods import METHODS, ExplainJob, Method, RawMaps, get_method, method_title
 from hdm_core.metrics import METRICS, Metric, MetricInput, Metrics, MetricSettings, evaluate, metric_title
+from hdm_core.preflight import CheckResult, check
 from hdm_core.preprocess import Preprocess
 from hdm_core.settings import Settings
 
@@ -21,9 +23,11 @@ except PackageNotFoundError:  # a checkout on the path that is not installed
 __all__ = [
     "METHODS",
     "METRICS",
+    "CheckResult",
     "Classifier",
     "ExplainJob",
     "Explanation",
+    "Finding",
     "Method",
     "Metric",
     "MetricInput",
@@ -33,6 +37,7 @@ __all__ = [
     "RawMaps",
     "Settings",
     "__version__",
+    "check",
     "evaluate",
     "explain",
     "explain_with",

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
-import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
-from hdm_core.network.folding import fold
+from hdm_core.network.digest import state_digest
+from hdm_core.network.folding import fold_network
+from hdm_core.network.wrappers import unwrap
+from hdm_core.photograph import to_rgb
 from hdm_core.preprocess import Preprocess
-from hdm_core.sources.checkpoint import build, check_arch, load_checkpoint
+from hdm_core.sources.checkpoint import check_arch, load_checkpoint, load_state_dict
 from hdm_core.sources.exported import load_exported
-from hdm_core.sources.state_dict import Classes, fit_state, read_classes, read_state
-from hdm_core.sources.timm import build_timm
-from hdm_core.sources.torchvision import builder_options, find_weights, load_state
+from hdm_core.sources.paths import local_path
+from hdm_core.sources.state_dict import Classes, read_classes
+from hdm_core.sources.timm import build_timm, load_timm
+from hdm_core.sources.torchvision import build_pretrained
 
 
 class Classifier:
     """Any `torch.nn.Module` from images (B, C, H, W) to logits (B, classes).
 
     Attributes:
-        module: the network, never changed for longer than a context lasts.
+        module: the network, never changed for longer than a context lasts. The wrappers of DataParallel, DistributedDataParallel,
+            torch.compile and AveragedModel are removed: it is the network inside, with the same parameters.
         preprocess: photograph -> (C, H, W); None if the caller prepares tensors.
         class_names: a name for every class, or None.
         name: for records and reports.
@@ -40,30 +45,21 @@ class Classifier:
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        preprocess: Preprocess | None = None,
-        class_names: Sequence[str] | None = None,
-        name: str | None = None,
+        self, module: nn.Module, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None, name: str | None = None
     ) -> None:
-        self.module = module
+        self.module = unwrap(module)
         self.preprocess = preprocess
         self.class_names = None if class_names is None else tuple(class_names)
-        self.name = name or type(module).__name__
+        self.name = name or type(self.module).__name__
 
     @classmethod
-    def from_module(
-        cls,
-        module: nn.Module,
-        preprocess: Preprocess | None = None,
-        class_names: Sequence[str] | None = None,
-    ) -> Classifier:
-        """Wrap a network as it is, on the device where it is."""
+    def from_module(cls, module: nn.Module, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None) -> Classifier:
+        """Make a classifier of a network as it is, in its mode and on its device."""
         return cls(module, preprocess, class_names)
 
     @classmethod
     def from_torchvision(cls, arch: str, weights: str | None = None, preprocess: Preprocess | None = None, seed: int = 0) -> Classifier:
-        """Build a torchvision classification network by name, on the CPU.
+        """Build a torchvision classification network, in evaluation mode on the CPU.
 
         Args:
             arch: such as "resnet50".
@@ -74,30 +70,30 @@ class Classifier:
             ValueError: if there is no such network, or no such weights for it.
         """
         check_arch(arch)
-        if weights is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                module = torchvision.models.get_model(arch, weights=None)
+        module, entry = build_pretrained(arch, weights, seed)
+        if entry is None:
             return cls(module, preprocess or Preprocess(), name=arch)
-        entry = find_weights(arch, weights)
-        module = torchvision.models.get_model(arch, weights=None, **builder_options(arch, entry))
-        module.load_state_dict(load_state(entry))
         return cls(module, preprocess or Preprocess.from_weights(entry.transforms()), entry.meta["categories"], f"{arch} {weights}")
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, arch: str | None = None, classes: Classes | None = None, preprocess: Preprocess | None = None
+        cls,
+        path: str | Path,
+        arch: str | None = None,
+        classes: Classes | None = None,
+        preprocess: Preprocess | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> Classifier:
-        """Load a trained classifier on the CPU.
-
-        No code of its file runs: nothing is unpickled but tensors.
+        """Load a trained classifier, in evaluation mode on the CPU; only tensors are read.
 
         Args:
             path: a folder with `model.safetensors` and `card.json`; or, with `arch` and `classes`, a state dict as .safetensors or
-                as `torch.save` wrote it, also in {"state_dict": ...} or {"model": ...} and with names that begin with `module.`.
+                as `torch.save` wrote it, also in {"state_dict": ...} or {"model": ...} and with the prefixes that wrappers add.
             arch: a torchvision classification network.
             classes: their names or their number, or a text file with one name per line.
             preprocess: replaces the card's; of a state dict the default is that of most ImageNet weights.
+            arguments: of the network's builder, where they are not those of torchvision's pretrained network, such as
+                {"transform_input": False} of an Inception that was trained from random weights.
 
         Raises:
             OSError: if a file is missing or cannot be read.
@@ -105,18 +101,21 @@ class Classifier:
         """
         if (arch is None) != (classes is None):
             raise ValueError("arch and classes belong together: a state dict needs both, a trained folder has both in its card")
+        path = local_path(path)
         if arch is None or classes is None:
-            if Path(path).is_file():
+            if path.is_file():
                 raise ValueError(f"{path} is a file of weights: give its arch and classes as well; or give the folder that holds card.json")
+            if arguments:
+                raise ValueError("arguments are for the builder of a state dict's arch: a trained folder has its own in its card")
             module, card = load_checkpoint(path)
-            return cls(module, preprocess or card.preprocess, card.classes, f"{card.arch} {Path(path).name}")
-        if Path(path).is_dir():
+            return cls(module, preprocess or card.preprocess, card.classes, f"{card.arch} {path.name}")
+        if path.is_dir():
             raise ValueError(f"{path} is a folder, whose card has arch and classes: leave them out, or give the file of weights")
         known = read_classes(classes)
         count = known if isinstance(known, int) else len(known)
-        module = build(arch, count)
-        fit_state(module, read_state(path), path, f"{arch} with {count} classes")
-        return cls(module, preprocess or Preprocess(), None if isinstance(known, int) else known, f"{arch} {Path(path).name}")
+        module = load_state_dict(path, arch, count, arguments)
+        preprocess = preprocess or Preprocess.of_side(getattr(module, "image_size", Preprocess.crop))  # a transformer takes one size
+        return cls(module, preprocess, None if isinstance(known, int) else known, f"{arch} {path.name}")
 
     @classmethod
     def from_exported(cls, path: str | Path, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None) -> Classifier:
@@ -134,9 +133,7 @@ class Classifier:
             ValueError: if it is no such file, or the program's input is not any number of square images and nothing else.
         """
         module = load_exported(path)
-        if preprocess is None:
-            preprocess = Preprocess() if module.side is None else Preprocess.of_side(module.side)
-        return cls(module, preprocess, class_names, Path(path).name)
+        return cls(module, preprocess or Preprocess.of_side(module.side or Preprocess.crop), class_names, Path(path).name)
 
     @classmethod
     def from_timm(
@@ -147,15 +144,17 @@ class Classifier:
         classes: Classes | None = None,
         preprocess: Preprocess | None = None,
         seed: int = 0,
+        arguments: Mapping[str, Any] | None = None,
     ) -> Classifier:
-        """Build a network of timm by name, on the CPU; timm comes with the extra `timm`.
+        """Build a timm network, in evaluation mode on the CPU; needs the extra `timm`.
 
         Args:
             arch: such as "vit_tiny_patch16_224".
             weights: a tag of its pretrained weights such as "augreg_in21k_ft_in1k", or "DEFAULT", which timm downloads.
             path: a state dict of your own instead, as in `from_checkpoint`; without both the weights are random, from `seed`.
-            classes: their names or their number, or a text file with one name per line; by default the network's own number.
+            classes: their names or their number, or a text file with one name per line; by default as in the state dict.
             preprocess: replaces the one of the network's configuration in timm.
+            arguments: more arguments of `timm.create_model`, such as {"img_size": 256}.
 
         Raises:
             ImportError: if timm is not installed.
@@ -166,11 +165,9 @@ class Classifier:
         count = len(known) if isinstance(known, tuple) else known
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module, configured = build_timm(arch, weights, count)
-        if path is not None:
-            fit_state(module, read_state(path), path, arch if count is None else f"{arch} with {count} classes")
+            module, configured = build_timm(arch, weights, count, arguments) if path is None else load_timm(path, arch, count, arguments)
         name = " ".join([arch, *([Path(path).name] if path else [weights] if weights else [])])
-        return cls(module, preprocess or configured, known if isinstance(known, tuple) else None, name)
+        return cls(module.eval(), preprocess or configured, known if isinstance(known, tuple) else None, name)
 
     @property
     def device(self) -> torch.device:
@@ -179,8 +176,9 @@ class Classifier:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Data type of the network's parameters; None if it has none."""
-        return next((tensor.dtype for tensor in self.module.parameters()), None)
+        """Floating-point type of the network's parameters; None if none or several."""
+        found = {tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point()}
+        return found.pop() if len(found) == 1 else None
 
     def to(self, device: torch.device | str) -> Classifier:
         """Move the network and return self."""
@@ -188,32 +186,33 @@ class Classifier:
         return self
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:
-        """Preprocess photographs to (B, C, H, W) on the network's device.
+        """Preprocess photographs to (B, C, H, W) on the network's device, in its type.
 
         Raises:
-            ValueError: if the classifier was made without a preprocess.
+            ValueError: if the classifier was made without a preprocess, or the range of a photograph's pixels is unknown.
         """
         if self.preprocess is None:
             raise ValueError("this classifier has no preprocess: give one to from_module, or pass tensors")
-        return torch.stack([self.preprocess(image.convert("RGB")) for image in images]).to(self.device)
+        return torch.stack([self.preprocess(to_rgb(image)) for image in images]).to(self.device, self.dtype or torch.float32)
 
     def class_name(self, target: int) -> str:
         """Return the class's name, or its number where names are unknown."""
         return str(target) if self.class_names is None else self.class_names[target]
 
     def weights_digest(self) -> str:
-        """Return a sha256 over name, shape, type and bytes of all parameters and buffers."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """Return a sha256 over the network's state: parameters, buffers, extra state.
+
+        Raises:
+            ValueError: if a part of the state has no values, or is of a type without a digest.
+        """
+        return state_digest(self.module)
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
         """Yield the network in evaluation mode with no gradient to its weights.
 
-        Modes and flags are restored, also after an exception.
+        Parts compiled by `torch.compile` run in Python meanwhile, as compiled code calls no hooks. Modes and flags are restored, also
+        after an exception.
         """
         modes = [(module, module.training) for module in self.module.modules()]
         flags = [(parameter, parameter.requires_grad) for parameter in self.module.parameters()]
@@ -221,7 +220,8 @@ class Classifier:
             self.module.eval()
             for parameter, _ in flags:
                 parameter.requires_grad_(False)
-            yield self.module
+            with _run_eagerly():
+                yield self.module
         finally:
             for module, training in modes:
                 module.training = training
@@ -232,11 +232,20 @@ class Classifier:
     def folded(self, images: Tensor) -> Iterator[nn.Module]:
         """Yield a faster copy of the network, frozen as by `frozen`.
 
-        Batch normalisation is folded into the convolutions, and the layout is channels last. A network that torch.fx cannot trace,
-        or whose copy gives other logits for `images` (B, C, H, W), is used unfolded.
+        Batch normalisation is folded into the convolutions, and the layout is channels last. The copy is made once for a network and
+        again after a change. A network that cannot be copied, or whose copy gives other logits for `images` (B, C, H, W) or another
+        gradient, is used unfolded; `hdm_core.network.folding.fold_network` returns the reason.
         """
         with self.frozen() as network:
-            yield fold(network, images)
+            yield fold_network(network, images).network
+
+
+def _run_eagerly() -> AbstractContextManager[None]:
+    """Return a context in which nothing compiled by `torch.compile` runs.
+
+    It imports the compiler, which takes a second, unless nothing can be compiled because no one else has.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def as_classifier(model: Classifier | nn.Module) -> Classifier:

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hdm_core.checks.require import require
 from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import Precision, default_batch, default_precision, largest_batch
 from hdm_core.explanation import Explanation, Status
+from hdm_core.integers import as_integer
 from hdm_core.masking.consistency import PassCounter, Progress
 from hdm_core.methods import ExplainJob, get_method
 from hdm_core.network.hooks import forward_to
-from hdm_core.network.logits import class_logits, resolve_targets
+from hdm_core.network.logits import class_logits, require_logits, resolve_targets
 from hdm_core.settings import Settings
 from hdm_core.targets import Targets, one_target, target_numbers
 
@@ -49,7 +51,9 @@ def explain(
         settings: single settings that replace the preset's.
 
     Raises:
-        ValueError: for an unknown method, preset or setting, targets that fit neither batch nor network, or images of a wrong shape.
+        ValueError: for an unknown method, preset or setting, targets that fit neither batch nor network, images of a wrong shape, or a
+            network whose explanation would be wrong: probabilities instead of logits, images that influence each other, random answers, no
+            gradient to the input for a method that needs one; `check` lists what is measured.
         TypeError: if the network does not return (B, classes).
 
     Example:
@@ -65,6 +69,8 @@ def explain(
     """
     classifier, entry = as_classifier(classifier), get_method(method)
     given, resolved = one_target(target, targets), entry.configure(preset, **settings)
+    images = _on_device(classifier, images)
+    require(classifier, images, _batch_size(classifier, batch), gradient=entry.needs_input_gradient)
     return explain_with(classifier, images, method, resolved, given, batch=batch, precision=precision, progress=progress)
 
 
@@ -79,19 +85,15 @@ def explain_with(
     precision: Precision | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
-    """Explain as `explain` does, with settings that are already resolved."""
-    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
-        raise ValueError(f"images must be a batch of floats (B, C, H, W), not {tuple(images.shape)} {images.dtype}")
-    batch = default_batch(classifier.device) if batch is None else batch
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, not {batch}")
-    batch = min(batch, largest_batch(classifier.device))
-    if classifier.dtype not in (None, images.dtype):
-        raise ValueError(f"the network's weights are {classifier.dtype} and the images {images.dtype}: convert one, such as module.float()")
-    images = images.detach().to(classifier.device)
+    """Explain as `explain` does, with settings that are already resolved.
+
+    The classifier is not checked beyond its logits for these images: see `check`.
+    """
+    images = _on_device(classifier, images)
+    batch = _batch_size(classifier, batch)
     precision = precision or default_precision(classifier.device)
     passes, entry = PassCounter(progress), get_method(method)
-    with classifier.frozen() as network, torch.enable_grad():
+    with torch.inference_mode(False), classifier.frozen() as network, torch.enable_grad():
         output = None
         if (entry.layer or entry.from_input) and len(images) <= batch:
             output = forward_to(network, entry.layer(network, settings, images) if entry.layer else None, images)
@@ -99,7 +101,7 @@ def explain_with(
         else:
             with torch.no_grad():
                 logits = torch.cat([class_logits(network, part) for part in torch.split(images, batch)])
-        classes = resolve_targets(logits, target_numbers(targets, classifier))
+        classes = resolve_targets(require_logits(logits), target_numbers(targets, classifier))
         raw = entry.run(ExplainJob(classifier, images, classes, batch, passes, precision, output), settings)
     maps, status = _check(raw.maps.float(), logits.gather(1, classes[:, None])[:, 0])
     return Explanation(
@@ -113,6 +115,31 @@ def explain_with(
         method,
         classifier.preprocess,
     )
+
+
+@torch.inference_mode(False)
+def _on_device(classifier: Classifier, images: Tensor) -> Tensor:
+    """Return the images on the network's device, as tensors that gradients can use.
+
+    Raises:
+        ValueError: if they are no batch of floats, or have another data type than the network's weights.
+    """
+    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
+        raise ValueError(f"images must be a batch of floats (B, C, H, W), not {tuple(images.shape)} {images.dtype}")
+    if classifier.dtype not in (None, images.dtype):
+        raise ValueError(f"the network's weights are {classifier.dtype} and the images {images.dtype}: convert one, such as module.float()")
+    if images.dtype.itemsize < 4:  # maps then differ from those of float32 by up to 0.1, and those of trained masks altogether
+        raise ValueError(f"gradients in {images.dtype} round too much for a map: convert network and images, such as module.float()")
+    images = images.detach().to(classifier.device)
+    return images.clone() if images.is_inference() else images
+
+
+def _batch_size(classifier: Classifier, batch: int | None) -> int:
+    """Return the upper limit of images per forward pass."""
+    batch = default_batch(classifier.device) if batch is None else as_integer("batch", batch)
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
+    return min(batch, largest_batch(classifier.device))
 
 
 def _check(maps: Tensor, logits: Tensor) -> tuple[Tensor, list[Status]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
+
+from hdm_core.integers import as_integer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -31,6 +34,29 @@ class Preprocess:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: InterpolationMode = InterpolationMode.BILINEAR
+
+    def __post_init__(self) -> None:
+        """Convert numbers of numpy and torch, and the interpolation's name.
+
+        Raises:
+            ValueError: if a size is not positive, a standard deviation is not positive, or the interpolation is unknown.
+            TypeError: if a size is no integer.
+        """
+        for name in ("resize", "crop"):
+            size = as_integer(name, getattr(self, name))
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1 pixel, not {size}")
+            object.__setattr__(self, name, size)
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        if not all(0 < value < math.inf for value in self.std):
+            raise ValueError(f"std must be positive, not {self.std}")
+        object.__setattr__(self, "interpolation", InterpolationMode(self.interpolation))
+
+    @property
+    def resampling(self) -> Image.Resampling:
+        """Pillow's filter of the interpolation."""
+        return Image.Resampling(F.pil_modes_mapping[self.interpolation])
 
     @classmethod
     def from_weights(cls, transforms: ImageClassification) -> Preprocess:
@@ -101,7 +127,7 @@ class Preprocess:
         return left * across, top * down, (left + self.crop) * across, (top + self.crop) * down
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Return width and height of the photograph after the resize, before the crop."""
+        """Return width and height after the resize, before the crop."""
         if width <= height:
             return self.resize, int(self.resize * height / width)
         return int(self.resize * width / height), self.resize

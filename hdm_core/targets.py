@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from hdm_core.class_names import class_numbers
 from hdm_core.classifier import Classifier
 from hdm_core.settings import did_you_mean
 
-# The class to explain: one for all images or one per image, by number or name; None leaves it to the network.
+# The class to explain: one for all images or one per image, by number or name; None is the predicted class.
 Targets = int | str | Sequence[int] | Sequence[str] | Tensor | None
 
 
@@ -33,6 +35,10 @@ def target_numbers(targets: Targets, classifier: Classifier) -> Any:
     """
     if isinstance(targets, str):
         return _number(targets, classifier)
+    if isinstance(targets, np.ndarray) and targets.dtype.kind in "UO":
+        targets = targets.tolist()
+        if not isinstance(targets, list):
+            return target_numbers(targets, classifier)
     if isinstance(targets, Sequence):
         return [_number(target, classifier) if isinstance(target, str) else target for target in targets]
     return targets
@@ -42,8 +48,9 @@ def _number(name: str, classifier: Classifier) -> int:
     names = classifier.class_names
     if names is None:
         raise ValueError(f"target {name!r}: this classifier has no class names; give the number of the class")
-    if name not in names:
+    numbers = class_numbers(name, names)
+    if not numbers:
         raise ValueError(f"the classifier has no class {name!r}{did_you_mean(name, list(names))}")
-    if (count := names.count(name)) > 1:
-        raise ValueError(f"the classifier has {count} classes {name!r}; give the number of the class")
-    return names.index(name)
+    if len(numbers) > 1:
+        raise ValueError(f"the classifier has {len(numbers)} classes {name!r}; give the number of the class")
+    return numbers[0]

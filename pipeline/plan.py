@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,13 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hdm_core import Classifier, get_method
+from hdm_core import Classifier, Finding, get_method
 from hdm_core.settings import DMSettings, HDMSettings
-from pipeline.classifiers.load import count_classes, load_classifier, preprocess_identity, preprocess_of
+from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_identity, preprocess_of, weights_digest
 from pipeline.classifiers.targets import class_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
+from pipeline.datasets.listing import ListingNotes
 from pipeline.errors import InputError
+from pipeline.preflight import preflight, read_photographs
+
+_log = logging.getLogger(__name__)
 
 _BATCH = 10_000  # samples that are converted to JSON together, to bound the memory
 
@@ -48,6 +53,8 @@ class Plan:
         weights_digest: digest of the classifier's weights.
         passes_per_image: method -> forward and backward passes per image, for all its explained classes.
         preprocess_identity: what determines the classifier's outputs beside its weights, from `preprocess_identity`.
+        findings: of the check of the classifier.
+        notes: what the listing of the dataset left out, and remarks.
     """
 
     config: RunConfig
@@ -57,6 +64,8 @@ class Plan:
     weights_digest: str
     passes_per_image: dict[str, int]
     preprocess_identity: dict[str, Any] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()
+    notes: ListingNotes = field(default_factory=ListingNotes)
 
     @property
     def passes(self) -> int:
@@ -100,26 +109,34 @@ class Plan:
             "passes_per_image": self.passes_per_image,
             "passes": self.passes,
             "bytes": self.bytes,
+            "left_out": self.notes.left_out(),
+            "remarks": self.notes.remarks,
         }
 
 
 def make_plan(config: RunConfig) -> Plan:
     """Make the plan of a run.
 
-    List the dataset, load the classifier once to check it, and cut the rows into shards.
+    List the dataset, log what the listing left out, load the classifier once to check it, and cut the rows into shards.
 
     Raises:
         InputError: if the dataset, the classifier or a setting cannot be used.
     """
     samples = list_samples(config.dataset, config.storage)  # first, because weights may be a long download
+    for line in samples.notes.lines():
+        _log.warning("%s", line)
     classifier = load_classifier(config.classifier, config.seed)
     side = preprocess_of(classifier).crop
     image = torch.zeros(1, 3, side, side)
-    _check_targets(config, classifier, samples)
+    photographs = read_photographs(classifier, samples, config.storage, config.compute.storage_timeout)
+    checked = preflight(classifier, photographs, config.settings)
+    _check_targets(config, classifier, samples, checked.classes or 0)
     passes = {method: config.ranks * count for method, count in _passes(config, classifier, image).items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
-    return Plan(config, samples, shards, side, classifier.weights_digest(), passes, preprocess_identity(classifier))
+    return Plan(
+        config, samples, shards, side, weights_digest(classifier), passes, preprocess_identity(classifier), checked.findings, samples.notes
+    )
 
 
 def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:
@@ -144,9 +161,9 @@ def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[st
     return passes
 
 
-def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[Sample]) -> None:
+def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[Sample], classes: int) -> None:
     """Refuse a target class that the network does not have."""
-    classes = count_classes(config.classifier, classifier)
+    check_class_names(config.classifier, classifier, classes)
     target = config.target
     if isinstance(target, int) and target >= classes:
         raise InputError(f"target {target}: {classifier.name} has {classes} classes, numbered from 0")

@@ -63,7 +63,9 @@ def candidates(names: Sequence[str] | None = None) -> list[Candidate]:
     Raises:
         InputError: for an unknown name.
     """
-    packaged: dict[str, dict[str, Any]] = yaml.safe_load(resources.files("benchmarks.pareto").joinpath("candidates.yaml").read_text())
+    packaged: dict[str, dict[str, Any]] = yaml.safe_load(
+        resources.files("benchmarks.pareto").joinpath("candidates.yaml").read_text("utf-8")
+    )
     if unknown := [name for name in names or () if name not in packaged]:
         raise InputError(f"no candidate {unknown[0]!r}: choose from {', '.join(packaged)}")
     selected = []

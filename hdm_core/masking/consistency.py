@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hdm_core.device import LAYOUT, Precision, in_precision
 from hdm_core.masking.ops import upsample
+from hdm_core.network.gradients import gradient_of
 from hdm_core.network.logits import class_logits
 
 Progress = Callable[[int], None]
@@ -192,8 +193,7 @@ class ConsistencyLoss:
         images, contrast = self._masked(masks, index, background)
         images.requires_grad_()
         loss = self.loss(self._activation(images, self.targets[index]), index).sum()  # a sum keeps the images independent of each other
-        (gradient,) = torch.autograd.grad(loss, images)
-        return (gradient * contrast).sum(1, keepdim=True)
+        return (gradient_of(loss, images) * contrast).sum(1, keepdim=True)
 
     def _masked(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the masked images and their derivatives by the masks, (N, C, H, W) each."""

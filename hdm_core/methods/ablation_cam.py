@@ -7,16 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdm_core.classifier import Classifier
 from hdm_core.methods.base import ExplainJob, RawMaps
 from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of, layer_output_of, target_layer
+from hdm_core.network.axes import TargetLayer
 from hdm_core.network.hooks import activations_and_logits, count_calls, logits_with_activations
-from hdm_core.network.tail import extract_tail, is_affine
+from hdm_core.network.logits import class_logits
+from hdm_core.network.tail import Tail, extract_tail
 
-_TOLERANCE = 1e-3  # of the largest logit: differences below it are rounding
+# A difference of logits below this share of their spread, or of this share of the largest, is rounding.
+_TOLERANCE = 1e-3
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,13 @@ class _AblationPlan:
         passes: passes per image beyond the first one. Those of a tail count by its share of the network's multiplications, rounded up.
     """
 
-    tail: fx.Interpreter | None
+    tail: Tail | None
     affine: bool
     passes: int
 
 
 @torch.no_grad()
-def _plan_ablations(network: nn.Module, layer: nn.Module, images: Tensor) -> _AblationPlan:
+def _plan_ablations(network: nn.Module, layer: TargetLayer, images: Tensor) -> _AblationPlan:
     """Plan the ablations of a layer.
 
     A tail from torch.fx is used only if it reproduces the network's logits on one image.
@@ -43,19 +47,34 @@ def _plan_ablations(network: nn.Module, layer: nn.Module, images: Tensor) -> _Ab
     image = images[:1].nan_to_num(0, 0, 0)  # with NaN logits no comparison would hold
     activations, logits = activations_and_logits(network, layer, image)
     channels = activations.shape[1]
-    tail = extract_tail(network, layer)
-    if tail is None or not _close(tail.run(activations.clone()), logits):
-        return _AblationPlan(None, False, channels)
     ablated = activations.clone()
     ablated[:, ::2] = 0
-    if is_affine(tail) and _close(tail.run(ablated) + tail.run(activations - ablated), logits + tail.run(torch.zeros_like(ablated))):
+    tail = extract_tail(network, layer)
+    logits_of_tail = None if tail is None else _run_tail(tail, torch.cat([activations, ablated, activations - ablated, 0 * activations]))
+    if tail is None or logits_of_tail is None or not _close(logits_of_tail[:1], logits):
+        return _AblationPlan(None, False, channels)
+    whole, one, other, nothing = logits_of_tail
+    if tail.is_affine and _close((one + other - 2 * nothing)[None], (whole - nothing)[None]):
         return _AblationPlan(tail, True, 0)
     share = _multiplications(tail.run, activations.clone()) / max(1, _multiplications(network, image))
     return _AblationPlan(tail, False, math.ceil(channels * share))
 
 
+def _run_tail(tail: Tail, activations: Tensor) -> Tensor | None:
+    """Return the tail's logits; None if it runs for other activations only.
+
+    Tracing turns what a network computes from the sizes of its input, such as the number of images, into constants.
+    """
+    try:
+        return class_logits(tail.run, activations.clone())  # a tail may begin with an operation in place
+    except (RuntimeError, TypeError):
+        return None
+
+
 def _close(actual: Tensor, expected: Tensor) -> bool:
-    return bool((actual - expected).abs().amax() <= _TOLERANCE * expected.abs().amax())
+    """Return whether logits (N, classes) agree, relative to their spread over classes and rows."""
+    spread = expected.amax() - expected.amin()
+    return bool((actual - expected).abs().amax() <= torch.maximum(_TOLERANCE * spread, _ROUNDING * expected.abs().amax()))
 
 
 def _multiplications(run: Callable[[Tensor], object], x: Tensor) -> int:
@@ -77,7 +96,7 @@ def _weighted_sum(drops: Tensor, activations: Tensor) -> Tensor:
     return (drops[:, :, None, None] * activations).sum(1)
 
 
-def _closed_form(part: ExplainJob, layer: nn.Module) -> Tensor:
+def _closed_form(part: ExplainJob, layer: TargetLayer) -> Tensor:
     """Compute all drops from one gradient: y_c - y_c^k = sum_ij A_ij dy_c / dA_ij.
 
     For pooling and a linear layer this is w_ck mean(A_k).
@@ -89,7 +108,7 @@ def _closed_form(part: ExplainJob, layer: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def _ablate_channels(part: ExplainJob, layer: nn.Module, plan: _AblationPlan, logits_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _ablate_channels(part: ExplainJob, layer: TargetLayer, plan: _AblationPlan, logits_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Compute each drop by a forward of its own.
 
     Args:
@@ -121,7 +140,7 @@ def _run(job: ExplainJob, settings: CAMSettings) -> RawMaps:
     tail = plan.tail
     calls = count_calls(network, layer, job.images) if tail is None else 0
 
-    def cam(part: ExplainJob, layer: nn.Module) -> Tensor:
+    def cam(part: ExplainJob, layer: TargetLayer) -> Tensor:
         if tail is not None:
             return _ablate_channels(part, layer, plan, lambda ablated, image: tail.run(ablated))
 

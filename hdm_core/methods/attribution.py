@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.masking.ops import normalise
+from hdm_core.network.gradients import gradient_of
 from hdm_core.network.logits import class_logits
 
 
@@ -23,8 +24,7 @@ def input_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> Tenso
     """
     images = images.detach().requires_grad_()
     score = class_logits(network, images).gather(1, targets[:, None]).sum()  # a sum keeps the images independent of each other
-    (gradient,) = torch.autograd.grad(score, images)
-    return gradient
+    return gradient_of(score, images)
 
 
 def pixel_shares(attributions: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision
 from hdm_core.masking.consistency import PassCounter
+from hdm_core.network.axes import TargetLayer
 from hdm_core.network.hooks import LayerOutput
 from hdm_core.settings import Settings, describe_errors
 
@@ -58,10 +59,17 @@ class Method:
     passes: Callable[[Any, int, int], int]  # settings, height, width -> passes per image with every network
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None  # further passes per image that depend on it: see `cost`
     backward: bool = True  # a pass has a backward; without one it costs a third to a half
-    layer: Callable[[nn.Module, Any, Tensor], nn.Module] | None = None  # network, settings, images -> the layer of `layer_output`
+    # network, settings, images -> the layer of `layer_output`; `locate` finds the axes of a plain submodule
+    layer: Callable[[nn.Module, Any, Tensor], TargetLayer | nn.Module] | None = None
     from_input: bool = False  # `layer_output` is that of the input
+    check: Callable[[Any, Classifier, Tensor], str] | None = None  # settings, classifier, image -> what holds; else a ValueError
     family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks
     sign: str = ""  # for tables of methods: the treatment of evidence against the class
+
+    @property
+    def needs_input_gradient(self) -> bool:
+        """Whether the method differentiates the logits by the input."""
+        return self.backward and self.layer is None
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
         """Return the passes per image.

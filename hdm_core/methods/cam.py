@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hdm_core.classifier import Classifier
 from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
+from hdm_core.network.axes import TargetLayer, locate
 from hdm_core.network.hooks import LayerOutput, forward_to, last_spatial_layer
 from hdm_core.settings import Settings
 from hdm_core.sources.exported import require_layers
@@ -61,7 +62,7 @@ def gradient_cam(cam: Callable[[Tensor, Tensor], Tensor]) -> Callable[[ExplainJo
         cam: activations A and gradients dy_c / dA, each (B, K, h, w) -> (B, h, w).
     """
 
-    def compute(part: ExplainJob, layer: nn.Module) -> Tensor:
+    def compute(part: ExplainJob, layer: TargetLayer) -> Tensor:
         output = layer_output_of(part, layer)
         part.passes.add(len(part.images))
         return cam(output.activations.detach(), output.gradients(part.targets))
@@ -72,7 +73,7 @@ def gradient_cam(cam: Callable[[Tensor, Tensor], Tensor]) -> Callable[[ExplainJo
     return run
 
 
-def in_batches(job: ExplainJob, layer: nn.Module, cam: Callable[[ExplainJob, nn.Module], Tensor]) -> RawMaps:
+def in_batches(job: ExplainJob, layer: TargetLayer, cam: Callable[[ExplainJob, TargetLayer], Tensor]) -> RawMaps:
     """Compute the maps N(g(ReLU(L))) in batches of at most `job.batch` images.
 
     Args:
@@ -88,7 +89,7 @@ def in_batches(job: ExplainJob, layer: nn.Module, cam: Callable[[ExplainJob, nn.
     return RawMaps(torch.cat(maps))
 
 
-def layer_output_of(part: ExplainJob, layer: nn.Module) -> LayerOutput:
+def layer_output_of(part: ExplainJob, layer: TargetLayer) -> LayerOutput:
     """Return the layer's output and the logits.
 
     Those of the forward that chose the targets are reused if the job has them; else one forward runs.
@@ -96,24 +97,29 @@ def layer_output_of(part: ExplainJob, layer: nn.Module) -> LayerOutput:
     return part.layer_output or forward_to(part.classifier.module, layer, part.images)
 
 
-def layer_of(job: ExplainJob, settings: CAMSettings) -> nn.Module:
+def layer_of(job: ExplainJob, settings: CAMSettings) -> TargetLayer:
     """Return the target layer: that of the job's layer output, else from the settings."""
     if job.layer_output is not None and job.layer_output.layer is not None:
         return job.layer_output.layer
     return target_layer(job.classifier.module, settings, job.images)
 
 
-def target_layer(network: nn.Module, settings: CAMSettings, images: Tensor) -> nn.Module:
+def target_layer(network: nn.Module, settings: CAMSettings, images: Tensor) -> TargetLayer:
     """Return the submodule that the settings name, or the last convolutional stage.
 
     Raises:
-        ValueError: if the network has no such submodule, no layer is named and none returns maps, or the network is an exported program.
+        TypeError: if the named submodule does not return one map per image.
+        ValueError: if the network has no such submodule, it is not called, no layer is named and none returns maps, the axes of its output
+            are not clear, or the network's layers are not accessible.
     """
-    require_layers(network)
     if settings.layer is None:
-        return last_spatial_layer(network, images)
+        require_layers(network)
+        return locate(network, last_spatial_layer(network, images), images)
     try:
-        return network.get_submodule(settings.layer)
+        layer = network.get_submodule(settings.layer)
     except AttributeError:
+        require_layers(network)
         children = ", ".join(child for child, _ in network.named_children())
         raise ValueError(f"this network has no layer {settings.layer!r}; its parts are {children}") from None
+    require_layers(network, layer)
+    return locate(network, layer, images)

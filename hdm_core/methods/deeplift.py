@@ -11,20 +11,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from hdm_core.classifier import Classifier
 from hdm_core.masking.baselines import baseline_image
 from hdm_core.methods.attribution import pixel_shares
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
+from hdm_core.network.functions import ELEMENTWISE, function_name
+from hdm_core.network.gradients import gradient_of
 from hdm_core.network.logits import class_logits
 from hdm_core.settings import Baseline, Settings
+from hdm_core.sources.exported import require_operations
 
-# Elementwise functions by their names in torch, without the underscores that mark in-place and internal variants.
-# fmt: off
-_ELEMENTWISE = frozenset((
-    "relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "clip", "threshold", "leaky_relu",
-    "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign", "sigmoid", "hardsigmoid",
-    "hardswish", "log_sigmoid", "logsigmoid", "tanh", "tanhshrink", "hardshrink", "softshrink",
-))
-# fmt: on
 _MAX_POOLS: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "max_pool2d": F.max_pool2d_with_indices,
     "adaptive_max_pool2d": F.adaptive_max_pool2d_with_indices,
@@ -53,15 +49,16 @@ def deeplift(network: nn.Module, images: Tensor, targets: Tensor, baseline: Tens
         (B, C, H, W) in logits. An image's sum is f_p(x) - f_p(baseline), unless the network multiplies activations with each other.
 
     Raises:
-        ValueError: if an activation does not have the images along its first axis.
+        ValueError: if an activation does not have the images along its first axis, no gradient reaches the images, or the network is
+            TorchScript, whose non-linear functions are not seen.
     """
+    require_operations(network)
     images = images.detach().requires_grad_()
     baseline = baseline.expand_as(images)
     with Rescale(len(images)):
         logits = class_logits(network, torch.cat([images, baseline]))
     score = logits[: len(images)].gather(1, targets[:, None]).sum()
-    (multipliers,) = torch.autograd.grad(score, images)
-    return multipliers * (images.detach() - baseline)
+    return gradient_of(score, images) * (images.detach() - baseline)
 
 
 class Rescale(TorchFunctionMode):
@@ -85,8 +82,8 @@ class Rescale(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
-        name = getattr(func, "__name__", "").partition(".")[0].strip("_")
-        if not (name in _ELEMENTWISE or name in _MAX_POOLS) or not isinstance(args[0], Tensor) or not args[0].requires_grad:
+        name = function_name(func)
+        if not (name in ELEMENTWISE or name in _MAX_POOLS) or not isinstance(args[0], Tensor) or not args[0].requires_grad:
             return func(*args, **kwargs)
         x, rest = args[0], args[1:]
         if x.ndim == 0 or len(x) % (2 * self._image_count):
@@ -152,6 +149,12 @@ def _run(job: ExplainJob, settings: DeepLiftSettings) -> RawMaps:
     return RawMaps(torch.cat(maps))
 
 
+def _extra_passes(settings: DeepLiftSettings, classifier: Classifier, image: Tensor) -> int:
+    """Return 0: a network adds no passes, but its operations must run in Python."""
+    require_operations(classifier.module)
+    return 0
+
+
 DEEPLIFT = Method(
     id="deeplift",
     title="DeepLIFT",
@@ -161,6 +164,7 @@ DEEPLIFT = Method(
     default="standard",
     run=_run,
     passes=lambda settings, height, width: 2,
+    network_passes=_extra_passes,
     family="gradient",
     sign="absolute values",
 )

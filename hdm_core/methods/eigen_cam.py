@@ -6,10 +6,11 @@ The map does not depend on the target class.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hdm_core.methods.base import ExplainJob, RawMaps
 from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of, layer_output_of
+from hdm_core.network.axes import TargetLayer
 
 # A projection of float32 activations that varies less than this, relative to its largest value, is constant.
 _ROUNDING = 1e-5
@@ -40,7 +41,7 @@ def first_projection(activations: Tensor) -> Tensor:
     return projection.view(activations[:, 0].shape).to(activations.dtype)
 
 
-def _cam(part: ExplainJob, layer: nn.Module) -> Tensor:
+def _cam(part: ExplainJob, layer: TargetLayer) -> Tensor:
     activations = layer_output_of(part, layer).activations.detach()
     part.passes.add(len(activations))
     return first_projection(activations)

@@ -9,12 +9,13 @@ from hdm_core.classifier import Classifier
 from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import ExplainJob, RawMaps
 from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of, layer_output_of, target_layer
+from hdm_core.network.axes import TargetLayer
 from hdm_core.network.hooks import activations_and_logits
 from hdm_core.network.logits import class_logits
 
 
 @torch.no_grad()
-def _cam(part: ExplainJob, layer: nn.Module, network: nn.Module) -> Tensor:
+def _cam(part: ExplainJob, layer: TargetLayer, network: nn.Module) -> Tensor:
     """Return sum_k w_k A_k with w_k = p_c(X H_k) - p_c(X_b): (B, h, w).
 
     H_k = N(g(A_k)) and X_b = 0 (the paper's CIC, Def. 2 and 3). p_c is the softmax probability, as the paper's section on normalised scores

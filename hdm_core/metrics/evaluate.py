@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hdm_core.checks.require import require
 from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import default_batch
+from hdm_core.integers import as_integer, as_integers
 from hdm_core.masking.baselines import baseline_image
 from hdm_core.metrics.base import Metric, MetricInput
 from hdm_core.metrics.confidence import REMOVED
@@ -67,7 +69,7 @@ def evaluate(
         batch: upper limit of images per forward pass; None leaves it to the device.
 
     Raises:
-        ValueError: if the shapes do not fit each other, or no target is given.
+        ValueError: if the shapes do not fit each other, no target is given, or the network's probabilities would be wrong, see `check`.
 
     Example:
         >>> import torch
@@ -82,10 +84,11 @@ def evaluate(
     classifier = as_classifier(classifier)
     settings = settings or MetricSettings()
     classes = _classes(classifier, one_target(target, targets), len(images))
-    index = torch.arange(len(images)) if index is None else index
+    index = torch.arange(len(images)) if index is None else as_integers("index", index)
     _check_shapes(images, maps, classes, regions, index)
-    batch = default_batch(classifier.device) if batch is None else batch
+    batch = default_batch(classifier.device) if batch is None else as_integer("batch", batch)
     images, maps, classes, index = (tensor.to(classifier.device) for tensor in (images, maps, classes, index))
+    require(classifier, images, batch)
     height, width = images.shape[-2:]
     baseline = baseline_image(settings.baseline, classifier, images)
     backgrounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]
@@ -93,7 +96,7 @@ def evaluate(
     rank = torch.cat([ranks(part).int() for part in torch.split(maps, batch)])
     shared, own = (views(settings.protocol, height, width) for views in (shared_views, map_views))
     regions = torch.zeros_like(images[:, 0], dtype=torch.bool) if regions is None else regions.to(images.device)
-    with classifier.folded(images[:1]) as network, torch.no_grad():
+    with torch.inference_mode(False), classifier.folded(images[:1]) as network, torch.no_grad():
         of_images, of_maps = Viewer(network, images, classes, backgrounds, rank, index, batch).probabilities(shared, own)
         clean, blank, start = (of_images[index, view][:, None] for view in (0, 1, -1))
         curve = (len(own) - len(REMOVED)) // 2
@@ -122,8 +125,8 @@ def _classes(classifier: Classifier, targets: Targets, images: int) -> Tensor:
     """Return the class of every image, (B,) int64."""
     if targets is None:
         raise ValueError("evaluate needs targets: the classes that the maps explain, such as explanation.targets")
-    numbers = target_numbers(targets, classifier)
-    return torch.full((images,), numbers) if isinstance(numbers, int) else torch.as_tensor(numbers)
+    numbers = as_integers("targets", target_numbers(targets, classifier))
+    return numbers if numbers.ndim else numbers.expand(images).clone()
 
 
 def _check_shapes(images: Tensor, maps: Tensor, targets: Tensor, regions: Tensor | None, index: Tensor) -> None:
@@ -132,6 +135,11 @@ def _check_shapes(images: Tensor, maps: Tensor, targets: Tensor, regions: Tensor
     for (name, shape), tensor in zip(expected.items(), (maps, regions, targets), strict=True):
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, not {tuple(tensor.shape)}")
+    # torch would count a negative number from the end.
+    if (wrong := index[(index < 0) | (index >= len(images))]).numel():
+        raise ValueError(f"index {int(wrong[0])} is none of the {len(images)} images, which are numbered from 0")
+    if (wrong := targets[targets < 0]).numel():
+        raise ValueError(f"target {int(wrong[0])} is no class: classes are numbered from 0")
 
 
 def _values(metric: Metric, measured: MetricInput) -> Tensor:

@@ -18,7 +18,7 @@ class DirectConv2d(nn.Module):
     slower, round differently by batch size, and need a copy of the image for every position of the kernel.
 
     Args:
-        convolution: one that `fits`; its weights must not change afterwards.
+        convolution: a module for which `fits` returns True; its weights must not change afterwards.
     """
 
     weight: Tensor
@@ -54,8 +54,8 @@ class DirectConv2d(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Convolve (B, channels, H, W) to (B, K, H', W')."""
-        if images.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        """Convolve (B, channels, H, W) to (B, K, H', W'); an image without B too."""
+        if images.ndim != 4 or images.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return F.conv2d(images, self.weight, self.bias, padding=self.padding)
         out: Tensor = _Convolve.apply(images, self.weight, self.bias, self.padding, self.adjoint, self.back_padding)
         return out

@@ -1,58 +1,187 @@
-"""Copy of a network with the same logits and a faster gradient to the input."""
+"""Cached copy of a network with the same logits and a faster gradient to the input."""
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
 from hdm_core.device import LAYOUT
-from hdm_core.network.convolution import DirectConv2d
+from hdm_core.network.agreement import Answer, answer, gradients_disagree, logits_disagree, noise_like, spread
+from hdm_core.network.fusion import UnfoldableError, fused_copy, one_line
 from hdm_core.network.logits import class_logits
-
-# Matrix products of different numbers of rows round differently, so all use blocks of this many rows.
-_ROWS = 16
+from hdm_core.network.state import NetworkState
 
 
-class RowwiseLinear(nn.Module):
-    """Linear layer whose result for a row does not depend on the number of rows.
+@dataclass(frozen=True)
+class Folded:
+    """Network to compute maps with.
 
-    It runs in float32 also under autocast. The mask optimiser divides by the size of a gradient and so magnifies rounding, and in bfloat16
-    a logit of 16 has steps of 1/16.
+    Attributes:
+        network: a faster copy, or the network itself.
+        reason: why the network is used unfolded, in one line; None if it is folded.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    network: nn.Module
+    reason: str | None = None
+
+
+class ContiguousInput(nn.Module):
+    """Network whose input is converted to the contiguous layout.
+
+    A forward that calls `view` on activations fails with channels last, which the masked images have.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.linear = linear
+        self.network = network
+        self.training = network.training
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (B, features) to (B, classes); other ranks go to the layer unchanged."""
-        if features.ndim != 2:
-            out: Tensor = self.linear(features)
-            return out
-        with torch.autocast(features.device.type, enabled=False):
-            rows = len(features)
-            blocks = torch.split(F.pad(features.to(self.linear.weight.dtype), (0, 0, 0, -rows % _ROWS)), _ROWS)
-            return torch.cat([F.linear(block, self.linear.weight, self.linear.bias) for block in blocks])[:rows]
+    def forward(self, images: Tensor) -> Tensor:
+        """Apply the network to (B, C, H, W)."""
+        logits: Tensor = self.network(images.contiguous())
+        return logits
 
 
-def fold(network: nn.Module, images: Tensor) -> nn.Module:
-    """Fold batch normalisation into convolutions; freeze weights, channels last.
+@dataclass(frozen=True)
+class _Cached:
+    """Result of folding a network in one state; it holds no reference to the network.
 
-    The network itself is returned if torch.fx cannot trace it, or if the logits of its copy differ on `images` (B, C, H, W).
+    Attributes:
+        copy: the folded copy; None if the network is used unfolded, for `reason`.
+        noise_logits: the network's logits for noise, (N, classes); None without a copy.
+        contiguous: the network, used unfolded, needs a contiguous input.
     """
+
+    state: NetworkState
+    copy: nn.Module | None = None
+    noise_logits: Tensor | None = None
+    reason: str | None = None
+    contiguous: bool = False
+
+    def folded(self, network: nn.Module) -> Folded:
+        if self.copy is not None:
+            return Folded(self.copy)
+        return Folded(ContiguousInput(network) if self.contiguous else network, self.reason)
+
+
+_CACHE: WeakKeyDictionary[nn.Module, _Cached] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
+def fold_network(network: nn.Module, images: Tensor) -> Folded:
+    """Return a faster copy of a network in evaluation mode, or why there is none.
+
+    A copy is made once and checked on noise, in logits and gradient. It is made again if the network has changed. On every call its logits
+    for `images` are compared with the network's. If they disagree, it is made again; if that disagrees too, the network is used unfolded.
+
+    Args:
+        network: in evaluation mode.
+        images: (B, C, H, W), some that are to be explained.
+
+    Raises:
+        TypeError: if the network does not return logits (B, classes).
+    """
+    if network.training:
+        return Folded(network, "it is in training mode")
+    devices = [images.device] if images.device.type == "cuda" else []
+    # What is made in inference mode has no gradient. A network that draws random numbers must not answer otherwise after a check.
+    with torch.inference_mode(False), torch.random.fork_rng(devices=devices):
+        images = images.nan_to_num(0, 0, 0).contiguous()  # with NaN logits every copy would seem to agree
+        with _LOCK:
+            cached = _CACHE.get(network)
+        try:
+            unchanged = cached is not None and cached.state.holds(network)
+            state = cached.state if cached is not None and unchanged else NetworkState(network)
+        except Exception as error:  # such as tensors without memory or without a sum
+            return Folded(network, f"its state cannot be read ({one_line(error)})")
+        if cached is not None and unchanged and _disagreement(cached, network, images) is None:
+            return cached.folded(network)
+        try:
+            cached = _fold(network, state, images)
+        except torch.OutOfMemoryError:  # not stored: there may be memory next time
+            return Folded(network, "the memory is too small for its copy")
+        with _LOCK:
+            _CACHE[network] = cached
+        reason = _disagreement(cached, network, images)
+        return cached.folded(network) if reason is None else Folded(network, reason)
+
+
+def _fold(network: nn.Module, state: NetworkState, images: Tensor) -> _Cached:
+    """Make a copy and check it on noise."""
+    reason = None
+    for channels_last in (True, False):
+        try:
+            fused = fused_copy(network, channels_last)
+        except UnfoldableError as error:
+            reason = str(error)
+            break
+        copy = fused if channels_last else ContiguousInput(fused)
+        with torch.no_grad():
+            class_logits(network, images)  # an exception of the network itself is the caller's
+        if not state.holds(network):
+            state = NetworkState(network)  # the first forward can fill a cache
+        noise = noise_like(images)
+        try:
+            expected = [answer(network, part) for part in (noise, noise[:1])]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = f"it fails for images of noise ({one_line(error)})"
+            break
+        if not state.holds(network):
+            reason = "its forward changes its own parameters, buffers or attributes"
+            break
+        reason = _answers_otherwise(network, copy, noise, expected)
+        if reason is None:
+            return _Cached(state, copy, expected[0].logits)
+    return _Cached(NetworkState(network), reason=reason, contiguous=_needs_contiguous(network, images))
+
+
+def _answers_otherwise(network: nn.Module, copy: nn.Module, noise: Tensor, expected: list[Answer]) -> str | None:
+    """Return in words how a copy's logits or gradient for noise differ; None if they agree.
+
+    One image alone is tried, too: PyTorch's backward of batch normalisation with a backward hook is wrong for it with channels last.
+    """
+    for part, wanted in zip((noise, noise[:1]), expected, strict=True):
+        try:
+            found = answer(copy, part)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # as a forward that calls `view` on channels last
+            return f"its copy fails ({one_line(error)})"
+        reason = logits_disagree(found.logits, wanted.logits, spread(expected[0].logits))
+        reason = reason or gradients_disagree(found.gradient, wanted.gradient, network, part)
+        if reason is not None:
+            return reason
+    return None
+
+
+@torch.no_grad()
+def _disagreement(cached: _Cached, network: nn.Module, images: Tensor) -> str | None:
+    """Return in words how a copy's logits differ from the network's; None if they agree or there is no copy."""
+    if cached.copy is None or cached.noise_logits is None:
+        return None
+    expected = class_logits(network, images)
     try:
-        copy = fuse(network)
-    except Exception:  # tracing runs the user's forward on symbols: any exception means "not traceable"
-        return network
-    for name, module in list(copy.named_modules()):
-        if type(module) is nn.Linear:
-            copy.set_submodule(name, RowwiseLinear(module))
-        elif DirectConv2d.fits(module):
-            copy.set_submodule(name, DirectConv2d(module))
-    copy = copy.eval().requires_grad_(False).to(memory_format=LAYOUT)
-    probe = images.nan_to_num(0, 0, 0)  # with NaN logits every copy would compare equal
-    with torch.no_grad():
-        same = torch.allclose(class_logits(copy, probe), class_logits(network, probe), rtol=1e-3, atol=1e-3, equal_nan=True)
-    return copy if same else network
+        found = class_logits(cached.copy, images)
+    except Exception as error:  # a copy of a network that accepts these images should, too
+        return f"its copy fails ({one_line(error)})"
+    return logits_disagree(found, expected, spread(torch.cat([cached.noise_logits, expected])))
+
+
+@torch.no_grad()
+def _needs_contiguous(network: nn.Module, images: Tensor) -> bool:
+    """Return whether the network's forward fails, or its gradient is wrong, with channels last."""
+    if any(getattr(module, hooks, None) for module in network.modules() for hooks in ("_backward_hooks", "_backward_pre_hooks")):
+        return True
+    try:
+        class_logits(network, images.contiguous(memory_format=LAYOUT))
+    except RuntimeError as error:
+        if "view" not in str(error):
+            raise
+        return True
+    return False

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from hdm_core.network.axes import TargetLayer, checked_map, locate
+from hdm_core.network.gradients import NoGradientError, gradient_of
 from hdm_core.network.logits import class_logits
 
+_NAME_ANOTHER = "name another one with layer="
 # Layers that only pass on, pool or reshape the output of a convolution.
 _TRANSPARENT = (
     nn.Dropout,
@@ -26,35 +29,40 @@ _TRANSPARENT = (
 
 @dataclass
 class CapturedOutput:
-    """Output of a layer's last call, and the number of calls.
+    """Output of a layer's last call that returned a map, and the number of such calls.
 
     Attributes:
-        activations: (B, K, h, w), a leaf of the graph that follows; None before the first call.
-        calls: calls so far.
+        activations: (B, K, h, w), a leaf of the graph that follows; None before the first such call.
+        calls: calls so far that returned a tensor of four axes.
+        other: a call's output that is no tensor of four axes; None if there was none.
     """
 
     activations: Tensor | None = None
     calls: int = 0
+    other: object = None
 
 
 @contextmanager
-def capture(layer: nn.Module) -> Iterator[CapturedOutput]:
+def capture(layer: TargetLayer) -> Iterator[CapturedOutput]:
     """Detach a layer's output into a leaf that receives gradients.
 
     The network continues with a copy, so that a later in-place operation does not overwrite the captured output. The output of every
-    call is detached and the last one is stored; no gradient flows from it back to an earlier call. The hook is removed when the context
+    call that returns a tensor of four axes is detached and the last one is stored; no gradient flows from it back to an earlier call.
+    Other outputs, such as those of an activation function that the head uses too, pass unchanged. The hook is removed when the context
     ends.
     """
     captured = CapturedOutput()
 
-    def detach_output(_module: nn.Module, _inputs: object, output: object) -> Tensor:
+    def detach_output(_module: nn.Module, _inputs: object, output: object) -> object:
         if not isinstance(output, Tensor) or output.ndim != 4:
-            raise TypeError(f"the target layer must return a tensor (B, K, h, w); {type(layer).__name__} does not")
-        captured.activations = output.detach().requires_grad_()
+            captured.other = output
+            return output
+        # A clone of an inference tensor outside inference mode is an ordinary one, which may require a gradient.
+        captured.activations = layer.to_maps(output.clone() if output.is_inference() else output.detach()).requires_grad_()
         captured.calls += 1
-        return captured.activations.clone()
+        return layer.from_maps(captured.activations).clone()
 
-    handle = layer.register_forward_hook(detach_output)
+    handle = layer.module.register_forward_hook(detach_output)
     try:
         yield captured
     finally:
@@ -66,14 +74,16 @@ class LayerOutput:
     """Logits of a network and the output of one layer, with the graph between the two.
 
     Attributes:
-        layer: the submodule; None for the network's input.
+        layer: the layer and the axes of its output; None for the network's input.
         activations: (B, K, h, w); the images if `layer` is None.
         logits: (B, classes).
+        depends: returns whether the logits depend on the layer's output; runs a forward pass of one image.
     """
 
-    layer: nn.Module | None
+    layer: TargetLayer | None
     activations: Tensor
     logits: Tensor
+    depends: Callable[[], bool] = lambda: True
 
     @torch.enable_grad()
     def gradients(self, targets: Tensor) -> Tensor:
@@ -83,65 +93,89 @@ class LayerOutput:
             targets: (B,) int64.
 
         Raises:
-            ValueError: if the logits do not depend on the layer.
+            ValueError: if the logits do not depend on the layer, or no gradient reaches it.
         """
         score = self.logits.gather(1, targets[:, None]).sum()
-        gradients = torch.autograd.grad(score, self.activations, allow_unused=True)[0] if score.requires_grad else None
-        if gradients is None:
-            raise ValueError("the network's logits do not depend on the target layer: name another one with layer=")
-        return gradients
+        try:
+            return gradient_of(score, self.activations, "the images" if self.layer is None else "the target layer")
+        except NoGradientError:
+            if self.depends():
+                raise
+            raise ValueError(f"the network's logits do not depend on the target layer: {_NAME_ANOTHER}") from None
 
 
-def forward_to(network: nn.Module, layer: nn.Module | None, images: Tensor) -> LayerOutput:
+def forward_to(network: nn.Module, layer: TargetLayer | nn.Module | None, images: Tensor) -> LayerOutput:
     """Run one forward pass with the graph after `layer`, or all of it if None.
 
+    Args:
+        network: frozen; images (B, C, H, W) -> logits (B, classes).
+        layer: a layer with its axes, or a submodule, whose axes are then found by `locate`.
+        images: (B, C, H, W).
+
     Raises:
-        TypeError: if the layer does not return (B, K, h, w).
-        ValueError: if the layer is not called.
+        TypeError: if the layer does not return one map per image.
+        ValueError: if the layer is not called, or the axes of its output are not clear.
     """
     if layer is None:
         images = images.detach().requires_grad_()
         with torch.enable_grad():
             return LayerOutput(None, images, class_logits(network, images))
-    with capture(layer) as captured, torch.enable_grad():
+    located = layer if isinstance(layer, TargetLayer) else locate(network, layer, images)
+    with capture(located) as captured, torch.enable_grad():
         logits = class_logits(network, images)
-    return LayerOutput(layer, _captured_activations(captured), logits)
+    activations = _captured_activations(located, captured, images)
+    return LayerOutput(located, activations, logits, lambda: _depends(network, located, captured.calls, images[:1]))
 
 
 @torch.no_grad()
-def activations_and_logits(network: nn.Module, layer: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def _depends(network: nn.Module, layer: TargetLayer, calls: int, images: Tensor) -> bool:
+    """Return whether other activations of the layer give other logits."""
+    activations, logits = activations_and_logits(network, layer, images)
+    return not torch.equal(logits_with_activations(network, layer, calls, 1 - 2 * activations, images), logits)
+
+
+@torch.no_grad()
+def activations_and_logits(network: nn.Module, layer: TargetLayer | nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return a layer's output (B, K, h, w) and the logits (B, classes) of one forward.
 
+    Args:
+        network: frozen; images (B, C, H, W) -> logits (B, classes).
+        layer: as for `forward_to`.
+        images: (B, C, H, W).
+
     Raises:
-        TypeError: if the layer does not return (B, K, h, w).
-        ValueError: if the layer is not called.
+        TypeError: if the layer does not return one map per image.
+        ValueError: if the layer is not called, or the axes of its output are not clear.
     """
-    with capture(layer) as captured:
+    located = layer if isinstance(layer, TargetLayer) else locate(network, layer, images)
+    with capture(located) as captured:
         logits = class_logits(network, images)
-    return _captured_activations(captured).detach(), logits
+    return _captured_activations(located, captured, images).detach(), logits
 
 
-def _captured_activations(captured: CapturedOutput) -> Tensor:
-    if captured.activations is None:
-        raise ValueError("the network's forward does not call the target layer: name another one with layer=")
+def _captured_activations(layer: TargetLayer, captured: CapturedOutput, images: Tensor) -> Tensor:
+    if captured.activations is None and captured.other is None:
+        raise ValueError(f"the network's forward does not call the target layer: {_NAME_ANOTHER}")
+    checked_map(layer.module, captured.other if captured.activations is None else captured.activations, len(images))
+    assert captured.activations is not None  # noqa: S101 - checked_map refuses what is no map
     return captured.activations
 
 
 @torch.no_grad()
-def count_calls(network: nn.Module, layer: nn.Module, images: Tensor) -> int:
-    """Count the calls of a layer in one forward pass."""
+def count_calls(network: nn.Module, layer: TargetLayer, images: Tensor) -> int:
+    """Count the calls of a layer that return a map in one forward pass."""
     with capture(layer) as captured:
         network(images[:1])
     return captured.calls
 
 
 @torch.no_grad()
-def logits_with_activations(network: nn.Module, layer: nn.Module, calls: int, activations: Tensor, images: Tensor) -> Tensor:
-    """Return the logits when the last call of a layer is replaced by `activations`.
+def logits_with_activations(network: nn.Module, layer: TargetLayer, calls: int, activations: Tensor, images: Tensor) -> Tensor:
+    """Return the logits when the last map of a layer is replaced by `activations`.
 
     Args:
-        calls: calls of the layer in one forward, as `count_calls` returns.
-        activations: (B, K, h, w), returned by the last call.
+        calls: calls of the layer that return a map in one forward, as `count_calls` returns.
+        activations: (B, K, h, w), in place of the last such call's.
         images: (B, C, H, W).
 
     Returns:
@@ -151,10 +185,12 @@ def logits_with_activations(network: nn.Module, layer: nn.Module, calls: int, ac
 
     def replace_output(_module: nn.Module, _inputs: object, output: object) -> object:
         nonlocal call
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            return output
         call += 1
-        return activations if call == calls else output
+        return layer.from_maps(activations).clone() if call == calls else output
 
-    handle = layer.register_forward_hook(replace_output)
+    handle = layer.module.register_forward_hook(replace_output)
     try:
         return class_logits(network, images)
     finally:
@@ -162,10 +198,11 @@ def logits_with_activations(network: nn.Module, layer: nn.Module, calls: int, ac
 
 
 def last_spatial_layer(network: nn.Module, images: Tensor) -> nn.Module:
-    """Find the last submodule to finish whose output (B, K, h, w) exceeds one pixel.
+    """Find the last submodule to finish whose output of four axes exceeds one pixel.
 
-    Submodules count in the order in which their calls return. Pooling, dropout and the like are skipped. A stage returns after its blocks
-    and a block after its skip connection: for torchvision's families the result is the last convolutional stage, such as ResNet's layer4.
+    The output may be (B, K, h, w) or (B, h, w, K): `locate` finds its axes. Submodules count in the order in which their calls return.
+    Pooling, dropout and the like are skipped. A stage returns after its blocks and a block after its skip connection: for torchvision's
+    families the result is the last convolutional stage, such as ResNet's layer4.
 
     Raises:
         ValueError: if no submodule returns such a map, or the network turns its maps into tokens (B, N, K), which have no rows and columns.
@@ -180,7 +217,7 @@ def last_spatial_layer(network: nn.Module, images: Tensor) -> nn.Module:
             return
         if isinstance(module, _TRANSPARENT):
             skipped = output
-        elif output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+        elif output.ndim == 4 and len(output) == 1 and sum(length > 1 for length in output.shape[1:]) > 1:
             last, tokens = module, False
         elif output.ndim == 3:
             tokens = True

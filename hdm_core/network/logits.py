@@ -7,7 +7,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from hdm_core.integers import as_integers
+
 Targets = int | Sequence[int] | Tensor | None
+
+_GRAPH_NODES = 1000  # looked at behind the logits: a head per class may be concatenated
+
+# Operations that move values and do not change them.
+_RESHAPING = frozenset(
+    (
+        *("View", "UnsafeView", "Reshape", "ReshapeAlias", "Squeeze", "Unsqueeze", "Expand", "Clone", "ToCopy", "Alias", "AsStrided"),
+        *("Cat", "Stack", "Split", "Unbind", "Slice", "Select", "Index", "Transpose", "T", "Permute"),
+    )
+)
 
 
 def class_logits(network: Callable[[Tensor], object], images: Tensor) -> Tensor:
@@ -23,12 +35,64 @@ def class_logits(network: Callable[[Tensor], object], images: Tensor) -> Tensor:
     return logits
 
 
+def not_logits(logits: Tensor) -> str | None:
+    """Return in one line why an output (B, classes) cannot be logits; None if it can.
+
+    Refused are one class alone, whose softmax is always 1, and rows that are all probabilities already. A single row proves nothing: logits
+    may sum to 1 by chance.
+    """
+    if not logits.is_floating_point():
+        return f"the network returns {logits.dtype}, not logits: return the numbers before argmax or rounding"
+    if logits.shape[1] == 1:
+        return (
+            "the network has one logit, and the softmax of a single class is 1 for every image: "
+            "return two, such as torch.cat([torch.zeros_like(z), z], 1) for the logit z of yes"
+        )
+    rows = logits.detach()[logits.isfinite().all(1)].float()
+    tolerance = max(1e-5, 4 * torch.finfo(logits.dtype).eps)
+    if len(rows) > 1 and bool((rows >= 0).all() & ((rows.sum(1) - 1).abs() <= tolerance).all()):
+        return (
+            "the network returns probabilities (every row is at least 0 and sums to 1), and their softmax would be taken once more: "
+            "return the logits before its softmax"
+        )
+    return None
+
+
+def require_logits(logits: Tensor) -> Tensor:
+    """Return an output (B, classes) that can be logits.
+
+    Raises:
+        ValueError: if it is one class alone, or probabilities; see `not_logits`.
+    """
+    reason = not_logits(logits)
+    if reason is not None:
+        raise ValueError(reason)
+    return logits
+
+
+def ends_in_sigmoid(logits: Tensor) -> bool:
+    """Return whether the last operation that computes values is a sigmoid.
+
+    Args:
+        logits: with their graph; without one the result is False.
+    """
+    nodes, seen = [logits.grad_fn], 0
+    while nodes and seen < _GRAPH_NODES:
+        node, seen = nodes.pop(), seen + 1
+        name = "" if node is None else node.name().rstrip("0123456789")
+        if "igmoidBackward" in name and not name.startswith("Log"):
+            return True
+        if node is not None and name.removesuffix("Backward") in _RESHAPING:
+            nodes += [parent for parent, _ in node.next_functions]
+    return False
+
+
 def resolve_targets(logits: Tensor, targets: Targets) -> Tensor:
     """Return the target class of every image, (B,) int64; by default the argmax.
 
     Args:
         logits: (B, classes).
-        targets: one class for all images, or one per image.
+        targets: one class for all images, or one per image, as Python, numpy or torch write integers.
 
     Raises:
         ValueError: if the number of targets is not the number of images, or a target is no class of the network.
@@ -37,12 +101,12 @@ def resolve_targets(logits: Tensor, targets: Targets) -> Tensor:
     if targets is None:
         return logits.argmax(1)
     batch, classes = logits.shape
-    given = torch.as_tensor([targets] * batch if isinstance(targets, int) else targets)
-    if given.is_floating_point() or given.dtype == torch.bool:
-        raise TypeError(f"targets must be integers, not {given.dtype}")
-    if given.shape != (batch,):
-        raise ValueError(f"{batch} images need {batch} targets; the targets given have shape {tuple(given.shape)}")
-    wrong = given[(given < 0) | (given >= classes)]
+    numbers = as_integers("targets", targets)
+    if numbers.ndim == 0:
+        numbers = numbers.expand(batch).clone()
+    if numbers.shape != (batch,):
+        raise ValueError(f"{batch} images need {batch} targets; the targets given have shape {tuple(numbers.shape)}")
+    wrong = numbers[(numbers < 0) | (numbers >= classes)]
     if wrong.numel():
         raise ValueError(f"target {int(wrong[0])} is no class of this network: it has {classes}, numbered from 0")
-    return given.to(logits.device, torch.int64)
+    return numbers.to(logits.device)

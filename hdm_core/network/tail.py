@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
+
+from hdm_core.network.axes import TargetLayer
+from hdm_core.network.tracing import ThreadTracer, trace
 
 # Pooling, reshaping and linear layers: the output of a tail of these alone is an affine function of the activations.
 _AFFINE_MODULES = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Dropout, nn.Flatten, nn.Identity, nn.Linear)
 _AFFINE_CALLS = {F.adaptive_avg_pool2d, F.avg_pool2d, torch.flatten, torch.mean, "flatten", "mean"}
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(ThreadTracer):
     """Tracer that treats the layer as a leaf."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -22,18 +25,45 @@ class _Tracer(fx.Tracer):
         return m is self._layer or super().is_leaf_module(m, module_qualified_name)
 
 
-def extract_tail(network: nn.Module, layer: nn.Module) -> fx.Interpreter | None:
+class Tail:
+    """Part of a network after the last call of a layer.
+
+    Args:
+        interpreter: of the subgraph, from the layer's output to the logits.
+        layer: the layer and the axes of its output.
+    """
+
+    def __init__(self, interpreter: fx.Interpreter, layer: TargetLayer) -> None:
+        self._interpreter = interpreter
+        self._layer = layer
+
+    def run(self, activations: Tensor) -> Tensor:
+        """Return the logits (B, classes) of activations (B, K, h, w)."""
+        logits: Tensor = self._interpreter.run(self._layer.from_maps(activations))
+        return logits
+
+    @property
+    def is_affine(self) -> bool:
+        """Affine function of the activations: pooling, reshaping and linear layers only."""
+        module = self._interpreter.module
+        return all(
+            type(module.get_submodule(str(node.target))) in _AFFINE_MODULES if node.op == "call_module" else node.target in _AFFINE_CALLS
+            for node in self._interpreter.graph.nodes
+            if node.op.startswith("call_")
+        )
+
+
+def extract_tail(network: nn.Module, layer: TargetLayer) -> Tail | None:
     """Extract the part of a network after the last call of a layer.
 
     Returns:
-        An interpreter whose `run` maps activations (B, K, h, w) to logits (B, classes). None if torch.fx cannot trace the network, or a
-        value computed before the layer bypasses it.
+        None if torch.fx cannot trace the network, or a value computed before the layer bypasses it.
     """
     try:
-        graph = _Tracer(layer).trace(network)
+        graph = trace(network, _Tracer(layer.module))
     except Exception:  # tracing runs the user's forward on symbols: any exception means "not traceable"
         return None
-    calls = [node for node in graph.nodes if node.op == "call_module" and network.get_submodule(str(node.target)) is layer]
+    calls = [node for node in graph.nodes if node.op == "call_module" and network.get_submodule(str(node.target)) is layer.module]
     if not calls:
         return None
     tail = fx.Graph()
@@ -48,16 +78,4 @@ def extract_tail(network: nn.Module, layer: nn.Module) -> fx.Interpreter | None:
             descendants.add(node)
             copies[node] = tail.node_copy(node, copies.__getitem__)
     # Not a GraphModule: torch.fx keeps the source of every one in memory for good.
-    return fx.Interpreter(network, graph=tail) if graph.output_node() in descendants else None
-
-
-def is_affine(tail: fx.Interpreter) -> bool:
-    """Return whether a tail is an affine function of the activations.
-
-    It is if it only pools, reshapes and applies linear layers.
-    """
-    return all(
-        type(tail.module.get_submodule(str(node.target))) in _AFFINE_MODULES if node.op == "call_module" else node.target in _AFFINE_CALLS
-        for node in tail.graph.nodes
-        if node.op.startswith("call_")
-    )
+    return Tail(fx.Interpreter(network, graph=tail), layer) if graph.output_node() in descendants else None

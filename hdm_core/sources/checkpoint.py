@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torchvision
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from hdm_core.preprocess import Preprocess
+from hdm_core.sources.paths import local_path
 from hdm_core.sources.state_dict import fit_state, read_state
+from hdm_core.sources.state_keys import match_keys
+from hdm_core.sources.torchvision import AUXILIARY_HEADS, has_auxiliary_heads, state_options
 
 MODEL, CARD = "model.safetensors", "card.json"
+_SET_ELSEWHERE = frozenset(
+    {"weights", "num_classes", "pretrained", "progress", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+)
 
 
 class Card(BaseModel):
@@ -32,14 +38,25 @@ class Card(BaseModel):
     preprocess: Preprocess = Preprocess()
     metrics: dict[str, float] = Field(default_factory=dict, description="quality of the classifier, such as accuracy")
     data: str | None = Field(None, description="digest of the training data")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="arguments of the network's builder, such as transform_input")
 
 
 def save_checkpoint(module: nn.Module, card: Card, folder: str | Path) -> None:
-    """Write a classifier's folder, the card last: a folder with a card is complete."""
-    folder = Path(folder)
+    """Write a classifier's folder, the card last: a folder with a card is complete.
+
+    Raises:
+        ValueError: if the network's state holds anything but tensors.
+    """
+    folder = local_path(folder)
+    state = module.state_dict()
+    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(f"the network's state holds more than tensors: {', '.join(others[:3])}; a checkpoint holds tensors only")
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, folder / MODEL)
-    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
+    # Copies: safetensors refuses tensors that share memory, as tied weights do.
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, folder / MODEL)
+    # Without arguments the card is one that earlier versions read, too.
+    (folder / CARD).write_text(card.model_dump_json(indent=2, exclude=None if card.arguments else {"arguments"}) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
@@ -49,20 +66,47 @@ def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
         OSError: if a file is missing or cannot be read.
         ValueError: if a file is damaged, or the weights do not fit the card's network and classes.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     try:
-        card = Card.model_validate(json.loads((folder / CARD).read_text()))
+        card = Card.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8-sig")))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder / CARD} is not JSON: {error}") from None
     except ValidationError as error:
         first: Any = error.errors()[0]
         raise ValueError(f"{folder / CARD}: {'.'.join(map(str, first['loc'])) or 'the card'}: {first['msg']}") from None
+    unused = {"init_weights": False} if card.arch in AUXILIARY_HEADS else {}  # their random weights take seconds
     try:
-        module = build(card.arch, len(card.classes))
+        module = build(card.arch, len(card.classes), {**unused, **card.arguments})
     except ValueError as error:
         raise ValueError(f"{folder / CARD}: {error}") from None
     fit_state(module, read_state(folder / MODEL), folder / MODEL, f"{card.arch} with {len(card.classes)} classes")
     return module, card
+
+
+def load_state_dict(path: str | Path, arch: str, classes: int, arguments: Mapping[str, Any] | None = None) -> nn.Module:
+    """Build a torchvision network, on the CPU, with the weights of a state dict.
+
+    Auxiliary heads that are missing or have another number of classes are left out: a network in evaluation mode does not use them.
+
+    Args:
+        arguments: of the network's builder; they replace those that the state dict's shapes show.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if there is no such network, its builder does not take the arguments, or the weights are not the network's.
+    """
+    given = dict(arguments or {})
+    options = {**state_options(arch, {}), **given}
+    module = build(arch, classes, options)
+    state = match_keys(read_state(path), module.state_dict())
+    fitting = {**state_options(arch, state), **given}
+    if arch in AUXILIARY_HEADS and not has_auxiliary_heads(arch, state, classes):
+        fitting["aux_logits"] = False
+        state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
+    if fitting != options:
+        module = build(arch, classes, fitting)
+    fit_state(module, state, path, f"{arch} with {classes} classes")
+    return module
 
 
 def check_arch(arch: str, networks: Sequence[str] | None = None, library: str = "torchvision") -> None:
@@ -77,12 +121,31 @@ def check_arch(arch: str, networks: Sequence[str] | None = None, library: str = 
         raise ValueError(f"{library} has no classification network {arch!r}: choose from {', '.join(close)} or another of its names")
 
 
-def build(arch: str, classes: int) -> nn.Module:
+def build(arch: str, classes: int, arguments: Mapping[str, Any] | None = None) -> nn.Module:
     """Build a torchvision classification network with a head of `classes` logits.
 
+    Args:
+        arguments: of the network's builder, such as {"transform_input": True}.
+
     Raises:
-        ValueError: if torchvision has no such network.
+        ValueError: if torchvision has no such network, or its builder does not take the arguments.
     """
     check_arch(arch)
-    module: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=classes)
+    check_arguments(arch, arguments or {})
+    try:
+        module: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=classes, **(arguments or {}))
+    except Exception as error:  # the builders check little, so that a wrong value raises an error of any type
+        if not arguments:
+            raise
+        raise ValueError(f"{arch} cannot be built with the arguments {dict(arguments)} ({' '.join(str(error).split())})") from None
     return module
+
+
+def check_arguments(arch: str, arguments: Mapping[str, Any]) -> None:
+    """Check that builder arguments do not name what other parameters set.
+
+    Raises:
+        ValueError: if they do.
+    """
+    if taken := sorted(set(arguments) & _SET_ELSEWHERE):
+        raise ValueError(f"{arch}: the arguments cannot hold {', '.join(taken)}: weights, path and classes set the weights and the classes")

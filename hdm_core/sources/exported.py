@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
+from hdm_core.sources.paths import local_path
+
 _EXPORT_HINT = "export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
 
 
@@ -62,14 +64,29 @@ class Exported(nn.Module):
         return torch.frombuffer(bytearray(self._graph), dtype=torch.uint8)
 
 
-def require_layers(network: nn.Module) -> None:
+def require_layers(network: nn.Module, layer: nn.Module | None = None) -> None:
     """Raise an error for a network without accessible layers.
 
+    Args:
+        network: any network.
+        layer: the submodule that is needed; None if it may be any.
+
     Raises:
-        ValueError: for an exported program.
+        ValueError: for an exported program or TorchScript, whole or as a part.
     """
-    if isinstance(network, Exported):
-        raise ValueError("an exported program has no layers, and this method needs them: give the network it was exported from")  # noqa: TRY004
+    if any(isinstance(part, Exported) for part in network.modules()):
+        raise ValueError("an exported program has no layers, and this method needs them: give the network it was exported from")
+    require_operations(network if layer is None else layer)
+
+
+def require_operations(network: nn.Module) -> None:
+    """Raise an error for a network whose operations do not run in Python.
+
+    Raises:
+        ValueError: for TorchScript, whole or as a part.
+    """
+    if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
+        raise ValueError("TorchScript gives no access to its layers, and this method needs them: give the network in Python")
 
 
 def load_exported(path: str | Path) -> Exported:
@@ -81,7 +98,8 @@ def load_exported(path: str | Path) -> Exported:
         OSError: if the file cannot be read.
         ValueError: if it is no such file, or the program does not take a batch of images of any size as its only input.
     """
-    Path(path).open("rb").close()  # torch's error for an unreadable file is less precise
+    path = local_path(path)
+    path.open("rb").close()  # torch's error for an unreadable file is less precise
     try:
         program = torch.export.load(str(path))
     except Exception as error:  # zip, JSON, schema and graph errors of many types

@@ -4,37 +4,51 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
 from hdm_core.preprocess import Preprocess
-from hdm_core.sources.checkpoint import check_arch
+from hdm_core.sources.checkpoint import check_arch, check_arguments
+from hdm_core.sources.state_dict import fit_state, read_state
+from hdm_core.sources.state_keys import match_keys
 
 
-def build_timm(arch: str, weights: str | None, classes: int | None) -> tuple[nn.Module, Preprocess]:
+def build_timm(
+    arch: str, weights: str | None, classes: int | None, arguments: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, Preprocess]:
     """Build a timm network with a head of `classes` logits, and its preprocessing.
 
-    The preprocessing comes from timm's configuration. Crop modes of timm that change the image's proportions are replaced by the centre
-    crop, because a map must align with the photograph.
+    The preprocessing comes from timm's configuration, its size from the argument `img_size` if that is given. Crop modes of timm that
+    change the image's proportions are replaced by the centre crop, because a map must align with the photograph.
 
     Raises:
         ImportError: if timm is not installed.
         OSError: if the weights cannot be downloaded.
-        ValueError: if timm has no such network or tag, or it does not take square images.
+        ValueError: if timm has no such network or tag, does not take the arguments, or the network does not take square images.
     """
     try:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError:
         raise ImportError("timm is not installed: pip install 'hdm-pipeline[timm]'") from None
     check_arch(arch, timm.list_models(), "timm")
+    given = dict(arguments or {})
+    check_arguments(arch, given)
     name = arch if weights in (None, "DEFAULT") else f"{arch}.{weights}"
     try:
-        module: nn.Module = timm.create_model(name, pretrained=weights is not None, num_classes=classes)
+        module: nn.Module = timm.create_model(name, pretrained=weights is not None, num_classes=classes, **given)
     except RuntimeError as error:  # also raised where there are no pretrained weights
-        raise ValueError(f"timm cannot build {name}: {error}") from None
+        raise ValueError(f"timm cannot build {name}: {' '.join(str(error).split())}") from None
+    except Exception as error:  # the networks check little, so that a wrong argument raises an error of any type
+        if not given:
+            raise
+        raise ValueError(f"timm cannot build {name} with the arguments {given} ({' '.join(str(error).split())})") from None
     config = timm.data.resolve_data_config({}, model=module)
-    _, height, width = config["input_size"]
+    size = given.get("img_size", config["input_size"][1:])
+    height, width = (size, size) if isinstance(size, int) else size
     if height != width:
         raise ValueError(f"{arch} takes images of {height} x {width}; they must be square")
     return module, Preprocess(
@@ -44,3 +58,42 @@ def build_timm(arch: str, weights: str | None, classes: int | None) -> tuple[nn.
         std=tuple(config["std"]),
         interpolation=InterpolationMode(config["interpolation"]),
     )
+
+
+def load_timm(path: str | Path, arch: str, classes: int | None, arguments: Mapping[str, Any] | None = None) -> tuple[nn.Module, Preprocess]:
+    """Build a timm network with the weights of a state dict, and its preprocessing.
+
+    Raises:
+        ImportError: if timm is not installed.
+        OSError: if the file cannot be read.
+        ValueError: as `build_timm`, or if the weights are not the network's.
+    """
+    module, preprocess = build_timm(arch, None, classes, arguments)
+    state = match_keys(read_state(path), module.state_dict())
+    found = _state_options(module, state, classes)
+    options = {key: value for key, value in found.items() if key not in (arguments or {})}
+    if options:
+        count = options.pop("num_classes", classes)
+        module, preprocess = build_timm(arch, None, count, {**options, **(arguments or {})})
+    fit_state(module, state, path, arch if classes is None else f"{arch} with {classes} classes")
+    return module, preprocess
+
+
+def _state_options(module: nn.Module, state: Mapping[str, Tensor], classes: int | None) -> dict[str, Any]:
+    """Return the arguments with which the network has the shapes of a state dict.
+
+    They are the size of the images, from a transformer's position embedding, and the number of classes if it is not given.
+    """
+    options: dict[str, Any] = {}
+    own, positions = module.state_dict().get("pos_embed"), state.get("pos_embed")
+    patches: Any = getattr(module, "patch_embed", None)
+    if own is not None and positions is not None and own.ndim == positions.ndim == 3 and hasattr(patches, "grid_size"):
+        tokens = own.shape[1] - math.prod(patches.grid_size)  # of the class and registers
+        side = math.isqrt(max(0, positions.shape[1] - tokens))
+        if side**2 == positions.shape[1] - tokens and positions.shape != own.shape:
+            options["img_size"] = side * patches.patch_size[0]
+    head = getattr(module, "pretrained_cfg", {}).get("classifier")
+    logits = state.get(f"{head}.weight") if isinstance(head, str) else None
+    if classes is None and logits is not None and len(logits) != getattr(module, "num_classes", None):
+        options["num_classes"] = len(logits)
+    return options

@@ -28,6 +28,7 @@ def check_method(
     *,
     class_agnostic: bool = False,
     needs_layers: bool | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> None:
     """Check everything that a method promises, on tiny networks.
 
@@ -39,12 +40,13 @@ def check_method(
         cheapest: cheaper ones still, for larger networks and a hundred repetitions.
         class_agnostic: the map does not depend on the class that is explained.
         needs_layers: exported programs are refused; by default methods with a layer do that.
+        refused: families of networks that the method refuses, such as "convnext", with words of its error.
 
     Raises:
         AssertionError: for the first promise that is broken, with its name.
     """
     refuses = bool(entry.layer) if needs_layers is None else needs_layers
-    case = MethodCase(entry, settings or {}, cheapest or {}, class_agnostic, refuses)
+    case = MethodCase(entry, settings or {}, cheapest or {}, class_agnostic, refuses, refused or {})
     with registered(METHODS, entry):
         check_all(entry.id, case, METHOD_PROMISES)
 

@@ -86,9 +86,13 @@ def the_images_are_left_as_they_were(case: MethodCase) -> None:
 
 
 @_promise(*FAMILIES)
-def torchvisions_families_are_explained(case: MethodCase, family: str) -> None:
+def torchvisions_families_are_explained_or_refused_in_words(case: MethodCase, family: str) -> None:
     network, images = FAMILIES[family](), sample_images(2, 32)
     before = snapshot(network)
+    if family in case.refused:
+        assert case.refused[family] in refusal(case, ValueError, network, images, **case.cheapest)
+        assert_unchanged(network, before)
+        return
     result = case.explain(network, images, targets=1, **case.cheapest)
     assert "nan" not in result.status
     assert_unchanged(network, before)
@@ -103,8 +107,8 @@ def a_vision_transformer_is_explained_or_refused(case: MethodCase) -> None:
     try:
         result = case.explain(network, images, **case.cheapest)
     except ValueError as error:
-        assert "tokens" in str(error)
-        assert "layer=" in str(error)
+        words = case.refused.get("transformer")
+        assert all(each in str(error) for each in ([words] if words else ["tokens", "layer="]))
     else:
         assert result.maps.shape == (2, 32, 32)
         assert set(result.status) <= {"ok", "flat"}
@@ -147,8 +151,8 @@ def memory_does_not_grow_with_the_number_of_batches(case: MethodCase) -> None:
     tensors, objects = alive_after(3)
     more_tensors, more_objects = alive_after(100)
     assert more_tensors == tensors
-    # torch.fx keeps the source of what it compiles: a few objects per batch, and ten in Python 3.13 (1,001 after 100 batches).
-    assert more_objects - objects < 11 * 100
+    # Nothing per batch: all methods were measured to leave 0 objects after 100 batches.
+    assert more_objects - objects < 5
 
 
 @_promise(1, 3, None)

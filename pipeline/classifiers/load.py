@@ -11,7 +11,6 @@ import torch
 from torchvision.transforms import InterpolationMode
 
 from hdm_core import Classifier, Preprocess
-from hdm_core.network.logits import class_logits
 from hdm_core.sources.state_dict import read_classes
 from pipeline.classifiers.sources import CLASSIFIER_SOURCES, ClassifierConfig
 from pipeline.errors import InputError, one_line
@@ -24,11 +23,11 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
         seed: seed of random weights.
 
     Raises:
-        InputError: if there is no such network, or its weights are not available or belong to another network.
+        InputError: if there is no such network, its weights are not available or belong to another network, or they are not float32.
     """
     try:
         classes = None if config.classes is None else read_classes(config.classes)
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise InputError(f"classifier.classes: {one_line(error)}") from None
     try:
         classifier = CLASSIFIER_SOURCES[config.source].load(config, classes, seed)
@@ -37,6 +36,8 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     except OSError as error:
         what = config.path or f"the weights {config.weights} of {config.arch}"
         raise InputError(f"classifier: {what} cannot be loaded ({one_line(error)})") from None
+    if classifier.dtype not in (None, torch.float32):
+        raise InputError(f"classifier: {classifier.name} has weights of {classifier.dtype}, and images are float32: convert it by float()")
     if isinstance(classes, tuple):
         classifier.class_names = classes
     changes: dict[str, Any] = config.model_dump(include={"resize", "crop", "mean", "std"}, exclude_none=True)
@@ -46,24 +47,27 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     return classifier
 
 
-def count_classes(config: ClassifierConfig, classifier: Classifier) -> int:
-    """Count the network's outputs for one blank image.
-
-    An error on the blank image would occur on every image.
+def check_class_names(config: ClassifierConfig, classifier: Classifier, classes: int) -> None:
+    """Compare the number of the network's logits with the names, or the number, of classes.
 
     Raises:
-        InputError: if the network does not take images of the size, or has another number of classes than the configuration names.
+        InputError: if they differ.
     """
-    side = preprocess_of(classifier).crop
-    try:
-        with classifier.frozen() as network, torch.no_grad():
-            classes = class_logits(network, torch.zeros(1, 3, side, side, device=classifier.device)).shape[1]
-    except Exception as error:  # the network's forward may raise any exception
-        raise InputError(f"classifier: {classifier.name} does not take images of {side} x {side} ({one_line(error)})") from None
     named = config.classes if isinstance(config.classes, int) else len(classifier.class_names or ()) or classes
     if named != classes:
         raise InputError(f"classifier: {classifier.name} answers with {classes} classes, and {named} are named; set classifier.classes")
-    return classes
+
+
+def weights_digest(classifier: Classifier) -> str:
+    """Return the digest of a classifier's weights.
+
+    Raises:
+        InputError: if its state has none.
+    """
+    try:
+        return classifier.weights_digest()
+    except ValueError as error:
+        raise InputError(f"classifier: {classifier.name}: {one_line(error)}") from None
 
 
 def preprocess_of(classifier: Classifier) -> Preprocess:
@@ -80,10 +84,12 @@ def preprocess_of(classifier: Classifier) -> Preprocess:
 def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
     """Return the identity of a classifier's preprocessing and class names.
 
-    Besides the weights, these determine the classifier's outputs. The class names enter as a checksum.
+    Besides the weights, these determine the classifier's outputs. The class names enter as a checksum, and `transform_input` where it is
+    on: torchvision's Inception and GoogLeNet then normalise their input once more.
     """
     preprocess = preprocess_of(classifier)
     names = json.dumps(classifier.class_names).encode()
+    transformed = {"transform_input": True} if getattr(classifier.module, "transform_input", False) is True else {}
     return {
         "resize": preprocess.resize,
         "crop": preprocess.crop,
@@ -91,4 +97,5 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
         "std": list(preprocess.std),
         "interpolation": preprocess.interpolation.value,
         "classes_sha256": hashlib.sha256(names).hexdigest(),
+        **transformed,
     }

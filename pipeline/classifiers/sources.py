@@ -46,7 +46,9 @@ class ClassifierConfig(Section):
         pattern=r"^[\w.]+:[\w.]+$",
         description="Function package.module:function that returns the network. It is executed: name only code that you trust.",
     )
-    arguments: dict[str, Any] | None = Field(None, description="Keyword arguments of the factory. Default: none.")
+    arguments: dict[str, Any] | None = Field(
+        None, description="Keyword arguments of the factory, or of the library's builder of `arch`. Default: none."
+    )
     classes: Count | tuple[str, ...] | str | None = Field(
         None,
         description="Names of the classes, their number, or a text file with one name per line. Default: the names of the classifier.",
@@ -105,7 +107,7 @@ def _load_torchvision(config: ClassifierConfig, classes: Classes, seed: int) -> 
 
 
 def _load_checkpoint(config: ClassifierConfig, classes: Classes, seed: int) -> Classifier:
-    return Classifier.from_checkpoint(config.path or "", config.arch, classes if config.arch else None)
+    return Classifier.from_checkpoint(config.path or "", config.arch, classes if config.arch else None, arguments=config.arguments)
 
 
 def _load_exported(config: ClassifierConfig, classes: Classes, seed: int) -> Classifier:
@@ -117,7 +119,7 @@ def _load_import(config: ClassifierConfig, classes: Classes, seed: int) -> Class
 
 
 def _load_timm(config: ClassifierConfig, classes: Classes, seed: int) -> Classifier:
-    return Classifier.from_timm(config.arch or "", config.weights, config.path, classes, seed=seed)
+    return Classifier.from_timm(config.arch or "", config.weights, config.path, classes, seed=seed, arguments=config.arguments)
 
 
 def _check_checkpoint(config: ClassifierConfig) -> None:
@@ -125,6 +127,8 @@ def _check_checkpoint(config: ClassifierConfig) -> None:
         raise ValueError("classifier.classes is missing: a state dict needs its classes, names or a number, beside arch")
     if config.arch and config.train:
         raise ValueError("classifier.train makes a trained folder, and classifier.arch is of a state dict: remove one")
+    if config.arguments and not config.arch:
+        raise ValueError("classifier.arguments is for the builder of a state dict's arch, and a trained folder has its own: remove it")
 
 
 def _check_timm(config: ClassifierConfig) -> None:
@@ -138,9 +142,11 @@ CLASSIFIER_SOURCES: Registry[ClassifierSource] = Registry(
     ClassifierSource,
     (
         ClassifierSource("torchvision", _load_torchvision, required=("arch",), optional=("weights",)),
-        ClassifierSource("checkpoint", _load_checkpoint, required=("path",), optional=("arch", "train"), check=_check_checkpoint),
+        ClassifierSource(
+            "checkpoint", _load_checkpoint, required=("path",), optional=("arch", "train", "arguments"), check=_check_checkpoint
+        ),
         ClassifierSource("exported", _load_exported, required=("path",)),
         ClassifierSource("import", _load_import, required=("factory",), optional=("arguments",)),
-        ClassifierSource("timm", _load_timm, required=("arch",), optional=("weights", "path"), check=_check_timm),
+        ClassifierSource("timm", _load_timm, required=("arch",), optional=("weights", "path", "arguments"), check=_check_timm),
     ),
 )

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hdm_core import Classifier
+from hdm_core.class_names import class_numbers
 from hdm_core.network.logits import class_logits
 from pipeline.datasets import Sample
 from pipeline.errors import one_line
@@ -80,10 +81,10 @@ def class_of(sample: Sample, classifier: Classifier) -> int:
     """
     names = classifier.class_names
     if names is not None and sample.class_name is not None:
-        count = names.count(sample.class_name)
-        if count != 1:
-            raise ValueError(f"the label {sample.class_name!r} is the name of {count or 'none'} of the classifier's classes")
-        return names.index(sample.class_name)
+        numbers = class_numbers(sample.class_name, names)
+        if len(numbers) != 1:
+            raise ValueError(f"the label {sample.class_name!r} is the name of {len(numbers) or 'none'} of the classifier's classes")
+        return numbers[0]
     if sample.label is None:
         raise ValueError("the image has no label to explain")
     if sample.label < 0 or (names is not None and sample.label >= len(names)):

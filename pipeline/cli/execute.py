@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.table import Table
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.runs import RunStore
     from pipeline.workflow import Steps
 
+MOST_ERRORS = 20  # different errors in JSON; the records have all
 DONE, FAILED, BAD_INPUT, UNEXPLAINED = 0, 1, 2, 3
 
 _log = logging.getLogger("pipeline")
@@ -60,6 +62,7 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
                 "passes": summary.passes,
                 "seconds": round(summary.seconds, 3),
                 "statuses": summary.statuses,
+                "errors": errors_json(summary.errors),
                 "set_aside": [failed.shard.index for failed in summary.failed_shards],
                 "tables": table.to_pylist(),
             }
@@ -67,10 +70,17 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
     else:
         print_tables(table)
         passes = f"{summary.passes:,} in {clock(summary.seconds)}"
-        print_facts({"images": summary.images, "passes": passes, "run": summary.url, "report": summary.report})
+        statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(summary.statuses.items()))
+        images = f"{summary.images:,}: {statuses or 'none explained'}"
+        print_facts({"images": images, "passes": passes, "run": summary.url, "report": summary.report})
     if summary.failed_images:
-        err.print(f"{summary.failed_images} images could not be explained: see the records' status and error", markup=False)
+        err.print(summary.failure_text(), markup=False)
         raise typer.Exit(UNEXPLAINED)
+
+
+def errors_json(errors: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return the most frequent errors of a run's records, one object each."""
+    return [{"status": status, "error": error, "images": images} for (status, error), images in errors.most_common(MOST_ERRORS)]
 
 
 def print_tables(table: pa.Table) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import fsspec
 from PIL import Image
 
-from hdm_core import explain, get_method
-from pipeline.classifiers.load import count_classes, load_classifier, preprocess_of
+from hdm_core import explain_with, get_method
+from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_of
 from pipeline.config.schema import ClassifierConfig
 from pipeline.datasets import Sample
 from pipeline.datasets.images import UnreadableError, read_image
 from pipeline.errors import InputError, one_line
+from pipeline.preflight import preflight
 from pipeline.report import overlay
 
 
@@ -33,13 +34,14 @@ def explain_image(
     if Path(out).suffix.lower() not in Image.registered_extensions():
         raise InputError(f"--out {out}: no image format has this suffix; use .png")
     loaded = load_classifier(classifier, seed=0)
-    count_classes(classifier, loaded)
     try:
         photograph = read_image(Sample(image, image), {}).image
     except UnreadableError as error:
         raise InputError(f"{image}: {error}") from None
+    prepared = loaded.prepare([photograph])
+    check_class_names(classifier, loaded, preflight(loaded, prepared, {method: settings}).classes or 0)
     try:
-        result = explain(loaded, loaded.prepare([photograph]), method, preset, target)
+        result = explain_with(loaded, prepared, method, settings, target)
     except ValueError as error:  # a target that the network does not have
         raise InputError(one_line(error)) from None
     heatmap = overlay(preprocess_of(loaded).cropped(photograph), result.maps[0].numpy())

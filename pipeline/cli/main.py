@@ -14,13 +14,15 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 import pipeline
-from pipeline.cli.console import err, out, print_facts, print_json
+from pipeline.cli.check import check
+from pipeline.cli.console import accept_any_encoding, err, out, print_facts, print_json
 from pipeline.cli.diff import diff
-from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, print_summary
+from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, errors_json, print_summary
 from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, configuration
 from pipeline.cli.reexplain import reexplain
 from pipeline.cli.repair import repair, verify
 from pipeline.cli.train import train
+from pipeline.environment import bypass_proxies_on_loopback
 from pipeline.errors import InputError, RunError, one_line
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command()(check)
 app.command()(train)
 app.command()(reexplain)
 app.command()(diff)
@@ -89,15 +92,18 @@ def status(run: Run, as_json: Json = False) -> None:
     """Print the progress of a run."""
     from collections import Counter
 
+    from pipeline.runs.records import FAILED_STATUSES, error_text
+
     store = _open(run)
     info, done = store.metadata(), store.done()
     statuses = sum((Counter(part["status"].to_pylist()) for part in store.record_parts(["status"])), Counter[str]())
+    errors = store.errors() if any(statuses[status] for status in FAILED_STATUSES) else Counter[tuple[str, str]]()
     facts = {"run": store.url, "images": info["images"], "shards": info["shards"], "shards_done": len(done), "records": dict(statuses)}
     if as_json:
-        print_json(facts)
+        print_json({**facts, "errors": errors_json(errors)})
         return
     state = "done" if len(done) == info["shards"] else "not done; run it again to resume it"
-    records = ", ".join(f"{count} {name}" for name, count in sorted(statuses.items())) or "none"
+    records = ", ".join(f"{count:,} {name}{error_text(errors, name)}" for name, count in sorted(statuses.items())) or "none"
     print_facts({"run": store.url, "images": info["images"], "shards": f"{len(done)} of {info['shards']} ({state})", "records": records})
 
 
@@ -179,8 +185,14 @@ def methods(as_json: Json = False) -> None:
 
 def main() -> None:
     """Run the command; a mistake of the user becomes one line and exit code 2."""
+    accept_any_encoding()
     if Path(pipeline.__file__).resolve().parent != Path(__file__).resolve().parents[1]:
         _fail(f"{pipeline.__file__} is another package named pipeline, found before hdm's own; take its folder off PYTHONPATH", BAD_INPUT)
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # Intel's library, with which torch computes, ends the process without a reason
+        _fail("the current folder no longer exists; change to another one", BAD_INPUT)
+    bypass_proxies_on_loopback(os.environ)  # for S3 and other servers on this machine; Ray's workers inherit it
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False, show_time=False)])
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:

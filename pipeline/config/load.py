@@ -24,7 +24,9 @@ Model = TypeVar("Model", bound=BaseModel)
 def presets() -> dict[str, str]:
     """Return the packaged configurations as name -> YAML."""
     folder = resources.files("pipeline.config.presets")
-    return {entry.name.removesuffix(".yaml"): entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    return {
+        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    }
 
 
 def load_config(source: str | Mapping[str, Any], changes: Changes | None = None) -> RunConfig:
@@ -101,7 +103,7 @@ def _read(source: str | Mapping[str, Any], model: type[BaseModel], packaged: Map
         text = packaged[source]
     else:
         try:
-            with fsspec.open(source, "r") as file:
+            with fsspec.open(source, "r", encoding="utf-8-sig") as file:
                 text = file.read()
         except (OSError, ValueError, ImportError) as error:
             known = ", ".join(sorted(packaged))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from hdm_core import Preprocess
 from pipeline.datasets.checksums import truth_sha256
 from pipeline.datasets.images import DecodedImage, UnreadableError, read_image, read_region
 from pipeline.datasets.sample import Sample
-from pipeline.errors import one_line
+from pipeline.errors import HdmError, one_line
 
 _READERS = 8  # images that are read and decoded at the same time
 
@@ -42,12 +42,14 @@ class UnreadableSample:
 
     Attributes:
         row: row within the shard.
+        status: `unreadable` if the file or its ground truth is at fault; `failed` for any other error, which need not come back.
         image_facts: the image's columns of images.parquet: the checksum, if there is a file that is no image.
     """
 
     row: int
     error: str
     image_facts: dict[str, Any]
+    status: Literal["unreadable", "failed"] = "unreadable"
 
 
 def read_batches(
@@ -67,6 +69,9 @@ def read_batches(
         storage: fsspec options for paths that are URLs.
         rows: rows of the samples to read. Default: all.
         timeout: seconds for which requests to an object store are retried.
+
+    Raises:
+        RunError: if the object store does not answer.
     """
     selected = range(len(samples)) if rows is None else rows
 
@@ -74,18 +79,21 @@ def read_batches(
         try:
             image = read_image(samples[row], storage, preprocess, timeout)
             region, kind = read_region(samples[row], image, preprocess, storage, timeout)
-            truth = truth_sha256(samples[row], storage, timeout)
+            width, height = image.size
+            facts = {
+                "sha256": image.sha256,
+                "truth_sha256": truth_sha256(samples[row], storage, timeout),
+                "width": width,
+                "height": height,
+                "crop": preprocess.crop_box(width, height),
+            }
+            return LoadedSample(row, image, region, kind, facts)
         except UnreadableError as error:
             return UnreadableSample(row, one_line(error), {"sha256": error.sha256})
-        width, height = image.size
-        facts = {
-            "sha256": image.sha256,
-            "truth_sha256": truth,
-            "width": width,
-            "height": height,
-            "crop": preprocess.crop_box(width, height),
-        }
-        return LoadedSample(row, image, region, kind, facts)
+        except HdmError:
+            raise
+        except Exception as error:  # of a decoder, a storage library or the preprocessing: it costs this image only
+            return UnreadableSample(row, f"{type(error).__name__}: {one_line(error)}", {"sha256": None}, "failed")
 
     with ThreadPoolExecutor(_READERS) as readers:
         for start in range(0, len(selected), batch):

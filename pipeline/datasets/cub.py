@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from pydantic import Field
 
+from pipeline.datasets.formats import has_image_suffix
 from pipeline.datasets.kind import DatasetConfig, DatasetKind
+from pipeline.datasets.listing import Listing, ListingNotes
 from pipeline.datasets.root import Root
 from pipeline.datasets.sample import Masks, Sample, below
 from pipeline.errors import InputError
 
 _SPLITS = {"0": "test", "1": "train"}
+_IMAGES = "images"
 _SEGMENTATIONS = "segmentations"
 
 
@@ -23,7 +26,7 @@ class CubConfig(DatasetConfig):
     kind: Literal["cub"] = Field(description="CUB-200-2011: birds with classes, splits, boxes and segmentations.")
 
 
-def read_cub(config: CubConfig, storage: Mapping[str, Any]) -> list[Sample]:
+def read_cub(config: CubConfig, storage: Mapping[str, Any]) -> Listing:
     """List the birds in the order of images.txt.
 
     The label of a class is its number minus one.
@@ -41,6 +44,7 @@ def read_cub(config: CubConfig, storage: Mapping[str, Any]) -> list[Sample]:
     splits = _table(root, "train_test_split.txt", images)
     boxes = _table(root, "bounding_boxes.txt", images)
     masks = _segmentations(root)
+    notes = _notes(root, images.values(), masks)
     samples = []
     for image, relative in images.items():
         number, split = classes[image], splits[image]
@@ -53,7 +57,7 @@ def read_cub(config: CubConfig, storage: Mapping[str, Any]) -> list[Sample]:
         samples.append(
             Sample(
                 image_id=relative,
-                path=below(root.path("images"), relative),
+                path=below(root.path(_IMAGES), relative),
                 label=int(number) - 1,
                 class_name=names[number],
                 split=_SPLITS[split],
@@ -62,10 +66,28 @@ def read_cub(config: CubConfig, storage: Mapping[str, Any]) -> list[Sample]:
                 root=root.local,
             )
         )
-    return samples
+    return Listing(samples, notes)
 
 
 CUB = DatasetKind("cub", CubConfig, read_cub)
+
+
+def _notes(root: Root, images: Collection[str], masks: Mapping[str, Masks]) -> ListingNotes:
+    """Count the images and segmentations that images.txt does not use.
+
+    Images without a segmentation are a remark.
+    """
+    notes = ListingNotes()
+    listed = {f"{_IMAGES}/{relative}" for relative in images}
+    for relative in root.find(_IMAGES, notes):
+        if has_image_suffix(relative) and relative not in listed:
+            notes.leave_out("that images.txt does not name", relative)
+    names = {relative.rpartition(".")[0] for relative in images}
+    for name in masks.keys() - names:
+        notes.leave_out("that are segmentations of no image", name)
+    if masks and (without := names - masks.keys()):
+        notes.remark(f"images without a segmentation, whose region is the box: {len(without):,} (such as {min(without)})")
+    return notes
 
 
 def _table(root: Root, name: str, images: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -12,10 +12,12 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from pipeline.datasets.formats import has_image_suffix, suffix_of
 from pipeline.datasets.kind import DatasetConfig, DatasetKind
 from pipeline.datasets.label_tables import read_columns
+from pipeline.datasets.listing import Listing, ListingNotes
 from pipeline.datasets.root import Root
-from pipeline.datasets.sample import Masks, Sample
+from pipeline.datasets.sample import Masks, Sample, as_text
 from pipeline.errors import InputError
 
 # The official folders' names, and those of the plain layout: {part}/images, grading/labels.csv, segmentation/masks/{lesion}.
@@ -60,7 +62,7 @@ class IdridConfig(DatasetConfig):
         return self
 
 
-def read_idrid(config: IdridConfig, storage: Mapping[str, Any]) -> list[Sample]:
+def read_idrid(config: IdridConfig, storage: Mapping[str, Any]) -> Listing:
     """List the photographs of a part in the order of their names.
 
     An id is split/name, because both splits count from 1.
@@ -70,40 +72,49 @@ def read_idrid(config: IdridConfig, storage: Mapping[str, Any]) -> list[Sample]:
     A photograph without a file of a lesion has none of it.
 
     Raises:
-        InputError: if the part is missing, or its photographs and labels do not match.
+        InputError: if the part is missing, two photographs have one id, or its photographs and labels do not match.
     """
-    root = Root.at(str(config.root), storage, "the folder of IDRiD, which holds grading or 'B. Disease Grading'")
+    root, notes = Root.at(str(config.root), storage, "the folder of IDRiD, which holds grading or 'B. Disease Grading'"), ListingNotes()
     lesions = config.lesions or _DEFAULT_LESIONS
     photographs: dict[str, str] = {}
     tables: list[tuple[str, str]] = []
     masks: dict[str, list[str]] = defaultdict(list)
-    for relative in root.find():
+    for relative in root.find(notes=notes):
         path = PurePosixPath(root.base).name / PurePosixPath(relative)
         folders = path.parts[:-1]
         if _PARTS[str(config.part)].isdisjoint(folders):
             continue
         split = "test" if any(name.startswith("b. ") for name in path.parts) else "train"
-        if path.suffix == ".jpg" and not _PHOTOGRAPHS.isdisjoint(folders):
-            photographs[f"{split}/{path.stem}"] = relative
-        elif path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             tables.append((split, relative))
-        elif path.suffix in {".tif", ".png"}:
+        elif not has_image_suffix(relative):
+            continue
+        elif not _PHOTOGRAPHS.isdisjoint(folders):
+            image_id = f"{split}/{as_text(path.stem)}"
+            if image_id in photographs:
+                raise InputError(f"{root.path(relative)}: {photographs[image_id]} has the same id, {image_id}; keep one")
+            photographs[image_id] = relative
+        else:
             name, lesion = _parse_mask_path(path)
             if lesion in lesions:
-                masks[f"{split}/{name}"].append(root.path(relative))
+                masks[f"{split}/{as_text(name)}"].append(root.path(relative))
+            elif lesion not in _LESIONS:
+                notes.leave_out("that are masks of no known lesion", relative)
     if not photographs:
         raise InputError(f"{root.url}: no photographs of the part {config.part}; set dataset.root to the folder of IDRiD")
     grades = _grades(root, tables) if config.part == "grading" else {}
     if config.part == "grading" and (unmatched := photographs.keys() ^ grades.keys()):
         has = "a photograph and no label" if min(unmatched) in photographs else "a label and no photograph"
         raise InputError(f"{root.url}: {min(unmatched)} has {has}; every photograph needs one label")
+    for name in masks.keys() - photographs.keys():
+        notes.leave_out("that are masks of no photograph", name)
     samples = []
     for name in sorted(photographs):
         label, class_name = _label(grades.get(name), config.referable)
         region = Masks(tuple(masks[name]), "any", root.local) if name in masks else None
         split = name.partition("/")[0]
         samples.append(Sample(name, root.path(photographs[name]), label, class_name, split, region, root=root.local))
-    return samples
+    return Listing(samples, notes)
 
 
 IDRID = DatasetKind("idrid", IdridConfig, read_idrid)
@@ -118,6 +129,11 @@ def _parse_mask_path(path: PurePosixPath) -> tuple[str, str]:
     return (name, lesion) if lesion in _LESIONS else (path.stem, path.parent.name)
 
 
+def _stem(name: str) -> str:
+    """Return a photograph's name without the suffix that some tables give it."""
+    return name[: -len(suffix_of(name))] if has_image_suffix(name) else name
+
+
 def _grades(root: Root, tables: list[tuple[str, str]]) -> dict[str, int]:
     grades = {}
     for split, relative in tables:
@@ -125,7 +141,7 @@ def _grades(root: Root, tables: list[tuple[str, str]]) -> dict[str, int]:
         for name, grade in read_columns(root, relative, columns):
             if grade not in {"0", "1", "2", "3", "4"}:
                 raise InputError(f"{root.path(relative)}: {name} has the grade {grade!r}; it must be 0 to 4")
-            image_id = f"{split}/{name.removesuffix('.jpg')}"
+            image_id = f"{split}/{_stem(name)}"
             if image_id in grades:
                 raise InputError(f"{root.path(relative)}: {name} has two rows; it needs one")
             grades[image_id] = int(grade)

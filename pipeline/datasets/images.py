@@ -21,12 +21,13 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from hdm_core import Preprocess
+from hdm_core.photograph import to_eight_bits, to_rgb
+from hdm_core.sources.paths import local_path
+from pipeline.datasets.formats import FORMATS
 from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
 from pipeline.storage.retry import StorageTimeoutError, retry
 
-# Pillow knows many more formats, rare and old, and runs an interpreter of programs for one of them, EPS.
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _MAX_BYTES = 1 << 30  # of a file: more than the largest image that is decoded takes uncompressed
 _OVERSAMPLING = 2  # a JPEG is decoded to at least this multiple of the resized width and height
 
@@ -82,11 +83,12 @@ def read_image(sample: Sample, storage: Mapping[str, Any], preprocess: Preproces
 def _decode_rgb(data: bytes, preprocess: Preprocess | None) -> tuple[Image.Image, tuple[int, int]]:
     """Decode an image to RGB and resize it; return it with its full size."""
     image, size = _decode(data, preprocess)
-    if image.mode == "P":
-        image = image.convert("RGBA")  # a palette may have transparency, which Pillow drops only with a warning
-    image = image.convert("RGB")
+    try:
+        image = to_rgb(image)
+    except Exception as error:  # Pillow has no conversion for some modes
+        raise UnreadableError(f"the image cannot be converted to RGB: {one_line(error)}") from None
     if preprocess is not None:
-        image = image.resize(_resized(preprocess, *size), Image.Resampling[preprocess.interpolation.name])
+        image = image.resize(_resized(preprocess, *size), preprocess.resampling)
     return image, size
 
 
@@ -160,6 +162,7 @@ def read_file(path: str, root: str | None, storage: Mapping[str, Any], timeout: 
     stored = not path.startswith(("http://", "https://"))  # a web host may be gone for good, an object store comes back
     try:
         if "://" not in path:
+            path = str(local_path(path))
             if root is not None and not Path(path).resolve().is_relative_to(Path(root).resolve()):
                 raise UnreadableError(f"{path} leads out of the dataset's root {root}")
             info = Path(path).stat()
@@ -189,22 +192,18 @@ def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Im
     if not data:
         raise UnreadableError("the file is empty")
     try:
-        file: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        file: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         size = file.size
         image = file if preprocess is None else _draft(file, preprocess)
         image.load()
         turned = image.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
-        image = ImageOps.exif_transpose(image)
+        image = to_eight_bits(ImageOps.exif_transpose(image), file)
     except UnreadableError:
         raise
     except UnidentifiedImageError:  # its own message has a memory address, which would differ from run to run
         raise UnreadableError("no image of a format that is known") from None
     except Exception as error:  # Pillow's decoders raise many types of errors on broken bytes
         raise UnreadableError(f"the image cannot be decoded: {one_line(error)}") from None
-    if image.mode.startswith("I;16"):  # Pillow would clip at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in {"I", "F"}:
-        raise UnreadableError(f"pixels of Pillow's mode {image.mode} have no known range; save the image with 8 or 16 bits per channel")
     return image, size[::-1] if turned else size
 
 
@@ -220,7 +219,7 @@ def _draft(file: Image.Image, preprocess: Preprocess) -> Image.Image:
     drafted = file.draft("", (_OVERSAMPLING * width, _OVERSAMPLING * height))
     if drafted is None or file.size == size:
         return file
-    return file.resize((width, height), Image.Resampling[preprocess.interpolation.name], box=drafted[1])
+    return file.resize((width, height), preprocess.resampling, box=drafted[1])
 
 
 def _resized(preprocess: Preprocess, width: int, height: int) -> tuple[int, int]:

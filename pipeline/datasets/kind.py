@@ -72,7 +72,7 @@ class DatasetKind(Generic[C]):
         id: the value of `dataset.kind`.
         config: configuration class of the kind.
         read: lists the samples of all splits in a fixed order, given the configuration and the fsspec options of a root that is a
-            URL; raises InputError. `list_samples` then selects `split`, `per_class` and `limit`.
+            URL; raises InputError. A `Listing` also counts what it left out. `list_samples` then selects `split`, `per_class` and `limit`.
     """
 
     id: str

@@ -13,8 +13,10 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
+from pipeline.datasets.formats import has_image_suffix
 from pipeline.datasets.kind import DatasetConfig, DatasetKind
 from pipeline.datasets.label_tables import read_columns
+from pipeline.datasets.listing import Listing, ListingNotes
 from pipeline.datasets.root import Root
 from pipeline.datasets.sample import Masks, Sample
 from pipeline.errors import InputError
@@ -22,6 +24,7 @@ from pipeline.errors import InputError
 _SPLITS = {"PALM-Training400": "train", "PALM-Validation400": "validation"}
 _CLASSES = ("no pathological myopia", "pathological myopia")
 _PHOTOGRAPH = re.compile(r"([PHNV])\d+\.jpe?g", re.IGNORECASE)
+_UNUSED = {"Disc_Masks", "Lesion_Illustration"}  # parts of the archives that hold no photograph and no mask of a lesion
 _TABLE = re.compile(r"(PM_Label_and_Fovea_Location|labels)\.(xlsx|csv)")
 
 
@@ -37,7 +40,7 @@ class PalmConfig(DatasetConfig):
     )
 
 
-def read_palm(config: PalmConfig, storage: Mapping[str, Any]) -> list[Sample]:
+def read_palm(config: PalmConfig, storage: Mapping[str, Any]) -> Listing:
     """List the photographs of training and validation in the order of their names.
 
     They are those of PALM-Training400 and PALM-Validation400, anywhere below the root.
@@ -48,25 +51,36 @@ def read_palm(config: PalmConfig, storage: Mapping[str, Any]) -> list[Sample]:
     neither has no region.
 
     Raises:
-        InputError: if both folders of photographs are missing, or the table cannot be read or has no row for a photograph.
+        InputError: if both folders of photographs are missing, there are two tables, or the table cannot be read or has no row for
+            a photograph.
     """
-    root = Root.at(str(config.root), storage, "the folder that holds PALM-Training400")
+    root, notes = Root.at(str(config.root), storage, "the folder that holds PALM-Training400"), ListingNotes()
     photographs: dict[str, tuple[str, str]] = {}
     masks: dict[str, list[str]] = defaultdict(list)
     tables = []
-    for relative in root.find():
+    for relative in root.find(notes=notes):
         path = PurePosixPath(root.base, relative)
         if path.parent.name in _SPLITS and _PHOTOGRAPH.fullmatch(path.name):
             if path.stem in photographs:
                 raise InputError(f"{root.path(relative)}: there is another {path.stem} in {photographs[path.stem][0]}; keep one")
             photographs[path.stem] = relative, _SPLITS[path.parent.name]
-        elif path.parent.parent.name == "Lesion_Masks" and path.parent.name in (config.lesions or get_args(Lesion)):
-            masks[path.stem].append(root.path(relative))
+        elif path.parent.parent.name == "Lesion_Masks" and path.parent.name in get_args(Lesion):
+            if path.parent.name in (config.lesions or get_args(Lesion)):
+                masks[path.stem].append(root.path(relative))
         elif path.parent.name == "PALM-Validation-GT" and _TABLE.fullmatch(path.name):
             tables.append(relative)
+        elif has_image_suffix(path.name) and path.parent.name not in _UNUSED:
+            in_split = path.parent.name in _SPLITS
+            notes.leave_out("with another name than P0001.jpg" if in_split else f"in other folders than {' and '.join(_SPLITS)}", relative)
     if not photographs:
         raise InputError(f"{root.url}: no photographs in a folder {' or '.join(_SPLITS)}; set dataset.root to the folder that holds it")
+    if len(tables) > 1:
+        raise InputError(f"{root.path(tables[0])}: there is another table of labels, {tables[1]}; keep one")
     labels = _labels(root, tables[0]) if tables else {}
+    for name in masks.keys() - photographs.keys():
+        notes.leave_out("that are masks of no photograph", name)
+    if unknown := labels.keys() - photographs.keys():
+        notes.remark(f"rows of {tables[0]} that name no photograph: {len(unknown):,} (such as {min(unknown)})")
     samples = []
     for name in sorted(photographs):
         relative, split = photographs[name]
@@ -82,7 +96,7 @@ def read_palm(config: PalmConfig, storage: Mapping[str, Any]) -> list[Sample]:
                 root=root.local,
             )
         )
-    return samples
+    return Listing(samples, notes)
 
 
 PALM = DatasetKind("palm", PalmConfig, read_palm)

@@ -5,14 +5,16 @@ It gives access to the dataset's files and their contents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import fsspec
 from fsspec import AbstractFileSystem
 
-from pipeline.datasets.sample import absolute, below
+from pipeline.datasets.listing import ListingNotes
+from pipeline.datasets.sample import absolute, below, is_hidden
+from pipeline.datasets.walk import HIDDEN, walk
 from pipeline.errors import InputError, one_line
 from pipeline.storage.retry import UNREACHABLE
 
@@ -62,18 +64,26 @@ class Root:
         base, url = self.base.rpartition("/")[0], self.url.rpartition("/")[0]
         return Root(self.fs, base, url, self.local and base)
 
-    def find(self, folder: str = "") -> list[str]:
-        """List the files below the root or one of its folders.
+    def find(self, folder: str = "", notes: ListingNotes | None = None) -> list[str]:
+        """List the visible files below the root or one of its folders.
 
-        Return sorted relative paths; the list is empty if there is no such folder.
+        Return sorted relative paths; the list is empty if there is no such folder. On a disk, links to folders are followed as by
+        `walk`.
+
+        Args:
+            notes: where what is left out is counted.
 
         Raises:
-            InputError: if they cannot be listed.
+            InputError: if they cannot be listed, or a link leads to a folder outside.
         """
+        notes = ListingNotes() if notes is None else notes
         start = f"{self.base}/{folder}".rstrip("/") if folder else self.base
         try:
-            return sorted(path[len(self.base) :].lstrip("/") for path in self.fs.find(start))
-        except FileNotFoundError:
+            if self.local is not None:
+                return [f"{folder}/{relative}" if folder else relative for relative in walk(start, notes)]
+            paths = sorted(path[len(self.base) :].lstrip("/") for path in self.fs.find(start) if not path.endswith("/"))
+            return list(_visible(paths, notes))
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except _BROKEN as error:
             raise InputError(f"{self.url}: cannot be listed ({one_line(error)}); look at dataset.root and storage") from None
@@ -114,3 +124,17 @@ class Root:
             if len(row) != columns:
                 raise InputError(f"{self.path(relative)}, line {number}: {columns} columns are expected, not {line[:80]!r}")
             yield row
+
+
+def _visible(paths: Iterable[str], notes: ListingNotes) -> Iterator[str]:
+    """Yield the paths that are not hidden; a hidden folder counts once."""
+    hidden: set[str] = set()
+    for path in paths:
+        if not is_hidden(path):
+            yield path
+            continue
+        parts = path.split("/")
+        depth = next(depth for depth, part in enumerate(parts, start=1) if part.startswith("."))
+        hidden.add("/".join(parts[:depth]))
+    for path in hidden:
+        notes.leave_out(HIDDEN, path)

@@ -9,14 +9,12 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import Literal
 
 from fsspec.implementations.local import make_path_posix
 
+from pipeline.datasets.formats import has_image_suffix
 from pipeline.errors import InputError
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +64,12 @@ def is_image(path: str) -> bool:
 
     Its suffix is that of an image, and neither the file nor its folders are hidden.
     """
-    parts = PurePosixPath(path)
-    return parts.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in parts.parts)
+    return has_image_suffix(path) and not is_hidden(path)
+
+
+def is_hidden(path: str) -> bool:
+    """Return True if a relative path's file or one of its folders is hidden."""
+    return path.startswith(".") or "/." in path
 
 
 def as_text(name: str) -> str:

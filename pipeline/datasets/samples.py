@@ -6,18 +6,21 @@ They are listed by the dataset's kind, then selected by split, class and number.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.datasets.kind import DatasetConfig
+from pipeline.datasets.listing import Listing, ListingNotes, notes_of
 from pipeline.datasets.registry import DATASETS
 from pipeline.datasets.sample import Sample, select
 from pipeline.datasets.splits import resplit
 from pipeline.errors import InputError
 
 
-def list_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Sample]:
+def list_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> Listing:
     """List the selected samples of a dataset, in a fixed order.
+
+    The list's `notes` count what the dataset's kind left out.
 
     Args:
         storage: fsspec options for a root that is a URL.
@@ -26,12 +29,14 @@ def list_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Samp
         InputError: if the dataset is missing, has no images or does not fit its kind, or if a class has fewer images than
             `per_class`.
     """
-    samples = DATASETS[config.kind].read(config, storage)
+    samples: list[Sample] = DATASETS[config.kind].read(config, storage)
+    notes = notes_of(samples)
     if config.splits is not None:
-        samples = resplit(samples, config.splits, storage)
-    samples = [sample for sample in samples if config.split is None or sample.split == config.split]
+        samples = resplit(samples, config.splits, storage, notes)
+    if config.split is not None:
+        samples = _of_split(samples, config, config.split)
     if not samples:
-        raise InputError(f"{config.root or config.kind}: no images; look at dataset.root, dataset.kind and dataset.split")
+        raise InputError(_no_images(config, notes))
     if config.per_class is not None:
         _check_classes(samples, config.per_class)
     selected = select(samples, config.per_class, config.limit, config.seed)
@@ -40,10 +45,25 @@ def list_samples(config: DatasetConfig, storage: Mapping[str, Any]) -> list[Samp
         if sample.image_id in ids:
             raise InputError(f"{config.root}: two images have the id {sample.image_id!r}; ids must differ")
         ids.add(sample.image_id)
+    return Listing(selected, notes)
+
+
+def _of_split(samples: Sequence[Sample], config: DatasetConfig, split: str) -> list[Sample]:
+    """Select the images of a split; refuse one that the dataset does not have."""
+    selected = [sample for sample in samples if sample.split == split]
+    if samples and not selected:
+        known = sorted({sample.split for sample in samples if sample.split is not None})
+        has = f"has {', '.join(known[:10])}" if known else "has no splits"
+        raise InputError(f"{config.root or config.kind}: no images in the split {split!r}; the dataset {has}; look at dataset.split")
     return selected
 
 
-def _check_classes(samples: list[Sample], per_class: int) -> None:
+def _no_images(config: DatasetConfig, notes: ListingNotes) -> str:
+    left_out = f"; {text}" if (text := notes.left_out_text()) else ""
+    return f"{config.root or config.kind}: no images{left_out}; look at dataset.root, dataset.kind and dataset.split"
+
+
+def _check_classes(samples: Sequence[Sample], per_class: int) -> None:
     """Refuse a `per_class` that is larger than the smallest class."""
     counts = Counter(sample.label for sample in samples)
     label, count = min(counts.items(), key=lambda item: item[1])

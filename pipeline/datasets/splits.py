@@ -13,26 +13,32 @@ from typing import Any
 
 import fsspec
 
+from pipeline.datasets.listing import ListingNotes
 from pipeline.datasets.sample import Sample, absolute
 from pipeline.errors import InputError, one_line
 
 
-def resplit(samples: Sequence[Sample], table: str, storage: Mapping[str, Any]) -> list[Sample]:
+def resplit(samples: Sequence[Sample], table: str, storage: Mapping[str, Any], notes: ListingNotes | None = None) -> list[Sample]:
     """Select the samples that a table names, with the table's splits.
 
     They stay in the dataset's order.
 
     Args:
         table: CSV with the columns image_id and split, such as a trained classifier's split.csv; local or a URL.
+        notes: where images that the table does not name, and rows of no image, are counted.
 
     Raises:
-        InputError: if the table cannot be read, has no such columns, or names no image of the dataset.
+        InputError: if the table cannot be read, has no such columns, gives an image two splits, or names no image of the dataset.
     """
     path = absolute(table)
     try:
         with fsspec.open(path, "rb", **(storage if "://" in path else {})) as file:
-            rows = list(csv.DictReader(io.StringIO(file.read().decode())))
-        splits = {row["image_id"]: row["split"] for row in rows}
+            rows = list(csv.DictReader(io.StringIO(file.read().decode("utf-8-sig"))))
+        splits: dict[str, str] = {}
+        for row in rows:
+            if splits.setdefault(row["image_id"], row["split"]) != row["split"]:
+                first = splits[row["image_id"]]
+                raise InputError(f"{table}: {row['image_id']} is in the splits {first!r} and {row['split']!r}; an image needs one")
     except KeyError as error:
         raise InputError(f"{table}: no column {error}; dataset.splits needs image_id and split") from None
     except (OSError, ValueError, ImportError, csv.Error) as error:
@@ -40,4 +46,10 @@ def resplit(samples: Sequence[Sample], table: str, storage: Mapping[str, Any]) -
     selected = [replace(sample, split=splits[sample.image_id]) for sample in samples if sample.image_id in splits]
     if not selected:
         raise InputError(f"{table}: names no image of the dataset; look at dataset.splits and dataset.root")
+    if notes is not None:
+        for sample in samples:
+            if sample.image_id not in splits:
+                notes.leave_out("that dataset.splits does not name", sample.image_id)
+        if unknown := splits.keys() - {sample.image_id for sample in samples}:
+            notes.remark(f"rows of {table} that name no image of the dataset: {len(unknown):,} (such as {min(unknown)})")
     return selected

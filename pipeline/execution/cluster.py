@@ -13,12 +13,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import ray
-from ray._private import ray_constants
 
 import hdm_core
 import pipeline
 from pipeline.config.schema import ComputeConfig
+from pipeline.environment import temporary_environment
 from pipeline.errors import InputError, one_line
+from pipeline.execution.ray_start import SET_BY_RAY, ray_defaults, start_ray
 
 # A pass on the CPU allocates and frees tensors of many megabytes. By default glibc returns each to the kernel and faults it
 # in again page by page, which costs a quarter of the time; with these thresholds a worker keeps its memory.
@@ -56,43 +57,41 @@ def cluster(address: str | None, cpus: int | None = None) -> Iterator[None]:
         cpus: logical CPUs of a Ray that is started here; None counts the real ones.
 
     Raises:
-        InputError: if no cluster is reachable at the address.
+        InputError: if no cluster is reachable at the address, or Ray does not start.
     """
     if ray.is_initialized():
         yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray warns that the default will change; a worker that requested no GPU must not see one.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        if address is None:
-            with _bind_loopback():
-                ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            _check_reachable(address)
-            # The workers run the driver's own code, whatever is installed on their nodes: a few hundred kB, sent once per node.
-            code = {"py_modules": [str(Path(package.__path__[0])) for package in (hdm_core, pipeline)], "excludes": ["__pycache__"]}
-            ray.init(address=address, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"compute.ray_address {address}: no Ray cluster is reachable ({one_line(error)}){_HINT}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    elif address is None:
+        with start_ray(cpus):
+            yield
+    else:
+        with _join(address):
+            yield
 
 
 @contextmanager
-def _bind_loopback() -> Iterator[None]:
-    """Bind a Ray started in this context to the loopback interface only.
+def _join(address: str) -> Iterator[None]:
+    """Join a cluster, and leave it at the end.
 
-    Ray has no option for it, but does so on systems on which it supports no clusters, by taking 127.0.0.1 for the machine's address.
+    Raises:
+        InputError: if no cluster is reachable at the address, or it refuses this driver.
     """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+    # The workers run the driver's own code, whatever is installed on their nodes: a few hundred kB, sent once per node.
+    code = {"py_modules": [str(Path(package.__path__[0])) for package in (hdm_core, pipeline)], "excludes": ["__pycache__"]}
+    try:  # Ray itself prefers RAY_ADDRESS to `auto`
+        _check_reachable(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
+    except (OSError, ValueError) as error:
+        raise InputError(f"compute.ray_address {address}: no Ray cluster is reachable ({one_line(error)}); start it, or unset it") from None
+    with temporary_environment(ray_defaults(), SET_BY_RAY):
+        try:
+            ray.init(address=address, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # of any layer: no cluster at `auto`, another version of Ray or Python, no token
+            ray.shutdown()
+            raise InputError(f"compute.ray_address {address}: the cluster cannot be joined ({one_line(error)}){_HINT}") from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _check_reachable(address: str) -> None:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hdm_core import Classifier, get_method
 from hdm_core.metrics.evaluate import metric_forwards
 from pipeline.classifiers.load import load_classifier
+from pipeline.errors import InputError
 from pipeline.execution.local_executor import measure_locally
 from pipeline.execution.worker import WorkerTimings
 from pipeline.plan import Plan
@@ -53,7 +54,7 @@ def measure_cost(plan: Plan) -> Cost:
     """Start the run's workers, let all measure a few passes at once, and estimate.
 
     Raises:
-        InputError: if the cluster lacks the resources that the configuration requests.
+        InputError: if the cluster lacks the resources that the configuration requests, or a worker fails.
     """
     measured, start = measure_locally(plan, _READ) if plan.config.compute.executor == "local" else _measure_on_ray(plan)
     return estimate(plan, measured, start, forward_flop(load_classifier(plan.config.classifier, plan.config.seed), plan.side))
@@ -66,18 +67,23 @@ def _measure_on_ray(plan: Plan) -> tuple[list[WorkerTimings], float]:
         Timings of every worker, and the seconds until the workers were ready.
     """
     import ray
+    from ray.exceptions import RayError
 
     from pipeline.execution.actors import actor_factory
     from pipeline.execution.cluster import allocate_workers, cluster
+    from pipeline.execution.pool import describe
 
     begin = time.monotonic()
     with cluster(plan.config.compute.ray_address):
         resources = allocate_workers(plan.config.compute, ray.cluster_resources(), len(plan.shards))  # type: ignore[no-untyped-call]
         create_actor = actor_factory(plan, resources)
         workers = [create_actor() for _ in range(resources.workers)]
-        ray.get([worker.ready.remote() for worker in workers])
-        start = time.monotonic() - begin
-        measured: list[WorkerTimings] = ray.get([worker.measure.remote(plan.samples[:_READ]) for worker in workers])
+        try:
+            ray.get([worker.ready.remote() for worker in workers])
+            start = time.monotonic() - begin
+            measured: list[WorkerTimings] = ray.get([worker.measure.remote(plan.samples[:_READ]) for worker in workers])
+        except RayError as error:
+            raise InputError(f"no worker could measure the run: {describe(error)}") from None
     return measured, start
 
 

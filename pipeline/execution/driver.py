@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 
 from pipeline.config.schema import RunConfig
@@ -12,6 +13,7 @@ from pipeline.execution.tasks import ShardTasks
 from pipeline.monitoring.progress import ProgressCallback, no_progress
 from pipeline.plan import Plan, Shard, make_plan
 from pipeline.runs import RunStore
+from pipeline.runs.records import FAILED_STATUSES, error_text
 from pipeline.runs.reuse import ReusePlan
 
 _log = logging.getLogger(__name__)
@@ -30,7 +32,8 @@ class RunSummary:
         worker_seconds: that its workers spent on shards.
         gpu_hours: that its workers had GPUs during these seconds.
         statuses: status -> images of all committed shards, each under the worst of its methods' statuses.
-        failed_shards: that failed after all attempts.
+        errors: (status, error) -> images whose records have it.
+        failed_shards: that failed after all attempts; their images have no records.
         report: URL of the page; empty until it is written.
     """
 
@@ -43,6 +46,7 @@ class RunSummary:
     worker_seconds: float = 0.0
     gpu_hours: float = 0.0
     statuses: dict[str, int] = field(default_factory=dict)
+    errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     failed_shards: list[FailedShard] = field(default_factory=list)
     report: str = ""
 
@@ -54,8 +58,26 @@ class RunSummary:
     @property
     def failed_images(self) -> int:
         """Number of images that are unreadable, failed, or in a failed shard."""
-        bad = sum(self.statuses.get(status, 0) for status in ("unreadable", "failed"))
-        return bad + sum(len(failed.shard) for failed in self.failed_shards)
+        return sum(self._failed_by_status.values()) + self._without_records
+
+    def failure_text(self) -> str:
+        """Return how many images could not be explained, and why, in one line; empty if there are none."""
+        parts = []
+        if failed := self._failed_by_status:
+            counts = ", ".join(f"{count:,} {status}{error_text(self.errors, status)}" for status, count in failed.items())
+            parts.append(f"{counts}; see the records' status and error")
+        if self._without_records:
+            parts.append(f"{self._without_records:,} in failed shards, which have no records: run it again to try them again")
+        images = "1 image" if self.failed_images == 1 else f"{self.failed_images:,} images"
+        return f"{images} could not be explained: {'; '.join(parts)}" if parts else ""
+
+    @property
+    def _failed_by_status(self) -> dict[str, int]:
+        return {status: self.statuses[status] for status in FAILED_STATUSES if self.statuses.get(status)}
+
+    @property
+    def _without_records(self) -> int:
+        return sum(len(failed.shard) for failed in self.failed_shards)
 
 
 def plan_run(config: RunConfig) -> tuple[Plan, RunStore]:
@@ -114,6 +136,8 @@ def explain_run(plan: Plan, store: RunStore, on_progress: ProgressCallback = no_
         summary.passes, summary.seconds = tasks.passes, tasks.seconds
         summary.worker_seconds, summary.gpu_hours = tasks.worker_seconds, tasks.gpu_hours
     summary.statuses = store.statuses()
+    if any(summary.statuses.get(status) for status in FAILED_STATUSES):
+        summary.errors = store.errors()
     return summary
 
 

@@ -142,9 +142,9 @@ class Pool:
         except RayError as error:
             self._workers.remove(worker)
             self._failed_starts += 1
-            _log.warning("a worker did not start: %s", _cause(error))
+            _log.warning("a worker did not start: %s", describe(error))
             if self._failed_starts >= self.max_attempts and not self._count("busy") and not self._count("idle"):
-                raise RunError(f"no worker could start, tried {self._failed_starts} times: {_cause(error)}") from None
+                raise RunError(f"no worker could start, tried {self._failed_starts} times: {describe(error)}") from None
         else:
             self._failed_starts = 0
             worker.pending = None
@@ -160,11 +160,11 @@ class Pool:
             if error.preempted:  # its node was preempted, for which the shard is not to blame
                 queue.requeue(shard)
             else:
-                queue.retry_or_fail(shard, _cause(error))
+                queue.retry_or_fail(shard, describe(error))
         except RayError as error:  # the worker is well, the shard is not
             raise_if_fatal(getattr(error, "cause", None))
-            _log.warning("shard %d: %s", shard.index, _cause(error))
-            queue.retry_or_fail(shard, _cause(error))
+            _log.warning("shard %d: %s", shard.index, describe(error))
+            queue.retry_or_fail(shard, describe(error))
         else:
             worker.passes = max(worker.passes, report.passes)  # includes the passes since the last poll
             for level, line in report.lines:
@@ -225,7 +225,7 @@ class Pool:
                 ray.kill(worker.actor)
 
 
-def _cause(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Return a worker's exception as one line, without Ray's remote traceback."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):

@@ -56,7 +56,7 @@ class ResultCollector:
         self._add_reused()
 
     def is_reused(self, row: int, method: str) -> bool:
-        """Return True if a method's results for an image are taken from an earlier run."""
+        """Return True if a method's results for an image come from an earlier run."""
         return self._reused.has(row - self._shard.start, method)
 
     def open_rows(self) -> list[int]:
@@ -85,12 +85,16 @@ class ResultCollector:
         """Add the record of one map."""
         self._records[record.row, record.method, record.rank] = record
 
-    def add_unreadable(self, row: int, error: str) -> None:
-        """Add the records of an image that cannot be read; its maps stay zeros."""
+    def add_failed_image(self, row: int, status: Status, error: str) -> None:
+        """Add the records of an image without results; its maps are zeros."""
         for method in self._config.methods:
             if not self.is_reused(row, method):
                 for rank in range(self._config.ranks):
-                    self.add_record(self.new_record(row, method, rank, "unreadable", error))
+                    self._add_failed(row, method, rank, status, error)
+
+    def add_failed_map(self, row: int, method: str, rank: int, error: str) -> None:
+        """Add the record of a map that failed; the map is zeros."""
+        self._add_failed(row, method, rank, "failed", error)
 
     def add_maps(self, method: str, rows: Sequence[int], ranks: Sequence[int], explanation: Explanation) -> None:
         """Add a method's maps, and HDM's stages, as float16."""
@@ -110,6 +114,14 @@ class ResultCollector:
         methods, ranks = self._config.methods, range(self._config.ranks)
         records = [self._records[row, method, rank] for row in rows for method in methods for rank in ranks]
         return ShardResult(self._arrays, records, [self._image_facts[row] for row in rows])
+
+    def _add_failed(self, row: int, method: str, rank: int, status: Status, error: str) -> None:
+        """Add a record without map, in place of what an earlier attempt added."""
+        index = (row - self._shard.start, rank) if self._config.ranks > 1 else (row - self._shard.start,)
+        self._arrays[method][index] = 0
+        if isinstance(self._config.settings[method], HDMSettings):
+            self._arrays[STAGES][index] = 0
+        self.add_record(self.new_record(row, method, rank, status, error))
 
     def _add_reused(self) -> None:
         """Add the reused results, as rows of this run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +30,7 @@ def facts(info: Mapping[str, Any]) -> dict[str, str]:
         "Dataset": ", ".join([dataset["kind"], *([dataset["root"]] if dataset["root"] else []), *chosen]),
         "Explained class": _target(config["target"]),
         "Configuration": info["config_hash"][:12],
+        **({"Checks of the classifier": _checks(info["checks"])} if info.get("checks") else {}),  # runs of 0.1.0 have none
         "Seed": str(info["seed"]),
         "Software": ", ".join(f"{name} {info['versions'][name]}" for name in ("hdm-pipeline", "torch")),
     }
@@ -41,6 +42,12 @@ def _classifier(config: Mapping[str, Any]) -> str:
     parts = [str(part) for part in given if part is not None]
     random = config["source"] in ("torchvision", "timm") and len(parts) == 1
     return ", ".join([*parts, *(["random weights"] if random else [])])
+
+
+def _checks(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Summarise the findings before the run; what is not as expected is quoted."""
+    unusual = [f"{each['verdict']}: {each['text']}" for each in findings if each["verdict"] != "ok"]
+    return "; ".join([f"{len(findings) - len(unusual)} ok", *unusual])
 
 
 def _target(target: Any) -> str:

@@ -20,7 +20,7 @@ from pipeline.runs.images import FACTS, IMAGES, image_columns, with_facts
 from pipeline.runs.leases import Lease
 from pipeline.runs.maps import Arrays, array_shapes, create_arrays, encode_shard
 from pipeline.runs.metadata import check_same_plan, run_json
-from pipeline.runs.records import CURVES, RECORDS, Record, encode_records, from_parquet, to_parquet, worst_statuses
+from pipeline.runs.records import CURVES, RECORDS, Record, count_errors, encode_records, from_parquet, to_parquet, worst_statuses
 from pipeline.runs.reuse import NAME as REUSE_NAME
 from pipeline.runs.reuse import ReusePlan, from_bytes, to_bytes
 from pipeline.storage.objects import Storage, to_json
@@ -183,6 +183,10 @@ class RunStore:
         An image counts under the worst status of its methods.
         """
         return dict(sum((Counter(worst_statuses(part)) for part in self.record_parts(["row", "status"])), Counter[str]()))
+
+    def errors(self) -> Counter[tuple[str, str]]:
+        """Count the images of the committed shards by status and error; an image with two errors counts under both."""
+        return sum(map(count_errors, self.record_parts(["row", "status", "error"])), Counter[tuple[str, str]]())
 
     def image_facts(self, shards: Iterable[int] | None = None) -> pa.Table:
         """Return the image facts of the committed shards, or of some shards."""

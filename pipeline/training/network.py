@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,36 +13,68 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hdm_core import Classifier, Preprocess
 from hdm_core.device import LAYOUT
 from hdm_core.sources.checkpoint import build
+from hdm_core.sources.paths import local_path
 from hdm_core.sources.state_dict import read_state
+from hdm_core.sources.state_keys import match_keys
+from hdm_core.sources.torchvision import builder_options, find_weights, state_options
 from pipeline.errors import InputError, one_line
 from pipeline.training.config import NetworkConfig, Recipe, TrainingStage
 
 _WEIGHT_SUFFIXES = {".safetensors", ".pth", ".pt"}
 
 
-def make_network(config: NetworkConfig, classes: int, seed: int) -> tuple[nn.Module, Preprocess]:
+@dataclass(frozen=True)
+class StartNetwork:
+    """Network before its training.
+
+    Attributes:
+        network: on the CPU, its head drawn from the seed.
+        preprocess: of the weights, with the configured sizes.
+        arguments: of the network's builder, without which the trained weights would give other answers.
+    """
+
+    network: nn.Module
+    preprocess: Preprocess
+    arguments: dict[str, Any]
+
+
+def make_network(config: NetworkConfig, classes: int, seed: int) -> StartNetwork:
     """Build the network and its preprocessing.
 
-    The network is on the CPU; its head is drawn from the seed.
-
     Raises:
-        InputError: if there is no such network, or its weights cannot be loaded or do not fit.
+        InputError: if there is no such network, its weights cannot be loaded or do not fit, or it does not take images of the size.
     """
-    file = Path(config.weights) if config.weights is not None and Path(config.weights).suffix in _WEIGHT_SUFFIXES else None
+    named = config.weights
+    file = local_path(named) if named is not None and Path(named).suffix in _WEIGHT_SUFFIXES else None
+    arguments: dict[str, Any] = {}
+    preprocess = Preprocess()
     try:
-        pretrained = Classifier.from_torchvision(config.arch, None if file else config.weights, seed=seed)
-        state = pretrained.module.state_dict() if file is None else read_state(file)
+        if file is not None:
+            with torch.random.fork_rng(devices=[]):
+                names = build(config.arch, classes, state_options(config.arch, {})).state_dict()
+            state = match_keys(read_state(file), names)
+            arguments = state_options(config.arch, state)
+        else:
+            pretrained = Classifier.from_torchvision(config.arch, named, seed=seed)
+            state, preprocess = pretrained.module.state_dict(), pretrained.preprocess or preprocess
+            if named is not None:
+                arguments = builder_options(config.arch, find_weights(config.arch, named))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = build(config.arch, classes, arguments)
     except ValueError as error:
         raise InputError(f"classifier: {one_line(error)}") from None
     except OSError as error:
-        raise InputError(f"classifier: the weights {config.weights} of {config.arch} cannot be loaded ({one_line(error)})") from None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build(config.arch, classes)
-    _load_backbone(network, state, f"classifier.weights {config.weights}", config.arch)
-    preprocess = pretrained.preprocess or Preprocess()
+        raise InputError(f"classifier: the weights {named} of {config.arch} cannot be loaded ({one_line(error)})") from None
+    _load_backbone(network, state, f"classifier.weights {named}", config.arch)
+    side = arguments.get("image_size", preprocess.crop)  # a transformer takes images of one size
+    if side != preprocess.crop:
+        preprocess = Preprocess.of_side(side)
+    preprocess = replace(preprocess, resize=config.resize or preprocess.resize, crop=config.crop or preprocess.crop)
+    if preprocess.crop != (only := getattr(network, "image_size", preprocess.crop)):
+        raise InputError(f"classifier.crop {preprocess.crop}: {config.arch} takes images of {only} x {only} only; leave crop out")
     network.to(memory_format=LAYOUT)
-    return network, replace(preprocess, resize=config.resize or preprocess.resize, crop=config.crop or preprocess.crop)
+    return StartNetwork(network, preprocess, arguments)
 
 
 def head_name(network: nn.Module) -> str:

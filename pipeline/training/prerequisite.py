@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from hdm_core.sources.checkpoint import CARD
+from hdm_core.sources.paths import local_path
 from pipeline.config.load import load
 from pipeline.config.schema import RunConfig
 from pipeline.training.config import TrainConfig
@@ -20,8 +19,10 @@ def training_before(config: RunConfig) -> TrainConfig | None:
         InputError: if there is no such training, or it is not valid.
     """
     section = config.classifier
-    if section.train is None or section.path is None or (Path(section.path) / CARD).is_file():
+    if section.train is None or section.path is None:
         return None
-    folder = Path(section.path)
+    folder = local_path(section.path)
+    if (folder / CARD).is_file():
+        return None
     changes = {"name": folder.name, "output": str(folder.parent), "dataset.root": config.dataset.root, "storage": config.storage}
     return load(section.train, changes, TrainConfig, train_presets())

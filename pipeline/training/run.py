@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from hdm_core import Classifier
 from hdm_core.sources.checkpoint import Card
 from pipeline.datasets import list_samples
 from pipeline.monitoring.progress import ProgressCallback, no_progress
+from pipeline.preflight import preflight, read_photographs
 from pipeline.training.config import TrainConfig
 from pipeline.training.dataset import ImageCache
 from pipeline.training.loop import TrainingState
@@ -48,7 +50,9 @@ class Trained:
 def train_presets() -> dict[str, str]:
     """Read the packaged trainings: name -> YAML."""
     folder = resources.files("pipeline.training") / "presets"
-    return {entry.name.removesuffix(".yaml"): entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    return {
+        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    }
 
 
 def train(config: TrainConfig, on_progress: ProgressCallback = no_progress) -> Trained:
@@ -62,17 +66,22 @@ def train(config: TrainConfig, on_progress: ProgressCallback = no_progress) -> T
         RunError: if it cannot continue.
     """
     begin = time.monotonic()
-    splits = split(list_samples(config.dataset, config.storage), config)
-    network, preprocess = make_network(config.classifier, len(splits.classes), config.seed)
-    check_stages(network, config.recipe)
+    samples = list_samples(config.dataset, config.storage)
+    for line in samples.notes.lines():
+        _log.warning("%s", line)
+    splits = split(samples, config)
+    start = make_network(config.classifier, len(splits.classes), config.seed)
+    check_stages(start.network, config.recipe)
+    classifier = Classifier(start.network, start.preprocess, name=config.classifier.arch)
+    preflight(classifier, read_photographs(classifier, samples, config.storage), {})
     store = TrainingStore.at(config)
-    store.create(config)
+    store.create(config, start.arguments)
     card = store.card()
     if card is not None:
         _log.info("%s was trained before", store.url)
         return Trained(store.url, card, time.monotonic() - begin)
 
-    images = ImageCache(splits.items, preprocess, config.storage, config.compute.cache * 2**30)
+    images = ImageCache(splits.items, start.preprocess, config.storage, config.compute.cache * 2**30)
     items = tuple(images.read())
     check_classes(items, splits.classes)
     data = store.record_split(split_table(splits.items, splits.classes, images.read_results))
@@ -81,10 +90,17 @@ def train(config: TrainConfig, on_progress: ProgressCallback = no_progress) -> T
     _log.info("%s: %s", store.url, ", ".join(f"{number:.0f} {name.replace('_', ' ')}" for name, number in counts.items() if number))
 
     state = _fit(TrainingJob(config, items, len(splits.classes)), images, on_progress)
-    network.load_state_dict(state.best)
+    start.network.load_state_dict(state.best)
     metrics = {**state.metrics, **counts, "epoch": state.kept}
-    card = Card(arch=config.classifier.arch, classes=splits.classes, preprocess=preprocess, metrics=metrics, data=data)
-    store.finish(network, card)
+    card = Card(
+        arch=config.classifier.arch,
+        classes=splits.classes,
+        preprocess=start.preprocess,
+        metrics=metrics,
+        data=data,
+        arguments=start.arguments,
+    )
+    store.finish(start.network, card)
     return Trained(store.url, card, time.monotonic() - begin)
 
 

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hdm_core.class_names import check_spellings
 from pipeline.datasets import Sample
 from pipeline.errors import InputError
 from pipeline.training.config import TrainConfig
@@ -73,11 +74,15 @@ def split(samples: Sequence[Sample], config: TrainConfig) -> Splits:
 
 
 def check_classes(items: Sequence[Example], classes: Sequence[str]) -> None:
-    """Check that each class has training images.
+    """Check that each class has training images, and a name of its own.
 
     Raises:
         InputError: if a class has none.
     """
+    try:
+        check_spellings(classes)
+    except ValueError as error:
+        raise InputError(f"the dataset's class {error}") from None
     counts = Counter(item.target for item in items if item.role == TRAIN)
     for number, name in enumerate(classes):
         if not counts[number]:

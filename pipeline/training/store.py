@@ -49,8 +49,11 @@ class TrainingStore:
         """URL of the folder."""
         return self.storage.url("")
 
-    def create(self, config: TrainConfig) -> None:
+    def create(self, config: TrainConfig, arguments: dict[str, Any]) -> None:
         """Create train.json, or check that it holds the same configuration.
+
+        Args:
+            arguments: of the network's builder. An unfinished training that earlier versions began with others does not resume.
 
         Raises:
             InputError: if the folder belongs to something else, or cannot be written.
@@ -59,6 +62,7 @@ class TrainingStore:
             "config": config.model_dump(mode="json"),
             "identity": config.identity(),
             "config_hash": config.hash(),
+            "arguments": arguments,
             "versions": {name: version(name) for name in ("hdm-pipeline", "torch", "torchvision")},
         }
         try:
@@ -74,6 +78,11 @@ class TrainingStore:
         if stored.get("config_hash") != metadata["config_hash"]:
             changed = ", ".join(differences(stored.get("identity", {}), config.identity()))
             raise InputError(f"{self.url} was started with another configuration; they differ in {changed}; choose another name")
+        if stored.get("arguments", {}) != arguments and self.card() is None:
+            raise InputError(
+                f"{self.url} was started by a version that built {config.classifier.arch} with other arguments than {arguments}; "
+                "choose another name"
+            )
 
     def record_split(self, table: bytes) -> str:
         """Write split.csv or compare it with the stored one, and return its sha256.

@@ -42,10 +42,10 @@ def train_worker(
     if device.type == "cpu":
         threads = config.compute.threads
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers) if threads == "auto" else threads)
-    network, preprocess = make_network(config.classifier, job.classes, config.seed)
+    start = make_network(config.classifier, job.classes, config.seed)
     store = TrainingStore.at(config)
     state = store.load()
-    images = images or ImageCache(job.items, preprocess, config.storage, config.compute.cache * 2**30)
-    training = Training(config, network.to(device), images, job.items, device)
+    images = images or ImageCache(job.items, start.preprocess, config.storage, config.compute.cache * 2**30)
+    training = Training(config, start.network.to(device), images, job.items, device)
     training.fit(state, store.save if saves else lambda _: None, on_progress)
     return state

@@ -112,6 +112,15 @@ def test_bench_metrics_and_methods_end_with_one_json_object(command: Run) -> Non
     assert [result["method"] for result in results] == ["eigen_cam", "full_grad"]
 
 
+def test_bench_memory_measures_at_start_middle_and_end(command: Run) -> None:
+    result = command("memory", "--calls", 20)["memory"]
+    assert [each["calls"] for each in result["measurements"]] == [0, 10, 20]
+    assert all(each["resident_mib"] > 100 for each in result["measurements"])
+    assert result["methods"][0] == "integrated_gradients"
+    # 35 kB per call remained while every call made a torch.fx module: 0.7 MiB.
+    assert result["measurements"][-1]["traced_mib"] - result["measurements"][1]["traced_mib"] < 0.2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

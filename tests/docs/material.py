@@ -43,6 +43,8 @@ def make_models(folder: Path) -> nn.Module:
     network = torchvision.models.mobilenet_v2(num_classes=len(CLASSES)).eval()
     save_checkpoint(network, Card(arch="mobilenet_v2", classes=CLASSES), folder / "models/birds")
     torch.save({"state_dict": network.state_dict()}, folder / "birds.pth")
+    googlenet = torchvision.models.googlenet(weights=None, num_classes=len(CLASSES), init_weights=False, aux_logits=False)
+    torch.save(googlenet.state_dict(), folder / "birds_googlenet.pth")
     torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=len(CLASSES)).state_dict(), folder / "birds_vit.pth")
     (folder / "birds.txt").write_text("\n".join(CLASSES))
     (folder / "my_models.py").write_text(FACTORY)

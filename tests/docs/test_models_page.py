@@ -118,7 +118,7 @@ def test_a_classifier_that_cannot_be_had_is_refused_in_one_line(section: str, wo
     [
         (
             "{source: exported, path: model.pt2, crop: 192}",
-            "model.pt2 does not take images of 192 x 192 (Guard failed: x.size()[2] == 224)",
+            "model.pt2: the network does not take images of 192 x 192 (Guard failed: x.size()[2] == 224)",
         ),
         ("{source: exported, path: model.pt2, classes: [crow, owl]}", "model.pt2 answers with 3 classes, and 2 are named"),
         ("{source: exported, path: model.pt2, classes: 4}", "model.pt2 answers with 3 classes, and 4 are named"),
@@ -133,7 +133,7 @@ def test_methods_that_need_layers_are_refused_before_a_run_starts(place: Path) -
     section = {"source": "exported", "path": "model.pt2"}
     dataset = {"kind": "folder", "root": str(place)}
     config = configuration(dataset=dataset, classifier=section, methods=["gradient", "grad_cam", "hdm", "full_grad"])
-    assert refused(lambda: make_plan(config)).startswith("grad_cam, full_grad: an exported program has no layers")
+    assert refused(lambda: make_plan(config)).startswith("classifier: model.pt2: grad_cam, full_grad: an exported program has no layers")
 
 
 def test_what_an_imported_function_draws_comes_from_the_seed() -> None:

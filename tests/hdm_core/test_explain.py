@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from hdm_core import METHODS, Classifier, explain, explain_with, get_method
+from hdm_core import METHODS, Classifier, Preprocess, evaluate, explain, explain_with, get_method
 from hdm_core.masking.hierarchical import hdm_passes
 from hdm_core.methods import RawMaps
 from hdm_core.settings import DMSettings
@@ -14,6 +16,13 @@ from tests.support import reference
 from tests.support.tiny_networks import Constant, Pair, assert_unchanged, mixed_state, pictures, smooth, snapshot
 
 QUICK = {"sizes": (2, 3), "ratios": (2,), "steps": 3, "learning_rate": 0.1, "eta": 2.0, "stages": 2, "mix_steps": 3}
+CHEAP = {
+    "hdm": QUICK,
+    "dm": {"sizes": (2, 3), "steps": 3},
+    "integrated_gradients": {"steps": 8},
+    "rise": {"masks": 16},
+    "mask": {"steps": 20},
+}
 
 
 @pytest.fixture
@@ -49,6 +58,65 @@ def test_a_batch_of_nothing_is_refused(classifier: Classifier, batch: int) -> No
         explain(classifier, pictures(1), batch=batch)
 
 
+def test_a_batch_is_an_integer_of_python_numpy_or_torch(classifier: Classifier) -> None:
+    images = pictures(3)
+    expected = explain(classifier, images, "gradient").maps
+    for batch in (np.int64(2), np.uint8(2), torch.tensor(2), np.array(2)):
+        torch.testing.assert_close(explain(classifier, images, "gradient", batch=batch).maps, expected)
+        found = evaluate(classifier, images, expected, np.int64(1), index=np.arange(3), batch=batch).values
+        torch.testing.assert_close(found, evaluate(classifier, images, expected, 1).values, equal_nan=True)
+    for wrong in (2.0, True, "2", np.float32(2), torch.tensor([1, 2]), torch.tensor(True)):
+        with pytest.raises(TypeError, match="batch must be an integer, not"):
+            explain(classifier, images, batch=wrong)
+
+
+def test_targets_of_numpy_and_torch_are_those_of_python(classifier: Classifier) -> None:
+    classifier.class_names = ("ant", "caf\u00e9", "bee")
+    images = pictures(2)
+    for targets in (1, np.int64(1), np.array(1), torch.tensor(1), "caf\u00e9", "cafe\u0301", np.str_("caf\u00e9"), np.array("caf\u00e9")):
+        assert explain(classifier, images, "gradient", targets=targets).targets.tolist() == [1, 1]
+    for targets in ([2, 1], np.array([2, 1]), [np.int64(2), "caf\u00e9"], np.array(["bee", "caf\u00e9"]), ("bee", torch.tensor(1))):
+        assert explain(classifier, images, "gradient", targets=targets).targets.tolist() == [2, 1]
+        assert evaluate(classifier, images, torch.rand(2, 16, 16), targets).deletion.shape == (2, 101)
+
+
+def test_a_number_that_torch_would_count_from_the_end_is_refused(classifier: Classifier) -> None:
+    images, maps = pictures(2), torch.rand(2, 16, 16)
+    with pytest.raises(ValueError, match="target -1 is no class"):
+        evaluate(classifier, images, maps, [0, -1])
+    for index in ([0, -1], [0, 2]):
+        with pytest.raises(ValueError, match=f"index {index[1]} is none of the 2 images"):
+            evaluate(classifier, images, maps, 0, index=index)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_in_double_precision_has_the_same_map(method: str) -> None:
+    images, settings = pictures(2), CHEAP.get(method, {})
+    found = explain(smooth().double(), images.double(), method, targets=1, **settings).maps
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, explain(smooth(), images, method, targets=1, **settings).maps, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_in_half_precision_is_refused(dtype: torch.dtype) -> None:
+    classifier = Classifier.from_module(smooth().to(dtype), Preprocess(16, 16))
+    images = classifier.prepare([Image.new("RGB", (20, 20))])
+    assert images.dtype == dtype
+    with pytest.raises(ValueError, match=f"gradients in {dtype} round too much for a map: convert network and images, such as module"):
+        explain(classifier, images, "gradient")
+    with pytest.raises(ValueError, match="convert one, such as module"):
+        explain(classifier, images.float(), "gradient")
+
+
+def test_the_type_of_a_network_is_that_of_its_floating_point_parameters() -> None:
+    mixed = nn.Sequential(nn.Conv2d(3, 4, 3).half(), nn.BatchNorm2d(4))
+    assert Classifier.from_module(mixed).dtype is None
+    assert Classifier.from_module(nn.Flatten()).dtype is None
+    counted = nn.Sequential(nn.Flatten(), nn.Linear(2, 2).double())
+    counted.register_parameter("steps", nn.Parameter(torch.tensor(1), requires_grad=False))
+    assert Classifier.from_module(counted).dtype == torch.float64
+
+
 def test_an_unknown_method_is_refused_with_those_to_choose_from(classifier: Classifier) -> None:
     with pytest.raises(ValueError, match="unknown method 'lime': choose from hdm, dm") as caught:
         explain(classifier, pictures(1), "lime")
@@ -80,7 +148,7 @@ def test_the_wrong_number_of_channels_is_torchs_error_and_leaves_the_network_alo
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 24), (25, 16)])
-@pytest.mark.parametrize("classes", [1, 2, 3])
+@pytest.mark.parametrize("classes", [2, 3])
 def test_hdm_gives_all_that_it_promises(height: int, width: int, classes: int) -> None:
     network, images = smooth(classes), pictures(3, height, width)
     result = explain(Classifier.from_module(network), images, "hdm", **QUICK)
@@ -163,8 +231,11 @@ def test_an_answer_that_never_changes_gives_flat_maps(method: str) -> None:
 
 
 def test_a_class_that_is_certain_gives_flat_maps() -> None:
-    # The softmax of a single logit is 1 whatever the image shows.
-    result = explain(Classifier.from_module(smooth(classes=1)), pictures(2), "hdm", activation="probability")
+    # Logits so far apart have the softmax 1 and 0, whatever the image shows.
+    network = smooth(classes=2)
+    with torch.no_grad():
+        network[-1].bias.copy_(torch.tensor([1e3, 0.0]))
+    result = explain(Classifier.from_module(network), pictures(2), "hdm", activation="probability")
     assert result.status == ["flat", "flat"]
 
 

@@ -6,6 +6,7 @@ import torch
 import torchvision
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 
 from hdm_core.preprocess import Preprocess
 
@@ -138,3 +139,33 @@ def test_a_mask_may_be_of_any_mode(mode: str) -> None:
 
 def test_a_box_outside_the_crop_has_an_empty_region() -> None:
     assert not SMALL.region_of_box((0, 0, 5, 40), 400, 40).any()
+
+
+@pytest.mark.parametrize("name", ["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"])
+def test_every_interpolation_is_the_one_of_torchvision(name: str) -> None:
+    preprocess = Preprocess(resize=40, crop=40, interpolation=InterpolationMode(name))
+    image = photograph(70, 70)
+    assert np.array_equal(np.array(image.resize((40, 40), preprocess.resampling)), np.array(preprocess.cropped(image)))
+    assert Preprocess(40, 40, interpolation=name) == preprocess
+
+
+def test_numbers_of_numpy_and_torch_are_those_of_python() -> None:
+    mean, std = np.array([0.5, 0.25, 0.5], np.float32), torch.tensor([0.5, 0.5, 0.25])
+    found = Preprocess(np.int64(40), torch.tensor(32), mean, std)
+    assert found == Preprocess(40, 32, (0.5, 0.25, 0.5), (0.5, 0.5, 0.25))
+    assert [type(value) for value in (found.resize, found.crop, found.mean[0])] == [int, int, float]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"resize": 0}, "resize must be at least 1"),
+        ({"crop": 224.0}, "crop must be an integer"),
+        ({"crop": True}, "crop must be an integer"),
+        ({"std": (0.2, 0.0, 0.2)}, "std must be positive"),
+        ({"interpolation": "cubic"}, "'cubic' is not a valid InterpolationMode"),
+    ],
+)
+def test_a_preprocess_that_cannot_be(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=words):
+        Preprocess(**arguments)

@@ -172,4 +172,4 @@ def test_what_the_network_sees_can_be_chosen() -> None:
 
 def test_a_network_that_cannot_take_the_crop_is_found_before_any_worker_starts(tmp_path: Path) -> None:
     message = refused(lambda: make_plan(config_of(tmp_path, classifier={"arch": "squeezenet1_1", "resize": 8, "crop": 8})))
-    assert message.startswith("classifier: squeezenet1_1 does not take images of 8 x 8")
+    assert message.startswith("classifier: squeezenet1_1: the network does not take images of 8 x 8")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdm_core.network.convolution import DirectConv2d
-from hdm_core.network.folding import fold
+from hdm_core.network.folding import fold_network
 from tests.support.tiny_networks import mixed_state, normalised, pictures
 
 
@@ -74,9 +74,14 @@ def test_bfloat16_is_left_to_autocast() -> None:
     torch.testing.assert_close(found.float(), F.conv2d(images, module.weight, module.bias, padding=1), rtol=0, atol=0.1)
 
 
+def test_an_image_without_a_batch_is_convolved_too() -> None:
+    module, image = convolution(3, 1), pictures(1)[0]
+    torch.testing.assert_close(DirectConv2d(module)(image), module(image), rtol=1e-5, atol=1e-5)
+
+
 def test_a_folded_network_has_it_and_the_users_does_not() -> None:
     network = normalised().eval().requires_grad_(False)
-    folded = fold(network, pictures(1))
+    folded = fold_network(network, pictures(1)).network
     assert isinstance(folded.get_submodule("conv"), DirectConv2d)
     assert type(folded.get_submodule("features.0")) is nn.Conv2d  # strided
     assert type(network.conv) is nn.Conv2d
@@ -94,6 +99,6 @@ def test_a_convolution_that_is_used_twice() -> None:
             return self.rest(self.conv(self.conv(images)))
 
     network = Twice().eval().requires_grad_(False)
-    folded = fold(network, pictures(1))
+    folded = fold_network(network, pictures(1)).network
     for found, expected in zip(answer_and_gradient(folded, pictures(2)), answer_and_gradient(network, pictures(2)), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

@@ -5,6 +5,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from hdm_core.network.axes import TargetLayer
 from hdm_core.network.hooks import activations_and_logits, capture, count_calls, last_spatial_layer, logits_with_activations
 from hdm_core.testing.families import FAMILIES, transformer
 from tests.support.tiny_networks import (
@@ -37,7 +38,7 @@ def test_activations_and_gradients_are_those_of_the_layer() -> None:
 def test_the_logits_are_the_networks_own() -> None:
     network, images = smooth(), pictures(2)
     expected = network(images)
-    with capture(network[1]):
+    with capture(TargetLayer(network[1])):
         assert torch.equal(network(images), expected)
 
 
@@ -60,7 +61,7 @@ def test_it_works_where_gradients_are_switched_off() -> None:
 def test_the_hook_is_removed_after_an_exception() -> None:
     network = smooth()
     before = snapshot(network)
-    with pytest.raises(InterruptionError), capture(network[1]):
+    with pytest.raises(InterruptionError), capture(TargetLayer(network[1])):
         raise InterruptionError
     assert_unchanged(network, before)
 
@@ -177,11 +178,11 @@ def test_the_last_output_of_a_layer_called_twice_is_captured() -> None:
     by_hand = network.head.weight[[0, 2], :, None, None] / expected[1][0, 0].numel()
     torch.testing.assert_close(gradients, by_hand.expand_as(gradients).detach())
     assert last_spatial_layer(network, images) is network.relu
-    assert count_calls(network, network.relu, images) == 2
+    assert count_calls(network, TargetLayer(network.relu), images) == 2
     # Only the output of the last call is replaced.
-    swapped = logits_with_activations(network, network.relu, 2, 2 * expected[1], images)
+    swapped = logits_with_activations(network, TargetLayer(network.relu), 2, 2 * expected[1], images)
     torch.testing.assert_close(swapped, network.head(2 * expected[1].mean((2, 3))))
-    torch.testing.assert_close(logits_with_activations(network, network.relu, 2, expected[1].clone(), images), answer)
+    torch.testing.assert_close(logits_with_activations(network, TargetLayer(network.relu), 2, expected[1].clone(), images), answer)
     assert hooks(network) == 0
 
 

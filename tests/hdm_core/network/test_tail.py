@@ -3,16 +3,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hdm_core.network.tail import extract_tail, is_affine
+from hdm_core.network.axes import TargetLayer
+from hdm_core.network.tail import Tail, extract_tail
 from hdm_core.testing.families import FAMILIES
 from tests.support.tiny_networks import Untraceable, assert_unchanged, normalised, pictures, smooth, snapshot
+
+
+def tail_after(network: nn.Module, layer: nn.Module) -> Tail | None:
+    return extract_tail(network, TargetLayer(layer))
 
 
 def test_a_tail_is_the_rest_of_the_network() -> None:
     network, images = normalised().eval(), pictures(2)
     before = snapshot(network)
     for end in range(len(network) - 1):
-        tail = extract_tail(network, network[end])
+        tail = tail_after(network, network[end])
         assert tail is not None
         torch.testing.assert_close(tail.run(network[: end + 1](images)), network(images))
     assert_unchanged(network, before)
@@ -25,13 +30,13 @@ def test_the_last_call_of_a_layer_is_where_a_tail_begins() -> None:
     with layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output)):
         expected = network(images)
     assert len(outputs) == 2
-    torch.testing.assert_close(extract_tail(network, layer).run(outputs[-1]), expected)
+    torch.testing.assert_close(tail_after(network, layer).run(outputs[-1]), expected)
 
 
 def test_only_pooling_and_linear_layers_are_affine() -> None:
     network = smooth()
-    assert [is_affine(extract_tail(network, layer)) for layer in network[:4]] == [False, False, False, True]
-    affine = {family: is_affine(extract_tail(network, network.get_submodule(layer))) for family, network, layer in built()}
+    assert [tail_after(network, layer).is_affine for layer in network[:4]] == [False, False, False, True]
+    affine = {family: tail_after(network, network.get_submodule(layer)).is_affine for family, network, layer in built()}
     assert affine == {"resnet": True, "mobilenet": True, "efficientnet": True, "densenet": False, "convnext": False, "vgg": False}
 
 
@@ -41,10 +46,10 @@ def built() -> list[tuple[str, nn.Module, str]]:
 
 def test_a_layer_that_is_bypassed_or_not_called_has_no_tail() -> None:
     resnet = FAMILIES["resnet"]()
-    assert extract_tail(resnet, resnet.layer4[0].conv2) is None
-    assert extract_tail(resnet, nn.ReLU()) is None
+    assert tail_after(resnet, resnet.layer4[0].conv2) is None
+    assert tail_after(resnet, nn.ReLU()) is None
     untraceable = Untraceable(smooth())
-    assert extract_tail(untraceable, untraceable.network[3]) is None
+    assert tail_after(untraceable, untraceable.network[3]) is None
 
 
 class Ignored(nn.Module):
@@ -61,4 +66,4 @@ class Ignored(nn.Module):
 
 def test_a_layer_without_effect_has_no_tail() -> None:
     network = Ignored()
-    assert extract_tail(network, network.ignored) is None
+    assert tail_after(network, network.ignored) is None

@@ -101,7 +101,28 @@ def test_a_card_that_is_no_json(folder: Path, data: bytes) -> None:
     assert f"{CARD} is not JSON" in broken(folder)
 
 
+def test_a_card_that_an_editor_saved_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / CARD).write_bytes(b"\xef\xbb\xbf" + (folder / CARD).read_bytes())
+    assert Classifier.from_checkpoint(folder).class_names == NAMES
+
+
 @pytest.mark.parametrize("text", ["[]", "null", '"squeezenet1_1"'])
 def test_a_card_that_is_no_mapping(folder: Path, text: str) -> None:
     (folder / CARD).write_text(text)
     assert f"{CARD}: the card: Input should be a valid dictionary" in broken(folder)
+
+
+def test_tied_weights_are_saved_as_copies(tmp_path: Path) -> None:
+    network = torchvision.models.squeezenet1_1(num_classes=3)
+    network.features[4].expand1x1.weight = network.features[3].expand1x1.weight
+    save_checkpoint(network, Card(arch="squeezenet1_1", classes=NAMES), tmp_path)
+    assert Classifier.from_checkpoint(tmp_path).weights_digest() == Classifier.from_module(network).weights_digest()
+
+
+def test_a_state_of_more_than_tensors_is_not_saved(tmp_path: Path) -> None:
+    class Extra(torch.nn.Linear):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"version": 1}
+
+    with pytest.raises(ValueError, match="more than tensors: _extra_state"):
+        save_checkpoint(Extra(2, 3), Card(arch="squeezenet1_1", classes=NAMES), tmp_path)

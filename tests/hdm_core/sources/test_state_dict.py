@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hdm_core import Classifier, Preprocess
+from hdm_core.sources.checkpoint import CARD, Card, save_checkpoint
 from hdm_core.sources.state_dict import fit_state, read_classes, read_state
 
 ARCH = "squeezenet1_1"
@@ -86,6 +88,13 @@ def test_a_file_that_is_damaged(tmp_path: Path, suffix: str, data: bytes) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch deprecates TorchScript
+def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "mine.pt")
+    with pytest.raises(ValueError, match="is a TorchScript archive: save model"):
+        read_state(tmp_path / "mine.pt")
+
+
 @pytest.mark.parametrize("value", [[torch.zeros(1)], {}, {"epoch": 3}, torch.zeros(2)], ids=str)
 def test_a_file_without_a_state_dict(tmp_path: Path, value: Any) -> None:
     torch.save(value, tmp_path / "mine.pth")
@@ -120,6 +129,76 @@ def test_classes_are_names_a_number_or_a_file(tmp_path: Path) -> None:
     assert read_classes(str(tmp_path / "names.txt")) == ("ant", "bee", "carrion crow")
     assert read_classes(["ant", "bee"]) == ("ant", "bee")
     assert read_classes(3) == 3
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "\ufeffcat\r\ncaf\u00e9\r\n",
+        "cat\rcaf\u00e9",
+        "\ufeff\n cat \t\n\ncaf\u00e9\u00a0\n\n",
+    ],
+    ids=["Notepad", "old Mac", "spaces and blank lines"],
+)
+def test_a_file_of_any_editor_is_read(tmp_path: Path, data: str) -> None:
+    (tmp_path / "names.txt").write_bytes(data.encode())
+    assert read_classes(tmp_path / "names.txt") == ("cat", COMPOSED)
+
+
+def test_only_line_ends_part_names(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes("a\x0bb\u2028c\x85d\ne".encode())
+    assert read_classes(tmp_path / "names.txt") == ("a\x0bb\u2028c\x85d", "e")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"])
+def test_a_file_in_another_encoding_is_one_line(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "names.txt").write_bytes("cat\ncaf\u00e9\n".encode(encoding))
+    with pytest.raises(ValueError, match=r"names\.txt is no text file in UTF-8: save it as UTF-8, one class name per line"):
+        read_classes(tmp_path / "names.txt")
+
+
+def test_names_in_json(tmp_path: Path) -> None:
+    path = tmp_path / "names.json"
+    for text in ('["ant", "bee"]', '\ufeff{"1": "bee", "0": "ant"}'):
+        path.write_text(text)
+        assert read_classes(path) == ("ant", "bee")
+    for text in ('{"ant": 0, "bee": 1}', '{"1": "ant", "2": "bee"}', '{"0": ["n01", "ant"]}', "3", "[1, 2]"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="write a list of class names, or"):
+            read_classes(path)
+    path.write_text("ant\nbee")
+    with pytest.raises(ValueError, match="is not JSON"):
+        read_classes(path)
+
+
+def test_numbers_and_names_of_numpy() -> None:
+    assert read_classes(np.int64(3)) == read_classes(torch.tensor(3)) == 3
+    assert read_classes(np.array(["ant", "bee"])) == ("ant", "bee")
+    for classes in (True, 3.0, None, [1, 2], ["ant", None]):
+        with pytest.raises(TypeError, match="classes"):
+            read_classes(classes)
+
+
+def test_one_name_in_two_spellings_is_one_line_and_two_cranes_are_none() -> None:
+    with pytest.raises(ValueError, match="is there twice, with its accents composed and decomposed"):
+        read_classes([COMPOSED, "cat", DECOMPOSED])
+    assert read_classes(["crane", "cat", "crane"]) == ("crane", "cat", "crane")
+    assert read_classes(["Cat", "cat"]) == ("Cat", "cat")
+
+
+def test_the_home_folder_is_found_in_every_path(network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat\n")
+    save_checkpoint(network, Card(arch=ARCH, classes=("ant", "bee", "cat")), "~/folder")
+    assert (tmp_path / "folder" / CARD).is_file()
+    for classifier in (Classifier.from_checkpoint("~/mine.pth", ARCH, "~/names.txt"), Classifier.from_checkpoint(Path("~/folder"))):
+        assert classifier.class_names == ("ant", "bee", "cat")
+    with pytest.raises(OSError, match="nobody-of-this-name"):
+        read_state("~nobody-of-this-name/mine.pth")
 
 
 def test_classes_that_are_none(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from hdm_core import Preprocess
 from hdm_core.sources.checkpoint import CARD, MODEL, Card, save_checkpoint
-from pipeline.classifiers.load import load_classifier
-from tests.support.plans import configuration, refused
+from pipeline.classifiers.load import load_classifier, preprocess_identity
+from pipeline.plan import make_plan
+from tests.support.plans import configuration, refused, save_picture
 
 PREPROCESS = Preprocess(resize=40, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation=InterpolationMode.BICUBIC)
 NAMES = ("ant", "bee", "cat")
@@ -67,6 +69,14 @@ def test_the_configuration_may_choose_another_size_and_nothing_else_changes(fold
             {"source": "timm", "arch": "x", "path": "y", "weights": "z"},
             "classifier.weights and classifier.path are two sources of weights: remove one",
         ),
+        (
+            {"source": "checkpoint", "path": "x", "arguments": {"transform_input": False}},
+            "classifier.arguments is for the builder of a state dict's arch, and a trained folder has its own: remove it",
+        ),
+        (
+            {"arch": "resnet18", "arguments": {"groups": 2}},
+            "classifier.arguments does not apply to a classifier from torchvision: remove it",
+        ),
         ({"source": "torchvision"}, "classifier.arch is missing: a classifier from torchvision needs it"),
     ],
     ids=str,
@@ -100,3 +110,63 @@ def test_a_card_of_another_number_of_classes(folder: Path) -> None:
     message = f"classifier: {folder / MODEL} does not hold the weights of squeezenet1_1 with 2 classes: "
     message += "classifier.1.weight is (3, 512, 1, 1) and should be (2, 512, 1, 1), classifier.1.bias is (3,) and should be (2,)"
     assert refused(lambda: load_classifier(config, 0)) == message
+
+
+def test_the_builders_arguments_and_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = torchvision.models.googlenet(weights=None, num_classes=2, init_weights=False)
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    (tmp_path / "names.txt").write_text("ant\nbee\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    section = {"source": "checkpoint", "path": "~/net.pth", "arch": "googlenet", "classes": "~/names.txt"}
+    tuned, plain = (
+        load_classifier(configuration(classifier={**section, "arguments": arguments}).classifier, 0)
+        for arguments in (None, {"transform_input": False})
+    )
+    assert (tuned.module.transform_input, plain.module.transform_input) == (True, False)
+    assert tuned.class_names == ("ant", "bee")
+    assert tuned.weights_digest() == plain.weights_digest()
+    assert preprocess_identity(tuned) == {**preprocess_identity(plain), "transform_input": True}, "maps of one are none of the other"
+
+
+@pytest.mark.parametrize("classes", ["names.txt", "twice.txt"])
+def test_classes_that_cannot_be_read_are_one_line(folder: Path, tmp_path: Path, classes: str) -> None:
+    (tmp_path / "names.txt").write_bytes("ant\nbee\ncat".encode("utf-16"))
+    (tmp_path / "twice.txt").write_text("caf\u00e9\ncafe\u0301\ncat")
+    config = configuration(classifier=checkpoint(folder, classes=str(tmp_path / classes))).classifier
+    message = refused(lambda: load_classifier(config, 0))
+    assert message.startswith("classifier.classes: ")
+    assert ("save it as UTF-8" if classes == "names.txt" else "is there twice") in message
+
+
+class Extra(nn.Linear):
+    """Network whose state has no digest."""
+
+    def get_extra_state(self) -> object:
+        return object()
+
+
+def make_extra() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Extra(3 * 32 * 32, 2))
+
+
+def make_half() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)).half()
+
+
+def make_double() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)).double()
+
+
+@pytest.mark.parametrize("kind", ["half", "double"])
+def test_a_network_whose_weights_are_not_float32_is_one_line(kind: str) -> None:
+    config = configuration(classifier={"source": "import", "factory": f"{__name__}:make_{kind}"}).classifier
+    message = refused(lambda: load_classifier(config, 0))
+    assert message.endswith(f"has weights of torch.float{16 if kind == 'half' else 64}, and images are float32: convert it by float()")
+
+
+def test_a_network_without_a_digest_is_one_line(tmp_path: Path) -> None:
+    save_picture(tmp_path / "a.png")
+    section = {"source": "import", "factory": f"{__name__}:make_extra", "resize": 32, "crop": 32}
+    config = configuration(classifier=section, methods=["gradient"], dataset={"kind": "folder", "root": str(tmp_path)})
+    message = refused(lambda: make_plan(config))
+    assert "the network's state '1._extra_state' has no digest: an object of type object has no fixed bytes" in message

@@ -42,6 +42,8 @@ def sample(label: int | None = None, name: str | None = None) -> Sample:
         (NAMES, 9, "bee", 1),
         (NAMES, None, "ant", 0),
         (NAMES, 1, None, 1),
+        (("caf\u00e9", "cat"), 1, "cafe\u0301", 0),
+        (("cafe\u0301", "cat"), 1, "caf\u00e9", 0),
         (None, 2, "cat", 2),
         (None, 7, None, 7),
     ],
@@ -57,6 +59,8 @@ def test_a_label_is_a_class_by_its_name_or_else_its_number(
     [
         (NAMES, 1, "dog", "the label 'dog' is the name of none of the classifier's classes"),
         (("crane", "crane"), 1, "crane", "the label 'crane' is the name of 2 of the classifier's classes"),
+        (("caf\u00e9", "cafe\u0301"), 1, "caf\u00e9", "the label 'caf\u00e9' is the name of 2 of the classifier's classes"),
+        (NAMES, 1, "Cat", "the label 'Cat' is the name of none of the classifier's classes"),
         (NAMES, 3, None, "the label 3 is no class of the classifier, which has 3"),
         (None, -1, None, "the label -1 is no class of the classifier"),
         (NAMES, None, None, "the image has no label to explain"),

@@ -66,6 +66,15 @@ def test_an_empty_dataset_is_a_mistake(tmp_path: Path, here: Callable[..., Ended
     assert "no images" in ended.err
 
 
+def test_a_current_folder_that_was_removed_is_one_line(here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    def removed() -> Path:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "cwd", removed)
+    ended = here("methods")
+    assert (ended.code, ended.err) == (2, "hdm: the current folder no longer exists; change to another one\n")
+
+
 @pytest.mark.server
 def test_a_run_with_an_unreadable_image_does_the_rest_and_ends_with_3(tmp_path: Path, here: Callable[..., Ended]) -> None:
     folder = photographs(tmp_path / "photographs", 4)
@@ -128,3 +137,36 @@ def test_methods_lists_the_registry(here: Callable[..., Ended]) -> None:
     entries = json.loads(here("methods", "--json").out)["methods"]
     assert {"hdm", "dm", "grad_cam"} <= {entry["id"] for entry in entries}
     assert "paper-cub" in entries[0]["presets"]
+
+
+def test_a_classifier_is_checked_and_what_it_cannot_have_is_listed(tmp_path: Path, images: Path, here: Callable[..., Ended]) -> None:
+    ended = here("check", config(tmp_path, images))
+    assert ended.code == 0, ended.err
+    assert "checked on 4 photographs and noise" in ended.out
+    assert "all 3 methods can explain this classifier" in ended.out
+    ended = here("check", "{source: torchvision, arch: vit_b_32}", "--json")
+    assert ended.code == 0, ended.err
+    facts = json.loads(ended.out)
+    assert "hdm" in facts["usable"]
+    assert "grad_cam" in facts["refused"]
+    assert facts["photographs"] == 0
+
+
+SOFTMAX = """
+from torch import nn
+def ends_in_softmax():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(1))
+"""
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run"])
+def test_a_classifier_that_would_give_wrong_numbers_starts_nothing(
+    command: str, tmp_path: Path, images: Path, here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_softmax.py").write_text(SOFTMAX)
+    monkeypatch.syspath_prepend(tmp_path)
+    classifier = {"source": "import", "factory": "my_softmax:ends_in_softmax", "resize": 32, "crop": 32}
+    ended = here(command, config(tmp_path, images, classifier=classifier))
+    assert ended.code == 2
+    assert "the network returns probabilities" in ended.out + ended.err
+    assert not (tmp_path / "out").exists()

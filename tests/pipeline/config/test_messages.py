@@ -63,7 +63,7 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"dataset.kind": {}}, ["dataset.kind: unknown kind {}"]),
         ({"dataset": {"root": "x"}}, ["dataset.kind is missing: write one of demo, cub, palm, idrid, folder, manifest"]),
         ({"dataset": {"kind": "cub", "root": "x", "spilt": "test"}}, ["dataset.spilt: unknown key; did you mean split?"]),
-        ({"dataset.split": "test"}, ["dataset.split does not apply to a dataset of kind 'folder': remove it"]),
+        ({"dataset": {"kind": "demo", "split": "test"}}, ["dataset.split does not apply to a dataset of kind 'demo': remove it"]),
         ({"dataset.referable": True}, ["dataset.referable does not apply"]),
         ({"dataset": {"kind": "idrid", "root": "x"}}, ["dataset.part is missing: write grading or segmentation"]),
         ({"dataset": {"kind": "idrid", "root": "x", "part": "grading", "lesions": ["EX"]}}, ["dataset.lesions", "part 'grading'"]),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -74,8 +76,14 @@ def test_the_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatc
         save_picture(tmp_path / name)
     expected = folder(tmp_path)
     assert ids(expected) == sorted(names)
-    find = LocalFileSystem.find
-    monkeypatch.setattr(LocalFileSystem, "find", lambda *args, **keys: list(reversed(find(*args, **keys))))
+    scandir = os.scandir
+
+    @contextmanager
+    def reversed_scandir(path: str) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            yield sorted(entries, key=lambda entry: entry.name, reverse=True)
+
+    monkeypatch.setattr(os, "scandir", reversed_scandir)
     assert folder(tmp_path) == expected
 
 
@@ -159,7 +167,8 @@ def test_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").touch()
-    assert refused(lambda: folder(tmp_path)) == f"{tmp_path}: no images; look at dataset.root, dataset.kind and dataset.split"
+    left_out = "files and folders left out: 1 with a suffix of no image (.txt)"
+    assert refused(lambda: folder(tmp_path)) == f"{tmp_path}: no images; {left_out}; look at dataset.root, dataset.kind and dataset.split"
 
 
 def test_a_protocol_that_nobody_knows_is_refused() -> None:
@@ -167,10 +176,10 @@ def test_a_protocol_that_nobody_knows_is_refused() -> None:
 
 
 def test_a_folder_that_may_not_be_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(*_: object, **__: object) -> list[str]:
+    def scandir(*_: object) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path))
 
-    monkeypatch.setattr(LocalFileSystem, "find", find)
+    monkeypatch.setattr(os, "scandir", scandir)
     message = refused(lambda: folder(tmp_path))
     assert "cannot be listed" in message
     assert "Permission denied" in message
@@ -211,7 +220,7 @@ def test_a_path_that_leaves_its_root_is_refused(path: str) -> None:
 
 
 def test_names_say_what_is_an_image() -> None:
-    assert all(is_image(name) for name in ("a.jpg", "A.JPEG", "b/c.tif", "a.b.webp"))
+    assert all(is_image(name) for name in ("a.jpg", "A.JPEG", "b/c.tif", "a.b.webp", "a..png"))
     assert not any(is_image(name) for name in ("a.txt", "jpg", ".jpg", "a/.b.jpg", ".a/b.jpg", "a.jpg/readme"))
 
 

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.transforms import InterpolationMode
 
 from hdm_core import Preprocess
 from pipeline.datasets import Masks, Sample
@@ -107,6 +108,25 @@ def test_pixels_without_a_known_range_are_refused(tmp_path: Path, kind: type) ->
     message = unreadable(tmp_path, encode(Image.fromarray(np.ones((3, 3), kind)), "TIFF"), "a.tif")
     assert "no known range" in message
     assert "8 or 16 bits" in message
+
+
+def test_white_is_zero_and_still_turned_upright(tmp_path: Path) -> None:
+    deep = np.array([[0, 65535], [32768, 65535], [257, 0]], dtype=np.uint16)
+    for form, expected in ((0, [[254, 127, 255], [255, 0, 0]]), (1, [[1, 128, 0], [0, 255, 255]])):
+        found = pixels(read(tmp_path, encode(Image.fromarray(deep), "TIFF", tiffinfo={262: form, 274: 6}), "a.tif"))
+        np.testing.assert_array_equal(found[..., 0], expected)
+
+
+@pytest.mark.parametrize("name", ["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])  # a large JPEG is decoded at reduced size
+def test_an_image_is_resized_with_every_interpolation(tmp_path: Path, name: str, form: str) -> None:
+    preprocess = Preprocess(8, 8, interpolation=InterpolationMode(name))
+    path, photograph = tmp_path / "a", COLOUR.resize((80, 64))
+    path.write_bytes(encode(photograph, form))
+    picture = read_image(Sample("a", str(path)), {}, preprocess)
+    assert picture.image.size == (10, 8)
+    if form == "PNG":
+        np.testing.assert_array_equal(np.asarray(preprocess.cropped(picture.image)), np.asarray(preprocess.cropped(photograph)))
 
 
 UPRIGHT = {

@@ -86,10 +86,12 @@ def test_only_one_split_is_read_and_its_classes_have_the_numbers_of_the_whole(tm
     assert len(read(file)) == 3
 
 
-@pytest.mark.parametrize("text", ["path,split\na,train\n", "path\na\n", "path,split\na,\n"])
-def test_a_split_that_leaves_nothing_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "has"), [("path,split\na,train\n", "has train"), ("path\na\n", "has no splits"), ("path,split\na,\n", "has no splits")]
+)
+def test_a_split_that_leaves_nothing_is_refused_with_those_that_there_are(tmp_path: Path, text: str, has: str) -> None:
     message = refused(lambda: read(write(tmp_path, text), split="test"))
-    assert message == f"{tmp_path}/manifest.csv: no images; look at dataset.root, dataset.kind and dataset.split"
+    assert message == f"{tmp_path}/manifest.csv: no images in the split 'test'; the dataset {has}; look at dataset.split"
 
 
 def test_urls_stand_for_themselves_and_other_paths_lie_beside_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

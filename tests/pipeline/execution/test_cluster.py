@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config.schema import ComputeConfig
-from pipeline.errors import InputError
 from pipeline.execution.cluster import allocate_workers, cluster
 from tests.support.plans import refused
 
@@ -94,9 +95,44 @@ def test_a_worker_that_fits_nowhere_is_refused() -> None:
     refused(lambda: allocate_workers(compute(), {}, MANY))
 
 
-def test_an_address_where_nobody_listens_is_a_mistake_at_once() -> None:
+@pytest.fixture
+def dead_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    with pytest.raises(InputError, match=f"compute.ray_address {address}: no Ray cluster is reachable"), cluster(address):
-        pass
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def join(address: str) -> None:
+    with cluster(address):
+        raise AssertionError("it was joined")
+
+
+def test_an_address_where_nobody_listens_is_a_mistake_at_once(dead_address: str) -> None:
+    message = refused(lambda: join(dead_address))
+    assert message.startswith(f"compute.ray_address {dead_address}: no Ray cluster is reachable")
+    assert "token" not in message  # that is another mistake
+
+
+def test_auto_is_the_address_in_rays_variable_where_that_is_set(dead_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would try a stale address for many minutes."""
+    monkeypatch.setenv("RAY_ADDRESS", dead_address)
+    assert refused(lambda: join("auto")).startswith("compute.ray_address auto: no Ray cluster is reachable")
+
+
+@pytest.mark.parametrize("address", ["host:port", "head:99999", "[::1", "no.such.host.invalid:6379"])
+def test_an_address_that_is_none_is_a_mistake(address: str) -> None:
+    assert f"compute.ray_address {address}: no Ray cluster is reachable" in refused(lambda: join(address))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Version mismatch:\n2.59 and 2.60"), ConnectionError("no running Ray"), Exception("?")])
+def test_a_cluster_that_cannot_be_joined_is_one_line_with_rays_reason(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise error
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    before = dict(os.environ)
+    message = refused(lambda: join("auto"))
+    assert message.startswith(f"compute.ray_address auto: the cluster cannot be joined ({' '.join(str(error).split())})")
+    assert "RAY_AUTH_MODE=token" in message
+    assert dict(os.environ) == before

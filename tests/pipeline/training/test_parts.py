@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from hdm_core import Preprocess
-from hdm_core.sources.checkpoint import build
+from hdm_core import Classifier, Preprocess
+from hdm_core.sources.checkpoint import Card, build, save_checkpoint
 from pipeline.config.load import load_config
 from pipeline.datasets import Sample
 from pipeline.datasets.images import read_image
@@ -21,6 +21,7 @@ from pipeline.training.metrics import classification_metrics
 from pipeline.training.network import head_name, make_network, parameter_groups, train_mode, unfreeze
 from pipeline.training.prerequisite import training_before
 from pipeline.training.split import TEST, TRAIN, VALIDATION, Example, Splits, split
+from pipeline.training.store import TrainingStore
 from tests.support.plans import refused, save_picture
 from tests.support.trainings import load_training
 
@@ -160,17 +161,60 @@ def test_weights_from_a_file(tmp_path: Path, name: str) -> None:
 
     before = build("squeezenet1_1", 5)
     torch.save(before.state_dict(), tmp_path / name) if name.endswith("pth") else save_file(before.state_dict(), tmp_path / name)
-    after, preprocess = make_network(NetworkConfig(arch="squeezenet1_1", weights=str(tmp_path / name), crop=64), 3, seed=0)
+    start = make_network(NetworkConfig(arch="squeezenet1_1", weights=str(tmp_path / name), crop=64), 3, seed=0)
+    after = start.network
     assert torch.equal(before.state_dict()["features.0.weight"], after.state_dict()["features.0.weight"])
     assert after.state_dict()["classifier.1.weight"].shape[0] == 3
-    assert preprocess.crop == 64
+    assert (start.preprocess.crop, start.arguments) == (64, {})
     message = refused(lambda: make_network(NetworkConfig(arch="resnet18", weights=str(tmp_path / name)), 3, seed=0))
     assert "not the weights of resnet18" in message
     assert "lacks it" in message
 
 
+def test_inception_is_trained_as_torchvision_builds_it_and_the_card_says_so(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    before = build("googlenet", 5, {"init_weights": False})
+    save_file({f"model.{key}": value for key, value in before.state_dict().items()}, tmp_path / "weights.safetensors")
+    start = make_network(NetworkConfig(arch="googlenet", weights=str(tmp_path / "weights.safetensors")), 3, seed=0)
+    assert start.network.transform_input is True
+    assert start.arguments == {"transform_input": True, "init_weights": False}
+    assert torch.equal(start.network.conv1.conv.weight, before.conv1.conv.weight)
+    save_checkpoint(start.network, Card(arch="googlenet", classes=("a", "b", "c"), arguments=start.arguments), tmp_path / "done")
+    assert Classifier.from_checkpoint(tmp_path / "done").module.transform_input is True
+
+
+def test_random_weights_have_the_builders_defaults() -> None:
+    assert make_network(NetworkConfig(arch="mobilenet_v2"), 3, seed=0).arguments == {}
+
+
+def test_a_transformer_is_trained_at_the_size_of_its_weights(tmp_path: Path) -> None:
+    torch.save(build("vit_b_32", 2, {"image_size": 64}).state_dict(), tmp_path / "weights.pth")
+    start = make_network(NetworkConfig(arch="vit_b_32", weights=str(tmp_path / "weights.pth")), 3, seed=0)
+    assert (start.preprocess.resize, start.preprocess.crop, start.arguments) == (73, 64, {"image_size": 64})
+    message = refused(lambda: make_network(NetworkConfig(arch="vit_b_32", weights=str(tmp_path / "weights.pth"), crop=96), 3, seed=0))
+    assert message == "classifier.crop 96: vit_b_32 takes images of 64 x 64 only; leave crop out"
+
+
+def test_a_training_of_an_earlier_version_with_other_arguments_does_not_resume(tmp_path: Path) -> None:
+    config = load_training(Path("images"), output=str(tmp_path))
+    store = TrainingStore.at(config)
+    store.create(config, {})
+    store.create(config, {})
+    message = refused(lambda: store.create(config, {"transform_input": True}))
+    assert "was started by a version that built mobilenet_v2 with other arguments than {'transform_input': True}" in message
+    save_checkpoint(build("squeezenet1_1", 2), Card(arch="squeezenet1_1", classes=("a", "b")), Path(store.url))
+    store.create(config, {"transform_input": True})  # it is finished: its card has what it was built with
+
+
+def test_two_folders_of_one_name_are_no_two_classes() -> None:
+    samples = [Sample(f"{n}", f"{n}.png", label=n % 2, class_name=("caf\u00e9", "cafe\u0301")[n % 2]) for n in range(8)]
+    message = refused(lambda: split(samples, load_training(Path("images"), test=None, validation=None)))
+    assert message.startswith("the dataset's class 'cafe\u0301' is there twice, with its accents composed and decomposed")
+
+
 def test_the_heads_weights_follow_from_the_seed() -> None:
-    heads = [make_network(NetworkConfig(arch="squeezenet1_1"), 3, seed)[0].state_dict()["classifier.1.weight"] for seed in (0, 0, 1)]
+    heads = [make_network(NetworkConfig(arch="squeezenet1_1"), 3, seed).network.state_dict()["classifier.1.weight"] for seed in (0, 0, 1)]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
 
@@ -197,15 +241,20 @@ def test_scores_by_hand() -> None:
 # Trainings that precede a run
 
 
-def test_a_run_trains_its_classifier_where_there_is_none(tmp_path: Path) -> None:
+def test_a_run_trains_its_classifier_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "classifiers" / "mine"
     changes = {"dataset.root": "CUB_200_2011", "classifier.train": "cub-mobilenet", "classifier.path": str(folder)}
     training = training_before(load_config("cub-full", changes))
     assert training is not None
     assert (training.output, training.name) == (str(folder.parent), "mine")
     assert (training.dataset.root, training.dataset.kind, training.classifier.arch) == ("CUB_200_2011", "cub", "mobilenet_v2")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    at_home = training_before(load_config("cub-full", {**changes, "classifier.path": "~/classifiers/mine"}))
+    assert at_home is not None
+    assert at_home.output == str(folder.parent)
     folder.mkdir(parents=True)
     (folder / "card.json").write_text("{}")
+    assert training_before(load_config("cub-full", {**changes, "classifier.path": "~/classifiers/mine"})) is None
     assert training_before(load_config("cub-full", changes)) is None, "it is trained"
     assert training_before(load_config("demo")) is None
 

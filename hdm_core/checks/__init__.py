@@ -1,0 +1,1 @@
+"""Measurements of what explanations assume of a network."""

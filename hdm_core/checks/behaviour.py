@@ -1,0 +1,81 @@
+"""Checks of a network's behaviour: repeatable, independent images, evaluation mode."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hdm_core.checks.finding import Finding, refusals
+from hdm_core.checks.outputs import check_output, check_values, disagreement
+from hdm_core.checks.probes import probe_images
+from hdm_core.classifier import Classifier
+from hdm_core.network.logits import class_logits
+
+# Disagreement, in units of its tolerance, of a network that quantises on the fly: about 5 with torch's dynamic quantisation.
+_ROUNDED = 10
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Findings about a network's output, with the number of its classes."""
+
+    classes: int
+    findings: list[Finding]
+
+
+@torch.no_grad()
+def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> Behaviour:
+    """Check the output, its repetition, and each image alone and beside others.
+
+    Args:
+        images: (B, C, H, W), as the classifier's preprocess gives them.
+        batch: upper limit of images per forward pass; with 1 there are no others.
+
+    Raises:
+        TypeError: if the network does not return (B, classes); exceptions of the network are not caught.
+    """
+    probes = probe_images(images)[-max(batch, 2) :]
+    with torch.inference_mode(False), _random_state(probes.device), classifier.frozen() as network:
+        with torch.enable_grad():
+            differentiable = class_logits(network, probes[:1].clone().requires_grad_())
+        alone = torch.cat([differentiable.detach(), *(class_logits(network, probe[None]) for probe in probes[1:])])
+        findings = [check_output(alone, differentiable)]
+        if values := check_values(alone):
+            findings.append(values)
+        if not refusals(findings):
+            findings.append(_check_repetition(network, alone[:1], class_logits(network, probes[:1]), alone))
+        if not refusals(findings) and batch > 1:
+            findings.append(_check_independence(alone, class_logits(network, probes)))
+    return Behaviour(alone.shape[1], findings)
+
+
+def _check_repetition(network: nn.Module, first: Tensor, second: Tensor, logits: Tensor) -> Finding:
+    """Judge the logits of two equal calls, beside those of other images."""
+    if disagreement(second, first, logits) <= 1:
+        return Finding("repetition", "ok", "the same images give the same logits")
+    training = [name for name, module in network.named_modules() if module.training]
+    cause = (
+        f"{training[0] or 'the network'} stays in training mode after eval()" if training else "dropout or another random draw is active"
+    )
+    return Finding("repetition", "refused", f"the same images give other logits in a second call ({cause}): make evaluation repeatable")
+
+
+def _check_independence(alone: Tensor, together: Tensor) -> Finding:
+    """Judge the logits of images one by one, and in one batch."""
+    excess = disagreement(alone, together, together)
+    if excess <= 1:
+        return Finding("independence", "ok", "an image has the same logits alone and beside others")
+    difference = float((alone - together).abs().amax())
+    text = f"an image's logits depend on the others in its batch (by up to {difference:.3g}), and so would its map"
+    if excess <= _ROUNDED:
+        return Finding("independence", "doubtful", f"{text}, slightly, as with weights that are quantised on the fly")
+    advice = "use normalisation with running statistics, and nothing that is computed over the batch"
+    return Finding("independence", "refused", f"{text}: {advice}")
+
+
+def _random_state(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context that restores the random numbers of torch."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

@@ -1,0 +1,25 @@
+"""Images that a network is checked with: photographs if there are any, and noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_NOISE = 2  # images
+
+
+@torch.inference_mode(False)
+def probe_images(images: Tensor, count: int = 2) -> Tensor:
+    """Return at most `count` of the images, and noise of their mean and spread.
+
+    Args:
+        images: (B, C, H, W); values that are not finite become 0.
+
+    Returns:
+        (N, C, H, W) on the images' device, the noise last, seeded.
+    """
+    chosen = images[:count].detach().clone().nan_to_num(0, 0, 0)
+    spread = chosen.std() if chosen.numel() > 1 else chosen.new_zeros(())
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(_NOISE, *chosen.shape[1:], generator=generator).to(chosen)
+    return torch.cat([chosen, chosen.mean() + torch.where(spread > 0, spread, 1.0) * noise])

@@ -1,0 +1,39 @@
+"""Refusal of a classifier whose explanations or metrics would be wrong."""
+
+from __future__ import annotations
+
+import warnings
+
+from torch import Tensor
+
+from hdm_core.checks.behaviour import check_behaviour
+from hdm_core.checks.cache import cached
+from hdm_core.checks.finding import refusals
+from hdm_core.checks.gradient import check_gradient
+from hdm_core.classifier import Classifier
+
+
+def require(classifier: Classifier, images: Tensor, batch: int, *, gradient: bool = False) -> None:
+    """Check a classifier on the images at hand, if it is new or has changed.
+
+    What is doubtful becomes a warning. Logits that are not finite or never change are left to the status of each map.
+
+    Args:
+        images: (B, C, H, W), as the classifier's preprocess gives them, on its device.
+        batch: upper limit of images per forward pass.
+        gradient: whether a gradient must lead from the logits to the input.
+
+    Raises:
+        ValueError: if explanations or metrics would be wrong.
+        TypeError: if the network does not return (B, classes).
+    """
+    network, shape = classifier.module, (tuple(images.shape[1:]), images.dtype)
+    findings = cached(network, ("behaviour", shape, batch == 1), lambda: check_behaviour(classifier, images, batch).findings)
+    if gradient and findings[0].verdict != "refused":
+        findings = findings + cached(network, ("gradient", shape, batch == 1), lambda: [check_gradient(classifier, images, batch)])
+    findings = [finding for finding in findings if finding.subject != "values"]
+    if refused := refusals(findings):
+        raise ValueError(refused)
+    for finding in findings:
+        if finding.verdict == "doubtful":
+            warnings.warn(f"{classifier.name}: {finding.text}", stacklevel=3)

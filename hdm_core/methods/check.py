@@ -1,0 +1,62 @@
+"""Check of the methods: does each find what it needs in a network?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hdm_core.checks.finding import Finding, one_line
+from hdm_core.classifier import Classifier
+from hdm_core.methods import Method, get_method
+from hdm_core.network.hooks import forward_to
+from hdm_core.settings import Settings
+
+
+def check_methods(classifier: Classifier, image: Tensor, settings: Mapping[str, Settings]) -> list[Finding]:
+    """Find each method's layer and the gradient to it, and run the method's own check.
+
+    Methods with the same result share a finding.
+
+    Args:
+        image: (1, C, H, W).
+        settings: method -> its settings.
+    """
+    methods: dict[Finding, list[str]] = defaultdict(list)
+    layers: dict[tuple[object, ...], Finding] = {}  # most methods that look at a layer look at the same one
+    for method, each in settings.items():
+        entry = get_method(method)
+        try:
+            key = entry.layer, each, entry.backward
+            finding = layers.get(key) or _check_layer(entry, classifier, image, each)
+            if finding is not None:
+                layers[key] = finding
+            if entry.check is not None:
+                finding = Finding("method", "ok", entry.check(each, classifier, image))
+        except Exception as error:  # whatever a network raises in a method's check belongs to this method
+            kind = "" if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: "
+            finding = Finding("method", "refused", kind + one_line(error))
+        if finding is not None:
+            methods[finding].append(method)
+    return [Finding(finding.subject, finding.verdict, finding.text, tuple(names)) for finding, names in methods.items()]
+
+
+def _check_layer(entry: Method, classifier: Classifier, image: Tensor, settings: Settings) -> Finding | None:
+    """Run one forward to a method's layer, and a backward if the method makes one."""
+    if entry.layer is None:
+        return None
+    with torch.inference_mode(False), torch.enable_grad(), classifier.frozen() as network:
+        output = forward_to(network, entry.layer(network, settings, image), image)
+        if entry.backward:
+            output.gradients(output.logits.detach().argmax(1))
+    if output.layer is None:
+        return None
+    module, axes = output.layer.module, output.layer.axes
+    name = next((name for name, each in classifier.module.named_modules() if each is module), type(module).__name__)
+    channels, height, width = output.activations.shape[1:]
+    text = f"{name} has {channels} maps of {height} x {width}"
+    if axes == (1, 2, 3):
+        return Finding("layer", "ok", text)
+    return Finding("layer", "handled", f"{text}, which it returns with the channels along axis {axes[0]}")

@@ -1,0 +1,140 @@
+"""`check`: what explanations assume of a classifier, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hdm_core.checks.behaviour import check_behaviour
+from hdm_core.checks.finding import Finding, one_line, refusals
+from hdm_core.checks.folding import check_folding
+from hdm_core.checks.gradient import check_gradient
+from hdm_core.checks.inputs import check_inputs
+from hdm_core.checks.probes import probe_images
+from hdm_core.classifier import Classifier, as_classifier
+from hdm_core.methods import METHODS, get_method
+from hdm_core.methods.check import check_methods
+from hdm_core.settings import Settings
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Findings about a classifier, for some methods.
+
+    Attributes:
+        classifier: its name.
+        methods: ids of the methods that were asked about.
+        photographs: number of photographs that were used, beside noise.
+        classes: number of logits; None if the network returns none.
+        findings: in the order of the checks.
+    """
+
+    classifier: str
+    methods: tuple[str, ...]
+    photographs: int
+    classes: int | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def refused(self) -> str:
+        """All refusals in one line; empty if there are none."""
+        return refusals(self.findings)
+
+    @property
+    def usable(self) -> tuple[str, ...]:
+        """Ids of the methods that are not refused."""
+        refused = [finding for finding in self.findings if finding.verdict == "refused"]
+        return tuple(method for method in self.methods if not any(not each.methods or method in each.methods for each in refused))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the facts that `hdm check --json` prints."""
+        return {
+            "classifier": self.classifier,
+            "photographs": self.photographs,
+            "classes": self.classes,
+            "usable": list(self.usable),
+            "refused": [method for method in self.methods if method not in self.usable],
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+
+
+def check(
+    classifier: Classifier | nn.Module, images: Tensor | None = None, methods: Iterable[str] | Mapping[str, Settings] | None = None
+) -> CheckResult:
+    """Measure what explanations assume of a classifier.
+
+    On photographs and on noise: the output is logits, the same in every call, of each image alone; a gradient reaches the input; the folded
+    copy agrees; each method finds what it needs; the photographs' values are those of the training. The classifier is left as it was.
+
+    Args:
+        images: (B, C, H, W), photographs as the classifier's preprocess gives them; noise alone if None.
+        methods: ids, or ids with settings; all methods with their default settings if None.
+
+    Raises:
+        ValueError: if there are neither images nor a preprocess whose size noise could have.
+
+    Example:
+        >>> import torch
+        >>> from hdm_core import check
+        >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> [finding.verdict for finding in check(network, torch.rand(2, 3, 16, 16), ["gradient"]).findings]
+        ['ok', 'ok', 'ok', 'ok', 'ok', 'ok']
+        >>> check(torch.nn.Sequential(network, torch.nn.Softmax(1)), torch.rand(2, 3, 16, 16)).usable
+        ()
+    """
+    classifier = as_classifier(classifier)
+    settings = _settings(methods)
+    shown = _noise_size(classifier) if images is None else images.to(classifier.device, classifier.dtype or images.dtype)
+    photographs, methods = 0 if images is None else len(images), tuple(settings)
+    try:
+        behaviour = check_behaviour(classifier, shown)
+    except Exception as error:  # the network's forward may raise any exception
+        size = f"{shown.shape[2]} x {shown.shape[3]}"
+        finding = Finding("output", "refused", f"the network does not take images of {size} ({one_line(error)})")
+        return CheckResult(classifier.name, methods, photographs, None, (finding,))
+    findings = behaviour.findings
+    if findings[0].verdict != "refused":  # of the output, which all else is measured by
+        findings = findings + _check_explanations(classifier, shown, images is not None, settings)
+    return CheckResult(classifier.name, methods, photographs, behaviour.classes, tuple(findings))
+
+
+def _check_explanations(classifier: Classifier, images: Tensor, are_photographs: bool, settings: Mapping[str, Settings]) -> list[Finding]:
+    """Check what the methods need, and the preprocessing."""
+    findings: list[Finding] = []
+    without_gradient: tuple[str, ...] = ()
+    if by_gradient := tuple(method for method in settings if get_method(method).needs_input_gradient):
+        findings.append(_guarded("gradient", lambda: check_gradient(classifier, images)))
+        if findings[-1].verdict == "refused":
+            findings[-1], without_gradient = replace(findings[-1], methods=by_gradient), by_gradient
+    findings.append(check_folding(classifier, images))
+    image = probe_images(images, 1)[:1]
+    findings += check_methods(classifier, image, {method: each for method, each in settings.items() if method not in without_gradient})
+    if are_photographs:
+        findings.append(_guarded("preprocessing", lambda: check_inputs(classifier, images)))
+    return findings
+
+
+def _guarded(subject: str, run: Callable[[], Finding]) -> Finding:
+    """Return the finding of a check, or a refusal if the network raises in it."""
+    try:
+        return run()
+    except Exception as error:  # the network's forward and backward may raise any exception
+        return Finding(subject, "refused", f"{type(error).__name__}: {one_line(error)}")
+
+
+def _settings(methods: Iterable[str] | Mapping[str, Settings] | None) -> Mapping[str, Settings]:
+    if isinstance(methods, Mapping):
+        return methods
+    return {method: get_method(method).configure() for method in (METHODS if methods is None else methods)}
+
+
+def _noise_size(classifier: Classifier) -> Tensor:
+    """Return a blank image of the preprocess's size, which noise replaces."""
+    if classifier.preprocess is None:
+        raise ValueError("check needs images, or a classifier with a preprocess: noise has no size otherwise")
+    side, channels = classifier.preprocess.crop, len(classifier.preprocess.mean)
+    return torch.zeros(1, channels, side, side, dtype=classifier.dtype, device=classifier.device)

@@ -1,0 +1,61 @@
+"""Check of a run's classifier on a few of its photographs, before the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from hdm_core import CheckResult, Classifier, check
+from hdm_core.settings import Settings
+from pipeline.classifiers.load import preprocess_of
+from pipeline.datasets import Sample
+from pipeline.datasets.batches import LoadedSample, read_batches
+from pipeline.errors import InputError, one_line
+from pipeline.storage.retry import StorageTimeoutError
+
+_log = logging.getLogger(__name__)
+
+_PHOTOGRAPHS = 4
+
+
+def preflight(classifier: Classifier, photographs: Tensor | None, methods: Mapping[str, Settings]) -> CheckResult:
+    """Check a classifier for the methods of a run; log what is unusual about it.
+
+    Args:
+        photographs: (B, C, H, W), as the classifier gets them; noise alone if None.
+
+    Raises:
+        InputError: if results of the run would be wrong.
+    """
+    result = check(classifier, photographs, methods)
+    if result.refused:
+        raise InputError(f"classifier: {classifier.name}: {result.refused}")
+    for finding in result.findings:
+        if finding.verdict != "ok":
+            level = logging.WARNING if finding.verdict == "doubtful" else logging.INFO
+            _log.log(level, "classifier: %s: %s", finding.subject, finding)
+    return result
+
+
+def read_photographs(classifier: Classifier, samples: Sequence[Sample], storage: Mapping[str, Any], timeout: float = 10.0) -> Tensor | None:
+    """Read a few photographs of a dataset, evenly spaced, as the classifier gets them.
+
+    Args:
+        timeout: seconds for which requests to an object store are retried.
+
+    Returns:
+        (B, C, H, W); None if none of them can be read.
+    """
+    step = max(1, len(samples) // _PHOTOGRAPHS)
+    chosen = samples[: step * _PHOTOGRAPHS : step]
+    batches = read_batches(chosen, storage, preprocess_of(classifier), len(chosen), timeout=timeout)
+    try:
+        loaded = [item for items in batches for item in items]
+    except StorageTimeoutError as error:
+        _log.warning("no photograph can be read to check the classifier with (%s); noise is used", one_line(error))
+        return None
+    images = [item.image.image for item in loaded if isinstance(item, LoadedSample)]
+    return classifier.prepare(images) if images else None

@@ -1,0 +1,107 @@
+"""`check`: findings about a classifier for several methods at once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from hdm_core import METHODS, Classifier, Preprocess, check
+from hdm_core.testing.families import FAMILIES, transformer
+from hdm_core.testing.networks import assert_unchanged, mixed_state_network, sample_images, smooth_network, snapshot
+
+CAMS = ("grad_cam", "grad_cam_pp", "score_cam", "ablation_cam", "xgrad_cam", "eigen_cam", "layer_cam")
+
+
+class OnlyOf(nn.Module):
+    """A network for images of one size."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-1] != 20:
+            raise RuntimeError("the width\nmust be 20")
+        return images.mean((2, 3))
+
+
+def test_an_ordinary_network_has_all_methods_and_is_left_as_it_was() -> None:
+    network = mixed_state_network()
+    before = snapshot(network)
+    result = check(network, sample_images(4))
+    assert result.usable == result.methods == tuple(METHODS)
+    assert result.refused == ""
+    assert (result.classes, result.photographs) == (3, 4)
+    assert [(each.subject, each.verdict) for each in result.findings][:5] == [
+        (subject, "ok") for subject in ("output", "repetition", "independence", "gradient", "folded copy")
+    ]
+    assert result.findings[-1].subject == "preprocessing"
+    assert_unchanged(network, before)
+
+
+def test_methods_with_the_same_layer_share_a_finding() -> None:
+    (layer,) = (each for each in check(FAMILIES["mobilenet"](), sample_images(1, 32)).findings if each.subject == "layer")
+    assert layer.methods == CAMS
+    assert layer.text.startswith("features has 16 maps of ")
+
+
+def test_what_a_network_lacks_is_refused_for_the_methods_that_need_it() -> None:
+    result = check(transformer(), sample_images(2, 32))
+    assert set(CAMS) <= set(result.methods) - set(result.usable)
+    assert {"hdm", "rise", "gradient", "integrated_gradients"} < set(result.usable)
+    assert (
+        "grad_cam, grad_cam_pp, score_cam, ablation_cam, xgrad_cam, eigen_cam, layer_cam: this network classifies from tokens"
+        in result.refused
+    )
+
+
+def test_what_is_no_logit_is_refused_for_all() -> None:
+    result = check(nn.Sequential(smooth_network(), nn.Softmax(1)), sample_images(2))
+    assert result.usable == ()
+    assert len(result.findings) == 1
+    facts = json.loads(json.dumps(result.as_dict()))
+    assert facts["refused"] == list(METHODS)
+    assert facts["findings"][0]["verdict"] == "refused"
+
+
+def test_a_network_that_does_not_take_the_size_is_one_line() -> None:
+    classifier = Classifier.from_module(OnlyOf(), Preprocess(16, 16))
+    result = check(classifier)
+    assert result.refused == "the network does not take images of 16 x 16 (the width must be 20)"
+    assert result.classes is None
+    assert check(classifier, sample_images(2, 20), ["gradient"]).refused == ""
+
+
+def test_noise_without_a_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="check needs images, or a classifier with a preprocess"):
+        check(smooth_network())
+
+
+def test_photographs_arrive_as_in_training() -> None:
+    network = torchvision.models.mobilenet_v2(weights=None)
+    generator = torch.Generator().manual_seed(0)
+    photographs = torch.randn(4, 3, 64, 64, generator=generator)
+    norm = network.get_submodule("features.0.1")
+    assert isinstance(norm, nn.BatchNorm2d)
+    with torch.no_grad():
+        seen = network.get_submodule("features.0.0")(photographs).transpose(0, 1).flatten(1)
+        norm.running_mean, norm.running_var = seen.mean(1), seen.var(1)
+
+    def judged(images: Tensor) -> tuple[str, str]:
+        finding = check(network, images, []).findings[-1]
+        assert finding.subject == "preprocessing"
+        return finding.verdict, finding.text
+
+    verdict, text = judged(photographs)
+    assert verdict == "ok"
+    assert "sees 1 of the spread of its training, shifted by" in text
+    verdict, text = judged(photographs * 60 + 110)  # grey levels of 0 to 255
+    assert verdict == "doubtful"
+    assert "compare mean and std with those of the training" in text
+    assert judged(torch.zeros(2, 3, 64, 64))[0] == "doubtful"
+
+
+def test_without_batch_normalisation_the_range_is_judged() -> None:
+    assert check(smooth_network(), sample_images(4), []).findings[-1].verdict == "ok"
+    finding = check(smooth_network(), sample_images(4) * 70 + 120, []).findings[-1]
+    assert (finding.subject, finding.verdict) == ("preprocessing", "doubtful")
