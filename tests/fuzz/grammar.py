@@ -114,7 +114,9 @@ class Network(nn.Module):
         logits = self.factor * self.head(self.stages(images))
         if self.ending == "none":
             return logits
-        return {"softmax": lambda: logits.softmax(1), "log_softmax": lambda: logits.log_softmax(1), "sigmoid": logits.sigmoid}[self.ending]()
+        return {"softmax": lambda: logits.softmax(1), "log_softmax": lambda: logits.log_softmax(1), "sigmoid": logits.sigmoid}[
+            self.ending
+        ]()
 
 
 class Holder(nn.Module):

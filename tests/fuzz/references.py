@@ -43,20 +43,17 @@ def integrated_gradients(network: nn.Module, image: Tensor, target: int, steps: 
     return N((total * image).sum(0).abs())
 
 
-def deeplift(network: nn.Module, image: Tensor, target: int) -> tuple[Tensor, float]:
-    """From an image of zeros; return the map and the share of f(x) - f(0) that the contributions miss."""
+def deeplift(network: nn.Module, image: Tensor, target: int) -> Tensor:
+    """From an image of zeros, which runs through the network first."""
     parts = [replace(network, name, lambda part: RescaledPart(part, _activation)) for name in _rescaled(network)]
     parts += [replace(network, name, lambda part: RescaledPart(part, _max_pool)) for name in roles(network, "maxpool")]
     with torch.no_grad():
-        start = score_of(network, torch.zeros_like(image[None]), target)
+        score_of(network, torch.zeros_like(image[None]), target)
     for part in parts:
         part.known = part.recording
     x = leaf(image[None])
-    score = score_of(network, x, target)
-    (multipliers,) = gradients_of(score, [x])
-    contributions = (multipliers * x)[0].detach()
-    missing = (contributions.sum() - (score - start)).abs() / (contributions.abs().sum() + 1e-300)
-    return N(contributions.sum(0).abs()), float(missing)
+    (multipliers,) = gradients_of(score_of(network, x, target), [x])
+    return N((multipliers[0] * image).sum(0).abs())
 
 
 def _rescaled(network: nn.Module) -> list[str]:
