@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from hdm_core import METHODS, Classifier, Explanation, evaluate, explain
 from hdm_core.testing.networks import Untraceable
 from tests.fuzz import references
 from tests.fuzz.grammar import Network, Spec, build, core
-from tests.fuzz.taps import gradients_of, leaf
+from tests.fuzz.taps import leaf
 
 # Settings with which a method is quick on small images.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -44,10 +44,10 @@ NEGLIGIBLE = 2e-4
 # An error of the map that counts as rounding, and one that makes a comparison meaningless.
 ROUNDING, UNSTABLE = {True: 1e-5, False: 1e-3}, 0.05
 
-Outcome = Literal["agrees", "unstable"] | str  # or the words of a refusal
+Outcome = str  # "agrees", "unstable", or the words of a refusal
 
 
-class Fault(AssertionError):
+class FaultError(AssertionError):
     """Neither agreement nor refusal."""
 
 
@@ -58,16 +58,16 @@ def examine(spec: Spec, method: str) -> Outcome:
         "agrees"; "unstable" where images that differ by rounding have other maps; or the words of a refusal.
 
     Raises:
-        Fault: for a wrong map, for a map of a classifier that has none, and for any other exception.
+        FaultError: for a wrong map, for a map of a classifier that has none, and for any other exception.
     """
     images = spec.images()
     answer = attempt(lambda: explain(Classifier(build(spec)), images, method, **SETTINGS.get(method, {})))
     if isinstance(answer, str):
         return answer
     if reasons := sorted({MEANINGLESS[name] for name in spec.names & MEANINGLESS.keys()}):
-        raise Fault(f"{method} explains a classifier although {', '.join(reasons)}")
+        raise FaultError(f"{method} explains a classifier although {', '.join(reasons)}")
     if method in GRADIENTS and not _gradient_reaches_input(spec):
-        raise Fault(f"{method} explains a classifier whose gradient does not reach the input: {answer.status}")
+        raise FaultError(f"{method} explains a classifier whose gradient does not reach the input: {answer.status}")
     with torch.compiler.set_stance("force_eager"):
         return _compare(spec, method, answer)
 
@@ -79,10 +79,10 @@ def attempt(call: Callable[[], Any]) -> Any:
     except (ValueError, TypeError) as error:
         words = str(error)
         if "\n" in words or not words:
-            raise Fault(f"{type(error).__name__} is not in one line: {words!r}") from error
+            raise FaultError(f"{type(error).__name__} is not in one line: {words!r}") from error
         return words
     except Exception as error:
-        raise Fault(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+        raise FaultError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
 
 
 def _gradient_reaches_input(spec: Spec) -> bool:
@@ -100,7 +100,7 @@ def _compare(spec: Spec, method: str, answer: Explanation) -> Outcome:
     images = spec.images().double()
     logits = double(spec)(images).detach()
     if not torch.allclose(answer.logits.double(), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
-        raise Fault(f"{method} reports other logits: {answer.logits.tolist()} for {logits.tolist()}")
+        raise FaultError(f"{method} reports other logits: {answer.logits.tolist()} for {logits.tolist()}")
     reference = references_of(spec, method, answer.targets.tolist())
     expected = reference(images, False)
     if "nan" in answer.status:
@@ -115,7 +115,7 @@ def _compare(spec: Spec, method: str, answer: Explanation) -> Outcome:
         return "unstable"
     if error > tolerance:
         correlation = torch.corrcoef(torch.stack([answer.maps.double().flatten(), expected.flatten()]))[0, 1]
-        raise Fault(f"{method} is wrong by {error:.2g} of 1, correlation {correlation:.3f}, status {answer.status}")
+        raise FaultError(f"{method} is wrong by {error:.2g} of 1, correlation {correlation:.3f}, status {answer.status}")
     return "agrees"
 
 
@@ -143,7 +143,7 @@ def references_of(spec: Spec, method: str, targets: list[int]) -> Callable[[Tens
 def _complete_full_grad(spec: Spec, image: Tensor, target: int) -> Tensor:
     full, missing = references.full_grad(double(spec), image, target)
     if missing > NEGLIGIBLE and f"odd:{spec.odd}" not in ADDS_NUMBERS:
-        raise Fault(f"full_grad explains a network although its terms miss {missing:.2g} of the logit")
+        raise FaultError(f"full_grad explains a network although its terms miss {missing:.2g} of the logit")
     return full
 
 
@@ -169,7 +169,7 @@ def layer_name(spec: Spec, method: str) -> str:
             name = name.partition(".")[2]
         else:
             return name
-    raise Fault(f"{method} explains at a wrapper")
+    raise FaultError(f"{method} explains at a wrapper")
 
 
 def examine_metrics(spec: Spec) -> Outcome:
@@ -180,11 +180,11 @@ def examine_metrics(spec: Spec) -> Outcome:
     if isinstance(answer, str):
         return answer
     if reasons := sorted({MEANINGLESS[name] for name in spec.names & MEANINGLESS.keys()}):
-        raise Fault(f"metrics are measured although {', '.join(reasons)}")
+        raise FaultError(f"metrics are measured although {', '.join(reasons)}")
     with torch.compiler.set_stance("force_eager"):
         plain = evaluate(Classifier(Untraceable(core(spec))), images, maps, 0)
     for curve in ("deletion", "insertion"):
         error = float((getattr(answer, curve) - getattr(plain, curve)).abs().max())
         if error > 1e-4 * max(1.0, spec.scale / 10):
-            raise Fault(f"{curve} is wrong by {error:.2g}")
+            raise FaultError(f"{curve} is wrong by {error:.2g}")
     return "agrees"

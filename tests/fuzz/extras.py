@@ -166,7 +166,7 @@ class Odd(nn.Module):
         if kind == "user_pre_hook":
             stage.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 0.5,))
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: PLR0911
+    def forward(self, x: Tensor) -> Tensor:
         match self.kind:
             case "no_grad":
                 with torch.no_grad():

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from hdm_core import METHODS
-from tests.fuzz.agreement import Fault, examine, examine_metrics
+from tests.fuzz.agreement import FaultError, examine, examine_metrics
 from tests.fuzz.grammar import Spec, Stage, specs
 from tests.fuzz.refusals import unexpected
 
@@ -38,7 +38,7 @@ def outcome(spec: Spec, subject: str) -> str:
     if words in ("agrees", "unstable"):
         return words
     if unexpected(spec, subject, words):
-        raise Fault(f"{subject} refuses without need, or with wrong words: {words}")
+        raise FaultError(f"{subject} refuses without need, or with wrong words: {words}")
     return "refused"
 
 
@@ -48,7 +48,7 @@ def faults(spec: Spec, subjects: tuple[str, ...] = SUBJECTS, counts: Counter[tup
     for subject in subjects:
         try:
             result = outcome(spec, subject)
-        except Fault as fault:
+        except FaultError as fault:
             lines.append(f"  {fault}")
         else:
             if counts is not None:
