@@ -125,7 +125,7 @@ def _run(job: ExplainJob, settings: FullGradSettings) -> RawMaps:
 
 
 def _extra_passes(settings: FullGradSettings, classifier: Classifier, image: Tensor) -> int:
-    """Return 0: a network adds no passes, but pixels and biases must sum to its logits."""
+    """Return 0: no passes are added, but all terms must sum to the logits."""
     with classifier.frozen() as network:
         full_gradient(network, image, torch.zeros(len(image), dtype=torch.int64, device=image.device))
     return 0

@@ -16,7 +16,7 @@ _NOT_DIFFERENTIABLE = ("does not require grad", "derivative for", "not implement
 
 
 class NoGradientError(ValueError):
-    """Error for a network whose logits have no gradient, or not all of it, at the place that needs it.
+    """Error for logits without all of their gradient where it is needed.
 
     Args:
         place: where no gradient arrives, such as "the images".
@@ -66,7 +66,7 @@ def gradient_of(score: Tensor, tensor: Tensor, place: str = "the images") -> Ten
 
 
 class DetachRecorder(TorchFunctionMode):
-    """Context that notices activations without a gradient that are combined with others.
+    """Context that notices branches of a network that lose their gradient.
 
     A branch under torch.no_grad() or behind `detach()` beside one with a gradient gives a gradient of the wrong value and no error. Values
     that choose or count, such as masks and indices, need no gradient and are ignored, and so is a detached copy that nothing uses, such as
