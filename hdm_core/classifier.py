@@ -214,7 +214,8 @@ class Classifier:
         Parts compiled by `torch.compile` run in Python meanwhile, as compiled code calls no hooks. Modes and flags are restored, also
         after an exception.
         """
-        modes = [(module, module.training) for module in self.module.modules()]
+        # A part that torch.jit.freeze made has no mode: it stays in the one in which it was frozen.
+        modes = [(module, module.training) for module in self.module.modules() if hasattr(module, "training")]
         flags = [(parameter, parameter.requires_grad) for parameter in self.module.parameters()]
         try:
             self.module.eval()
