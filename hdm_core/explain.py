@@ -90,9 +90,7 @@ def explain_with(
     if classifier.dtype not in (None, images.dtype):
         raise ValueError(f"the network's weights are {classifier.dtype} and the images {images.dtype}: convert one, such as module.float()")
     if images.dtype.itemsize < 4:  # maps then differ from those of float32 by up to 0.1, and those of trained masks altogether
-        raise ValueError(
-            f"gradients in {images.dtype} round too much for a map: convert the network, such as module.float(), and the images"
-        )
+        raise ValueError(f"gradients in {images.dtype} round too much for a map: convert network and images, such as module.float()")
     images = images.detach().to(classifier.device)
     precision = precision or default_precision(classifier.device)
     passes, entry = PassCounter(progress), get_method(method)

@@ -88,7 +88,7 @@ def test_a_file_that_is_damaged(tmp_path: Path, suffix: str, data: bytes) -> Non
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch deprecates TorchScript
+@pytest.mark.filterwarnings("ignore")  # torch deprecates TorchScript
 def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "mine.pt")
     with pytest.raises(ValueError, match="is a TorchScript archive: save model"):
