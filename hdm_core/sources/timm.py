@@ -39,6 +39,9 @@ def build_timm(
     check_arguments(arch, given)
     name = arch if weights in (None, "DEFAULT") else f"{arch}.{weights}"
     try:
+        known = timm.get_pretrained_cfg(name).num_classes if weights is not None else classes
+        if classes not in (None, known):  # timm would give the head random weights
+            raise RuntimeError(f"its weights have {known} classes, not {classes}; leave classes out, or give the path of your own weights")  # noqa: TRY301
         module: nn.Module = timm.create_model(name, pretrained=weights is not None, num_classes=classes, **given)
     except RuntimeError as error:  # also raised where there are no pretrained weights
         raise ValueError(f"timm cannot build {name}: {' '.join(str(error).split())}") from None

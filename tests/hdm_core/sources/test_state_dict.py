@@ -183,7 +183,7 @@ def test_numbers_and_names_of_numpy() -> None:
 
 
 def test_one_name_in_two_spellings_is_one_line_and_two_cranes_are_none() -> None:
-    with pytest.raises(ValueError, match="is there twice, with its accents composed and decomposed"):
+    with pytest.raises(ValueError, match="occurs twice, with its accents composed and decomposed"):
         read_classes([COMPOSED, "cat", DECOMPOSED])
     assert read_classes(["crane", "cat", "crane"]) == ("crane", "cat", "crane")
     assert read_classes(["Cat", "cat"]) == ("Cat", "cat")
