@@ -90,6 +90,7 @@ def test_arguments_of_the_network(tmp_path: Path) -> None:
         ({"arch": VIT, "weights": "nobodys"}, "Invalid pretrained tag"),
         ({"arch": VIT, "weights": "nobodys", "classes": 3}, "Invalid pretrained tag"),
         ({"arch": RESNET, "weights": "DEFAULT", "classes": 3}, "timm cannot build resnet10t: its weights have 1000 classes, not 3"),
+        ({"arch": "vit_small_patch14_dinov2"}, "returns features, not logits, unless classes is given"),
         ({"arch": VIT, "weights": "augreg_in21k", "classes": ["ant", "bee"]}, "its weights have 21843 classes, not 2"),
     ],
     ids=str,
