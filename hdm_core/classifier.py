@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from hdm_core.class_names import as_names
 from hdm_core.network.digest import state_digest
 from hdm_core.network.folding import fold_network
 from hdm_core.network.wrappers import unwrap
@@ -49,7 +50,7 @@ class Classifier:
     ) -> None:
         self.module = unwrap(module)
         self.preprocess = preprocess
-        self.class_names = None if class_names is None else tuple(class_names)
+        self.class_names = None if class_names is None else as_names(class_names)
         self.name = name or type(self.module).__name__
 
     @classmethod

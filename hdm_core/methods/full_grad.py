@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
@@ -124,11 +125,11 @@ def _run(job: ExplainJob, settings: FullGradSettings) -> RawMaps:
     return RawMaps(torch.cat(maps))
 
 
-def _check(settings: FullGradSettings, classifier: Classifier, image: Tensor) -> str:
+def _check(settings: FullGradSettings, classifier: Classifier, image: Tensor) -> Finding:
     """Check that pixels and biases sum to a logit of the network."""
     with classifier.frozen() as network:
         full_gradient(network, image, torch.zeros(len(image), dtype=torch.int64, device=image.device))
-    return "pixels and biases sum to the logit"
+    return Finding("method", "ok", "pixels and biases sum to the logit")
 
 
 FULL_GRAD = Method(
