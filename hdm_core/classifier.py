@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from hdm_core.class_names import as_names
 from hdm_core.network.digest import state_digest
 from hdm_core.network.folding import fold_network
 from hdm_core.network.wrappers import unwrap
@@ -49,7 +50,7 @@ class Classifier:
     ) -> None:
         self.module = unwrap(module)
         self.preprocess = preprocess
-        self.class_names = None if class_names is None else tuple(class_names)
+        self.class_names = None if class_names is None else as_names(class_names)
         self.name = name or type(self.module).__name__
 
     @classmethod
@@ -214,7 +215,8 @@ class Classifier:
         Parts compiled by `torch.compile` run in Python meanwhile, as compiled code calls no hooks. Modes and flags are restored, also
         after an exception.
         """
-        modes = [(module, module.training) for module in self.module.modules()]
+        # A part that torch.jit.freeze made has no mode: it stays in the one in which it was frozen.
+        modes = [(module, module.training) for module in self.module.modules() if hasattr(module, "training")]
         flags = [(parameter, parameter.requires_grad) for parameter in self.module.parameters()]
         try:
             self.module.eval()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hdm_core.checks.finding import Finding
 from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier
+from hdm_core.network.gradients import DetachRecorder
 from hdm_core.network.logits import class_logits
 
 _NO_GRADIENT = (
@@ -29,7 +30,8 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
     """
     probes = probe_images(images, 1)[:2]
     with torch.inference_mode(False), torch.enable_grad(), classifier.frozen() as network:
-        alone = _gradient(network, probes[:1])
+        with DetachRecorder() as recorder:
+            alone = _gradient(network, probes[:1])
         both = alone if batch == 1 else _gradient(network, probes)
     if alone is None or both is None:
         return Finding("gradient", "refused", _NO_GRADIENT)
@@ -43,6 +45,12 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
             "refused",
             "the gradient of an image's logit differs between the image alone and beside others, while the logits do not: a backward is "
             "wrong, such as that of torch's batch normalisation for one permuted map; add .contiguous() before it",
+        )
+    if recorder.loses_part:
+        return Finding(
+            "gradient",
+            "doubtful",
+            "a branch of the network is detached or runs under torch.no_grad(): the gradient, and maps by it, are those of the rest alone",
         )
     return Finding("gradient", "ok", "the gradient of the logits reaches the input")
 

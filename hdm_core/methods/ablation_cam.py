@@ -72,7 +72,7 @@ def _run_tail(tail: Tail, activations: Tensor) -> Tensor | None:
 
 
 def _close(actual: Tensor, expected: Tensor) -> bool:
-    """Return whether logits (N, classes) agree, relative to their spread over classes and rows."""
+    """Return whether logits (N, classes) agree, relative to their spread."""
     spread = expected.amax() - expected.amin()
     return bool((actual - expected).abs().amax() <= torch.maximum(_TOLERANCE * spread, _ROUNDING * expected.abs().amax()))
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision
 from hdm_core.masking.consistency import PassCounter
@@ -62,7 +63,7 @@ class Method:
     # network, settings, images -> the layer of `layer_output`; `locate` finds the axes of a plain submodule
     layer: Callable[[nn.Module, Any, Tensor], TargetLayer | nn.Module] | None = None
     from_input: bool = False  # `layer_output` is that of the input
-    check: Callable[[Any, Classifier, Tensor], str] | None = None  # settings, classifier, image -> what holds; else a ValueError
+    check: Callable[[Any, Classifier, Tensor], Finding] | None = None  # settings, classifier, image; a ValueError is a refusal
     family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks
     sign: str = ""  # for tables of methods: the treatment of evidence against the class
 

@@ -34,7 +34,7 @@ def check_methods(classifier: Classifier, image: Tensor, settings: Mapping[str, 
             if finding is not None:
                 layers[key] = finding
             if entry.check is not None:
-                finding = Finding("method", "ok", entry.check(each, classifier, image))
+                finding = entry.check(each, classifier, image)
         except Exception as error:  # whatever a network raises in a method's check belongs to this method
             kind = "" if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: "
             finding = Finding("method", "refused", kind + one_line(error))

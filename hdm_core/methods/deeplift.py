@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.masking.baselines import baseline_image
 from hdm_core.methods.attribution import pixel_shares
@@ -27,6 +28,7 @@ _MAX_POOLS: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
 }
 # Input differences smaller than this give no reliable quotient: the gradient at the image is taken instead.
 _NEAR = 1e-6
+_INCOMPLETE = 0.05  # share of a logit's change that the contributions may miss; 1e-6 in networks of convolutions and ReLU
 
 
 class DeepLiftSettings(Settings):
@@ -155,6 +157,26 @@ def _extra_passes(settings: DeepLiftSettings, classifier: Classifier, image: Ten
     return 0
 
 
+@torch.no_grad()
+def _check(settings: DeepLiftSettings, classifier: Classifier, image: Tensor) -> Finding:
+    """Compare the sum of an image's contributions with the change of its logit."""
+    baseline = baseline_image(settings.baseline, classifier, image)
+    with classifier.frozen() as network:
+        logits = class_logits(network, torch.cat([image, baseline.expand_as(image)]))
+        target = (logits[:1] - logits[1:]).abs().argmax(1)  # of the class that changes most
+        contributions = deeplift(network, image, target, baseline)
+    change = float((logits[0] - logits[1])[target])
+    share = float(contributions.sum()) / change if change else 1.0
+    if abs(share - 1) <= _INCOMPLETE:
+        return Finding("method", "ok", "contributions sum to the change of the logit")
+    return Finding(
+        "method",
+        "doubtful",
+        f"contributions sum to {share:.2g} of the change of the logit, because the network multiplies activations with each other, as "
+        "attention and layer normalisation do: they are no shares of it",
+    )
+
+
 DEEPLIFT = Method(
     id="deeplift",
     title="DeepLIFT",
@@ -164,6 +186,7 @@ DEEPLIFT = Method(
     default="standard",
     run=_run,
     passes=lambda settings, height, width: 2,
+    check=_check,
     network_passes=_extra_passes,
     family="gradient",
     sign="absolute values",

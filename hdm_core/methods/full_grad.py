@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.network.constants import ConstantRecorder, Origin
-from hdm_core.network.gradients import gradients_of
+from hdm_core.network.gradients import DetachRecorder, NoGradientError, gradients_of
 from hdm_core.network.logits import class_logits
 from hdm_core.settings import Settings
 from hdm_core.sources.exported import require_layers
@@ -62,8 +63,11 @@ def full_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> FullGr
     """
     require_layers(network)
     images = images.detach().requires_grad_()
-    with ConstantRecorder() as recorder:
+    # The recorder that is entered last sees the network's own calls alone, not those of the other.
+    with ConstantRecorder() as recorder, DetachRecorder() as detached:
         logits = class_logits(network, images).gather(1, targets[:, None])[:, 0]
+    if detached.loses_part:
+        raise NoGradientError("the images", "only a part of the gradient")
     constants = recorder.constants
     gradient, *gradients = gradients_of(logits.sum(), [images, *(constant.output for constant in constants)])
     terms: dict[Origin, list[Tensor]] = {"layer": [], "head": [], "function": []}
@@ -121,11 +125,11 @@ def _run(job: ExplainJob, settings: FullGradSettings) -> RawMaps:
     return RawMaps(torch.cat(maps))
 
 
-def _check(settings: FullGradSettings, classifier: Classifier, image: Tensor) -> str:
+def _check(settings: FullGradSettings, classifier: Classifier, image: Tensor) -> Finding:
     """Check that pixels and biases sum to a logit of the network."""
     with classifier.frozen() as network:
         full_gradient(network, image, torch.zeros(len(image), dtype=torch.int64, device=image.device))
-    return "pixels and biases sum to the logit"
+    return Finding("method", "ok", "pixels and biases sum to the logit")
 
 
 FULL_GRAD = Method(

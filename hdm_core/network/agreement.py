@@ -31,7 +31,7 @@ class Answer:
 
     Attributes:
         logits: (N, classes).
-        gradient: (N, C, H, W), of the first class's logits to the images; None if autograd finds no way from the logits to the images.
+        gradient: (N, C, H, W), of a weighted sum of the logits to the images; None if autograd finds no path between them.
     """
 
     logits: Tensor
@@ -51,14 +51,15 @@ def noise_like(images: Tensor) -> Tensor:
 
 
 def answer(network: nn.Module, images: Tensor) -> Answer:
-    """Return the logits of images and the gradient of the sum of the first class's."""
+    """Return the logits of images and the gradient of their weighted sum."""
     images = images.detach().clone().requires_grad_()
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about quantised operations that have no gradient
         logits = class_logits(network, images)
         if not logits.requires_grad:
             return Answer(logits.detach(), None)
-        (gradient,) = torch.autograd.grad(logits[:, 0].sum(), images, allow_unused=True)
+        weights = torch.linspace(1, 2, logits.shape[1]).to(logits)  # of one class alone the logit may be constant
+        (gradient,) = torch.autograd.grad((logits * weights).sum(), images, allow_unused=True)
     return Answer(logits.detach(), gradient)
 
 

@@ -16,17 +16,9 @@ Axes = tuple[int, int, int]
 _FIRST: Axes = (1, 2, 3)
 _LAST: Axes = (3, 1, 2)
 # Layers that have the channels at axis 1, whatever their subclass adds.
-_CHANNELS_FIRST = (
-    _ConvNd,
-    _BatchNorm,
-    _InstanceNorm,
-    nn.GroupNorm,
-    _AvgPoolNd,
-    _MaxPoolNd,
-    _AdaptiveAvgPoolNd,
-    _AdaptiveMaxPoolNd,
-)
-# Shift of the centre of change, in axis lengths, from a change at one edge of the image to one at the opposite edge. In 98 networks of
+_POOLS = (_AvgPoolNd, _MaxPoolNd, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)
+_CHANNELS_FIRST = (_ConvNd, _BatchNorm, _InstanceNorm, nn.GroupNorm, *_POOLS)
+# Shift of the centre of change, in axis lengths, from a change at one edge of the image to one at the opposite edge. In 92 networks of
 # torchvision and timm with random weights it is 0.05 to 0.79 along the axis that follows the edge, and below 0.04 along the others. In an
 # output of n numbers chance alone shifts it by about 1 / sqrt(n).
 _SHIFT = 0.03
@@ -59,7 +51,10 @@ class TargetLayer:
         return output if self.axes == _FIRST else output.permute(0, *self.axes)
 
     def from_maps(self, maps: Tensor) -> Tensor:
-        """Return maps (B, K, h, w) in the layout of the layer's output, contiguous if that is another."""
+        """Return maps (B, K, h, w) in the layout of the layer's output.
+
+        They are contiguous where that is another layout, as the output was.
+        """
         return maps if self.axes == _FIRST else maps.permute(0, *(1 + self.axes.index(axis) for axis in _FIRST)).contiguous()
 
 
@@ -107,7 +102,10 @@ def locate(network: nn.Module, layer: nn.Module, images: Tensor) -> TargetLayer:
 
 
 def _edge_changes(images: Tensor, seed: int) -> Tensor:
-    """Return a noise image and copies changed at the top, bottom, left, right: (5, ...)."""
+    """Return a noise image, and it changed at each of its edges, (5, C, H, W).
+
+    The order is: unchanged, top, bottom, left, right.
+    """
     channels, height, width = images.shape[1:]
     generator = torch.Generator().manual_seed(seed)
     base: Tensor = torch.randn(channels, height, width, generator=generator)
@@ -185,9 +183,9 @@ def _kind_of(module: nn.Module) -> Axes | None:
 
 
 def _shifts(output: Tensor) -> Tensor:
-    """Return the shifts of the centre of change, (2, 3): vertical and horizontal by axis.
+    """Return the vertical and the horizontal shifts of the centre of change, (2, 3).
 
-    Zeros where the output does not change.
+    One column per axis; zeros where the output does not change.
 
     Args:
         output: for `_edge_changes`, (5, ., ., .).

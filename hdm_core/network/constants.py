@@ -23,7 +23,7 @@ _HOMOGENEOUS = frozenset(("relu", "leaky_relu", "prelu"))
 
 @dataclass(frozen=True)
 class Constant:
-    """Constant part of a function's output y, in the linear approximation at its input.
+    """Constant part of a function's output y in the linear approximation.
 
     Attributes:
         output: y, a tensor of the graph.
@@ -94,7 +94,7 @@ class ConstantRecorder(TorchFunctionMode):
         return self._record_in_place(func, args, kwargs, lambda y: constant, origin)
 
     def _record(self, y: Tensor, constant: Tensor, origin: Origin) -> Tensor:
-        """Record an output and return a copy, so that a later in-place operation does not change what is recorded."""
+        """Record an output; return a copy, which the network may overwrite."""
         self.constants.append(Constant(y, constant, origin))
         return y.clone()
 

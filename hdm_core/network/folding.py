@@ -90,24 +90,28 @@ def fold_network(network: nn.Module, images: Tensor) -> Folded:
     devices = [images.device] if images.device.type == "cuda" else []
     # What is made in inference mode has no gradient. A network that draws random numbers must not answer otherwise after a check.
     with torch.inference_mode(False), torch.random.fork_rng(devices=devices):
-        images = images.nan_to_num(0, 0, 0).contiguous()  # with NaN logits every copy would seem to agree
+        images = images.detach().nan_to_num(0, 0, 0).contiguous()  # with NaN logits every copy would seem to agree
         with _LOCK:
             cached = _CACHE.get(network)
         try:
             unchanged = cached is not None and cached.state.holds(network)
             state = cached.state if cached is not None and unchanged else NetworkState(network)
         except Exception as error:  # such as tensors without memory or without a sum
-            return Folded(network, f"its state cannot be read ({one_line(error)})")
+            return _unfolded(network, images, f"its state cannot be read ({one_line(error)})")
         if cached is not None and unchanged and _disagreement(cached, network, images) is None:
             return cached.folded(network)
         try:
             cached = _fold(network, state, images)
         except torch.OutOfMemoryError:  # not stored: there may be memory next time
-            return Folded(network, "the memory is too small for its copy")
+            return _unfolded(network, images, "the memory is too small for its copy")
         with _LOCK:
             _CACHE[network] = cached
         reason = _disagreement(cached, network, images)
-        return cached.folded(network) if reason is None else Folded(network, reason)
+        return cached.folded(network) if reason is None else _unfolded(network, images, reason)
+
+
+def _unfolded(network: nn.Module, images: Tensor, reason: str) -> Folded:
+    return Folded(ContiguousInput(network) if _needs_contiguous(network, images) else network, reason)
 
 
 def _fold(network: nn.Module, state: NetworkState, images: Tensor) -> _Cached:

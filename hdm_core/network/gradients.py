@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from hdm_core.network.functions import function_name
 
 # Parts of torch's messages for operations that have no derivative, such as those on quantised tensors.
 _NOT_DIFFERENTIABLE = ("does not require grad", "derivative for", "not implemented for", "not differentiable", "Inference tensors")
 
 
 class NoGradientError(ValueError):
-    """Error for a network whose logits have no gradient at the place that needs one."""
+    """Error for logits without all of their gradient where it is needed.
 
-    def __init__(self, place: str) -> None:
+    Args:
+        place: where no gradient arrives, such as "the images".
+        amount: "no gradient" or "only a part of the gradient".
+    """
+
+    def __init__(self, place: str, amount: str = "no gradient") -> None:
         super().__init__(
-            f"no gradient of the network's logits reaches {place}: a part of it runs under torch.no_grad(), detaches its input or is "
+            f"{amount} of the network's logits reaches {place}: a part of it runs under torch.no_grad(), detaches its input or is "
             "quantised; remove that part, or use a method without gradients, such as rise, score_cam or eigen_cam"
         )
 
@@ -54,3 +63,45 @@ def gradient_of(score: Tensor, tensor: Tensor, place: str = "the images") -> Ten
         NoGradientError: if the score has no gradient to the tensor.
     """
     return gradients_of(score, [tensor], place)[0]
+
+
+class DetachRecorder(TorchFunctionMode):
+    """Context that notices branches of a network that lose their gradient.
+
+    A branch under torch.no_grad() or behind `detach()` beside one with a gradient gives a gradient of the wrong value and no error. Values
+    that choose or count, such as masks and indices, need no gradient and are ignored, and so is a detached copy that nothing uses, such as
+    that of a hook for logging.
+
+    Attributes:
+        loses_part: whether an activation with a gradient was combined with one that lost its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loses_part = False
+        self._detached: dict[int, Tensor] = {}  # the tensors too: an id may be used again once its tensor is gone
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        inputs = list(_tensors((args, kwargs)))
+        active = any(each.requires_grad for each in inputs)
+        detached = any(id(each) in self._detached and not each.requires_grad for each in inputs)
+        result = func(*args, **(kwargs or {}))
+        name = function_name(func)
+        if name.endswith("_like") or name.startswith("new_"):
+            return result
+        outputs = [each for each in _tensors(result) if each.is_floating_point()]
+        if active and detached and (result is None or any(each.requires_grad for each in outputs)):
+            self.loses_part = True
+        if active or detached:
+            self._detached.update((id(each), each) for each in outputs if not each.requires_grad)
+        return result
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(each)

@@ -67,20 +67,43 @@ def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
         ValueError: if a file is damaged, or the weights do not fit the card's network and classes.
     """
     folder = local_path(folder)
+    card = _read_card(folder)
     try:
-        card = Card.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8-sig")))
+        module = build(card.arch, len(card.classes), _card_options(card))
+    except ValueError as error:
+        raise ValueError(f"{folder / CARD}: {error}") from None
+    fit_state(module, read_state(folder / MODEL), folder / MODEL, f"{card.arch} with {len(card.classes)} classes")
+    return module, card
+
+
+def _read_card(folder: Path) -> Card:
+    try:
+        return Card.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8-sig")))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder / CARD} is not JSON: {error}") from None
     except ValidationError as error:
         first: Any = error.errors()[0]
         raise ValueError(f"{folder / CARD}: {'.'.join(map(str, first['loc'])) or 'the card'}: {first['msg']}") from None
+
+
+def _card_options(card: Card) -> dict[str, Any]:
     unused = {"init_weights": False} if card.arch in AUXILIARY_HEADS else {}  # their random weights take seconds
-    try:
-        module = build(card.arch, len(card.classes), {**unused, **card.arguments})
-    except ValueError as error:
-        raise ValueError(f"{folder / CARD}: {error}") from None
-    fit_state(module, read_state(folder / MODEL), folder / MODEL, f"{card.arch} with {len(card.classes)} classes")
-    return module, card
+    return {**unused, **card.arguments}
+
+
+def file_options(path: Path, arch: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the builder options of the network whose weights a file holds.
+
+    They are the card's if the file is that of a trained folder, else those that `state_options` finds.
+
+    Raises:
+        ValueError: if the card is damaged.
+    """
+    if path.name == MODEL and path.with_name(CARD).is_file():
+        card = _read_card(path.parent)
+        if card.arch == arch:
+            return _card_options(card)
+    return state_options(arch, state)
 
 
 def load_state_dict(path: str | Path, arch: str, classes: int, arguments: Mapping[str, Any] | None = None) -> nn.Module:
@@ -95,11 +118,11 @@ def load_state_dict(path: str | Path, arch: str, classes: int, arguments: Mappin
         OSError: if the file cannot be read.
         ValueError: if there is no such network, its builder does not take the arguments, or the weights are not the network's.
     """
-    given = dict(arguments or {})
-    options = {**state_options(arch, {}), **given}
+    path, given = local_path(path), dict(arguments or {})
+    options = {**file_options(path, arch, {}), **given}
     module = build(arch, classes, options)
     state = match_keys(read_state(path), module.state_dict())
-    fitting = {**state_options(arch, state), **given}
+    fitting = {**file_options(path, arch, state), **given}
     if arch in AUXILIARY_HEADS and not has_auxiliary_heads(arch, state, classes):
         fitting["aux_logits"] = False
         state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}

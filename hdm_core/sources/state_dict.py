@@ -124,9 +124,7 @@ def _unwrap(content: Any, path: Path) -> Any:
             next((key for key in keys if isinstance(content.get(key), Mapping) and content[key]), None) for keys in (_WRAPPERS, _AVERAGES)
         )
         if plain is not None and average is not None:
-            raise ValueError(
-                f"{path} holds two networks, {plain!r} and {average!r}: save the one that you use, torch.save(content[{average!r}], ...)"
-            )
+            raise ValueError(f"{path} holds two networks, {plain!r} and {average!r}: save the state dict of the one that you use alone")
         if plain is None and average is None:
             break
         content = content[plain or average]
@@ -147,11 +145,8 @@ def fit_state(module: nn.Module, state: Mapping[str, Tensor], path: str | Path, 
     own = module.state_dict()
     renamed = add_counters(match_keys(state, own), own)
     wrong = [text for key, value in own.items() if key in renamed and (text := _misfit(key, renamed[key], value))]
-    parts = (
-        ("missing", [key for key in own if key not in renamed]),
-        ("unexpected", [key for key in renamed if key not in own]),
-        ("", wrong),
-    )
+    missing, unexpected = [key for key in own if key not in renamed], [key for key in renamed if key not in own]
+    parts = (("missing", missing), ("unexpected", unexpected), ("", wrong))
     problems = [f"{head} {_first_few(texts)}".strip() for head, texts in parts if texts]
     if problems:
         hint = describe_prefixes(state, own)

@@ -39,6 +39,9 @@ def build_timm(
     check_arguments(arch, given)
     name = arch if weights in (None, "DEFAULT") else f"{arch}.{weights}"
     try:
+        known = getattr(timm.get_pretrained_cfg(name), "num_classes", classes) if weights is not None else classes
+        if classes not in (None, known):  # timm would give the head random weights
+            raise RuntimeError(f"its weights have {known} classes, not {classes}; leave classes out, or give the path of your own weights")  # noqa: TRY301
         module: nn.Module = timm.create_model(name, pretrained=weights is not None, num_classes=classes, **given)
     except RuntimeError as error:  # also raised where there are no pretrained weights
         raise ValueError(f"timm cannot build {name}: {' '.join(str(error).split())}") from None
@@ -46,6 +49,8 @@ def build_timm(
         if not given:
             raise
         raise ValueError(f"timm cannot build {name} with the arguments {given} ({' '.join(str(error).split())})") from None
+    if getattr(module, "num_classes", None) == 0:
+        raise ValueError(f"{name} returns features, not logits, unless classes is given, with the path of a state dict that has their head")
     config = timm.data.resolve_data_config({}, model=module)
     size = given.get("img_size", config["input_size"][1:])
     height, width = (size, size) if isinstance(size, int) else size

@@ -61,7 +61,10 @@ class RunSummary:
         return sum(self._failed_by_status.values()) + self._without_records
 
     def failure_text(self) -> str:
-        """Return how many images could not be explained, and why, in one line; empty if there are none."""
+        """Return the number of failed images, with their errors, in one line.
+
+        It is empty if there are none.
+        """
         parts = []
         if failed := self._failed_by_status:
             counts = ", ".join(f"{count:,} {status}{error_text(self.errors, status)}" for status, count in failed.items())

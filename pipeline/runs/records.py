@@ -217,7 +217,9 @@ def count_errors(records: pa.Table) -> Counter[tuple[str, str]]:
 
 
 def error_text(errors: Counter[tuple[str, str]], status: str) -> str:
-    """Return the most frequent error of a status in parentheses; empty if there is none.
+    """Return the most frequent error of a status in parentheses.
+
+    It is empty if there is none.
 
     Args:
         errors: (status, error) -> images.

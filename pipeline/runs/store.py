@@ -185,7 +185,10 @@ class RunStore:
         return dict(sum((Counter(worst_statuses(part)) for part in self.record_parts(["row", "status"])), Counter[str]()))
 
     def errors(self) -> Counter[tuple[str, str]]:
-        """Count the images of the committed shards by status and error; an image with two errors counts under both."""
+        """Count the images of the committed shards by status and error.
+
+        An image with two errors counts under both.
+        """
         return sum(map(count_errors, self.record_parts(["row", "status", "error"])), Counter[tuple[str, str]]())
 
     def image_facts(self, shards: Iterable[int] | None = None) -> pa.Table:

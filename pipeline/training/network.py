@@ -12,11 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hdm_core import Classifier, Preprocess
 from hdm_core.device import LAYOUT
-from hdm_core.sources.checkpoint import build
+from hdm_core.sources.checkpoint import build, file_options
 from hdm_core.sources.paths import local_path
 from hdm_core.sources.state_dict import read_state
 from hdm_core.sources.state_keys import match_keys
-from hdm_core.sources.torchvision import builder_options, find_weights, state_options
+from hdm_core.sources.torchvision import builder_options, find_weights
 from pipeline.errors import InputError, one_line
 from pipeline.training.config import NetworkConfig, Recipe, TrainingStage
 
@@ -51,9 +51,9 @@ def make_network(config: NetworkConfig, classes: int, seed: int) -> StartNetwork
     try:
         if file is not None:
             with torch.random.fork_rng(devices=[]):
-                names = build(config.arch, classes, state_options(config.arch, {})).state_dict()
+                names = build(config.arch, classes, file_options(file, config.arch, {})).state_dict()
             state = match_keys(read_state(file), names)
-            arguments = state_options(config.arch, state)
+            arguments = file_options(file, config.arch, state)
         else:
             pretrained = Classifier.from_torchvision(config.arch, named, seed=seed)
             state, preprocess = pretrained.module.state_dict(), pretrained.preprocess or preprocess

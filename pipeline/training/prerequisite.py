@@ -13,7 +13,7 @@ from pipeline.training.run import train_presets
 def training_before(config: RunConfig) -> TrainConfig | None:
     """Return the training of a run's missing classifier, on the run's own dataset.
 
-    None if the classifier is there, or the run names no training.
+    None if the classifier exists, or the run names no training.
 
     Raises:
         InputError: if there is no such training, or it is not valid.

@@ -191,6 +191,18 @@ def test_names() -> None:
     assert Classifier(smooth(), name="mine").name == "mine"
 
 
+@pytest.mark.parametrize("names", ["ant", [1, 2], ["ant", None]])
+def test_names_that_are_no_texts_are_refused(names: object) -> None:
+    with pytest.raises(TypeError, match="class_names must be texts, one per class"):
+        Classifier.from_module(smooth(), class_names=names)
+
+
+def test_names_of_numpy_are_texts() -> None:
+    names = Classifier.from_module(smooth(), class_names=np.array(["ant", "bee"])).class_names
+    assert names == ("ant", "bee")
+    assert {type(name) for name in names} == {str}
+
+
 def test_a_network_without_parameters_is_on_the_cpu() -> None:
     assert Classifier.from_module(nn.Flatten()).device == torch.device("cpu")
 

@@ -145,7 +145,8 @@ def parametrised() -> nn.Module:
 def compiled_part() -> nn.Module:
     network = build()
     network[3] = torch.compile(network[3], backend="eager")
-    network(pictures(2, 12))
+    with torch.no_grad():
+        network(pictures(2, 12))
     return network
 
 
@@ -222,10 +223,9 @@ def test_the_constants_of_functions_complete_the_sum(name: str) -> None:
 INCOMPLETE: dict[str, Callable[[Tensor, nn.Module], Tensor]] = {
     "layer norm": lambda x, _: F.layer_norm(x, x.shape[1:]),
     "group norm": lambda x, _: F.group_norm(x, 2),
-    "instance norm": lambda x, _: F.instance_norm(x) * x.mean((2, 3), keepdim=True),
+    "instance norm": lambda x, _: F.instance_norm(x).relu(),
     "softmax": lambda x, _: x.flatten(2).softmax(2).unflatten(2, x.shape[2:]) * x,
     "division": lambda x, _: x / (1 + x.abs().amax(1, keepdim=True)),
-    "detached": lambda x, gate: x + gate(x.detach()),
     "constant channels": lambda x, gate: gate(torch.where(x > 0.1, x, 3.0)),
     "hidden function": lambda x, _: _Cube.apply(x),
 }
@@ -253,6 +253,41 @@ def test_a_network_whose_terms_do_not_sum_to_the_logit_is_refused(name: str) -> 
     assert "\n" not in str(caught.value)
 
 
+def without_gradient(x: Tensor, gate: nn.Module) -> Tensor:
+    with torch.no_grad():
+        weights = torch.sigmoid(gate(x))
+    return x * weights
+
+
+def written_into(x: Tensor, gate: nn.Module) -> Tensor:
+    x = x.clone()
+    x[:, 1] = gate(x.data)[:, 1]
+    return x
+
+
+LOSSES = [lambda x, gate: x + gate(x.detach()), without_gradient, written_into, lambda x, gate: torch.cat([x[:, :3], x[:, 3:].detach()], 1)]
+
+
+@pytest.mark.parametrize("function", LOSSES, ids=["detach", "no_grad", "written into", "cat"])
+def test_a_branch_that_loses_its_gradient_is_refused(function: Callable[[Tensor, nn.Module], Tensor]) -> None:
+    with pytest.raises(ValueError, match="only a part of the gradient of the network's logits reaches the images"):
+        full_gradient(seeded(lambda: Head(function)), pictures(3, 12), TARGETS)
+
+
+def log_and_choose(x: Tensor, gate: nn.Module) -> Tensor:
+    x.detach().abs().mean()
+    return torch.where(x > 0, x, torch.zeros_like(x)) + x.new_zeros(1)
+
+
+def test_masks_and_detached_copies_that_nothing_uses_lose_no_gradient() -> None:
+    logged: list[Tensor] = []
+    network = seeded(lambda: Head(log_and_choose))
+    network.conv.register_forward_hook(lambda _module, _inputs, output: logged.append(output.detach()))
+    assert full_gradient(network, pictures(3, 12), TARGETS).pixels.any()
+    assert len(logged) == 1
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_torchscript_is_refused() -> None:
     network = build()
     network[3] = torch.jit.script(network[3])

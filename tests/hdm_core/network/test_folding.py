@@ -202,6 +202,16 @@ def test_a_network_that_views_its_activations_is_explained(traceable: bool) -> N
         assert explain(network, images, method, **settings).status == ["ok", "ok"]
 
 
+def test_a_bad_image_of_such_a_network_is_given_contiguous_too() -> None:
+    network = Lenet().eval()
+    fold_network(network, pictures(1))
+    network.head.register_forward_hook(lambda _module, inputs, logits: logits * (torch.inf if inputs[0].amax() > 100 else 1))
+    folded = fold_network(network, pictures(1) * 1e6)
+    assert folded.reason is not None
+    assert isinstance(folded.network, ContiguousInput)
+    assert folded.network.network is network
+
+
 # The cache
 
 

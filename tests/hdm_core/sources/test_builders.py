@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from hdm_core import Classifier, Preprocess
-from hdm_core.sources.checkpoint import CARD, Card, save_checkpoint
+from hdm_core.sources.checkpoint import CARD, MODEL, Card, save_checkpoint
 
 IMAGES = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 
@@ -82,6 +82,8 @@ def test_a_folder_answers_as_the_network_that_it_was_made_of(tmp_path: Path, tra
     classifier = Classifier.from_checkpoint(tmp_path)
     torch.testing.assert_close(answers(classifier.module), answers(network))
     assert classifier.weights_digest() == Classifier.from_module(network).weights_digest()
+    file = Classifier.from_checkpoint(tmp_path / MODEL, "googlenet", 3)
+    torch.testing.assert_close(answers(file.module), answers(network))
     with pytest.raises(ValueError, match="a trained folder has its own in its card"):
         Classifier.from_checkpoint(tmp_path, arguments={"transform_input": True})
 

@@ -91,6 +91,10 @@ def test_arguments_of_the_network(tmp_path: Path) -> None:
         ({"arch": VIT, "arguments": {"img_size": (96, 192)}}, "they must be square"),
         ({"arch": "vit_tinyy_patch16_224"}, "timm has no classification network 'vit_tinyy_patch16_224': choose from vit_tiny_patch16_224"),
         ({"arch": VIT, "weights": "nobodys"}, "Invalid pretrained tag"),
+        ({"arch": VIT, "weights": "nobodys", "classes": 3}, "Invalid pretrained tag"),
+        ({"arch": RESNET, "weights": "DEFAULT", "classes": 3}, "timm cannot build resnet10t: its weights have 1000 classes, not 3"),
+        ({"arch": "vit_small_patch14_dinov2"}, "returns features, not logits, unless classes is given"),
+        ({"arch": VIT, "weights": "augreg_in21k", "classes": ["ant", "bee"]}, "its weights have 21843 classes, not 2"),
     ],
     ids=str,
 )

@@ -135,7 +135,7 @@ def test_classes_that_cannot_be_read_are_one_line(folder: Path, tmp_path: Path, 
     config = configuration(classifier=checkpoint(folder, classes=str(tmp_path / classes))).classifier
     message = refused(lambda: load_classifier(config, 0))
     assert message.startswith("classifier.classes: ")
-    assert ("save it as UTF-8" if classes == "names.txt" else "is there twice") in message
+    assert ("save it as UTF-8" if classes == "names.txt" else "occurs twice") in message
 
 
 class Extra(nn.Linear):

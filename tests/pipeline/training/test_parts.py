@@ -210,7 +210,7 @@ def test_a_training_of_an_earlier_version_with_other_arguments_does_not_resume(t
 def test_two_folders_of_one_name_are_no_two_classes() -> None:
     samples = [Sample(f"{n}", f"{n}.png", label=n % 2, class_name=("caf\u00e9", "cafe\u0301")[n % 2]) for n in range(8)]
     message = refused(lambda: split(samples, load_training(Path("images"), test=None, validation=None)))
-    assert message.startswith("the dataset's class 'cafe\u0301' is there twice, with its accents composed and decomposed")
+    assert message.startswith("the dataset's class 'cafe\u0301' occurs twice, with its accents composed and decomposed")
 
 
 def test_the_heads_weights_follow_from_the_seed() -> None:
