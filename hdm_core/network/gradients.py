@@ -31,7 +31,8 @@ class NoGradientError(ValueError):
     def __init__(self, place: str, amount: str = "no gradient") -> None:
         super().__init__(
             f"{amount} of the network's logits reaches {place}: a part of it runs under torch.no_grad() or in a checkpoint with "
-            "use_reentrant=True, detaches its input or is quantised; remove that part, or use a method without gradients, such as rise, score_cam or eigen_cam"
+            "use_reentrant=True, detaches its input or is quantised; remove that part, or use a method without gradients, such as rise, "
+            "score_cam or eigen_cam"
         )
 
 

@@ -91,25 +91,26 @@ def _gradient_reaches_input(spec: Spec) -> bool:
     return bool(score.requires_grad and torch.autograd.grad(score, x, allow_unused=True)[0] is not None)
 
 
-def double(spec: Spec) -> Network:
-    """Build the network of the references, in float64, without checkpoints, which call a part twice."""
-    return core(dataclasses.replace(spec, odd="counter") if "checkpoint" in spec.odd else spec).double()
+def plain(spec: Spec, dtype: torch.dtype) -> Network:
+    """Build the network of the references, without checkpoints, which call a part twice."""
+    return core(dataclasses.replace(spec, odd="counter") if "checkpoint" in spec.odd else spec).to(dtype)
 
 
 def _compare(spec: Spec, method: str, answer: Explanation) -> Outcome:
     images = spec.images().double()
-    logits = double(spec)(images).detach()
+    logits = plain(spec, torch.float64)(images).detach()
     if not torch.allclose(answer.logits.double(), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
         raise FaultError(f"{method} reports other logits: {answer.logits.tolist()} for {logits.tolist()}")
     reference = references_of(spec, method, answer.targets.tolist())
-    expected = reference(images, False)
+    expected = reference(images)
     if "nan" in answer.status:
         return "unstable"
     error = float((answer.maps.double() - expected).abs().max())
     if error <= ROUNDING[spec.double]:
         return "agrees"
     noise = (1e-11 if spec.double else 3e-7) * torch.randn(images.shape, generator=torch.Generator().manual_seed(1), dtype=images.dtype)
-    sensitivity = float((reference(images + noise, not spec.double) - expected).abs().nan_to_num(1).max())
+    others = [reference(images + noise), *([] if spec.double else [reference(images.float())])]
+    sensitivity = max(float((other - expected).abs().nan_to_num(1).max()) for other in others)
     tolerance = ROUNDING[spec.double] + 10 * sensitivity
     if tolerance > UNSTABLE:
         return "unstable"
@@ -119,29 +120,32 @@ def _compare(spec: Spec, method: str, answer: Explanation) -> Outcome:
     return "agrees"
 
 
-def references_of(spec: Spec, method: str, targets: list[int]) -> Callable[[Tensor, bool], Tensor]:
-    """Return the reference of a method: images, and whether probabilities are rounded to float32 -> maps, both float64."""
+def references_of(spec: Spec, method: str, targets: list[int]) -> Callable[[Tensor], Tensor]:
+    """Return the reference of a method: images, in the type of which its network computes -> maps, float64."""
 
-    def each(one: Callable[..., Tensor]) -> Callable[[Tensor, bool], Tensor]:
-        return lambda images, single: torch.stack([one(image, target, single) for image, target in zip(images, targets, strict=True)])
+    def each(one: Callable[[Callable[[], Network], Tensor, int], Tensor]) -> Callable[[Tensor], Tensor]:
+        def maps(images: Tensor) -> Tensor:
+            return torch.stack([one(lambda: plain(spec, images.dtype), *pair) for pair in zip(images, targets, strict=True)])
+
+        return maps
 
     match method:
         case "gradient":
-            return each(lambda image, target, _: references.gradient(double(spec), image, target))
+            return each(lambda build, image, target: references.gradient(build(), image, target))
         case "integrated_gradients":
-            return each(lambda image, target, _: references.integrated_gradients(double(spec), image, target, 4))
+            return each(lambda build, image, target: references.integrated_gradients(build(), image, target, 4))
         case "deeplift":
-            return each(lambda image, target, _: references.deeplift(double(spec), image, target))
+            return each(lambda build, image, target: references.deeplift(build(), image, target))
         case "full_grad":
-            return each(lambda image, target, _: _complete_full_grad(spec, image, target))
+            return each(lambda build, image, target: _complete_full_grad(spec, build(), image, target))
         case _ if method in CAMS:
             name = layer_name(spec, method)
-            return each(lambda image, target, single: references.cam(method, lambda: double(spec), name, image, target, single))
-    return lambda images, _: _unfolded(spec, method, images, targets).maps.double()
+            return each(lambda build, image, target: references.cam(method, build, name, image, target))
+    return lambda images: _unfolded(spec, method, images, targets).maps.double()
 
 
-def _complete_full_grad(spec: Spec, image: Tensor, target: int) -> Tensor:
-    full, missing = references.full_grad(double(spec), image, target)
+def _complete_full_grad(spec: Spec, network: Network, image: Tensor, target: int) -> Tensor:
+    full, missing = references.full_grad(network, image, target)
     if missing > NEGLIGIBLE and f"odd:{spec.odd}" not in ADDS_NUMBERS:
         raise FaultError(f"full_grad explains a network although its terms miss {missing:.2g} of the logit")
     return full
@@ -161,10 +165,10 @@ def layer_name(spec: Spec, method: str) -> str:
         layer: Any = entry.layer(network, entry.configure(), spec.images())
         module = layer if isinstance(layer, nn.Module) else layer.module
         name = next(name for name, each in network.named_modules() if each is module)
-    plain = core(spec)
+    network = core(spec)
     while name:
         try:
-            plain.get_submodule(name)
+            network.get_submodule(name)
         except AttributeError:
             name = name.partition(".")[2]
         else:

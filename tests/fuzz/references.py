@@ -1,6 +1,6 @@
 """Slow references of the methods, from their definitions: autograd on the grammar's network, image by image, without hooks.
 
-Every function takes a freshly built network, one image (C, H, W) and a target, and returns what the method's map is made of.
+Every function takes a freshly built network, one image (C, H, W) and a target, and returns the map, in float64.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.fuzz.taps import LastCall, RescaledPart, Tap, gradients_of, leaf, replace, roles
-from tests.support.reference import N, g
+from tests.support.reference import N
+from tests.support.reference import g as upsampled
 
 
 def score_of(network: nn.Module, image: Tensor, target: int) -> Tensor:
@@ -23,13 +24,17 @@ def score_of(network: nn.Module, image: Tensor, target: int) -> Tensor:
     return network(torch.cat([image, image.detach()]))[0, target]
 
 
+def g(v: Tensor, height: int, width: int) -> Tensor:
+    return upsampled(v.double(), height, width)
+
+
 # Pixels
 
 
 def gradient(network: nn.Module, image: Tensor, target: int) -> Tensor:
     x = leaf(image[None])
     (slope,) = gradients_of(score_of(network, x, target), [x])
-    return N(slope[0].abs().amax(0))
+    return N(slope[0].abs().amax(0)).double()
 
 
 def integrated_gradients(network: nn.Module, image: Tensor, target: int, steps: int) -> Tensor:
@@ -40,7 +45,7 @@ def integrated_gradients(network: nn.Module, image: Tensor, target: int, steps: 
         x = leaf((node + 1) / 2 * image[None])
         (slope,) = gradients_of(score_of(network, x, target), [x])
         total += weight / 2 * slope[0]
-    return N((total * image).sum(0).abs())
+    return N((total * image).sum(0).abs()).double()
 
 
 def deeplift(network: nn.Module, image: Tensor, target: int) -> Tensor:
@@ -53,7 +58,7 @@ def deeplift(network: nn.Module, image: Tensor, target: int) -> Tensor:
         part.known = part.recording
     x = leaf(image[None])
     (multipliers,) = gradients_of(score_of(network, x, target), [x])
-    return N((multipliers[0] * image).sum(0).abs())
+    return N((multipliers[0] * image).sum(0).abs()).double()
 
 
 def _rescaled(network: nn.Module) -> list[str]:
@@ -131,11 +136,8 @@ def _constant(role: str, part: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 # CAMs
 
 
-def cam(method: str, build: Callable[[], nn.Module], name: str, image: Tensor, target: int, single: bool = False) -> Tensor:
-    """Return the map of a CAM at the layer of this name, whose channels' axis the grammar knows.
-
-    With `single`, probabilities are rounded to float32.
-    """
+def cam(method: str, build: Callable[[], nn.Module], name: str, image: Tensor, target: int) -> Tensor:
+    """Return the map of a CAM at the layer of this name, whose channels' axis the grammar knows."""
     network = build()
     axis = network.get_submodule(name).__dict__.get("axis", "first")
     activations, slopes = _activations_and_slopes(network, name, image, target)
@@ -150,7 +152,7 @@ def cam(method: str, build: Callable[[], nn.Module], name: str, image: Tensor, t
     elif method == "layer_cam":
         evidence = (slopes.clamp(min=0) * activations).sum(0)
     else:
-        weights = _weights(method, build, name, axis, activations, slopes, image, target, single)
+        weights = _weights(method, build, name, axis, activations, slopes, image, target)
         evidence = sum(w * a for w, a in zip(weights, activations, strict=True))
     return N(g(N(evidence.clamp(min=0)), *image.shape[1:]))
 
@@ -163,7 +165,7 @@ def _activations_and_slopes(network: nn.Module, name: str, image: Tensor, target
 
 
 def _eigen(activations: Tensor) -> Tensor:
-    pixels = activations.flatten(1).T.numpy()
+    pixels = activations.double().flatten(1).T.numpy()
     _, _, right = np.linalg.svd(pixels)
     projection = torch.from_numpy(pixels @ right[0])
     sign = (projection * torch.from_numpy(np.abs(pixels).sum(1))).sum()
@@ -173,17 +175,14 @@ def _eigen(activations: Tensor) -> Tensor:
 
 
 def _weights(
-    method: str, build: Callable[[], nn.Module], name: str, axis: str, a: Tensor, slopes: Tensor, image: Tensor, target: int, single: bool
+    method: str, build: Callable[[], nn.Module], name: str, axis: str, a: Tensor, slopes: Tensor, image: Tensor, target: int
 ) -> list[Tensor]:
-    def probability_of(logits: Tensor) -> Tensor:
-        return (logits.float() if single else logits).softmax(1)[0, target].to(a)
-
     zero, one = torch.zeros((), dtype=a.dtype), torch.ones((), dtype=a.dtype)
     network = build()
     if method in ("score_cam", "ablation_cam"):
         layer = replace(network, name, lambda part: LastCall(part, axis))
         with torch.no_grad():
-            blank = probability_of(network(torch.zeros_like(image[None])))
+            blank = network(torch.zeros_like(image[None])).softmax(1)[0, target]
             layer.calls = 0
             logit = score_of(network, image[None], target)
     weights = []
@@ -200,7 +199,7 @@ def _weights(
             mask = N(g(a[k], *image.shape[1:]))
             layer.replacement = None
             with torch.no_grad():
-                probability = probability_of(network((mask * image)[None]))
+                probability = network((mask.to(image) * image)[None]).softmax(1)[0, target]
             weights.append(zero if a[k].amax() == a[k].amin() else probability - blank)
         else:
             ablated = a.clone()
