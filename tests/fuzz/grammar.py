@@ -135,7 +135,7 @@ class Holder(nn.Module):
 
 def core(spec: Spec) -> Network:
     """Build the network without its wrapper, in evaluation mode; the same weights each time."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.manual_seed(spec.seed)
         x, modules, shared = torch.randn(BATCH, 3, *spec.sides), [], activation("relu")
