@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo cluster-demo test test-fast test-faults test-python lint docs bench lock
+.PHONY: help demo cluster-demo test test-fast test-faults test-nightly test-python lint docs bench lock
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -31,6 +31,10 @@ test-fast: .venv/ready ## run the tests that need no server and take seconds: no
 
 test-faults: .venv/ready ## run the fault matrix: injected faults, killed drivers, workers, nodes and servers, the cluster demo
 	$(PYTEST) -m faults $(ARGS)
+
+test-nightly: .venv/ready ## fuzz 500 random classifiers: every method agrees with a slow reference or refuses; SEED=N repeats them
+	@seed=$${SEED:-$$(date +%s)}; echo "seed: $$seed (make test-nightly SEED=$$seed tries the same classifiers)"; \
+	  HDM_FUZZ_EXAMPLES=500 $(BIN)/python -m pytest tests/fuzz -rP --hypothesis-seed=$$seed $(ARGS)
 
 test-python: .venv/ready ## install the wheel on Python 3.11, 3.12 and 3.13 and run the fast tests against it
 	$(BIN)/nox -s fast $(ARGS)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hdm_core.checks.finding import Finding
 from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier
-from hdm_core.network.gradients import DetachRecorder, NoGradientError, gradient_of
+from hdm_core.network.gradients import CHECKPOINTED, DetachRecorder, NoGradientError, gradient_of, is_of_checkpoint
 from hdm_core.network.logits import class_logits
 
 # Relative, of the gradient's norm: rounding differs by batch size, and may open or close single ReLUs.
@@ -25,10 +25,15 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
         batch: upper limit of images per forward pass; with 1 there is no noise beside the image.
     """
     probes = probe_images(images, 1)[:2]
-    with torch.inference_mode(False), torch.enable_grad(), classifier.frozen() as network:
-        with DetachRecorder() as recorder:
-            alone = _gradient(network, probes[:1])
-        both = alone if batch == 1 else _gradient(network, probes)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), classifier.frozen() as network:
+            with DetachRecorder() as recorder:
+                alone = _gradient(network, probes[:1])
+            both = alone if batch == 1 else _gradient(network, probes)
+    except RuntimeError as error:
+        if not is_of_checkpoint(error):
+            raise
+        return Finding("gradient", "refused", CHECKPOINTED)
     if alone is None or both is None:
         return Finding("gradient", "refused", str(NoGradientError("the images")))
     if not alone.isfinite().all():

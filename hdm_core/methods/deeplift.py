@@ -87,6 +87,8 @@ class Rescale(TorchFunctionMode):
         name = function_name(func)
         if not (name in ELEMENTWISE or name in _MAX_POOLS) or not isinstance(args[0], Tensor) or not args[0].requires_grad:
             return func(*args, **kwargs)
+        if not torch.is_grad_enabled():  # in the forward of an autograd.Function, which keeps its own gradient
+            return func(*args, **kwargs)
         x, rest = args[0], args[1:]
         if x.ndim == 0 or len(x) % (2 * self._image_count):
             raise ValueError(f"deeplift needs activations with the images along their first axis; {name} was called with {tuple(x.shape)}")

@@ -60,14 +60,15 @@ class ConstantRecorder(TorchFunctionMode):
             args = (kwargs.pop("input"),)
         name = function_name(func)
         activations = [each for each in args if isinstance(each, Tensor) and each.requires_grad]
-        if not activations:
+        if not activations or not torch.is_grad_enabled():  # gradients are off in the forward of an autograd.Function, too
             return func(*args, **kwargs)
         if name in _CONVOLUTIONS or name == "linear":
             bias = args[2] if len(args) > 2 else kwargs.get("bias")
             if bias is None or bias.requires_grad:
                 return func(*args, **kwargs)
             maps = name != "linear" and args[0].ndim == 4
-            shaped = bias if name == "linear" else bias.reshape(-1, *[1] * (args[1].ndim - 2))
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
+            shaped = bias if name == "linear" else bias.reshape(-1, *[1] * (weight.ndim - 2))
             return self._record(func(*args, **kwargs), shaped, "layer" if maps else "head")
         if name == "batch_norm":
             constant = _constant_of_normalisation(func, args, kwargs)

@@ -14,6 +14,11 @@ from hdm_core.network.functions import function_name
 # Parts of torch's messages for operations that have no derivative, such as those on quantised tensors.
 _NOT_DIFFERENTIABLE = ("does not require grad", "derivative for", "not implemented for", "not differentiable", "Inference tensors")
 
+CHECKPOINTED = (
+    "a part of the network runs in torch.utils.checkpoint, through which this gradient cannot be taken: "
+    "switch gradient checkpointing off, such as by network.set_grad_checkpointing(False)"
+)
+
 
 class NoGradientError(ValueError):
     """Error for logits without all of their gradient where it is needed.
@@ -25,8 +30,9 @@ class NoGradientError(ValueError):
 
     def __init__(self, place: str, amount: str = "no gradient") -> None:
         super().__init__(
-            f"{amount} of the network's logits reaches {place}: a part of it runs under torch.no_grad(), detaches its input or is "
-            "quantised; remove that part, or use a method without gradients, such as rise, score_cam or eigen_cam"
+            f"{amount} of the network's logits reaches {place}: a part of it runs under torch.no_grad() or in a checkpoint with "
+            "use_reentrant=True, detaches its input or is quantised; remove that part, or use a method without gradients, such as rise, "
+            "score_cam or eigen_cam"
         )
 
 
@@ -42,6 +48,7 @@ def gradients_of(score: Tensor, tensors: Sequence[Tensor], place: str = "the ima
 
     Raises:
         NoGradientError: if the score has no gradient to the first tensor.
+        ValueError: if a part of the network runs in a checkpoint, through which torch does not take this gradient.
     """
     if not score.requires_grad:
         raise NoGradientError(place)
@@ -50,6 +57,8 @@ def gradients_of(score: Tensor, tensors: Sequence[Tensor], place: str = "the ima
     except RuntimeError as error:
         if any(words in str(error) for words in _NOT_DIFFERENTIABLE):
             raise NoGradientError(place) from error
+        if is_of_checkpoint(error):
+            raise ValueError(CHECKPOINTED) from error
         raise
     if gradients[0] is None:
         raise NoGradientError(place)
@@ -63,6 +72,15 @@ def gradient_of(score: Tensor, tensor: Tensor, place: str = "the images") -> Ten
         NoGradientError: if the score has no gradient to the tensor.
     """
     return gradients_of(score, [tensor], place)[0]
+
+
+def is_of_checkpoint(error: RuntimeError) -> bool:
+    """Return whether torch.utils.checkpoint raised an error while a gradient was computed.
+
+    With use_reentrant=True it refuses all gradients but those of `backward()`. Otherwise it runs a part again in the backward pass, where
+    no `TorchFunctionMode` of the forward pass is active.
+    """
+    return "torch.utils.checkpoint" in str(error)
 
 
 class DetachRecorder(TorchFunctionMode):

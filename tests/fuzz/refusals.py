@@ -1,0 +1,64 @@
+"""Refusals that a classifier of the grammar deserves: all others are of networks that are right and ordinary."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from hdm_core import METHODS
+from tests.fuzz.agreement import CAMS, GRADIENTS
+from tests.fuzz.grammar import Spec, core
+
+_ALL = (*METHODS, "metrics")
+_NO_GRADIENT = ("odd:no_grad", "odd:detach", "odd:data")
+# FullGrad knows no constants of these.
+_INCOMPLETE = (
+    *(f"norm:{name}" for name in ("instance", "instance_tracked", "group", "layer", "layer_last", "rms_last", "local_response")),
+    *("norm:unit_length", "act:sin", "act:square", "act:swish_function", "head:layer_norm", "head:cosine", "head:tokens"),
+    *("head:channels_last", "ending:log_softmax", "extra:attention", "extra:attention_written_out", "extra:windowed_attention"),
+    *("extra:channels_last", "odd:custom_function", "odd:half_detached", "odd:checkpoint", "odd:checkpoint_reentrant"),
+)
+# Maps that are permuted views, whose gradient torch's batch normalisation gets wrong for one image.
+_PERMUTED = (
+    *("conv:unfold", "conv:linear", "extra:attention", "extra:attention_written_out", "extra:windowed_attention", "extra:channels_last"),
+    *("norm:layer_last", "norm:rms_last", "extra:transposed"),
+)
+# In a map of so few rows or columns a change at one edge of the image may reach the opposite edge.
+_TINY = 5
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Words of a refusal, the methods that may say so, and the parts of which a classifier must have one."""
+
+    words: str
+    subjects: Collection[str]
+    parts: Collection[str]
+
+
+_RULES = (
+    Rule("depend on the others in its batch", _ALL, ("norm:batch_no_statistics", "odd:batch_mean", "odd:batch_statistics")),
+    Rule("running statistics", ("full_grad",), ("norm:batch_no_statistics", "odd:batch_statistics")),
+    Rule("other logits in a second call", _ALL, ("odd:random_dropout", "odd:noise")),
+    Rule("probabilities (every row", _ALL, ("ending:softmax",)),
+    Rule("ends in a sigmoid", _ALL, ("ending:sigmoid",)),
+    Rule("one logit", _ALL, ("classes:1",)),
+    Rule("no gradient of the", (*GRADIENTS, *CAMS), _NO_GRADIENT),
+    Rule("differs between the image alone and beside others", GRADIENTS, _PERMUTED),
+    Rule("TorchScript", (*CAMS, "full_grad", "deeplift"), ("wrapper:traced", "extra:scripted")),
+    Rule("checkpoint", (*GRADIENTS, *CAMS), ("odd:checkpoint", "odd:checkpoint_reentrant")),
+    Rule("classifies from tokens", CAMS, ("head:tokens",)),
+    Rule("do not sum to its logits", ("full_grad",), _INCOMPLETE),
+)
+
+
+def _smallest_side(spec: Spec) -> int:
+    """Return the smaller side of the last maps (B, K, h, w)."""
+    return min(core(spec).stages(spec.images()).shape[2:])
+
+
+def unexpected(spec: Spec, subject: str, words: str) -> bool:
+    """Return whether a method refuses a classifier that it should explain, or for another reason than the true one."""
+    if "follow the rows and columns" in words and subject in CAMS:
+        return _smallest_side(spec) > _TINY
+    return not any(rule.words in words and subject in rule.subjects and not spec.names.isdisjoint(rule.parts) for rule in _RULES)
