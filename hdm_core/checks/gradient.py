@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hdm_core.checks.finding import Finding
 from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier
-from hdm_core.network.gradients import CHECKPOINTED, DetachRecorder, NoGradientError, gradient_of, is_of_checkpoint
+from hdm_core.network.gradients import DetachRecorder, NoGradientError, gradient_of
 from hdm_core.network.logits import class_logits
 
 # Relative, of the gradient's norm: rounding differs by batch size, and may open or close single ReLUs.
@@ -30,12 +30,8 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
             with DetachRecorder() as recorder:
                 alone = _gradient(network, probes[:1])
             both = alone if batch == 1 else _gradient(network, probes)
-    except RuntimeError as error:
-        if not is_of_checkpoint(error):
-            raise
-        return Finding("gradient", "refused", CHECKPOINTED)
-    if alone is None or both is None:
-        return Finding("gradient", "refused", str(NoGradientError("the images")))
+    except ValueError as error:  # no gradient, or none that can be computed
+        return Finding("gradient", "refused", str(error))
     if not alone.isfinite().all():
         return Finding("values", "doubtful", "the gradient of the highest logit to the input is NaN or infinite")
     if not alone.any():
@@ -56,15 +52,17 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
     return Finding("gradient", "ok", "the gradient of the logits reaches the input")
 
 
-def _gradient(network: nn.Module, images: Tensor) -> Tensor | None:
-    """Return the gradient of the highest logits to the images; None if there is none."""
+def _gradient(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the gradient of the highest logits to the images.
+
+    Raises:
+        ValueError: if there is none, or torch makes it up.
+    """
     images = images.clone().requires_grad_()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         score = class_logits(network, images).amax(1).sum()  # a sum keeps the images independent of each other
-        try:
-            gradient = gradient_of(score, images)
-        except NoGradientError:
-            return None
-    # torch's warning of operations, such as quantised ones, whose gradient it makes up
-    return None if any("autograd kernel was not registered" in str(each.message) for each in caught) else gradient
+        gradient = gradient_of(score, images)
+    if any("autograd kernel was not registered" in str(each.message) for each in caught):  # of quantised operations
+        raise NoGradientError("the images")
+    return gradient
