@@ -61,7 +61,7 @@ class MemoryResult:
 
 
 def bench_memory(classifier: Classifier, images: Tensor, calls: int, progress: Callable[[str], None]) -> MemoryResult:
-    """Measure memory before, halfway through and after `calls` calls on the same images.
+    """Measure memory before, halfway through and after many calls.
 
     Args:
         images: (B, C, H, W).

@@ -1,4 +1,4 @@
-"""Checks of a network's behaviour: repeatable, independent images, evaluation mode."""
+"""Checks of a network's answers: repeatable, and of each image alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check of the gradient: it leads from the logits to the input, for each image alone."""
+"""Check of the gradient from the logits to the input."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ from torch import Tensor, nn
 from hdm_core.checks.finding import Finding
 from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier
-from hdm_core.network.gradients import CHECKPOINTED, DetachRecorder, is_of_checkpoint
+from hdm_core.network.gradients import DetachRecorder, NoGradientError, gradient_of
 from hdm_core.network.logits import class_logits
 
-_NO_GRADIENT = (
-    "no gradient of the logits reaches the input, because a part of the network runs under torch.no_grad(), is detached or quantised: "
-    "give the network without it, or use a method that needs no gradient, such as rise, score_cam or eigen_cam"
-)
 # Relative, of the gradient's norm: rounding differs by batch size, and may open or close single ReLUs.
 _TOLERANCE = 0.1
 
 
 def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Finding:
-    """Differentiate the highest logit of an image by the input, alone and beside noise.
+    """Differentiate the highest logit of an image, alone and beside noise.
 
     Args:
         images: (B, C, H, W), as the classifier's preprocess gives them.
@@ -34,12 +30,8 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
             with DetachRecorder() as recorder:
                 alone = _gradient(network, probes[:1])
             both = alone if batch == 1 else _gradient(network, probes)
-    except RuntimeError as error:
-        if not is_of_checkpoint(error):
-            raise
-        return Finding("gradient", "refused", CHECKPOINTED)
-    if alone is None or both is None:
-        return Finding("gradient", "refused", _NO_GRADIENT)
+    except ValueError as error:  # no gradient, or none that can be computed
+        return Finding("gradient", "refused", str(error))
     if not alone.isfinite().all():
         return Finding("values", "doubtful", "the gradient of the highest logit to the input is NaN or infinite")
     if not alone.any():
@@ -60,12 +52,17 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
     return Finding("gradient", "ok", "the gradient of the logits reaches the input")
 
 
-def _gradient(network: nn.Module, images: Tensor) -> Tensor | None:
-    """Return the gradient of the highest logits to the images; None if there is none."""
+def _gradient(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the gradient of the highest logits to the images.
+
+    Raises:
+        ValueError: if there is none, or torch makes it up.
+    """
     images = images.clone().requires_grad_()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         score = class_logits(network, images).amax(1).sum()  # a sum keeps the images independent of each other
-        gradient = torch.autograd.grad(score, images, allow_unused=True)[0] if score.requires_grad else None
-    # torch's warning of operations, such as quantised ones, whose gradient it makes up
-    return None if any("autograd kernel was not registered" in str(each.message) for each in caught) else gradient
+        gradient = gradient_of(score, images)
+    if any("autograd kernel was not registered" in str(each.message) for each in caught):  # of quantised operations
+        raise NoGradientError("the images")
+    return gradient

@@ -57,7 +57,7 @@ def spread(logits: Tensor) -> Tensor:
 
 
 def disagreement(actual: Tensor, expected: Tensor, logits: Tensor) -> float:
-    """Return the largest difference of two (N, classes), in units of what is tolerated.
+    """Return the largest difference of two (N, classes), in units of the tolerance.
 
     Tolerated are 1% of the spread of the logits between images, and rounding: 100 steps of the data type at the largest logit.
 

@@ -69,7 +69,7 @@ class Method:
 
     @property
     def needs_input_gradient(self) -> bool:
-        """Whether the method differentiates the logits by the input."""
+        """True if the method differentiates the logits by the input."""
         return self.backward and self.layer is None
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:

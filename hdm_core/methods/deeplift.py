@@ -153,12 +153,6 @@ def _run(job: ExplainJob, settings: DeepLiftSettings) -> RawMaps:
     return RawMaps(torch.cat(maps))
 
 
-def _extra_passes(settings: DeepLiftSettings, classifier: Classifier, image: Tensor) -> int:
-    """Return 0: a network adds no passes, but its operations must run in Python."""
-    require_operations(classifier.module)
-    return 0
-
-
 @torch.no_grad()
 def _check(settings: DeepLiftSettings, classifier: Classifier, image: Tensor) -> Finding:
     """Compare the sum of an image's contributions with the change of its logit."""
@@ -189,7 +183,6 @@ DEEPLIFT = Method(
     run=_run,
     passes=lambda settings, height, width: 2,
     check=_check,
-    network_passes=_extra_passes,
     family="gradient",
     sign="absolute values",
 )

@@ -39,7 +39,7 @@ class Answer:
 
 
 def noise_like(images: Tensor) -> Tensor:
-    """Draw two images of noise from pixel to pixel and one of smooth noise, (3, C, H, W).
+    """Draw two images of white noise and one of smooth noise, (3, C, H, W).
 
     The noise depends on the images' shape alone, so that what is found with it holds for all images. Mean 0 and standard deviation 1.
     """
@@ -64,7 +64,7 @@ def answer(network: nn.Module, images: Tensor) -> Answer:
 
 
 def spread(logits: Tensor) -> float:
-    """Return how much logits (N, classes) vary over images, or over classes if that is less.
+    """Return the spread of logits (N, classes) over images or classes, the smaller.
 
     Methods look at the change of a logit from image to image, and a softmax at differences between classes.
     """

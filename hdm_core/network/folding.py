@@ -1,4 +1,4 @@
-"""Cached copy of a network with the same logits and a faster gradient to the input."""
+"""Cached copy of a network: the same logits, a faster gradient to the input."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _fold(network: nn.Module, state: NetworkState, images: Tensor) -> _Cached:
 
 
 def _answers_otherwise(network: nn.Module, copy: nn.Module, noise: Tensor, expected: list[Answer]) -> str | None:
-    """Return in words how a copy's logits or gradient for noise differ; None if they agree.
+    """Return in words how a copy differs for noise; None if it agrees.
 
     One image alone is tried, too: PyTorch's backward of batch normalisation with a backward hook is wrong for it with channels last.
     """
@@ -166,7 +166,7 @@ def _answers_otherwise(network: nn.Module, copy: nn.Module, noise: Tensor, expec
 
 @torch.no_grad()
 def _disagreement(cached: _Cached, network: nn.Module, images: Tensor) -> str | None:
-    """Return in words how a copy's logits differ from the network's; None if they agree or there is no copy."""
+    """Return in words how a copy's logits differ; None if they agree, or without copy."""
     if cached.copy is None or cached.noise_logits is None:
         return None
     expected = class_logits(network, images)
@@ -179,7 +179,7 @@ def _disagreement(cached: _Cached, network: nn.Module, images: Tensor) -> str | 
 
 @torch.no_grad()
 def _needs_contiguous(network: nn.Module, images: Tensor) -> bool:
-    """Return whether the network's forward fails, or its gradient is wrong, with channels last."""
+    """Return whether the forward or gradient is wrong with channels last."""
     if any(getattr(module, hooks, None) for module in network.modules() for hooks in ("_backward_hooks", "_backward_pre_hooks")):
         return True
     try:

@@ -74,7 +74,10 @@ def one_line(error: BaseException) -> str:
 
 
 def _without_graphs(network: nn.Module) -> dict[int, Any]:
-    """Return a memo for deepcopy with the results that a forward stored: PyTorch refuses to copy a tensor with a graph."""
+    """Return a memo for deepcopy with the results that a forward stored.
+
+    PyTorch refuses to copy a tensor with a graph.
+    """
     values = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     return {id(value): value.detach() for value in values if value.grad_fn is not None}
 

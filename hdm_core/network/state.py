@@ -45,12 +45,15 @@ def _values(network: nn.Module) -> tuple[Any, ...]:
 
 
 def _attributes(module: nn.Module) -> list[tuple[str, Any]]:
-    """Return what is compared of a module's own attributes; tensors among them are often results that a forward stores."""
+    """Return what is compared of a module's own attributes.
+
+    Tensors among them are often results that a forward stores, and are left out.
+    """
     return [(key, _plain(value)) for key, value in vars(module).items() if key not in _CONTAINERS and not isinstance(value, Tensor)]
 
 
 def _version(tensor: Tensor) -> int | None:
-    """Return the number of changes in place; None for a tensor of inference mode, which does not count them."""
+    """Return the number of changes in place; None for a tensor of inference mode."""
     return None if tensor.is_inference() else tensor._version  # noqa: SLF001 - torch offers no public name
 
 

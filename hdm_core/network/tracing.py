@@ -25,7 +25,10 @@ class ThreadTracer(fx.Tracer):
         self._thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Return whether a call is recorded as one; PyTorch's layers are not traceable inside, and so neither are their subclasses."""
+        """Return whether a call is recorded as one operation.
+
+        PyTorch's layers are, and so are their subclasses: they are not traceable inside.
+        """
         return super().is_leaf_module(m, module_qualified_name) or (isinstance(m, _LAYERS) and not any(m.children()))
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

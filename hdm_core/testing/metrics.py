@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -41,12 +42,12 @@ class EvidenceNetwork(Untraceable):
 
     def __init__(self) -> None:
         super().__init__(torch.nn.Identity())
-        self.images_seen = 0
+        self.seen = SimpleNamespace(images=0)  # an integer would be a change of the network, which is checked again then
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, 2) of images (B, C, 16, 12) and count them."""
         super().forward(images)
-        self.images_seen += len(images)
+        self.seen.images += len(images)
         evidence = (images * evidence_square().to(images)).sum((1, 2, 3)) / 36
         return torch.stack([torch.zeros_like(evidence), evidence], 1)
 
@@ -175,8 +176,8 @@ def the_entries_say_how_many_forward_passes_are_made(case: MetricCase, protocol:
     network = EvidenceNetwork()
     settings, index = MetricSettings(protocol=protocol), torch.tensor([0, 1, 1])
     for _ in range(2):  # the first call also checks the network
-        network.images_seen = 0
+        network.seen.images = 0
         case.measure(Classifier.from_module(network), sample_images(2, *_SIZE), _random(3), [0, 1], settings=settings, index=index)
     shared = metric_forwards(*_SIZE, protocol, maps=0)
     own = metric_forwards(*_SIZE, protocol, maps=1) - shared
-    assert network.images_seen == 2 * shared + 3 * own
+    assert network.seen.images == 2 * shared + 3 * own

@@ -48,7 +48,7 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
 
 
 def check_class_names(config: ClassifierConfig, classifier: Classifier, classes: int) -> None:
-    """Compare the number of the network's logits with the names, or the number, of classes.
+    """Compare the number of logits with the names, or the number, of classes.
 
     Raises:
         InputError: if they differ.

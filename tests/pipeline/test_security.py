@@ -6,6 +6,7 @@ import ast
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -253,7 +254,7 @@ def test_prefect_listens_on_loopback_and_nothing_here_opens_a_door() -> None:
     ]
     for path in [*texts, ROOT / "Makefile", ROOT / "prefect.yaml"]:
         text = path.read_text()
-        assert "AUTH_MODE" not in text or "disabled" not in text, path
+        assert not re.search(r"AUTH_MODE[\"']?\s*[:=]\s*[\"']?disabled", text), path
 
 
 # Dependencies

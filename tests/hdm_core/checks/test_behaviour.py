@@ -194,11 +194,11 @@ def test_no_way_for_the_gradient_is_one_line_for_methods_that_need_one(name: str
     network = NO_GRADIENT[name]()
     finding = check_gradient(Classifier.from_module(network), sample_images(2))
     assert finding.verdict == "refused"
-    assert "no gradient of the logits reaches the input" in finding.text
+    assert "no gradient of the network's logits reaches the images" in finding.text
     if name == "quantised":  # on the fly, by the range of all values in the batch
         assert verdicts(network)["independence"][0] == "doubtful"
     for method in ("hdm", "gradient", "deeplift", "integrated_gradients", "full_grad", "mask"):
-        with pytest.raises(ValueError, match="no gradient of the logits reaches the input"):
+        with pytest.raises(ValueError, match="no gradient of the network's logits reaches the images"):
             explain(network, sample_images(1), method)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

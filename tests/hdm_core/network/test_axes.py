@@ -112,7 +112,7 @@ class Blocks(nn.Module):
         weights = self.weights((x @ x.mT)[:, None].expand(-1, 3, -1, -1))  # (B, heads, N, N)
         windows = self.windows(F.unfold(maps, 2, stride=2).mT.reshape(-1, 8, 2, 2))  # (B n, K, 2, 2)
         maps = self.flipped(self.several(maps)[0].flip(2))
-        return self.head(maps.mean((2, 3))) + weights.mean((1, 2, 3))[:, None] + windows.mean()
+        return self.head(maps.mean((2, 3))) + weights.mean((1, 2, 3))[:, None] + windows.reshape(len(images), -1).mean(1)[:, None]
 
 
 class Several(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hdm_core import METHODS, Classifier, explain
+from hdm_core import METHODS, Classifier, check, explain
 from hdm_core.testing.families import FAMILIES
 from tests.support.tiny_networks import assert_unchanged, pictures, smooth, snapshot
 
@@ -118,10 +118,9 @@ def test_torchscript_is_explained_or_refused(method: str, part: str) -> None:
     if METHODS[method].layer or method in ("full_grad", "deeplift"):
         with pytest.raises(ValueError, match="TorchScript gives no access to its layers, and this method needs them"):
             explain(classifier, images, method)
-        entry = METHODS[method]
-        if entry.layer is None:
-            with pytest.raises(ValueError, match="TorchScript gives no access to its layers"):
-                entry.cost(entry.configure(), classifier, images[:1])
+        result = check(classifier, images, [method])
+        assert result.usable == ()
+        assert f"{method}: TorchScript gives no access to its layers" in result.refused
     else:
         expected = explain(Classifier.from_module(smooth()), images, method, **QUICK.get(method, {}))
         found = explain(classifier, images, method, **QUICK.get(method, {}))

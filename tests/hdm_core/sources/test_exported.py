@@ -26,7 +26,7 @@ def save(network: nn.Module, path: Path, images: Tensor, shapes: Any = ANY) -> P
 @pytest.mark.parametrize("family", ["resnet", "convnext", "transformer"])
 def test_a_program_is_explained_like_its_network(family: str, tmp_path: Path) -> None:
     network, images = {**FAMILIES, "transformer": transformer}[family](), pictures(2, 32)
-    classifier = Classifier.from_exported(save(network, tmp_path / "mine.pt2", images), class_names="abcde")
+    classifier = Classifier.from_exported(save(network, tmp_path / "mine.pt2", images), class_names=tuple("abcde"))
     assert (classifier.name, classifier.class_names, classifier.preprocess) == ("mine.pt2", tuple("abcde"), Preprocess(37, 32))
     for method in ("gradient", "deeplift"):
         one, other = (explain(each, images, method) for each in (classifier, Classifier.from_module(network)))

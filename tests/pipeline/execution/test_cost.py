@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,10 +21,10 @@ from tests.support.tiny_networks import Untraceable, pictures, smooth
 
 
 class Counting(Untraceable):
-    images = 0
+    seen = SimpleNamespace(images=0)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.images += len(images)
+        self.seen.images += len(images)
         return super().forward(images)
 
 
@@ -32,12 +33,12 @@ class Counting(Untraceable):
 def test_the_metrics_forward_passes_are_those_that_are_made(protocol: Protocol, shared: int, each: int, maps: int) -> None:
     network = Counting(smooth())
     images = pictures(3, 16, 20)
-    with Classifier.from_module(network).folded(images[:1]):
-        probing, network.images = network.images, 0
     index = torch.arange(3).repeat(maps)
     shown, targets = torch.rand(len(index), 16, 20), torch.tensor([0, 1, 2])
-    evaluate(Classifier.from_module(network), images, shown, targets, settings=MetricSettings(protocol=protocol), index=index)
-    assert network.images - probing == 3 * metric_forwards(16, 20, protocol, maps) == 3 * (shared + maps * each)
+    for _ in range(2):  # the first call also checks the network
+        network.seen.images = 0
+        evaluate(Classifier.from_module(network), images, shown, targets, settings=MetricSettings(protocol=protocol), index=index)
+    assert network.seen.images == 3 * metric_forwards(16, 20, protocol, maps) == 3 * (shared + maps * each)
 
 
 def test_a_plan_by_hand() -> None:
