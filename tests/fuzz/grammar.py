@@ -216,7 +216,7 @@ def specs() -> st.SearchStrategy[Spec]:
         Spec,
         stages=st.lists(stages(), min_size=1, max_size=3).map(tuple),
         head=_mostly("linear", HEADS, 6),
-        odd=_mostly("none", ODDS, 40),
+        odd=_mostly("none", ODDS, 80),
         odd_at=st.integers(0, 2),
         ending=_mostly("none", ENDINGS, 40),
         wrapper=_mostly("none", WRAPPERS, 14),
