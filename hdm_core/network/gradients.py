@@ -75,7 +75,7 @@ def gradient_of(score: Tensor, tensor: Tensor, place: str = "the images") -> Ten
 
 
 def is_of_checkpoint(error: RuntimeError) -> bool:
-    """Return whether torch.utils.checkpoint raised an error while a gradient was computed.
+    """Return whether torch.utils.checkpoint raised an error in a gradient.
 
     With use_reentrant=True it refuses all gradients but those of `backward()`. Otherwise it runs a part again in the backward pass, where
     no `TorchFunctionMode` of the forward pass is active.

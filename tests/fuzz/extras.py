@@ -32,10 +32,10 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, kind: str) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.heads = kind, 2 - channels % 2
         self.norm = known(nn.LayerNorm(channels), axis="last")
         self.qkv, self.weights = known(nn.Linear(channels, 3 * channels), "linear", "last"), known(nn.Softmax(-1), axis="none")
-        self.attention = nn.MultiheadAttention(channels, 2, batch_first=True) if kind == "torch" else nn.Identity()
+        self.attention = nn.MultiheadAttention(channels, self.heads, batch_first=True) if kind == "torch" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
@@ -48,7 +48,7 @@ class Attention(nn.Module):
         if self.kind == "torch":
             mixed = self.attention(normed, normed, normed, need_weights=False)[0]
         else:
-            q, k, v = self.qkv(normed).unflatten(2, (3, 2, channels // 2)).permute(2, 0, 3, 1, 4)
+            q, k, v = self.qkv(normed).unflatten(2, (3, self.heads, channels // self.heads)).permute(2, 0, 3, 1, 4)
             mixed = (self.weights(q @ k.transpose(-2, -1) / 2) @ v).transpose(1, 2).flatten(2)
         tokens = tokens + mixed
         if self.kind == "windows":

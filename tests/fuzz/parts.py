@@ -226,7 +226,7 @@ class ActivatedNorm(nn.BatchNorm2d):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
-        self.act = known(nn.ReLU(inplace=True), "act", rescaled=True)
+        self.act = known(nn.ReLU(), "act", rescaled=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(super().forward(x))

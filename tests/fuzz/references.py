@@ -48,12 +48,12 @@ def integrated_gradients(network: nn.Module, image: Tensor, target: int, steps: 
     return N((total * image).sum(0).abs()).double()
 
 
-def deeplift(network: nn.Module, image: Tensor, target: int) -> Tensor:
-    """From an image of zeros, which runs through the network first."""
+def deeplift(network: nn.Module, image: Tensor, target: int, start: float = 0.0) -> Tensor:
+    """From an image of zeros, or nearly so with a tiny `start`, which runs through the network first."""
     parts = [replace(network, name, lambda part: RescaledPart(part, _activation)) for name in _rescaled(network)]
     parts += [replace(network, name, lambda part: RescaledPart(part, _max_pool)) for name in roles(network, "maxpool")]
     with torch.no_grad():
-        score_of(network, torch.zeros_like(image[None]), target)
+        score_of(network, start * image[None], target)
     for part in parts:
         part.known = part.recording
     x = leaf(image[None])

@@ -57,7 +57,7 @@ def faults(spec: Spec, subjects: tuple[str, ...] = SUBJECTS, counts: Counter[tup
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200 if NIGHTLY else 300)
+@pytest.mark.timeout(7200 if NIGHTLY else 900)
 def test_every_method_agrees_with_its_reference_or_refuses() -> None:
     counts: Counter[tuple[str, str]] = Counter()
 
@@ -65,6 +65,8 @@ def test_every_method_agrees_with_its_reference_or_refuses() -> None:
     @given(specs())
     def try_one(spec: Spec) -> None:
         found = faults(spec, counts=counts)
+        if found:
+            print(found)  # at once: finding a smaller network may take minutes
         assert not found, found
 
     try_one()
@@ -74,7 +76,7 @@ def test_every_method_agrees_with_its_reference_or_refuses() -> None:
     for subject, numbers in shares.items():
         print(subject, dict(numbers))
         # A fuzz whose networks are nearly all refused, or unstable, would show nothing. FullGrad is exact for few kinds of network.
-        assert numbers["agrees"] >= (0.15 if subject == "full_grad" else 0.5) * numbers.total(), (subject, numbers)
+        assert numbers["agrees"] >= (0.1 if subject == "full_grad" else 0.3) * numbers.total(), (subject, numbers)
 
 
 @pytest.mark.parametrize(
