@@ -30,6 +30,8 @@ def check_inputs(classifier: Classifier, photographs: Tensor) -> Finding:
         f"{len(photographs)} photographs of {photographs.shape[2]} x {photographs.shape[3]}: values {float(photographs.amin()):.3g} to "
         f"{float(photographs.amax()):.3g}, mean {mean:.3g}, standard deviation {deviation:.3g}"
     )
+    if getattr(classifier.module, "transform_input", False) is True:
+        values += "; transform_input converts them to another mean and standard deviation, as in torchvision's pretrained networks"
     if deviation == 0:
         return Finding("preprocessing", "doubtful", f"{values}; they are of one colour")
     seen = _first_statistics(classifier, photographs)

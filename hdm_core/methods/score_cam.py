@@ -30,15 +30,16 @@ def _cam(part: ExplainJob, layer: TargetLayer, network: nn.Module) -> Tensor:
     part.passes.add(len(images))
     batch, channels = activations.shape[:2]
     maps = activations.flatten(0, 1)[:, None]
-    baseline_scores = class_logits(network, torch.zeros_like(images[:1])).softmax(1)[0, targets]
+    baseline_scores = class_logits(network, torch.zeros_like(images[:1])).double().softmax(1)[0, targets]
     scores = []
     for rows in torch.split(torch.arange(len(maps), device=images.device), part.batch):
         image = rows // channels
         masks = normalise(upsample(maps[rows], *images.shape[-2:]))
-        probabilities = class_logits(network, images[image] * masks).softmax(1)
+        # Differences of probabilities near 1, or of nearly equal ones, lose their digits in float32: maps were off by up to 0.14.
+        probabilities = class_logits(network, images[image] * masks).double().softmax(1)
         scores.append(probabilities.gather(1, targets[image, None])[:, 0])
         part.passes.add(len(rows))
-    weights = torch.cat(scores).view(batch, channels) - baseline_scores[:, None]
+    weights = (torch.cat(scores).view(batch, channels) - baseline_scores[:, None]).to(activations)
     varies = activations.amax((2, 3)) != activations.amin((2, 3))
     return (torch.where(varies, weights, 0.0)[:, :, None, None] * activations).sum(1)
 

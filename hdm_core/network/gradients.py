@@ -20,6 +20,12 @@ CHECKPOINTED = (
 )
 
 
+_OVERWRITTEN = (
+    "torch cannot differentiate the network: an operation in place overwrites an activation that the gradient needs, "
+    "such as the second of two ReLUs in a row; build it with inplace=False"
+)
+
+
 class NoGradientError(ValueError):
     """Error for logits without all of their gradient where it is needed.
 
@@ -59,6 +65,8 @@ def gradients_of(score: Tensor, tensors: Sequence[Tensor], place: str = "the ima
             raise NoGradientError(place) from error
         if is_of_checkpoint(error):
             raise ValueError(CHECKPOINTED) from error
+        if "inplace operation" in str(error):
+            raise ValueError(_OVERWRITTEN) from error
         raise
     if gradients[0] is None:
         raise NoGradientError(place)

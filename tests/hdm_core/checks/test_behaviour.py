@@ -208,6 +208,14 @@ def test_no_way_for_the_gradient_is_one_line_for_methods_that_need_one(name: str
     )
 
 
+def test_activations_that_are_overwritten_are_one_line() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for method in ("hdm", "gradient", "integrated_gradients"):
+        with pytest.raises(ValueError, match="the second of two ReLUs in a row; build it with inplace=False"):
+            explain(network, sample_images(1), method)
+    assert explain(network, sample_images(1), "rise", masks=4).status == ["ok"]
+
+
 @pytest.mark.parametrize(
     ("before", "words"), [(torch.sign, "zero everywhere"), (lambda x: (x - x).sqrt() + x, "NaN")], ids=["sign", "square root of 0"]
 )
