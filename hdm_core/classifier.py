@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from hdm_core.class_names import as_names
 from hdm_core.network.digest import state_digest
 from hdm_core.network.folding import fold_network
-from hdm_core.network.wrappers import unwrap
+from hdm_core.network.wrappers import run_eagerly, unwrap
 from hdm_core.photograph import to_rgb
 from hdm_core.preprocess import Preprocess
 from hdm_core.sources.checkpoint import check_arch, load_checkpoint, load_state_dict
@@ -222,7 +221,7 @@ class Classifier:
             self.module.eval()
             for parameter, _ in flags:
                 parameter.requires_grad_(False)
-            with _run_eagerly():
+            with run_eagerly():
                 yield self.module
         finally:
             for module, training in modes:
@@ -240,14 +239,6 @@ class Classifier:
         """
         with self.frozen() as network:
             yield fold_network(network, images).network
-
-
-def _run_eagerly() -> AbstractContextManager[None]:
-    """Return a context in which nothing compiled by `torch.compile` runs.
-
-    It imports the compiler, which takes a second, unless nothing can be compiled because no one else has.
-    """
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def as_classifier(model: Classifier | nn.Module) -> Classifier:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -23,3 +27,11 @@ def unwrap(module: nn.Module) -> nn.Module:
         if name is None:
             return module
         module = module.get_submodule(name)
+
+
+def run_eagerly() -> AbstractContextManager[None]:
+    """Return a context in which nothing compiled by `torch.compile` runs.
+
+    Without an import of the compiler elsewhere nothing can be compiled: it is not imported here, which would take a second.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
