@@ -70,7 +70,7 @@ def explain(
     classifier, entry = as_classifier(classifier), get_method(method)
     given, resolved = one_target(target, targets), entry.configure(preset, **settings)
     images = _on_device(classifier, images)
-    require(classifier, images, _batch_size(classifier, batch), gradient=entry.needs_input_gradient)
+    require(classifier, images, _batch_size(classifier, batch), entry.is_concerned if entry.backward else None)
     return explain_with(classifier, images, method, resolved, given, batch=batch, precision=precision, progress=progress)
 
 

@@ -106,10 +106,13 @@ def _check_explanations(classifier: Classifier, images: Tensor, are_photographs:
     """Check what the methods need, and the preprocessing."""
     findings: list[Finding] = []
     without_gradient: tuple[str, ...] = ()
-    if by_gradient := tuple(method for method in settings if get_method(method).needs_input_gradient):
-        findings.append(_guarded("gradient", lambda: check_gradient(classifier, images)))
-        if findings[-1].verdict == "refused":
-            findings[-1], without_gradient = replace(findings[-1], methods=by_gradient), by_gradient
+    if any(get_method(method).backward for method in settings):
+        finding = _guarded("gradient", lambda: check_gradient(classifier, images))
+        concerned = tuple(method for method in settings if get_method(method).is_concerned(finding))
+        if finding.verdict == "refused":
+            finding, without_gradient = replace(finding, methods=concerned), concerned
+        if concerned:
+            findings.append(finding)
     findings.append(check_folding(classifier, images))
     image = probe_images(images, 1)[:1]
     findings += check_methods(classifier, image, {method: each for method, each in settings.items() if method not in without_gradient})

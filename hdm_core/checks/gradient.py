@@ -38,7 +38,7 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
         return Finding("values", "doubtful", "the gradient of the highest logit to the input is zero everywhere, so that maps are flat")
     if (alone - both[:1]).norm() > _TOLERANCE * alone.norm():
         return Finding(
-            "gradient",
+            "single image",
             "refused",
             "the gradient of an image's logit differs between the image alone and beside others, while the logits do not: a backward is "
             "wrong, such as that of torch's batch normalisation for one permuted map; add .contiguous() before it",

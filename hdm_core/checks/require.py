@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 from torch import Tensor
 
 from hdm_core.checks.behaviour import check_behaviour
 from hdm_core.checks.cache import cached
-from hdm_core.checks.finding import refusals
+from hdm_core.checks.finding import Finding, refusals
 from hdm_core.checks.gradient import check_gradient
 from hdm_core.classifier import Classifier
 
 
-def require(classifier: Classifier, images: Tensor, batch: int, *, gradient: bool = False) -> None:
+def require(classifier: Classifier, images: Tensor, batch: int, concerns: Callable[[Finding], bool] | None = None) -> None:
     """Check a classifier on the images at hand, if it is new or has changed.
 
     What is doubtful becomes a warning. Logits that are not finite or never change are left to the status of each map.
@@ -21,7 +22,7 @@ def require(classifier: Classifier, images: Tensor, batch: int, *, gradient: boo
     Args:
         images: (B, C, H, W), as the classifier's preprocess gives them, on its device.
         batch: upper limit of images per forward pass.
-        gradient: whether a gradient must lead from the logits to the input.
+        concerns: whether a finding about the gradient concerns the method; None for no gradient at all.
 
     Raises:
         ValueError: if explanations or metrics would be wrong.
@@ -29,8 +30,9 @@ def require(classifier: Classifier, images: Tensor, batch: int, *, gradient: boo
     """
     network, shape = classifier.module, (tuple(images.shape[1:]), images.dtype)
     findings = cached(network, ("behaviour", shape, batch == 1), lambda: check_behaviour(classifier, images, batch).findings)
-    if gradient and findings[0].verdict != "refused":
-        findings = findings + cached(network, ("gradient", shape, batch == 1), lambda: [check_gradient(classifier, images, batch)])
+    if concerns is not None and findings[0].verdict != "refused":
+        by_gradient = cached(network, ("gradient", shape, batch == 1), lambda: [check_gradient(classifier, images, batch)])
+        findings = [*findings, *filter(concerns, by_gradient)]
     findings = [finding for finding in findings if finding.subject != "values"]
     if refused := refusals(findings):
         raise ValueError(refused)

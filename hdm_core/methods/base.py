@@ -62,14 +62,16 @@ class Method:
     backward: bool = True  # a pass has a backward; without one it costs a third to a half
     # network, settings, images -> the layer of `layer_output`; `locate` finds the axes of a plain submodule
     layer: Callable[[nn.Module, Any, Tensor], TargetLayer | nn.Module] | None = None
+    pairs_images: bool = False  # no gradient is taken of one image without another beside it
     from_input: bool = False  # `layer_output` is that of the input
     check: Callable[[Any, Classifier, Tensor], Finding] | None = None  # settings, classifier, image; a ValueError is a refusal
     family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks
     sign: str = ""  # for tables of methods: the treatment of evidence against the class
 
-    @property
-    def needs_input_gradient(self) -> bool:
-        """True if the method differentiates the logits by the input."""
+    def is_concerned(self, finding: Finding) -> bool:
+        """Return whether a finding about the gradient to the input concerns the method."""
+        if finding.subject == "single image":
+            return self.backward and not self.pairs_images
         return self.backward and self.layer is None
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:

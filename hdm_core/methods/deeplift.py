@@ -181,6 +181,7 @@ DEEPLIFT = Method(
     presets={"standard": DeepLiftSettings(baseline="mean")},
     default="standard",
     run=_run,
+    pairs_images=True,
     passes=lambda settings, height, width: 2,
     check=_check,
     family="gradient",

@@ -46,6 +46,7 @@ DM = Method(
     presets=DM_PRESETS,
     default="fast",
     run=_run,
+    pairs_images=True,
     passes=dm_passes,
     family="mask optimisation",
     sign="only evidence for the class",

@@ -22,6 +22,7 @@ HDM = Method(
     presets=HDM_PRESETS,
     default="fast",
     run=_run,
+    pairs_images=True,
     passes=hdm_passes,
     family="mask optimisation",
     sign="only evidence for the class",

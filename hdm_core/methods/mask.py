@@ -131,6 +131,7 @@ MASK = Method(
     presets={"paper": MaskSettings(steps=300)},
     default="paper",
     run=_run,
+    pairs_images=True,
     passes=lambda settings, height, width: int(settings.circles + settings.steps),
     family="mask optimisation",
     sign="only evidence for the class",

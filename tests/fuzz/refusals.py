@@ -21,8 +21,10 @@ _INCOMPLETE = (
 # Maps that are permuted views, whose gradient torch's batch normalisation gets wrong for one image.
 _PERMUTED = (
     *("conv:unfold", "conv:linear", "extra:attention", "extra:attention_written_out", "extra:windowed_attention", "extra:channels_last"),
-    *("norm:layer_last", "norm:rms_last", "extra:transposed"),
+    *("norm:layer_last", "norm:rms_last", "extra:transposed", "head:tokens"),
 )
+# Methods that take the gradient of an image alone.
+_SINGLE = [method for method in GRADIENTS if not METHODS[method].pairs_images]
 # In a map of so few rows or columns a change at one edge of the image may reach the opposite edge.
 _TINY = 5
 
@@ -44,7 +46,7 @@ _RULES = (
     Rule("ends in a sigmoid", _ALL, ("ending:sigmoid",)),
     Rule("one logit", _ALL, ("classes:1",)),
     Rule("no gradient of the", (*GRADIENTS, *CAMS), _NO_GRADIENT),
-    Rule("differs between the image alone and beside others", GRADIENTS, _PERMUTED),
+    Rule("differs between the image alone and beside others", (*_SINGLE, *CAMS), _PERMUTED),
     Rule("TorchScript", (*CAMS, "full_grad", "deeplift"), ("wrapper:traced", "extra:scripted")),
     Rule("checkpoint", (*GRADIENTS, *CAMS), ("odd:checkpoint", "odd:checkpoint_reentrant")),
     Rule("classifies from tokens", CAMS, ("head:tokens",)),
