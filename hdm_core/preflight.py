@@ -15,6 +15,7 @@ from hdm_core.checks.folding import check_folding
 from hdm_core.checks.gradient import check_gradient
 from hdm_core.checks.inputs import check_inputs
 from hdm_core.checks.probes import probe_images
+from hdm_core.checks.require import require_precision
 from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.methods import METHODS, get_method
 from hdm_core.methods.check import check_methods
@@ -91,11 +92,12 @@ def check(
     shown = _noise_size(classifier) if images is None else images.to(classifier.device, classifier.dtype or images.dtype)
     photographs, methods = 0 if images is None else len(images), tuple(settings)
     try:
+        require_precision(shown.dtype)
         behaviour = check_behaviour(classifier, shown)
     except Exception as error:  # the network's forward may raise any exception
         size = f"{shown.shape[2]} x {shown.shape[3]}"
-        finding = Finding("output", "refused", f"the network does not take images of {size} ({one_line(error)})")
-        return CheckResult(classifier.name, methods, photographs, None, (finding,))
+        reason = str(error) if shown.dtype.itemsize < 4 else f"the network does not take images of {size} ({one_line(error)})"
+        return CheckResult(classifier.name, methods, photographs, None, (Finding("output", "refused", reason),))
     findings = behaviour.findings
     if findings[0].verdict != "refused":  # of the output, which all else is measured by
         findings = findings + _check_explanations(classifier, shown, images is not None, settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from hdm_core.checks.behaviour import check_behaviour
@@ -12,6 +13,16 @@ from hdm_core.checks.cache import cached
 from hdm_core.checks.finding import Finding, refusals
 from hdm_core.checks.gradient import check_gradient
 from hdm_core.classifier import Classifier
+
+
+def require_precision(dtype: torch.dtype) -> None:
+    """Refuse a data type in which maps would be rounding.
+
+    Raises:
+        ValueError: for float16, bfloat16 and smaller ones.
+    """
+    if dtype.itemsize < 4:  # maps then differ from those of float32 by up to 0.1, and those of trained masks altogether
+        raise ValueError(f"gradients in {dtype} round too much for a map: convert network and images, such as module.float()")
 
 
 def require(classifier: Classifier, images: Tensor, batch: int, concerns: Callable[[Finding], bool] | None = None) -> None:

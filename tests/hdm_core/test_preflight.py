@@ -72,6 +72,12 @@ def test_a_network_that_does_not_take_the_size_is_one_line() -> None:
     assert check(classifier, sample_images(2, 20), ["gradient"]).refused == ""
 
 
+def test_half_precision_is_refused() -> None:
+    result = check(smooth_network().half(), sample_images(2))
+    assert result.refused.startswith("gradients in torch.float16 round too much for a map")
+    assert result.usable == ()
+
+
 def test_noise_without_a_size_is_refused() -> None:
     with pytest.raises(ValueError, match="check needs images, or a classifier with a preprocess"):
         check(smooth_network())
