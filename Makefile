@@ -34,7 +34,7 @@ test-faults: .venv/ready ## run the fault matrix: injected faults, killed driver
 
 test-nightly: .venv/ready ## fuzz 500 random classifiers: every method agrees with a slow reference or refuses; SEED=N repeats them
 	@seed=$${SEED:-$$(date +%s)}; echo "seed: $$seed (make test-nightly SEED=$$seed tries the same classifiers)"; \
-	  HDM_FUZZ_EXAMPLES=500 $(BIN)/python -m pytest tests/fuzz -rP --hypothesis-seed=$$seed $(ARGS)
+	  HDM_FUZZ_EXAMPLES=500 $(BIN)/python -m pytest tests/fuzz -rP -o faulthandler_timeout=0 --hypothesis-seed=$$seed $(ARGS)
 
 test-python: .venv/ready ## install the wheel on Python 3.11, 3.12 and 3.13 and run the fast tests against it
 	$(BIN)/nox -s fast $(ARGS)
