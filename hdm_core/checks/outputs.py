@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -12,11 +14,12 @@ _SUM = 1e-4  # of exp(log-probabilities) from 1
 _LOW, _HIGH = 0.05, 0.5  # values within [0, 1] that reach below and above these are probably probabilities
 
 
-def check_output(logits: Tensor, differentiable: Tensor) -> Finding:
+def check_output(logits: Tensor, differentiable: Tensor, loud: Callable[[], Tensor]) -> Finding:
     """Judge the logits (N, classes) of N photographs and noise images.
 
     Args:
         differentiable: (1, classes), the logits of one image with their graph.
+        loud: returns the logits of noise far beyond any photograph, which leave [0, 1] unless they cannot.
     """
     classes = f"{logits.shape[1]} classes, {str(logits.dtype).removeprefix('torch.')}"
     reason = not_logits(logits)
@@ -31,6 +34,9 @@ def check_output(logits: Tensor, differentiable: Tensor) -> Finding:
     if bool((values <= 0).all() & ((values.double().exp().sum(1) - 1).abs() < _SUM).all()):
         return Finding("output", "handled", f"{classes}; log-probabilities: their softmax gives the probabilities")
     if logits.shape[1] > 2 and 0 <= values.amin() < _LOW and _HIGH < values.amax() <= 1:  # of two logits one is often a constant 0
+        extreme = loud()
+        if extreme.amin() < 0 or extreme.amax() > 1:
+            return Finding("output", "ok", f"{classes}, logits")
         return Finding("output", "doubtful", f"{classes}; all values lie in [0, 1]: if these are probabilities, return logits instead")
     return Finding("output", "ok", f"{classes}, logits")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_NOISE = 2  # images
+# Contrast and brightness of the noise images, in spreads of the photographs. They differ, so that statistics over a batch show.
+_CONTRAST, _BRIGHTNESS = (1.0, 0.3), (0.0, 1.0)
 
 
 @torch.inference_mode(False)
 def probe_images(images: Tensor, count: int = 2) -> Tensor:
-    """Return at most `count` of the images, and noise of their mean and spread.
+    """Return at most `count` of the images, and noise of about their mean and spread.
 
     Args:
         images: (B, C, H, W); values that are not finite become 0.
@@ -21,5 +22,6 @@ def probe_images(images: Tensor, count: int = 2) -> Tensor:
     chosen = images[:count].detach().clone().nan_to_num(0, 0, 0)
     spread = chosen.std() if chosen.numel() > 1 else chosen.new_zeros(())
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(_NOISE, *chosen.shape[1:], generator=generator).to(chosen)
-    return torch.cat([chosen, chosen.mean() + torch.where(spread > 0, spread, 1.0) * noise])
+    noise = torch.randn(len(_CONTRAST), *chosen.shape[1:], generator=generator).to(chosen)
+    contrast, brightness = (chosen.new_tensor(values).view(-1, 1, 1, 1) for values in (_CONTRAST, _BRIGHTNESS))
+    return torch.cat([chosen, chosen.mean() + torch.where(spread > 0, spread, 1.0) * (contrast * noise + brightness)])
