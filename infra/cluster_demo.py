@@ -132,7 +132,7 @@ def images_by_node(ports: dict[str, int]) -> dict[str, int]:
 
 def run(stack: ExitStack) -> int:
     """Start the cluster, run the deployment and return its exit code."""
-    logs, data = (Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hdm-", dir="/tmp"))) for _ in range(2))
+    logs, data = (Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-", dir="/tmp"))) for _ in range(2))
     demo = Demo(stack, logs)
     postgres_port, api, ray, client, *metrics = free_ports(7)
     ports = dict(zip((HEAD, *NODES), metrics, strict=True))

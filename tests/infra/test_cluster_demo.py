@@ -48,7 +48,7 @@ def left_over(mark: str) -> list[str]:
 
 
 def folders() -> set[Path]:
-    return set(Path("/tmp").glob("hdm-*"))
+    return set(Path("/tmp").glob("demo-*"))
 
 
 def test_a_deployment_runs_on_the_cluster_and_all_of_it_goes_down(mark: str) -> None:
