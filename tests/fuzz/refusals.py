@@ -46,6 +46,8 @@ _RULES = (
     Rule("ends in a sigmoid", _ALL, ("ending:sigmoid",)),
     Rule("one logit", _ALL, ("classes:1",)),
     Rule("no gradient of the", (*GRADIENTS, *CAMS), _NO_GRADIENT),
+    # A ReLU in place behind the ReLU of such a norm: torch itself raises.
+    Rule("an operation in place overwrites", (*GRADIENTS, *CAMS), ("norm:activated",)),
     Rule("only a part of the gradient", ("full_grad",), ("odd:half_detached",)),
     Rule("differs between the image alone and beside others", (*_SINGLE, *CAMS), _PERMUTED),
     Rule("TorchScript", (*CAMS, "full_grad", "deeplift"), ("wrapper:traced", "extra:scripted")),
