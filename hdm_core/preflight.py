@@ -99,7 +99,7 @@ def check(
         reason = str(error) if shown.dtype.itemsize < 4 else f"the network does not take images of {size} ({one_line(error)})"
         return CheckResult(classifier.name, methods, photographs, None, (Finding("output", "refused", reason),))
     findings = behaviour.findings
-    if findings[0].verdict != "refused":  # of the output, which all else is measured by
+    if not refusals(findings):  # all else is measured by logits that are right and repeatable
         findings = findings + _check_explanations(classifier, shown, images is not None, settings)
     return CheckResult(classifier.name, methods, photographs, behaviour.classes, tuple(findings))
 

@@ -47,7 +47,8 @@ def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> B
         if values := check_values(alone):
             findings.append(values)
         if not refusals(findings):
-            findings.append(_check_repetition(network, alone[:1], class_logits(network, probes[:1]), alone))
+            again = torch.cat([class_logits(network, probe[None]) for probe in probes])
+            findings.append(_check_repetition(network, alone, again))
         if not refusals(findings) and batch > 1:
             findings.append(_check_independence(alone, class_logits(network, probes)))
     return Behaviour(alone.shape[1], findings)
@@ -58,9 +59,9 @@ def _loud_logits(network: nn.Module, noise: Tensor) -> Tensor:
     return torch.cat([class_logits(network, factor * noise) for factor in (_LOUD, -_LOUD)])
 
 
-def _check_repetition(network: nn.Module, first: Tensor, second: Tensor, logits: Tensor) -> Finding:
-    """Judge the logits of two equal calls, beside those of other images."""
-    if disagreement(second, first, logits) <= 1:
+def _check_repetition(network: nn.Module, first: Tensor, second: Tensor) -> Finding:
+    """Judge the logits of images in two equal calls."""
+    if disagreement(second, first) <= 1:
         return Finding("repetition", "ok", "the same images give the same logits")
     training = [name for name, module in network.named_modules() if module.training]
     cause = (
@@ -71,7 +72,7 @@ def _check_repetition(network: nn.Module, first: Tensor, second: Tensor, logits:
 
 def _check_independence(alone: Tensor, together: Tensor) -> Finding:
     """Judge the logits of images one by one, and in one batch."""
-    excess = disagreement(alone, together, together)
+    excess = disagreement(alone, together)
     if excess <= 1:
         return Finding("independence", "ok", "an image has the same logits alone and beside others")
     difference = float((alone - together).abs().amax())

@@ -62,15 +62,12 @@ def spread(logits: Tensor) -> Tensor:
     return (values.amax(0) - values.amin(0)).amax()
 
 
-def disagreement(actual: Tensor, expected: Tensor, logits: Tensor) -> float:
+def disagreement(actual: Tensor, expected: Tensor) -> float:
     """Return the largest difference of two (N, classes), in units of the tolerance.
 
     Tolerated are 1% of the spread of the logits between images, and rounding: 100 steps of the data type at the largest logit.
-
-    Args:
-        logits: (M, classes), of different images.
     """
     eps = torch.finfo(expected.dtype).eps
     a, b = actual.double().nan_to_num(0, 0, 0), expected.double().nan_to_num(0, 0, 0)
-    tolerance = 1e-2 * spread(logits) + 100 * eps * b.abs().amax()
+    tolerance = 1e-2 * spread(expected) + 100 * eps * b.abs().amax()
     return float((a - b).abs().amax() / tolerance.clamp(min=torch.finfo(torch.float64).tiny))
