@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.checks.behaviour import check_behaviour
-from hdm_core.checks.finding import Finding, one_line, refusals
+from hdm_core.checks.finding import Finding, refusals
 from hdm_core.checks.folding import check_folding
 from hdm_core.checks.gradient import check_gradient
 from hdm_core.checks.inputs import check_inputs
 from hdm_core.checks.probes import probe_images
 from hdm_core.checks.require import require_precision
 from hdm_core.classifier import Classifier, as_classifier
+from hdm_core.messages import one_line, typed_line
 from hdm_core.methods import METHODS, get_method
 from hdm_core.methods.check import check_methods
 from hdm_core.settings import Settings
@@ -90,18 +91,18 @@ def check(
     classifier = as_classifier(classifier)
     settings = _settings(methods)
     shown = _noise_size(classifier) if images is None else images.to(classifier.device, classifier.dtype or images.dtype)
-    photographs, methods = 0 if images is None else len(images), tuple(settings)
+    photographs, ids = 0 if images is None else len(images), tuple(settings)
     try:
         require_precision(shown.dtype)
         behaviour = check_behaviour(classifier, shown)
     except Exception as error:  # the network's forward may raise any exception
         size = f"{shown.shape[2]} x {shown.shape[3]}"
         reason = str(error) if shown.dtype.itemsize < 4 else f"the network does not take images of {size} ({one_line(error)})"
-        return CheckResult(classifier.name, methods, photographs, None, (Finding("output", "refused", reason),))
+        return CheckResult(classifier.name, ids, photographs, None, (Finding("output", "refused", reason),))
     findings = behaviour.findings
     if not refusals(findings):  # all else is measured by logits that are right and repeatable
         findings = findings + _check_explanations(classifier, shown, images is not None, settings)
-    return CheckResult(classifier.name, methods, photographs, behaviour.classes, tuple(findings))
+    return CheckResult(classifier.name, ids, photographs, behaviour.classes, tuple(findings))
 
 
 def _check_explanations(classifier: Classifier, images: Tensor, are_photographs: bool, settings: Mapping[str, Settings]) -> list[Finding]:
@@ -128,7 +129,7 @@ def _guarded(subject: str, run: Callable[[], Finding]) -> Finding:
     try:
         return run()
     except Exception as error:  # the network's forward and backward may raise any exception
-        return Finding(subject, "refused", f"{type(error).__name__}: {one_line(error)}")
+        return Finding(subject, "refused", typed_line(error))
 
 
 def _settings(methods: Iterable[str] | Mapping[str, Settings] | None) -> Mapping[str, Settings]:

@@ -140,18 +140,12 @@ def make_plan(config: RunConfig) -> Plan:
 
 
 def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:
-    """Count each method's passes per map of such an image.
-
-    Also check that each method finds its layer in the network.
-    """
+    """Count each method's passes per map of such an image."""
     passes: dict[str, int] = {}
     refusals: dict[str, list[str]] = defaultdict(list)
     for method, settings in config.settings.items():
         entry = get_method(method)
         try:
-            if entry.layer:
-                with classifier.frozen() as network:
-                    entry.layer(network, settings, image)
             passes[method] = entry.cost(settings, classifier, image)
         except (TypeError, ValueError) as error:
             hint = "; choose smaller sizes or a larger classifier.crop" if isinstance(settings, DMSettings) else ""

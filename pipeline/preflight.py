@@ -49,8 +49,8 @@ def read_photographs(classifier: Classifier, samples: Sequence[Sample], storage:
     Returns:
         (B, C, H, W); None if none of them can be read.
     """
-    step = max(1, len(samples) // _PHOTOGRAPHS)
-    chosen = samples[: step * _PHOTOGRAPHS : step]
+    count = min(_PHOTOGRAPHS, len(samples))
+    chosen = [samples[number * len(samples) // count] for number in range(count)]
     batches = read_batches(chosen, storage, preprocess_of(classifier), len(chosen), timeout=timeout)
     try:
         loaded = [item for items in batches for item in items]

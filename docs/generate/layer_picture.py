@@ -29,6 +29,7 @@ PURPOSES = {
     "hdm_core.preflight": "check: all findings",
     "checks": "what is assumed, measured",
     "class_names": "compared as text",
+    "messages": "errors as one line",
     "integers": "of numpy and torch",
     "photograph": "grey levels and colours",
     "environment": "variables and proxies",

@@ -38,7 +38,7 @@ def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> B
     Raises:
         TypeError: if the network does not return (B, classes); exceptions of the network are not caught.
     """
-    probes = probe_images(images)[-max(batch, 2) :]
+    probes = probe_images(images)[: max(batch, 2)]
     with torch.inference_mode(False), _random_state(probes.device), classifier.frozen() as network:
         with torch.enable_grad():
             differentiable = class_logits(network, probes[:1].clone().requires_grad_())
@@ -54,9 +54,9 @@ def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> B
     return Behaviour(alone.shape[1], findings)
 
 
-def _loud_logits(network: nn.Module, noise: Tensor) -> Tensor:
-    """Return the logits of noise and its negative, far beyond any photograph."""
-    return torch.cat([class_logits(network, factor * noise) for factor in (_LOUD, -_LOUD)])
+def _loud_logits(network: nn.Module, image: Tensor) -> Tensor:
+    """Return the logits of an image and its negative, far beyond any photograph."""
+    return torch.cat([class_logits(network, factor * image) for factor in (_LOUD, -_LOUD)])
 
 
 def _check_repetition(network: nn.Module, first: Tensor, second: Tensor) -> Finding:

@@ -37,9 +37,3 @@ class Finding:
 def refusals(findings: Sequence[Finding]) -> str:
     """Join the refusals into one line; empty if there are none."""
     return "; ".join(str(finding) for finding in findings if finding.verdict == "refused")
-
-
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """Format an exception of a network as one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -19,7 +19,7 @@ def check_output(logits: Tensor, differentiable: Tensor, loud: Callable[[], Tens
 
     Args:
         differentiable: (1, classes), the logits of one image with their graph.
-        loud: returns the logits of noise far beyond any photograph, which leave [0, 1] unless they cannot.
+        loud: returns the logits of an image far beyond any photograph, which leave [0, 1] unless they cannot.
     """
     classes = f"{logits.shape[1]} classes, {str(logits.dtype).removeprefix('torch.')}"
     reason = not_logits(logits)

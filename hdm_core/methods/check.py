@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hdm_core.checks.finding import Finding, one_line
+from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
+from hdm_core.messages import one_line, typed_line
 from hdm_core.methods import Method, get_method
 from hdm_core.network.hooks import forward_to
 from hdm_core.settings import Settings
@@ -36,8 +37,7 @@ def check_methods(classifier: Classifier, image: Tensor, settings: Mapping[str, 
             if entry.check is not None:
                 finding = entry.check(each, classifier, image)
         except Exception as error:  # whatever a network raises in a method's check belongs to this method
-            kind = "" if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: "
-            finding = Finding("method", "refused", kind + one_line(error))
+            finding = Finding("method", "refused", (one_line if isinstance(error, (TypeError, ValueError)) else typed_line)(error))
         if finding is not None:
             methods[finding].append(method)
     return [Finding(finding.subject, finding.verdict, finding.text, tuple(names)) for finding, names in methods.items()]

@@ -16,7 +16,7 @@ from hdm_core.classifier import Classifier
 from hdm_core.masking.baselines import baseline_image
 from hdm_core.methods.attribution import pixel_shares
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
-from hdm_core.network.functions import ELEMENTWISE, function_name
+from hdm_core.network.functions import ELEMENTWISE, function_name, input_first
 from hdm_core.network.gradients import gradient_of
 from hdm_core.network.logits import class_logits
 from hdm_core.settings import Baseline, Settings
@@ -81,9 +81,7 @@ class Rescale(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        if not args and "input" in kwargs:
-            args = (kwargs.pop("input"),)
+        args, kwargs = input_first(args, kwargs)
         name = function_name(func)
         if not (name in ELEMENTWISE or name in _MAX_POOLS) or not isinstance(args[0], Tensor) or not args[0].requires_grad:
             return func(*args, **kwargs)

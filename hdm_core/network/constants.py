@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from hdm_core.network.functions import ELEMENTWISE, function_name
+from hdm_core.network.functions import ELEMENTWISE, function_name, input_first
 
 Origin = Literal["layer", "head", "function"]
 
@@ -55,9 +55,7 @@ class ConstantRecorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        if not args and "input" in kwargs:
-            args = (kwargs.pop("input"),)
+        args, kwargs = input_first(args, kwargs)
         name = function_name(func)
         activations = [each for each in args if isinstance(each, Tensor) and each.requires_grad]
         if not activations or not torch.is_grad_enabled():  # gradients are off in the forward of an autograd.Function, too

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.device import LAYOUT
+from hdm_core.messages import typed_line
 from hdm_core.network.agreement import Answer, answer, gradients_disagree, logits_disagree, noise_like, spread
-from hdm_core.network.fusion import UnfoldableError, fused_copy, one_line
+from hdm_core.network.fusion import UnfoldableError, fused_copy
 from hdm_core.network.logits import class_logits
 from hdm_core.network.state import NetworkState
 
@@ -97,7 +98,7 @@ def fold_network(network: nn.Module, images: Tensor) -> Folded:
             unchanged = cached is not None and cached.state.holds(network)
             state = cached.state if cached is not None and unchanged else NetworkState(network)
         except Exception as error:  # such as tensors without memory or without a sum
-            return _unfolded(network, images, f"its state cannot be read ({one_line(error)})")
+            return _unfolded(network, images, f"its state cannot be read ({typed_line(error, 160)})")
         if cached is not None and unchanged and _disagreement(cached, network, images) is None:
             return cached.folded(network)
         try:
@@ -134,7 +135,7 @@ def _fold(network: nn.Module, state: NetworkState, images: Tensor) -> _Cached:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            reason = f"it fails for images of noise ({one_line(error)})"
+            reason = f"it fails for images of noise ({typed_line(error, 160)})"
             break
         if not state.holds(network):
             reason = "its forward changes its own parameters, buffers or attributes"
@@ -156,7 +157,7 @@ def _answers_otherwise(network: nn.Module, copy: nn.Module, noise: Tensor, expec
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # as a forward that calls `view` on channels last
-            return f"its copy fails ({one_line(error)})"
+            return f"its copy fails ({typed_line(error, 160)})"
         reason = logits_disagree(found.logits, wanted.logits, spread(expected[0].logits))
         reason = reason or gradients_disagree(found.gradient, wanted.gradient, network, part)
         if reason is not None:
@@ -173,7 +174,7 @@ def _disagreement(cached: _Cached, network: nn.Module, images: Tensor) -> str | 
     try:
         found = class_logits(cached.copy, images)
     except Exception as error:  # a copy of a network that accepts these images should, too
-        return f"its copy fails ({one_line(error)})"
+        return f"its copy fails ({typed_line(error, 160)})"
     return logits_disagree(found, expected, spread(torch.cat([cached.noise_logits, expected])))
 
 

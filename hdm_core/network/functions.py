@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Elementwise functions by their names in torch, without the underscores that mark in-place and internal variants.
@@ -13,6 +13,12 @@ ELEMENTWISE = frozenset((
     "hardswish", "log_sigmoid", "logsigmoid", "tanh", "tanhshrink", "hardshrink", "softshrink",
 ))
 # fmt: on
+
+
+def input_first(args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return a call's arguments with `input` as the first positional one."""
+    named = dict(kwargs or {})
+    return ((named.pop("input"),), named) if not args and "input" in named else (args, named)
 
 
 def function_name(function: Callable[..., Any]) -> str:

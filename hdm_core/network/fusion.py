@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hdm_core.device import LAYOUT
+from hdm_core.messages import typed_line
 from hdm_core.network.convolution import DirectConv2d
 from hdm_core.network.linear import RowwiseLinear
 from hdm_core.network.tracing import trace
@@ -44,7 +45,7 @@ def fused_copy(network: nn.Module, channels_last: bool = True) -> nn.Module:
         # Forward can store what it computes in the network. While tracing these are proxies, so a copy is traced that shares parameters.
         graph = trace(copy.deepcopy(network, _without_graphs(network) | {id(parameter): parameter for parameter in network.parameters()}))
     except Exception as error:  # tracing runs the user's forward on symbols: any exception means "not traceable"
-        raise UnfoldableError(f"torch.fx cannot trace it ({one_line(error)})") from None
+        raise UnfoldableError(f"torch.fx cannot trace it ({typed_line(error, 160)})") from None
     try:
         with torch.no_grad():  # a scripted module copies its weights by an operation, which would record a graph
             fused = copy.deepcopy(network, _without_graphs(network))
@@ -54,7 +55,7 @@ def fused_copy(network: nn.Module, channels_last: bool = True) -> nn.Module:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # deepcopy runs the user's code, and a module of another kind can refuse any of the changes
-        raise UnfoldableError(f"it cannot be copied ({one_line(error)})") from None
+        raise UnfoldableError(f"it cannot be copied ({typed_line(error, 160)})") from None
     raise UnfoldableError("its copy refers to the network itself, as by a closure or a hook that holds a layer")
 
 
@@ -65,12 +66,6 @@ def _frozen(network: nn.Module, channels_last: bool) -> nn.Module:
             if tensor.ndim == 4:  # no other rank has this layout
                 tensor.data = tensor.data.contiguous(memory_format=LAYOUT)
     return network
-
-
-def one_line(error: BaseException) -> str:
-    """Return type and first line of an exception, at most 160 characters."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}"[:160] if lines else type(error).__name__
 
 
 def _without_graphs(network: nn.Module) -> dict[int, Any]:

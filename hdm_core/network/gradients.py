@@ -14,12 +14,10 @@ from hdm_core.network.functions import function_name
 # Parts of torch's messages for operations that have no derivative, such as those on quantised tensors.
 _NOT_DIFFERENTIABLE = ("does not require grad", "derivative for", "not implemented for", "not differentiable", "Inference tensors")
 
-CHECKPOINTED = (
+_CHECKPOINTED = (
     "a part of the network runs in torch.utils.checkpoint, through which this gradient cannot be taken: "
     "switch gradient checkpointing off, such as by network.set_grad_checkpointing(False)"
 )
-
-
 _OVERWRITTEN = (
     "torch cannot differentiate the network: an operation in place overwrites an activation that the gradient needs, "
     "such as the second of two ReLUs in a row; build it with inplace=False"
@@ -54,7 +52,7 @@ def gradients_of(score: Tensor, tensors: Sequence[Tensor], place: str = "the ima
 
     Raises:
         NoGradientError: if the score has no gradient to the first tensor.
-        ValueError: if a part of the network runs in a checkpoint, through which torch does not take this gradient.
+        ValueError: if a part of the network runs in a checkpoint, or overwrites an activation that the gradient needs.
     """
     if not score.requires_grad:
         raise NoGradientError(place)
@@ -63,8 +61,10 @@ def gradients_of(score: Tensor, tensors: Sequence[Tensor], place: str = "the ima
     except RuntimeError as error:
         if any(words in str(error) for words in _NOT_DIFFERENTIABLE):
             raise NoGradientError(place) from error
-        if is_of_checkpoint(error):
-            raise ValueError(CHECKPOINTED) from error
+        # With use_reentrant=True it refuses all gradients but those of `backward()`. Otherwise it runs a part again in the backward pass,
+        # where no `TorchFunctionMode` of the forward pass is active.
+        if "torch.utils.checkpoint" in str(error):
+            raise ValueError(_CHECKPOINTED) from error
         if "inplace operation" in str(error):
             raise ValueError(_OVERWRITTEN) from error
         raise
@@ -80,15 +80,6 @@ def gradient_of(score: Tensor, tensor: Tensor, place: str = "the images") -> Ten
         NoGradientError: if the score has no gradient to the tensor.
     """
     return gradients_of(score, [tensor], place)[0]
-
-
-def is_of_checkpoint(error: RuntimeError) -> bool:
-    """Return whether torch.utils.checkpoint raised an error in a gradient.
-
-    With use_reentrant=True it refuses all gradients but those of `backward()`. Otherwise it runs a part again in the backward pass, where
-    no `TorchFunctionMode` of the forward pass is active.
-    """
-    return "torch.utils.checkpoint" in str(error)
 
 
 class DetachRecorder(TorchFunctionMode):

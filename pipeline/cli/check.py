@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pipeline.cli.console import err, out, print_json
 from pipeline.cli.options import Json, Limit, Root, Set, given_changes
+from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from hdm_core import CheckResult
@@ -50,6 +51,8 @@ def _check(source: str, options: dict[str, object], assignments: list[str] | Non
 
     changes = given_changes(options, assignments)
     if _is_classifier(source):
+        if changes:
+            raise InputError(f"{source} is a classifier: {', '.join(changes)} can be changed of a configuration only")
         section = load_section(source)
         classifier = load_classifier(section, seed=0)
         result = hdm_core.check(classifier)

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from hdm_core.testing.networks import sample_images
+from tests.fuzz.convolutions import CONVS
 from tests.fuzz.extras import EXTRAS, HEADS, ODDS, Odd
-from tests.fuzz.parts import ACTS, CONVS, NORMS, POOLS, activation, norm_of
+from tests.fuzz.norms import NORMS, norm_of
+from tests.fuzz.parts import ACTS, POOLS, activation
 
 BATCH = 2
 

@@ -155,6 +155,15 @@ def test_batch_normalisation_without_running_statistics_is_refused() -> None:
     assert verdicts(network)["independence"][0] == "refused"
 
 
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_the_photograph_is_among_the_probes_of_any_batch(batch: int) -> None:
+    image = sample_images(1) + 100
+    seen: list[float] = []
+    network = Wrapped(before=lambda x: [seen.extend(x.amax((1, 2, 3)).tolist()), x][1])
+    check_behaviour(Classifier.from_module(network), image, batch)
+    assert pytest.approx(float(image.amax())) in seen
+
+
 def test_one_image_at_a_time_has_no_neighbours() -> None:
     sizes: list[int] = []
     network = Wrapped(before=lambda x: [sizes.append(len(x)), x][1])

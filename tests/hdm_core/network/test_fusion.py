@@ -274,7 +274,7 @@ def scripted() -> nn.Module:
 
 # Network, and what the reason begins with.
 UNFOLDABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "no copy": (lambda: Uncopyable(), "torch.fx cannot trace it (RuntimeError: no copies)"),
+    "no copy": (lambda: Uncopyable(), "torch.fx cannot trace it (RuntimeError: no copies of this one)"),
     "no true copy": (lambda: Itself(), "its copy refers to the network itself"),
     "a closure over layers": (closed_over, "torch.fx cannot trace it (NameError: module is not installed as a submodule)"),
     "a forward that holds a layer": (overridden, "its copy refers to the network itself"),

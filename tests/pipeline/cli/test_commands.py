@@ -37,6 +37,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["explain", "no.jpg"], "cannot read no.jpg"),
         (["explain", "no.jpg", "--method", "lime"], "unknown method"),
         (["explain", "no.jpg", "--out", "map.txt"], "no image format"),
+        (["check", "nowhere.yaml"], "neither a preset"),
+        (["check", "{arch: mobilenet_v2}", "--limit", "3"], "dataset.limit can be changed of a configuration only"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], part: str, here: Callable[..., Ended]) -> None:

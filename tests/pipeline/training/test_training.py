@@ -199,6 +199,13 @@ def test_images_that_changed_since_the_training_began(images: Path, tmp_path: Pa
     assert "other images" in refused(lambda: run_training(own))
 
 
+def test_a_network_that_cannot_take_its_images_is_refused_before_anything_is_written(images: Path) -> None:
+    changes = {"classifier.arch": "squeezenet1_1", "classifier.weights": None, "classifier.resize": 8, "classifier.crop": 8}
+    message = refused(lambda: run_training(images, changes, name="unfit"))
+    assert message.startswith("classifier: squeezenet1_1: the network does not take images of 8 x 8")
+    assert not list(images.parent.rglob("unfit"))
+
+
 def interrupt(images: Path) -> None:
     """Start a training that stops after its first epoch."""
 
