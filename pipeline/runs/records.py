@@ -180,11 +180,20 @@ def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[st
     return pa.concat_tables([schema.empty_table(), *(_read_part(part, schema) for part in parts)])
 
 
+def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a file's columns, or those of some names that it has, in the calling thread.
+
+    Threads of Arrow would take Python's lock when they let go of what they read, and abort a process that ends at that moment.
+    """
+    file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+    names = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+    return file.read(names, use_threads=False)
+
+
 def _read_part(part: bytes, schema: pa.Schema) -> pa.Table:
     """Read the schema's columns of one file."""
-    file = pq.ParquetFile(io.BytesIO(part))
-    table = file.read([name for name in schema.names if name in file.schema_arrow.names])
-    missing = {each.name: pa.repeat(_absent_value(each), file.metadata.num_rows) for each in schema if each.name not in table.column_names}
+    table = read_parquet(part, schema.names)
+    missing = {each.name: pa.repeat(_absent_value(each), table.num_rows) for each in schema if each.name not in table.column_names}
     return pa.table([missing[each.name] if each.name in missing else table[each.name].cast(each.type) for each in schema], schema=schema)
 
 

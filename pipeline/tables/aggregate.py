@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 
 from hdm_core import METHODS, METRICS, method_title, metric_title
 from pipeline.runs import RunStore
-from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, to_parquet, top_rank
+from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, read_parquet, to_parquet, top_rank
 
 TABLES = pa.schema(
     [
@@ -120,11 +119,11 @@ def _uninstalled_metrics(store: RunStore, shards: Iterable[int]) -> pa.Table:
     They are the float32 columns that RECORDS does not have: a run's further columns are metrics. The first part says which there are.
     """
     names = [f"records/part-{shard:06d}.parquet" for shard in sorted(shards)]
-    schema = pq.read_schema(io.BytesIO(store.storage.read(names[0]))) if names else RECORDS
+    schema = pq.read_schema(pa.BufferReader(store.storage.read(names[0]))) if names else RECORDS
     uninstalled = pa.schema([field for field in schema if field.type == pa.float32() and field.name not in RECORDS.names])
     if not uninstalled.names:
         return uninstalled.empty_table()
-    parts = [pq.read_table(io.BytesIO(store.storage.read(name))) for name in names]
+    parts = [read_parquet(store.storage.read(name)) for name in names]
     return pa.concat_tables([uninstalled.empty_table(), *parts], promote_options="default").select(uninstalled.names)
 
 

@@ -53,8 +53,9 @@ def command(*arguments: object) -> list[str]:
 
 
 def hdm(*arguments: object, seconds: float = 240) -> subprocess.CompletedProcess[str]:
-    """Run `hdm ...` to its end."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=seconds, env=os.environ | {"COLUMNS": "200"})
+    """Run `hdm ...` to its end; one that is aborted leaves its stacks on stderr."""
+    environment = os.environ | {"COLUMNS": "200", "PYTHONFAULTHANDLER": "1"}
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=seconds, env=environment)
 
 
 def benchmark(*arguments: object, seconds: float = 240) -> subprocess.CompletedProcess[str]:
