@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.flows.test_deployment import run
 from tests.support.prefect_server import Prefect
-from tests.support.small_run import LOCAL, config, photographs
+from tests.support.small_run import LOCAL, config, hdm, photographs
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
@@ -44,8 +44,8 @@ def flow_runs(prefect: Prefect, flow: str) -> list[dict[str, Any]]:
 def test_only_what_changed_is_computed_and_drift_beyond_a_limit_raises_the_alarm(prefect: Prefect, tmp_path: Path) -> None:
     images = photographs(tmp_path / "photographs", 4)
     source, out = str(config(tmp_path, images, **QUICK)), tmp_path / "out"
-    code, said = run(prefect, "demo", "hdm-reexplain", config=source)
-    assert code == 0, said
+    ended = hdm("reexplain", source)
+    assert ended.returncode == 0, ended.stderr
     (first,) = out.iterdir()
 
     code, said = run(prefect, "demo", "hdm-reexplain", config=source)
