@@ -15,8 +15,10 @@ from hdm_core.class_names import as_names
 from hdm_core.network.digest import state_digest
 from hdm_core.network.folding import fold_network
 from hdm_core.network.wrappers import run_eagerly, unwrap
+from hdm_core.network.yes_no import YesNo
 from hdm_core.photograph import to_rgb
 from hdm_core.preprocess import Preprocess
+from hdm_core.problem_type import ProblemType, answer_names, check_problem_type, probabilities
 from hdm_core.sources.checkpoint import check_arch, load_checkpoint, load_state_dict
 from hdm_core.sources.exported import load_exported
 from hdm_core.sources.paths import local_path
@@ -30,10 +32,14 @@ class Classifier:
 
     Attributes:
         module: the network, never changed for longer than a context lasts. The wrappers of DataParallel, DistributedDataParallel,
-            torch.compile and AveragedModel are removed: it is the network inside, with the same parameters.
+            torch.compile and AveragedModel are removed: it is the network inside, with the same parameters. Of a yes/no network it has two
+            logits, see `problem_type`.
         preprocess: photograph -> (C, H, W); None if the caller prepares tensors.
         class_names: a name for every class, or None.
         name: for records and reports.
+        problem_type: the meaning of the logits. "single_label_classification": classes that exclude each other (softmax);
+            "multi_label_classification": labels of their own (a sigmoid each), and a single logit z is a yes/no answer, which is explained
+            as two classes: 0 is no, with the logit -z, and 1 is yes, with z; "regression": numbers, no probabilities.
 
     Example:
         >>> from PIL import Image
@@ -45,20 +51,41 @@ class Classifier:
     """
 
     def __init__(
-        self, module: nn.Module, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None, name: str | None = None
+        self,
+        module: nn.Module,
+        preprocess: Preprocess | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str | None = None,
+        problem_type: ProblemType = "single_label_classification",
     ) -> None:
-        self.module = unwrap(module)
+        check_problem_type(problem_type)
+        network = unwrap(module)
+        self.module: nn.Module = YesNo(network) if problem_type == "multi_label_classification" else network
         self.preprocess = preprocess
-        self.class_names = None if class_names is None else as_names(class_names)
-        self.name = name or type(self.module).__name__
+        self.problem_type: ProblemType = problem_type
+        self.class_names = answer_names(None if class_names is None else as_names(class_names), problem_type)
+        self.name = name or type(network).__name__
 
     @classmethod
-    def from_module(cls, module: nn.Module, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None) -> Classifier:
+    def from_module(
+        cls,
+        module: nn.Module,
+        preprocess: Preprocess | None = None,
+        class_names: Sequence[str] | None = None,
+        problem_type: ProblemType = "single_label_classification",
+    ) -> Classifier:
         """Make a classifier of a network as it is, in its mode and on its device."""
-        return cls(module, preprocess, class_names)
+        return cls(module, preprocess, class_names, problem_type=problem_type)
 
     @classmethod
-    def from_torchvision(cls, arch: str, weights: str | None = None, preprocess: Preprocess | None = None, seed: int = 0) -> Classifier:
+    def from_torchvision(
+        cls,
+        arch: str,
+        weights: str | None = None,
+        preprocess: Preprocess | None = None,
+        seed: int = 0,
+        problem_type: ProblemType = "single_label_classification",
+    ) -> Classifier:
         """Build a torchvision classification network, in evaluation mode on the CPU.
 
         Args:
@@ -72,8 +99,9 @@ class Classifier:
         check_arch(arch)
         module, entry = build_pretrained(arch, weights, seed)
         if entry is None:
-            return cls(module, preprocess or Preprocess(), name=arch)
-        return cls(module, preprocess or Preprocess.from_weights(entry.transforms()), entry.meta["categories"], f"{arch} {weights}")
+            return cls(module, preprocess or Preprocess(), name=arch, problem_type=problem_type)
+        preprocess = preprocess or Preprocess.from_weights(entry.transforms())
+        return cls(module, preprocess, entry.meta["categories"], f"{arch} {weights}", problem_type)
 
     @classmethod
     def from_checkpoint(
@@ -83,6 +111,7 @@ class Classifier:
         classes: Classes | None = None,
         preprocess: Preprocess | None = None,
         arguments: Mapping[str, Any] | None = None,
+        problem_type: ProblemType = "single_label_classification",
     ) -> Classifier:
         """Load a trained classifier, in evaluation mode on the CPU; only tensors are read.
 
@@ -108,17 +137,23 @@ class Classifier:
             if arguments:
                 raise ValueError("arguments are for the builder of a state dict's arch: a trained folder has its own in its card")
             module, card = load_checkpoint(path)
-            return cls(module, preprocess or card.preprocess, card.classes, f"{card.arch} {path.name}")
+            return cls(module, preprocess or card.preprocess, card.classes, f"{card.arch} {path.name}", problem_type)
         if path.is_dir():
             raise ValueError(f"{path} is a folder, whose card has arch and classes: leave them out, or give the file of weights")
         known = read_classes(classes)
         count = known if isinstance(known, int) else len(known)
         module = load_state_dict(path, arch, count, arguments)
         preprocess = preprocess or Preprocess.of_side(getattr(module, "image_size", Preprocess.crop))  # a transformer takes one size
-        return cls(module, preprocess, None if isinstance(known, int) else known, f"{arch} {path.name}")
+        return cls(module, preprocess, None if isinstance(known, int) else known, f"{arch} {path.name}", problem_type)
 
     @classmethod
-    def from_exported(cls, path: str | Path, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None) -> Classifier:
+    def from_exported(
+        cls,
+        path: str | Path,
+        preprocess: Preprocess | None = None,
+        class_names: Sequence[str] | None = None,
+        problem_type: ProblemType = "single_label_classification",
+    ) -> Classifier:
         """Load a program that `torch.export.save` wrote, on the CPU.
 
         Loading a program can run code: load only files of people whose code you would run. A program has operations and no layers:
@@ -133,7 +168,7 @@ class Classifier:
             ValueError: if it is no such file, or the program's input is not any number of square images and nothing else.
         """
         module = load_exported(path)
-        return cls(module, preprocess or Preprocess.of_side(module.side or Preprocess.crop), class_names, Path(path).name)
+        return cls(module, preprocess or Preprocess.of_side(module.side or Preprocess.crop), class_names, Path(path).name, problem_type)
 
     @classmethod
     def from_timm(
@@ -145,6 +180,7 @@ class Classifier:
         preprocess: Preprocess | None = None,
         seed: int = 0,
         arguments: Mapping[str, Any] | None = None,
+        problem_type: ProblemType = "single_label_classification",
     ) -> Classifier:
         """Build a timm network, in evaluation mode on the CPU; needs the extra `timm`.
 
@@ -167,7 +203,12 @@ class Classifier:
             torch.manual_seed(seed)
             module, configured = build_timm(arch, weights, count, arguments) if path is None else load_timm(path, arch, count, arguments)
         name = " ".join([arch, *([Path(path).name] if path else [weights] if weights else [])])
-        return cls(module.eval(), preprocess or configured, known if isinstance(known, tuple) else None, name)
+        return cls(module.eval(), preprocess or configured, known if isinstance(known, tuple) else None, name, problem_type)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network inside `module`: with the single logit of a yes/no network."""
+        return self.module.network if isinstance(self.module, YesNo) else self.module
 
     @property
     def device(self) -> torch.device:
@@ -195,6 +236,13 @@ class Classifier:
             raise ValueError("this classifier has no preprocess: give one to from_module, or pass tensors")
         return torch.stack([self.preprocess(to_rgb(image)) for image in images]).to(self.device, self.dtype or torch.float32)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probability of every class, (B, classes) for logits (B, classes).
+
+        It is what `problem_type` says: a softmax, a sigmoid, or the outputs themselves.
+        """
+        return probabilities(logits, self.problem_type)
+
     def class_name(self, target: int) -> str:
         """Return the class's name, or its number where names are unknown."""
         return str(target) if self.class_names is None else self.class_names[target]
@@ -205,7 +253,7 @@ class Classifier:
         Raises:
             ValueError: if a part of the state has no values, or is of a type without a digest.
         """
-        return state_digest(self.module)
+        return state_digest(self.network)
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:

@@ -101,7 +101,8 @@ def explain_with(
         else:
             with torch.no_grad():
                 logits = torch.cat([class_logits(network, part) for part in torch.split(images, batch)])
-        classes = resolve_targets(require_logits(logits), target_numbers(targets, classifier))
+        problem_type = classifier.problem_type
+        classes = resolve_targets(require_logits(logits, problem_type), target_numbers(targets, classifier), problem_type)
         raw = entry.run(ExplainJob(classifier, images, classes, batch, passes, precision, output), settings)
     maps, status = _check(raw.maps.float(), logits.gather(1, classes[:, None])[:, 0])
     return Explanation(

@@ -41,7 +41,7 @@ class DMSettings(Settings):
     tau: float = Field(0.5, ge=0, le=1, description="initial value of the benchmark masks")
     keep_fraction: float = Field(0.3, gt=0, le=1, description="gamma keeps this share of the pixels (Eq. 10); 1 keeps all")
     baseline: Baseline = Field("mean", description="what replaces a masked pixel: the normalisation mean, black, or the blurred image")
-    activation: Literal["logit", "probability"] = Field("logit", description="f_p: the target's logit or its softmax probability")
+    activation: Literal["logit", "probability"] = Field("logit", description="f_p: the target's logit or its probability")
 
 
 class HDMSettings(DMSettings):

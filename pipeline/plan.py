@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from hdm_core import Classifier, Finding, get_method
 from hdm_core.settings import DMSettings, HDMSettings
 from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_identity, preprocess_of, weights_digest
-from pipeline.classifiers.targets import class_of
+from pipeline.classifiers.targets import Labels, Top, class_of, classes_of, label_names
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
 from pipeline.datasets.listing import ListingNotes
@@ -161,13 +161,29 @@ def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[
     target = config.target
     if isinstance(target, int) and target >= classes:
         raise InputError(f"target {target}: {classifier.name} has {classes} classes, numbered from 0")
-    if config.ranks > classes:
-        raise InputError(f"target.top {config.ranks}: {classifier.name} has only {classes} classes")
+    if isinstance(target, Top) and target.top > classes:
+        raise InputError(f"target.top {target.top}: {classifier.name} has only {classes} classes")
+    if classifier.problem_type == "regression" and not isinstance(target, int) and not (target == "predicted" and classes == 1):
+        raise InputError(f"target: a regression predicts no class; write the number of one of its {classes} outputs, from 0")
+    if isinstance(target, Labels):
+        _check_several_labels(classifier, samples, target.labels)
     if target == "label":
-        _check_labels(classifier, samples)
+        _check_labels(samples, lambda sample: class_of(sample, classifier))
 
 
-def _check_labels(classifier: Classifier, samples: Sequence[Sample]) -> None:
+def _check_several_labels(classifier: Classifier, samples: Sequence[Sample], limit: int) -> None:
+    """Refuse labels of several classes for a softmax, and more than the target allows."""
+    if classifier.problem_type != "multi_label_classification":
+        raise InputError(
+            f"target.labels: {classifier.name} is no classifier of several labels; write target: label, or set classifier.problem_type"
+        )
+    _check_labels(samples, lambda sample: classes_of(sample, classifier, limit))
+    most = max(len(label_names(sample.class_name or "", classifier.class_names)) for sample in samples)
+    if most > limit:
+        raise InputError(f"target.labels {limit}: a label names {most} classes; write target: {{labels: {most}}}")
+
+
+def _check_labels(samples: Sequence[Sample], resolve: Callable[[Sample], object]) -> None:
     """Refuse a dataset in which no image's label is a class of the network.
 
     If only some labels are no class of the network, the other images are explained.
@@ -175,7 +191,7 @@ def _check_labels(classifier: Classifier, samples: Sequence[Sample]) -> None:
     error: ValueError | None = None
     for sample in samples:
         try:
-            class_of(sample, classifier)
+            resolve(sample)
         except ValueError as failure:
             error = error or failure
         else:

@@ -43,7 +43,7 @@ def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> B
         with torch.enable_grad():
             differentiable = class_logits(network, probes[:1].clone().requires_grad_())
         alone = torch.cat([differentiable.detach(), *(class_logits(network, probe[None]) for probe in probes[1:])])
-        findings = [check_output(alone, differentiable, lambda: _loud_logits(network, probes[-1:]))]
+        findings = [check_output(alone, differentiable, lambda: _loud_logits(network, probes[-1:]), classifier.problem_type)]
         if values := check_values(alone):
             findings.append(values)
         if not refusals(findings):

@@ -9,31 +9,44 @@ from torch import Tensor
 
 from hdm_core.checks.finding import Finding
 from hdm_core.network.logits import ends_in_sigmoid, not_logits
+from hdm_core.problem_type import ProblemType
 
 _SUM = 1e-4  # of exp(log-probabilities) from 1
+_AFTER_SIGMOID = "the network ends in a sigmoid, and another would be taken: return its logits"
+_SOFTMAX_OF_SIGMOID = (
+    "the network ends in a sigmoid for every class, and a softmax over independent probabilities is none: return its logits, and set "
+    "problem_type to multi_label_classification"
+)
+_EXCLUSIVE = "the network returns log-probabilities of classes that exclude each other: set problem_type to single_label_classification"
 _LOW, _HIGH = 0.05, 0.5  # values within [0, 1] that reach below and above these are probably probabilities
 
 
-def check_output(logits: Tensor, differentiable: Tensor, loud: Callable[[], Tensor]) -> Finding:
+def check_output(
+    logits: Tensor, differentiable: Tensor, loud: Callable[[], Tensor], problem_type: ProblemType = "single_label_classification"
+) -> Finding:
     """Judge the logits (N, classes) of N photographs and noise images.
 
     Args:
         differentiable: (1, classes), the logits of one image with their graph.
         loud: returns the logits of an image far beyond any photograph, which leave [0, 1] unless they cannot.
     """
-    classes = f"{logits.shape[1]} classes, {str(logits.dtype).removeprefix('torch.')}"
-    reason = not_logits(logits)
-    if reason is None and ends_in_sigmoid(differentiable):
-        reason = (
-            "the network ends in a sigmoid for every class, and a softmax over independent probabilities is none: "
-            "return its logits, of classes that exclude each other"
-        )
+    dtype = str(logits.dtype).removeprefix("torch.")
+    reason = not_logits(logits, problem_type)
     if reason is not None:
         return Finding("output", "refused", reason)
+    if problem_type == "regression":
+        return Finding("output", "ok", f"{logits.shape[1]} outputs of a regression, {dtype}")
+    exclusive = problem_type == "single_label_classification"
+    classes = f"{logits.shape[1]} {'classes' if exclusive else 'labels'}, {dtype}"
+    if ends_in_sigmoid(differentiable):
+        return Finding("output", "refused", _SOFTMAX_OF_SIGMOID if exclusive else _AFTER_SIGMOID)
     values = logits.float()
     if bool((values <= 0).all() & ((values.double().exp().sum(1) - 1).abs() < _SUM).all()):
-        return Finding("output", "handled", f"{classes}; log-probabilities: their softmax gives the probabilities")
-    if logits.shape[1] > 2 and 0 <= values.amin() < _LOW and _HIGH < values.amax() <= 1:  # of two logits one is often a constant 0
+        if exclusive:
+            return Finding("output", "handled", f"{classes}; log-probabilities: their softmax gives the probabilities")
+        return Finding("output", "refused", _EXCLUSIVE)
+    # Of two logits one is often a constant 0; those of a yes/no network are z and -z.
+    if logits.shape[1] > 2 and 0 <= values.amin() < _LOW and _HIGH < values.amax() <= 1:
         extreme = loud()
         if extreme.amin() < 0 or extreme.amax() > 1:
             return Finding("output", "ok", f"{classes}, logits")

@@ -39,7 +39,7 @@ def require(classifier: Classifier, images: Tensor, batch: int, concerns: Callab
         ValueError: if explanations or metrics would be wrong.
         TypeError: if the network does not return (B, classes).
     """
-    network, shape = classifier.module, (tuple(images.shape[1:]), images.dtype)
+    network, shape = classifier.module, (tuple(images.shape[1:]), images.dtype, classifier.problem_type)
     findings = list(cached(network, ("behaviour", shape, batch == 1), lambda: check_behaviour(classifier, images, batch).findings))
     if concerns is not None and findings[0].verdict != "refused":
         by_gradient = cached(network, ("gradient", shape, batch == 1), lambda: [check_gradient(classifier, images, batch)])

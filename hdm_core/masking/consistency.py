@@ -14,6 +14,7 @@ from hdm_core.device import LAYOUT, Precision, in_precision
 from hdm_core.masking.ops import upsample
 from hdm_core.network.gradients import gradient_of
 from hdm_core.network.logits import class_logits
+from hdm_core.problem_type import ProblemType, probabilities
 
 Progress = Callable[[int], None]
 
@@ -61,6 +62,7 @@ class ConsistencyLoss:
         relative: see above; the paper's J is not relative.
         noise: standard deviation of the values that `noise_background` draws before upsampling, in units of the images.
         precision: of the network; masks, their gradients and the optimiser keep the images' dtype.
+        problem_type: what a probability is.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class ConsistencyLoss:
         relative: bool = False,
         noise: float = 0.0,
         precision: Precision = "float32",
+        problem_type: ProblemType = "single_label_classification",
     ) -> None:
         self.network = network
         self.targets = targets
@@ -85,6 +88,7 @@ class ConsistencyLoss:
         self.passes = passes
         self.noise = noise
         self.precision = precision
+        self.problem_type: ProblemType = problem_type
         # On the CPU with a fixed seed: masks depend neither on the device nor on earlier random draws.
         self._generator = torch.Generator().manual_seed(0)
         self.reference = self._unmasked_scores(images)
@@ -213,7 +217,7 @@ class ConsistencyLoss:
             # Kernels for a batch of one image round differently from those for two or more.
             inputs = images if len(images) > 1 or self.batch == 1 else images.expand(2, -1, -1, -1)
             logits = class_logits(self.network, inputs)[: len(images)].to(images.dtype)
-        scores = logits.softmax(1) if self.probability else logits
+        scores = probabilities(logits, self.problem_type) if self.probability else logits
         return scores.gather(1, targets[:, None])[:, 0]
 
 

@@ -30,6 +30,7 @@ def consistency_loss(job: ExplainJob, network: nn.Module, settings: DMSettings) 
         relative=settings.relative,
         noise=settings.noise,
         precision=job.precision,
+        problem_type=job.classifier.problem_type,
     )
 
 

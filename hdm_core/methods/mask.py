@@ -59,7 +59,7 @@ def deletion_mask(deletion: DeletionLoss, settings: MaskSettings) -> Tensor:
 
     The loss is l1 sum |1 - m| + tv sum |grad m|^beta + E[f_p(Phi(X, g(m)))], where g upsamples the grid of m bilinearly and blurs it, Phi
     blends X with the baseline, and E is over small shifts of the image. Sums are over the cells of m, 28 x 28 for 224 pixels; f_p is the
-    softmax probability. After every step m is clamped to [0, 1].
+    probability. After every step m is clamped to [0, 1].
 
     Args:
         deletion: holds the images X.
@@ -119,7 +119,17 @@ def _regularisation_gradient(masks: Tensor, settings: MaskSettings) -> Tensor:
 def _run(job: ExplainJob, settings: MaskSettings) -> RawMaps:
     baseline = baseline_image(settings.baseline, job.classifier, job.images).expand_as(job.images)
     with job.classifier.folded(job.images[:1]) as network:
-        deletion = DeletionLoss(network, job.images, job.targets, baseline, "probability", job.batch, job.passes, precision=job.precision)
+        deletion = DeletionLoss(
+            network,
+            job.images,
+            job.targets,
+            baseline,
+            "probability",
+            job.batch,
+            job.passes,
+            precision=job.precision,
+            problem_type=job.classifier.problem_type,
+        )
         return RawMaps(deletion_mask(deletion, settings)[:, 0])
 
 

@@ -80,7 +80,15 @@ def _run(job: ExplainJob, settings: RiseSettings) -> RawMaps:
     masks = RandomMasks(settings, height, width, job.images)
     with job.classifier.folded(job.images[:1]) as network:
         consistency = ConsistencyLoss(
-            network, job.images, job.targets, baseline, "probability", job.batch, job.passes, precision=job.precision
+            network,
+            job.images,
+            job.targets,
+            baseline,
+            "probability",
+            job.batch,
+            job.passes,
+            precision=job.precision,
+            problem_type=job.classifier.problem_type,
         )
         return RawMaps(normalise(rise(consistency, masks, settings.keep_probability)))
 

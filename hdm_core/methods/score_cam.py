@@ -18,7 +18,7 @@ from hdm_core.network.logits import class_logits
 def _cam(part: ExplainJob, layer: TargetLayer, network: nn.Module) -> Tensor:
     """Return sum_k w_k A_k with w_k = p_c(X H_k) - p_c(X_b): (B, h, w).
 
-    H_k = N(g(A_k)) and X_b = 0 (the paper's CIC, Def. 2 and 3). p_c is the softmax probability, as the paper's section on normalised scores
+    H_k = N(g(A_k)) and X_b = 0 (the paper's CIC, Def. 2 and 3). p_c is the probability, as the paper's section on normalised scores
     requires. The paper's listing applies a softmax over the channels to the weights; its definitions and its authors' code do not, and
     neither does this: weights may be negative. A constant A_k masks nothing and has weight 0.
 
@@ -30,14 +30,15 @@ def _cam(part: ExplainJob, layer: TargetLayer, network: nn.Module) -> Tensor:
     part.passes.add(len(images))
     batch, channels = activations.shape[:2]
     maps = activations.flatten(0, 1)[:, None]
-    baseline_scores = class_logits(network, torch.zeros_like(images[:1])).double().softmax(1)[0, targets]
+    probabilities = part.classifier.probabilities
+    baseline_scores = probabilities(class_logits(network, torch.zeros_like(images[:1])).double())[0, targets]
     scores = []
     for rows in torch.split(torch.arange(len(maps), device=images.device), part.batch):
         image = rows // channels
         masks = normalise(upsample(maps[rows], *images.shape[-2:]))
         # Differences of probabilities near 1, or of nearly equal ones, lose their digits in float32: maps were off by up to 0.14.
-        probabilities = class_logits(network, images[image] * masks).double().softmax(1)
-        scores.append(probabilities.gather(1, targets[image, None])[:, 0])
+        masked = probabilities(class_logits(network, images[image] * masks).double())
+        scores.append(masked.gather(1, targets[image, None])[:, 0])
         part.passes.add(len(rows))
     weights = (torch.cat(scores).view(batch, channels) - baseline_scores[:, None]).to(activations)
     varies = activations.amax((2, 3)) != activations.amin((2, 3))

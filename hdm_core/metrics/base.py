@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hdm_core.classifier import Classifier
 from hdm_core.metrics.forward import even_parts, target_probability
+from hdm_core.metrics.scale import Scale
 from hdm_core.metrics.settings import MetricSettings
 
 
@@ -32,6 +33,7 @@ class MetricInput:
         insertion: (N, points), the probability while they are inserted.
         settings: the baseline and the protocol.
         batch: upper limit of images per forward pass.
+        scale: of the scores; of a regression, every probability above is a relative change of the output.
     """
 
     classifier: Classifier
@@ -48,6 +50,7 @@ class MetricInput:
     insertion: Tensor
     settings: MetricSettings
     batch: int
+    scale: Scale
 
     @property
     def map_regions(self) -> Tensor:
@@ -64,7 +67,9 @@ class MetricInput:
             index: (M,), the image of the batch that each was made from, whose target counts.
         """
         parts = even_parts(len(images), self.batch)
-        return torch.cat([target_probability(self.network, images[part], self.targets[index[part]]) for part in parts])
+        problem_type = self.classifier.problem_type
+        scores = [target_probability(self.network, images[part], self.targets[index[part]], problem_type) for part in parts]
+        return self.scale.apply(torch.cat(scores), index)
 
 
 @dataclass(frozen=True)

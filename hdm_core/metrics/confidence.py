@@ -5,6 +5,7 @@ Both compare the target's probability for the whole image and for its most salie
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from hdm_core.metrics.base import Metric, MetricInput
@@ -22,8 +23,8 @@ def average_drop(clean: Tensor, remaining: Tensor) -> Tensor:
 
 
 def increase(clean: Tensor, remaining: Tensor) -> Tensor:
-    """Return [Y < O] as 0 or 1, any shape -> the same."""
-    return (remaining > clean).to(clean.dtype)
+    """Return [Y < O] as 0 or 1, NaN where either is; any shape -> the same."""
+    return torch.where(clean.isnan() | remaining.isnan(), torch.nan, (remaining > clean).to(clean.dtype))
 
 
 def _drop(removed: int, definition: str) -> Metric:

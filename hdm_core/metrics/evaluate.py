@@ -17,6 +17,7 @@ from hdm_core.metrics.confidence import REMOVED
 from hdm_core.metrics.curves import rise_blur
 from hdm_core.metrics.pixels import ranks
 from hdm_core.metrics.registry import METRICS
+from hdm_core.metrics.scale import Scale
 from hdm_core.metrics.settings import MetricSettings, Protocol
 from hdm_core.metrics.views import Viewer, map_views, shared_views
 from hdm_core.targets import Targets, one_target, target_numbers
@@ -56,6 +57,9 @@ def evaluate(
     batch: int | None = None,
 ) -> Metrics:
     """Measure how faithful maps are to a classifier.
+
+    Of a regression, in place of a class's probability, the change of the output from the baseline counts, in units of the whole image's:
+    (f(x) - f(baseline)) / (f(X) - f(baseline)).
 
     Args:
         classifier: a `Classifier`, or a plain network that maps images to logits.
@@ -97,7 +101,10 @@ def evaluate(
     shared, own = (views(settings.protocol, height, width) for views in (shared_views, map_views))
     regions = torch.zeros_like(images[:, 0], dtype=torch.bool) if regions is None else regions.to(images.device)
     with torch.inference_mode(False), classifier.folded(images[:1]) as network, torch.no_grad():
-        of_images, of_maps = Viewer(network, images, classes, backgrounds, rank, index, batch).probabilities(shared, own)
+        viewer = Viewer(network, images, classes, backgrounds, rank, index, batch, classifier.problem_type)
+        of_images, of_maps = viewer.probabilities(shared, own)
+        scale = Scale.of(classifier.problem_type, *of_images[:, :2].unbind(1))
+        of_images, of_maps = scale.apply(of_images, torch.arange(len(images))), scale.apply(of_maps, index)
         clean, blank, start = (of_images[index, view][:, None] for view in (0, 1, -1))
         curve = (len(own) - len(REMOVED)) // 2
         deleted, inserted, remaining = of_maps.tensor_split([curve, 2 * curve], dim=1)
@@ -116,6 +123,7 @@ def evaluate(
             insertion=torch.cat([start, inserted, clean], 1),
             settings=settings,
             batch=batch,
+            scale=scale,
         )
         values = {name: _values(metric, measured) for name, metric in METRICS.items()}
     return Metrics(values, measured.deletion.cpu(), measured.insertion.cpu())

@@ -8,17 +8,18 @@ from torch import Tensor, nn
 
 from hdm_core.masking.consistency import chunk_size
 from hdm_core.network.logits import class_logits
+from hdm_core.problem_type import ProblemType, probabilities
 
 
-def target_probability(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-    """Return the softmax probabilities of targets, (B,) float32.
+def target_probability(network: nn.Module, images: Tensor, targets: Tensor, problem_type: ProblemType) -> Tensor:
+    """Return the probabilities of targets, (B,) float32.
 
     Args:
         images: (B, C, H, W).
         targets: (B,) int64.
     """
     logits = class_logits(network, images).float()
-    return logits.softmax(1).gather(1, targets[:, None])[:, 0]
+    return probabilities(logits, problem_type).gather(1, targets[:, None])[:, 0]
 
 
 def even_parts(rows: int, batch: int) -> Iterator[slice]:

@@ -16,6 +16,7 @@ from hdm_core.metrics.curves import curve_points
 from hdm_core.metrics.forward import even_parts, target_probability
 from hdm_core.metrics.pixels import boundaries, share
 from hdm_core.metrics.settings import Protocol
+from hdm_core.problem_type import ProblemType
 
 # A view (first, last, background) shows an image's pixels of ranks first .. last - 1 and, on all others, a background: the baseline (0)
 # or RISE's blurred image (1).
@@ -51,16 +52,26 @@ class Viewer:
     Args:
         network: frozen; images (B, C, H, W) -> logits (B, classes).
         images: (B, C, H, W).
-        targets: (B,), the classes whose softmax probability is measured.
+        targets: (B,), the classes whose probability is measured.
         backgrounds: what replaces the pixels that are not shown, each broadcastable to images.
         rank: (N, H, W), the pixels' ranks in N maps.
         index: (N,), the image of each map.
         batch: upper limit of views per forward pass.
+        problem_type: what a probability is.
     """
 
     def __init__(
-        self, network: nn.Module, images: Tensor, targets: Tensor, backgrounds: Sequence[Tensor], rank: Tensor, index: Tensor, batch: int
+        self,
+        network: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        backgrounds: Sequence[Tensor],
+        rank: Tensor,
+        index: Tensor,
+        batch: int,
+        problem_type: ProblemType,
     ) -> None:
+        self._problem_type: ProblemType = problem_type
         self._network, self._targets, self._rank, self._index, self._batch = network, targets, rank, index, batch
         self._images = images.contiguous()
         one = len(backgrounds) == 1
@@ -90,4 +101,4 @@ class Viewer:
         shown = ((rank >= first) & (rank < last)).to(self._images.dtype)
         # Exact for 0 and 1, and on the CPU twenty times as fast as `where`.
         images = torch.lerp(background, self._images[image], shown).contiguous(memory_format=LAYOUT)
-        return target_probability(self._network, images, self._targets[image])
+        return target_probability(self._network, images, self._targets[image], self._problem_type)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hdm_core.integers import as_integers
+from hdm_core.problem_type import ProblemType
 
 Targets = int | Sequence[int] | Tensor | None
 
@@ -35,36 +36,45 @@ def class_logits(network: Callable[[Tensor], object], images: Tensor) -> Tensor:
     return logits
 
 
-def not_logits(logits: Tensor) -> str | None:
+def not_logits(logits: Tensor, problem_type: ProblemType = "single_label_classification") -> str | None:
     """Return in one line why an output (B, classes) cannot be logits; None if it can.
 
-    Refused are one class alone, whose softmax is always 1, and rows that are all probabilities already. A single row proves nothing: logits
-    may sum to 1 by chance.
+    Refused are integers; of classes that exclude each other a single one, whose softmax is always 1; and of all classes rows that are
+    probabilities already. A single row proves nothing: logits may sum to 1 by chance.
+
+    Args:
+        logits: of a yes/no network both answers, -z and z.
     """
     if not logits.is_floating_point():
         return f"the network returns {logits.dtype}, not logits: return the numbers before argmax or rounding"
+    if problem_type == "regression":
+        return None
     if logits.shape[1] == 1:
         return (
-            "the network has one logit, and the softmax of a single class is 1 for every image: "
-            "return two, such as torch.cat([torch.zeros_like(z), z], 1) for the logit z of yes"
+            "the network has one logit, and the softmax of a single class is 1 for every image: set problem_type to "
+            "multi_label_classification if it is the logit of yes, or to regression if it is a number"
         )
     rows = logits.detach()[logits.isfinite().all(1)].float()
     tolerance = max(1e-5, 4 * torch.finfo(logits.dtype).eps)
-    if len(rows) > 1 and bool((rows >= 0).all() & ((rows.sum(1) - 1).abs() <= tolerance).all()):
+    if len(rows) < 2:
+        return None
+    if bool((rows >= 0).all() & ((rows.sum(1) - 1).abs() <= tolerance).all()):
+        reason = "the network returns probabilities (every row is at least 0 and sums to 1), and "
+        if problem_type == "single_label_classification":
+            return f"{reason}their softmax would be taken once more: return the logits before its softmax"
         return (
-            "the network returns probabilities (every row is at least 0 and sums to 1), and their softmax would be taken once more: "
-            "return the logits before its softmax"
+            f"{reason}these exclude each other: return the logits before its softmax, and set problem_type to single_label_classification"
         )
     return None
 
 
-def require_logits(logits: Tensor) -> Tensor:
+def require_logits(logits: Tensor, problem_type: ProblemType) -> Tensor:
     """Return an output (B, classes) that can be logits.
 
     Raises:
-        ValueError: if it is one class alone, or probabilities; see `not_logits`.
+        ValueError: if it cannot; see `not_logits`.
     """
-    reason = not_logits(logits)
+    reason = not_logits(logits, problem_type)
     if reason is not None:
         raise ValueError(reason)
     return logits
@@ -87,20 +97,25 @@ def ends_in_sigmoid(logits: Tensor) -> bool:
     return False
 
 
-def resolve_targets(logits: Tensor, targets: Targets) -> Tensor:
+def resolve_targets(logits: Tensor, targets: Targets, problem_type: ProblemType = "single_label_classification") -> Tensor:
     """Return the target class of every image, (B,) int64; by default the argmax.
+
+    The argmax is the only class that is predicted, the likeliest of several labels, or the answer of a yes/no network.
 
     Args:
         logits: (B, classes).
         targets: one class for all images, or one per image, as Python, numpy or torch write integers.
 
     Raises:
-        ValueError: if the number of targets is not the number of images, or a target is no class of the network.
+        ValueError: if the number of targets is not the number of images, a target is no class of the network, or there is none and the
+            network is a regression with several outputs, of which none is predicted.
         TypeError: if targets are not integers.
     """
-    if targets is None:
-        return logits.argmax(1)
     batch, classes = logits.shape
+    if targets is None:
+        if problem_type == "regression" and classes > 1:
+            raise ValueError(f"a regression predicts no class: name one of its {classes} outputs by target=")
+        return logits.argmax(1)
     numbers = as_integers("targets", targets)
     if numbers.ndim == 0:
         numbers = numbers.expand(batch).clone()

@@ -38,8 +38,8 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
         raise InputError(f"classifier: {what} cannot be loaded ({one_line(error)})") from None
     if classifier.dtype not in (None, torch.float32):
         raise InputError(f"classifier: {classifier.name} has weights of {classifier.dtype}, and images are float32: convert it by float()")
-    if isinstance(classes, tuple):
-        classifier.class_names = classes
+    names, problem_type = classes if isinstance(classes, tuple) else classifier.class_names, config.problem_type or classifier.problem_type
+    classifier = Classifier(classifier.network, classifier.preprocess, names, classifier.name, problem_type)
     changes: dict[str, Any] = config.model_dump(include={"resize", "crop", "mean", "std"}, exclude_none=True)
     if config.interpolation is not None:
         changes["interpolation"] = InterpolationMode(config.interpolation)
@@ -54,6 +54,8 @@ def check_class_names(config: ClassifierConfig, classifier: Classifier, classes:
         InputError: if they differ.
     """
     named = config.classes if isinstance(config.classes, int) else len(classifier.class_names or ()) or classes
+    if named == 1 and classifier.problem_type == "multi_label_classification":
+        named = 2  # no and yes
     if named != classes:
         raise InputError(f"classifier: {classifier.name} answers with {classes} classes, and {named} are named; set classifier.classes")
 
@@ -85,11 +87,12 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
     """Return the identity of a classifier's preprocessing and class names.
 
     Besides the weights, these determine the classifier's outputs. The class names enter as a checksum, and `transform_input` where it is
-    on: torchvision's Inception and GoogLeNet then normalise their input once more.
+    on: torchvision's Inception and GoogLeNet then normalise their input once more. A `problem_type` decides what the outputs mean.
     """
     preprocess = preprocess_of(classifier)
     names = json.dumps(classifier.class_names).encode()
     transformed = {"transform_input": True} if getattr(classifier.module, "transform_input", False) is True else {}
+    exclusive = classifier.problem_type == "single_label_classification"  # the only type of earlier versions
     return {
         "resize": preprocess.resize,
         "crop": preprocess.crop,
@@ -98,4 +101,5 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
         "interpolation": preprocess.interpolation.value,
         "classes_sha256": hashlib.sha256(names).hexdigest(),
         **transformed,
+        **({} if exclusive else {"problem_type": classifier.problem_type}),
     }

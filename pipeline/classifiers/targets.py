@@ -22,9 +22,21 @@ class Top(Section):
     """Target: the K classes with the highest logits of each image."""
 
     top: Count = Field(description="Number K of classes per image, highest logit first; one map each.")
+    above: float | None = Field(
+        None, ge=0, lt=1, description="Only classes whose probability is above this, at most K per image. Default: all K, whatever theirs."
+    )
 
 
-Target = Literal["predicted", "label"] | Annotated[int, Field(ge=0)] | Top
+class Labels(Section):
+    """Target: the classes that an image's label names, such as effusion|mass."""
+
+    labels: Count = Field(description="Largest number of classes that a label names; one map each, in the order of the label.")
+
+
+Target = Literal["predicted", "label"] | Annotated[int, Field(ge=0)] | Top | Labels
+
+
+SEPARATOR = "|"  # of the names in a label
 
 
 @dataclass(frozen=True)
@@ -57,16 +69,55 @@ def request_maps(target: Target, classifier: Classifier, samples: Sequence[Sampl
         images: preprocessed images of the B samples, (B, C, H, W).
     """
     if isinstance(target, Top):
-        return list(_request_top(classifier, images, target.top))
+        return list(_request_top(classifier, images, target))
     requests: list[MapRequest | MapFailure] = []
     for place, sample in enumerate(samples):
         try:
-            number = class_of(sample, classifier) if target == "label" else None if target == "predicted" else target
+            numbers = _targets(target, sample, classifier)
         except ValueError as error:
             requests.append(MapFailure(MapRequest(place, 0, None), str(error)))
         else:
-            requests.append(MapRequest(place, 0, number))
+            requests += [MapRequest(place, rank, number) for rank, number in enumerate(numbers)]
     return requests
+
+
+def _targets(target: int | Labels | str, sample: Sample, classifier: Classifier) -> Sequence[int | None]:
+    match target:
+        case Labels():
+            return classes_of(sample, classifier, target.labels)
+        case "label":
+            return [class_of(sample, classifier)]
+        case int():
+            return [target]
+        case _:
+            return [None]
+
+
+def label_names(label: str, names: Sequence[str] | None) -> list[str]:
+    """Return the names of classes in a label, separated by `|`.
+
+    A label that as a whole is among the names of the classifier's classes is one name.
+    """
+    if names is not None and class_numbers(label, names):
+        return [label]
+    return list(dict.fromkeys(part.strip() for part in label.split(SEPARATOR)))
+
+
+def classes_of(sample: Sample, classifier: Classifier, limit: int) -> list[int]:
+    """Return the network's classes for a sample's label, which may name several.
+
+    Raises:
+        ValueError: as `class_of`, or if the label names more classes than `limit`.
+    """
+    names = classifier.class_names
+    parts = [] if sample.class_name is None else label_names(sample.class_name, names)
+    if len(parts) < 2:
+        return [class_of(sample, classifier)]
+    if names is None:
+        raise ValueError(f"the label {sample.class_name!r} has several names, and the classifier has no names of classes")
+    if len(parts) > limit:
+        raise ValueError(f"the label {sample.class_name!r} names {len(parts)} classes: write target: {{labels: {len(parts)}}}")
+    return [_number(part, names) for part in parts]
 
 
 def class_of(sample: Sample, classifier: Classifier) -> int:
@@ -81,10 +132,9 @@ def class_of(sample: Sample, classifier: Classifier) -> int:
     """
     names = classifier.class_names
     if names is not None and sample.class_name is not None:
-        numbers = class_numbers(sample.class_name, names)
-        if len(numbers) != 1:
-            raise ValueError(f"the label {sample.class_name!r} is the name of {len(numbers) or 'none'} of the classifier's classes")
-        return numbers[0]
+        several = SEPARATOR in sample.class_name and classifier.problem_type == "multi_label_classification"
+        hint = "; if it names several classes, write target: {labels: K}" if several else ""
+        return _number(sample.class_name, names, hint)
     if sample.label is None:
         raise ValueError("the image has no label to explain")
     if sample.label < 0 or (names is not None and sample.label >= len(names)):
@@ -92,8 +142,15 @@ def class_of(sample: Sample, classifier: Classifier) -> int:
     return sample.label
 
 
-def _request_top(classifier: Classifier, images: Tensor, top: int) -> Iterator[MapRequest | MapFailure]:
-    """Yield `top` map requests per image.
+def _number(name: str, names: Sequence[str], hint: str = "") -> int:
+    numbers = class_numbers(name, names)
+    if len(numbers) != 1:
+        raise ValueError(f"the label {name!r} is the name of {len(numbers) or 'none'} of the classifier's classes{hint}")
+    return numbers[0]
+
+
+def _request_top(classifier: Classifier, images: Tensor, target: Top) -> Iterator[MapRequest | MapFailure]:
+    """Yield the map requests of each image, the highest logit first.
 
     If the network fails on the batch, each image is run alone.
     """
@@ -104,9 +161,15 @@ def _request_top(classifier: Classifier, images: Tensor, top: int) -> Iterator[M
             logits = [_logits_of(network, image) for image in images]
     for place, row in enumerate(logits):
         if isinstance(row, Exception):
-            yield from (MapFailure(MapRequest(place, rank, None), f"{type(row).__name__}: {one_line(row)}") for rank in range(top))
-        else:
-            yield from (MapRequest(place, rank, target) for rank, target in enumerate(row.topk(top).indices.tolist()))
+            ranks = range(target.top if target.above is None else 1)
+            yield from (MapFailure(MapRequest(place, rank, None), f"{type(row).__name__}: {one_line(row)}") for rank in ranks)
+            continue
+        numbers = row.topk(target.top).indices
+        if target.above is not None:
+            numbers = numbers[classifier.probabilities(row[None].float())[0, numbers] > target.above]
+        if len(numbers) == 0:
+            yield MapFailure(MapRequest(place, 0, None), f"no class has a probability above {target.above:g}")
+        yield from (MapRequest(place, rank, number) for rank, number in enumerate(numbers.tolist()))
 
 
 def _logits_of(network: nn.Module, image: Tensor) -> Tensor | Exception:

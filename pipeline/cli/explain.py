@@ -59,7 +59,7 @@ def explain_image(
         "settings": settings.model_dump(mode="json"),
         "class": loaded.class_name(target_class),
         "target": target_class,
-        "probability": round(float(result.logits.softmax(1)[0, target_class]), 4),
+        "probability": round(float(loaded.probabilities(result.logits)[0, target_class]), 4),
         "status": result.status[0],
         "passes": result.passes,
         "heatmap": out,

@@ -14,13 +14,13 @@ from hdm_core import METHODS, MetricSettings, get_method
 from hdm_core.device import Precision
 from hdm_core.settings import Settings
 from pipeline.classifiers.sources import ClassifierConfig
-from pipeline.classifiers.targets import Target, Top
+from pipeline.classifiers.targets import Labels, Target, Top
 from pipeline.datasets import AnyDatasetConfig, DatasetConfig
 from pipeline.errors import suggest
 from pipeline.redaction import refuse_secrets
 from pipeline.section import Count, Section, SectionError, Seed
 
-__all__ = ["ClassifierConfig", "ComputeConfig", "Count", "DatasetConfig", "RunConfig", "Section", "Seed", "Target", "Top"]
+__all__ = ["ClassifierConfig", "ComputeConfig", "Count", "DatasetConfig", "Labels", "RunConfig", "Section", "Seed", "Target", "Top"]
 
 
 class ComputeConfig(Section):
@@ -102,7 +102,8 @@ class RunConfig(BaseModel):
     compute: ComputeConfig = Field(ComputeConfig(), description="Resources of the run.")
     target: Target = Field(
         "predicted",
-        description="Class to explain: predicted, label, the number of a class, or {top: K} for the K classes with the highest logits.",
+        description="Class to explain: predicted, label, the number of a class, {top: K} for the K classes with the highest logits, "
+        "{top: K, above: P} for those of them whose probability is above P, or {labels: K} for up to K classes that a label names.",
     )
     output: str = Field(min_length=1, description="Folder or URL below which each run has its own folder.")
     storage: dict[str, Any] = Field(
@@ -133,8 +134,22 @@ class RunConfig(BaseModel):
 
     @property
     def ranks(self) -> int:
-        """Number of classes that are explained per image."""
-        return self.target.top if isinstance(self.target, Top) else 1
+        """Largest number of classes that are explained per image."""
+        match self.target:
+            case Top():
+                return self.target.top
+            case Labels():
+                return self.target.labels
+            case _:
+                return 1
+
+    @property
+    def fills_ranks(self) -> bool:
+        """True if every image has a map of every rank.
+
+        The number of classes above a probability, or in a label, may differ from image to image.
+        """
+        return not isinstance(self.target, Labels) and not (isinstance(self.target, Top) and self.target.above is not None)
 
     @cached_property
     def settings(self) -> dict[str, Settings]:
@@ -164,10 +179,10 @@ class RunConfig(BaseModel):
         """
         return {
             "dataset": self.dataset.model_dump(mode="json"),
-            "classifier": self.classifier.model_dump(mode="json"),
+            "classifier": self.classifier.identity(),
             "methods": {method: settings.model_dump(mode="json") for method, settings in self.settings.items()},
             "metrics": self.metrics.model_dump(mode="json"),
-            "target": self.target.model_dump() if isinstance(self.target, Top) else self.target,
+            "target": self.target.model_dump(exclude_none=True) if isinstance(self.target, Section) else self.target,
             "seed": self.seed,
             "shard_size": self.compute.shard_size,
             "batch": self.compute.batch_size,

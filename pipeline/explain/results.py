@@ -89,7 +89,7 @@ class ResultCollector:
         """Add the records of an image without results; its maps are zeros."""
         for method in self._config.methods:
             if not self.is_reused(row, method):
-                for rank in range(self._config.ranks):
+                for rank in range(self._config.ranks if self._config.fills_ranks else 1):
                     self._add_failed(row, method, rank, status, error)
 
     def add_failed_map(self, row: int, method: str, rank: int, error: str) -> None:
@@ -111,8 +111,9 @@ class ResultCollector:
     def result(self) -> ShardResult:
         """Return the results of the whole shard in row order."""
         rows = range(self._shard.start, self._shard.stop)
-        methods, ranks = self._config.methods, range(self._config.ranks)
-        records = [self._records[row, method, rank] for row in rows for method in methods for rank in ranks]
+        keys = [(row, method, rank) for row in rows for method in self._config.methods for rank in range(self._config.ranks)]
+        # Every image has a record of rank 0; of further ranks only where it has so many classes.
+        records = [self._records[key] for key in keys if key in self._records or key[2] == 0 or self._config.fills_ranks]
         return ShardResult(self._arrays, records, [self._image_facts[row] for row in rows])
 
     def _add_failed(self, row: int, method: str, rank: int, status: Status, error: str) -> None:

@@ -107,7 +107,7 @@ def _collect(classifier: Classifier, batch: Batch, collector: ResultCollector, r
     rows, ranks = [batch.rows[request.place] for request in result.requests], [request.rank for request in result.requests]
     explanation, stage_weights = result.explanation, result.explanation.stage_weights
     collector.add_maps(result.method, rows, ranks, explanation)
-    probabilities = explanation.logits.softmax(1)
+    probabilities = classifier.probabilities(explanation.logits)
     explained = []
     for i, (request, target) in enumerate(zip(result.requests, explanation.targets.tolist(), strict=True)):
         record = replace(

@@ -28,6 +28,7 @@ def facts(info: Mapping[str, Any]) -> dict[str, str]:
         "Classifier": _classifier(classifier),
         "Digest of its weights": info["model_fingerprint"][:12],
         "Dataset": ", ".join([dataset["kind"], *([dataset["root"]] if dataset["root"] else []), *chosen]),
+        **_meaning(info.get("interface") or {}),
         "Explained class": _target(config["target"]),
         "Configuration": info["config_hash"][:12],
         **({"Checks of the classifier": _checks(info["checks"])} if info.get("checks") else {}),  # runs of 0.1.0 have none
@@ -44,6 +45,19 @@ def _classifier(config: Mapping[str, Any]) -> str:
     return ", ".join([*parts, *(["random weights"] if random else [])])
 
 
+def _meaning(interface: Mapping[str, Any]) -> dict[str, str]:
+    """Describe what stands for a probability, where it is no softmax."""
+    match interface.get("problem_type"):
+        case "multi_label_classification":
+            return {"Probability": "the sigmoid of a label's logit"}
+        case "regression":
+            return {
+                "Probability": "the output of a regression; in metrics and curves its change from the baseline image, 1 for the whole image"
+            }
+        case _:
+            return {}
+
+
 def _checks(findings: Sequence[Mapping[str, Any]]) -> str:
     """Summarise the findings before the run; what is not as expected is quoted."""
     unusual = [f"{each['verdict']}: {each['text']}" for each in findings if each["verdict"] != "ok"]
@@ -52,7 +66,9 @@ def _checks(findings: Sequence[Mapping[str, Any]]) -> str:
 
 def _target(target: Any) -> str:
     if isinstance(target, Mapping):
-        return f"the {target['top']} most probable"
+        if "labels" in target:
+            return f"those of the label, up to {target['labels']}"
+        return f"the {target['top']} most probable" + (f", above {target['above']:g}" if target.get("above") is not None else "")
     return {"predicted": "the predicted one", "label": "the label"}.get(target, f"number {target}")
 
 

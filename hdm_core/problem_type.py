@@ -1,0 +1,46 @@
+"""Problem types: the meaning of a network's outputs, in Hugging Face's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from torch import Tensor
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+PROBLEM_TYPES: tuple[str, ...] = get_args(ProblemType)
+
+
+def check_problem_type(problem_type: str) -> None:
+    """Check that a problem type is one of Hugging Face's.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if problem_type not in PROBLEM_TYPES:
+        raise ValueError(f"unknown problem_type {problem_type!r}: choose from {', '.join(PROBLEM_TYPES)}")
+
+
+def probabilities(logits: Tensor, problem_type: ProblemType) -> Tensor:
+    """Return the probability of every class, (B, classes) for logits (B, classes).
+
+    It is the softmax over classes that exclude each other, or the sigmoid of each of several labels. The outputs of a regression are no
+    probabilities: they are returned unchanged.
+    """
+    match problem_type:
+        case "single_label_classification":
+            return logits.softmax(1)
+        case "multi_label_classification":
+            return logits.sigmoid()
+        case "regression":
+            return logits
+
+
+def answer_names(names: Sequence[str] | None, problem_type: ProblemType) -> tuple[str, ...] | None:
+    """Return the names of a network's classes; those of both answers for a yes/no network.
+
+    The single logit of a yes/no network is explained as two classes, see `YesNo`: with the single name X they are "not X" and X.
+    """
+    if names is not None and len(names) == 1 and problem_type == "multi_label_classification":
+        return f"not {names[0]}", names[0]
+    return None if names is None else tuple(names)
