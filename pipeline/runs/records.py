@@ -181,9 +181,12 @@ def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[st
 
 
 def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a file's columns, or those of some names that it has, in the calling thread.
+    """Read a file's columns, or some of them, in the calling thread.
 
-    Threads of Arrow would take Python's lock when they let go of what they read, and abort a process that ends at that moment.
+    Threads of Arrow would take Python's lock when they release what they read, and abort a process that ends at that moment.
+
+    Args:
+        columns: names; those that the file lacks are left out. None reads all.
     """
     file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
     names = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
