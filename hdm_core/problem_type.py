@@ -37,7 +37,7 @@ def probabilities(logits: Tensor, problem_type: ProblemType) -> Tensor:
 
 
 def answer_names(names: Sequence[str] | None, problem_type: ProblemType) -> tuple[str, ...] | None:
-    """Return the names of a network's classes; those of both answers for a yes/no network.
+    """Return the names of a network's classes, or of both answers of a yes/no one.
 
     The single logit of a yes/no network is explained as two classes, see `YesNo`: with the single name X they are "not X" and X.
     """

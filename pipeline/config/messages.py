@@ -75,9 +75,17 @@ def _describe_key(key: Location, items: Sequence[Mapping[str, Any]], model: type
         return prefix + one_line(cause)
     if item["type"] == "extra_forbidden":
         return f"{where}: {_describe_unknown(key, model)}"
+    items = _without_other_sections(items)
     alternatives = [text for each in items if (text := _describe_alternative(each, alone=len(items) == 1))]
     message = " or ".join([alternatives[0], *(text.removeprefix("input should ") for text in alternatives[1:])])
     return f"{where}: {message}" + ("" if item["type"] == "missing" else f", not {item['input']!r}")
+
+
+def _without_other_sections(items: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Leave out the sections of a union that lack a given key, if another has all."""
+    sections = {item["loc"][:-1] for item in items if len(item["loc"]) > 2}
+    others = {item["loc"][:-1] for item in items if item["type"] == "extra_forbidden"}
+    return [item for item in items if item["loc"][:-1] not in others] if sections - others else items
 
 
 def _describe_unknown(key: Location, model: type[BaseModel]) -> str:

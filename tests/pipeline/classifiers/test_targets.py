@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from hdm_core import Classifier, Preprocess
-from pipeline.classifiers.targets import MapFailure, MapRequest, class_of, request_maps
+from hdm_core.problem_type import ProblemType
+from pipeline.classifiers.targets import MapFailure, MapRequest, class_of, classes_of, request_maps
 from pipeline.config.schema import RunConfig, Target, Top
 from pipeline.datasets import Sample
 from pipeline.explain.shard import ShardResult, explain_shard
@@ -21,11 +25,15 @@ from tests.support.plans import DM, HDM, configuration, refused, save_picture
 from tests.support.tiny_networks import smooth
 
 SIDE = 16
+SEVERAL: ProblemType = "multi_label_classification"
+REGRESSION = {"classifier.problem_type": "regression"}
 NAMES = ("ant", "bee", "cat")
 
 
-def classifier(names: Sequence[str] | None = NAMES, module: nn.Module | None = None) -> Classifier:
-    return Classifier(module or smooth(3), Preprocess(resize=SIDE, crop=SIDE), names, "insects")
+def classifier(
+    names: Sequence[str] | None = NAMES, module: nn.Module | None = None, problem_type: ProblemType = "single_label_classification"
+) -> Classifier:
+    return Classifier(module or smooth(3), Preprocess(resize=SIDE, crop=SIDE), names, "insects", problem_type)
 
 
 def sample(label: int | None = None, name: str | None = None) -> Sample:
@@ -73,6 +81,42 @@ def test_a_label_that_is_no_class(names: Sequence[str] | None, label: int | None
     assert str(caught.value) == words
 
 
+# A label that names several classes
+
+
+@pytest.mark.parametrize(
+    ("names", "name", "expected"),
+    [
+        (NAMES, "cat|ant", [2, 0]),
+        (NAMES, " bee | bee |cat ", [1, 2]),
+        (NAMES, "bee", [1]),
+        (("a|b", "a", "b"), "a|b", [0]),  # a class of this name
+    ],
+)
+def test_a_label_of_several_names(names: Sequence[str], name: str, expected: list[int]) -> None:
+    assert classes_of(sample(0, name), classifier(names, problem_type=SEVERAL), 3) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "name", "words"),
+    [
+        (NAMES, "cat|dog", "the label 'dog' is the name of none of the classifier's classes"),
+        (NAMES, "ant|bee|cat", "the label 'ant|bee|cat' names 3 classes: write target: {labels: 3}"),
+        (NAMES, "cat|", "the label '' is the name of none of the classifier's classes"),
+        (None, "cat|ant", "the label 'cat|ant' has several names, and the classifier has no names of classes"),
+    ],
+)
+def test_a_label_of_several_names_that_cannot_be(names: Sequence[str] | None, name: str, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        classes_of(sample(0, name), classifier(names, problem_type=SEVERAL), 2)
+    assert str(caught.value) == words
+
+
+def test_a_single_target_of_a_label_with_several_names_is_refused_with_a_hint() -> None:
+    with pytest.raises(ValueError, match=r"if it names several classes, write target: \{labels: K\}"):
+        class_of(sample(0, "cat|ant"), classifier(problem_type=SEVERAL))
+
+
 # Requested maps
 
 
@@ -93,6 +137,20 @@ def test_the_most_probable_classes_in_their_order() -> None:
     order = logits.argsort(1, descending=True)[:, :2].tolist()
     expected = [MapRequest(place, rank, target) for place, targets in enumerate(order) for rank, target in enumerate(targets)]
     assert request_maps(Top(top=2), classifier(), [sample()] * 4, IMAGES) == expected
+
+
+def test_the_classes_above_a_probability() -> None:
+    probability = smooth(3)(IMAGES).sigmoid().detach()
+    above = float(probability.flatten().sort().values[[4, 5]].mean())  # some images have all classes, some none
+    found = request_maps(Top(top=2, above=above), classifier(problem_type=SEVERAL), [sample()] * 4, IMAGES)
+    for place, row in enumerate(probability):
+        expected = [target for target in row.argsort(descending=True).tolist() if row[target] > above][:2]
+        mine = [item for item in found if (item.request if isinstance(item, MapFailure) else item).place == place]
+        if expected:
+            assert mine == [MapRequest(place, rank, target) for rank, target in enumerate(expected)]
+        else:
+            assert mine == [MapFailure(MapRequest(place, 0, None), f"no class has a probability above {above:g}")]
+    assert len(found) > len(IMAGES)
 
 
 class Picky(nn.Module):
@@ -181,6 +239,37 @@ def test_a_label_beyond_a_network_without_names_is_failed_too(samples: list[Samp
     assert "target 8 is no class of this network: it has 3" in (records[1].error or "")
 
 
+def test_an_image_has_a_record_for_each_class_of_its_label_and_one_if_there_is_none(samples: list[Sample]) -> None:
+    config = configuration(methods=["eigen_cam", "grad_cam"], target={"labels": 3})
+    names = ("cat|ant|bee", None, "bee|dog", "ant")
+    several = [Sample(str(n), samples[min(n, 2)].path, class_name=name) for n, name in enumerate(names)]
+    result = explain_shard(classifier(problem_type=SEVERAL), config, Shard(0, 0, 4), several)
+    found = [(record.row, record.rank, record.status, record.target) for record in result.records if record.method == "grad_cam"]
+    assert found == [
+        *((0, rank, "ok", target) for rank, target in enumerate([2, 0, 1])),
+        (1, 0, "unreadable", None),
+        (2, 0, "failed", None),
+        (3, 0, "ok", 0),
+    ]
+    assert result.arrays["grad_cam"].shape == (4, 3, SIDE, SIDE)
+    assert result.arrays["grad_cam"].any((2, 3)).tolist() == [[True] * 3, [False] * 3, [False] * 3, [True, False, False]]
+    for record in result.records:
+        if record.status == "ok":
+            expected = smooth(3)(classifier().prepare([Image.open(several[record.row].path)]))[0, record.target].detach()
+            assert record.logit == pytest.approx(float(expected), abs=1e-5)
+            assert record.probability == pytest.approx(float(expected.sigmoid()), abs=1e-6)
+
+
+def test_a_yes_no_network_explains_the_answer_of_the_label(samples: list[Sample]) -> None:
+    config = configuration(methods=["grad_cam"], target="label")
+    truth = [replace(samples[0], class_name="no ant"), replace(samples[2], class_name="ant"), replace(samples[0], label=0, class_name=None)]
+    judge = classifier(("no ant", "ant"), smooth(1), SEVERAL)
+    records = explain_shard(judge, config, Shard(0, 0, 3), truth).records
+    assert [(record.target, record.target_name) for record in records] == [(0, "no ant"), (1, "ant"), (0, "no ant")]
+    for record in records:
+        assert record.probability == pytest.approx(1 / (1 + math.exp(-(record.logit or 0))))
+
+
 # The plan
 
 
@@ -206,6 +295,13 @@ def test_a_plan_counts_every_class(tmp_path: Path) -> None:
         ({"classifier.classes": 7}, "squeezenet1_1 answers with 1000 classes, and 7 are named"),
         ({"classifier.classes": ["a", "b"]}, "squeezenet1_1 answers with 1000 classes, and 2 are named"),
         ({"target": {"top": 0}}, "greater than or equal to 1, not {'top': 0}"),
+        ({"target": {"labels": 0}}, "greater than or equal to 1, not {'labels': 0}"),
+        ({"target": {"top": 2, "above": 1}}, "be less than 1, not {'top': 2, 'above': 1}"),
+        ({"target": {"labels": 2}}, "target.labels: squeezenet1_1 is no classifier of several labels; write target: label, or set"),
+        ({"target": "predicted", **REGRESSION}, "a regression predicts no class; write the number of one of its 1000 outputs, from 0"),
+        ({"target": "label", **REGRESSION}, "a regression predicts no class"),
+        ({"target": {"top": 2}, **REGRESSION}, "a regression predicts no class"),
+        ({"classifier.problem_type": "multi_label"}, "classifier.problem_type: input should be 'single_label_classification', "),
         ({"target": "best"}, "target: input should be 'predicted' or 'label'"),
     ],
     ids=str,
@@ -213,3 +309,15 @@ def test_a_plan_counts_every_class(tmp_path: Path) -> None:
 def test_a_target_that_cannot_be(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     dataset = folder(tmp_path, "a")
     assert words in refused(lambda: make_plan(configuration(changes, dataset=dataset)))
+
+
+def test_a_label_of_more_classes_than_the_target_allows_is_refused_before_the_run(tmp_path: Path) -> None:
+    names = [f"class {n}" for n in range(1000)]
+    changes = {"classifier.classes": names, "classifier.problem_type": SEVERAL, "target.labels": 2}
+    dataset = folder(tmp_path, "class 3", "class 1|class 2", "class 4|class 5|class 6|class 7")
+    assert "target.labels 2: a label names 4 classes; write target: {labels: 4}" in refused(
+        lambda: make_plan(configuration(changes, dataset=dataset))
+    )
+    plan = make_plan(configuration({**changes, "target.labels": 4}, dataset=dataset))
+    assert plan.passes_per_image["grad_cam"] == 4
+    assert plan.preprocess_identity["problem_type"] == SEVERAL

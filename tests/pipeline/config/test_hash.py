@@ -57,6 +57,7 @@ OTHER: dict[str, Any] = {
     "metrics.protocol": "rise",
     "target": 3,
     "seed": 1,
+    "classifier.problem_type": "multi_label_classification",
     "compute.shard_size": 3,
     "compute.batch_size": 3,
     "compute.threads": 2,
@@ -136,7 +137,7 @@ def test_a_factory_is_known_by_its_name_and_arguments() -> None:
     assert len({configuration(classifier=classifier).hash() for classifier in several}) == 4
 
 
-@pytest.mark.parametrize("target", ["label", {"top": 2}, {"top": 3}, 2])
+@pytest.mark.parametrize("target", ["label", {"top": 2}, {"top": 3}, {"top": 2, "above": 0.5}, {"labels": 2}, 2])
 def test_every_target_is_another_run(target: Any) -> None:
     assert len({configuration(target=target).hash(), configuration(target=3).hash(), configuration().hash()}) == 3
 
