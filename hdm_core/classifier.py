@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hdm_core.class_names import as_names
 from hdm_core.network.digest import state_digest
 from hdm_core.network.folding import fold_network
+from hdm_core.network.outputs import OutputKey, SelectedOutput, inner_network
 from hdm_core.network.wrappers import run_eagerly, unwrap
 from hdm_core.photograph import to_rgb
 from hdm_core.preprocess import Preprocess
@@ -30,10 +31,13 @@ class Classifier:
 
     Attributes:
         module: the network, never changed for longer than a context lasts. The wrappers of DataParallel, DistributedDataParallel,
-            torch.compile and AveragedModel are removed: it is the network inside, with the same parameters.
+            torch.compile and AveragedModel are removed: it is the network inside, with the same parameters. With `output` it returns that
+            output alone.
         preprocess: photograph -> (C, H, W); None if the caller prepares tensors.
         class_names: a name for every class, or None.
         name: for records and reports.
+        output: the network's output that is the logits, by key, attribute or index, or a dotted path of them; None where the network returns
+            the logits, or a tuple, list, dict or `ModelOutput` in which one tensor alone can be them.
 
     Example:
         >>> from PIL import Image
@@ -45,20 +49,40 @@ class Classifier:
     """
 
     def __init__(
-        self, module: nn.Module, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None, name: str | None = None
+        self,
+        module: nn.Module,
+        preprocess: Preprocess | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str | None = None,
+        output: OutputKey | None = None,
     ) -> None:
-        self.module = unwrap(module)
+        network = unwrap(module)
+        self.module: nn.Module = network if output is None else SelectedOutput(network, output)
         self.preprocess = preprocess
         self.class_names = None if class_names is None else as_names(class_names)
-        self.name = name or type(self.module).__name__
+        self.name = name or type(network).__name__
+        self.output = output
 
     @classmethod
-    def from_module(cls, module: nn.Module, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None) -> Classifier:
+    def from_module(
+        cls,
+        module: nn.Module,
+        preprocess: Preprocess | None = None,
+        class_names: Sequence[str] | None = None,
+        output: OutputKey | None = None,
+    ) -> Classifier:
         """Make a classifier of a network as it is, in its mode and on its device."""
-        return cls(module, preprocess, class_names)
+        return cls(module, preprocess, class_names, output=output)
 
     @classmethod
-    def from_torchvision(cls, arch: str, weights: str | None = None, preprocess: Preprocess | None = None, seed: int = 0) -> Classifier:
+    def from_torchvision(
+        cls,
+        arch: str,
+        weights: str | None = None,
+        preprocess: Preprocess | None = None,
+        seed: int = 0,
+        output: OutputKey | None = None,
+    ) -> Classifier:
         """Build a torchvision classification network, in evaluation mode on the CPU.
 
         Args:
@@ -72,8 +96,9 @@ class Classifier:
         check_arch(arch)
         module, entry = build_pretrained(arch, weights, seed)
         if entry is None:
-            return cls(module, preprocess or Preprocess(), name=arch)
-        return cls(module, preprocess or Preprocess.from_weights(entry.transforms()), entry.meta["categories"], f"{arch} {weights}")
+            return cls(module, preprocess or Preprocess(), name=arch, output=output)
+        preprocess = preprocess or Preprocess.from_weights(entry.transforms())
+        return cls(module, preprocess, entry.meta["categories"], f"{arch} {weights}", output)
 
     @classmethod
     def from_checkpoint(
@@ -83,6 +108,7 @@ class Classifier:
         classes: Classes | None = None,
         preprocess: Preprocess | None = None,
         arguments: Mapping[str, Any] | None = None,
+        output: OutputKey | None = None,
     ) -> Classifier:
         """Load a trained classifier, in evaluation mode on the CPU; only tensors are read.
 
@@ -108,17 +134,23 @@ class Classifier:
             if arguments:
                 raise ValueError("arguments are for the builder of a state dict's arch: a trained folder has its own in its card")
             module, card = load_checkpoint(path)
-            return cls(module, preprocess or card.preprocess, card.classes, f"{card.arch} {path.name}")
+            return cls(module, preprocess or card.preprocess, card.classes, f"{card.arch} {path.name}", output)
         if path.is_dir():
             raise ValueError(f"{path} is a folder, whose card has arch and classes: leave them out, or give the file of weights")
         known = read_classes(classes)
         count = known if isinstance(known, int) else len(known)
         module = load_state_dict(path, arch, count, arguments)
         preprocess = preprocess or Preprocess.of_side(getattr(module, "image_size", Preprocess.crop))  # a transformer takes one size
-        return cls(module, preprocess, None if isinstance(known, int) else known, f"{arch} {path.name}")
+        return cls(module, preprocess, None if isinstance(known, int) else known, f"{arch} {path.name}", output)
 
     @classmethod
-    def from_exported(cls, path: str | Path, preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None) -> Classifier:
+    def from_exported(
+        cls,
+        path: str | Path,
+        preprocess: Preprocess | None = None,
+        class_names: Sequence[str] | None = None,
+        output: OutputKey | None = None,
+    ) -> Classifier:
         """Load a program that `torch.export.save` wrote, on the CPU.
 
         Loading a program can run code: load only files of people whose code you would run. A program has operations and no layers:
@@ -133,7 +165,7 @@ class Classifier:
             ValueError: if it is no such file, or the program's input is not any number of square images and nothing else.
         """
         module = load_exported(path)
-        return cls(module, preprocess or Preprocess.of_side(module.side or Preprocess.crop), class_names, Path(path).name)
+        return cls(module, preprocess or Preprocess.of_side(module.side or Preprocess.crop), class_names, Path(path).name, output)
 
     @classmethod
     def from_timm(
@@ -145,6 +177,7 @@ class Classifier:
         preprocess: Preprocess | None = None,
         seed: int = 0,
         arguments: Mapping[str, Any] | None = None,
+        output: OutputKey | None = None,
     ) -> Classifier:
         """Build a timm network, in evaluation mode on the CPU; needs the extra `timm`.
 
@@ -167,7 +200,12 @@ class Classifier:
             torch.manual_seed(seed)
             module, configured = build_timm(arch, weights, count, arguments) if path is None else load_timm(path, arch, count, arguments)
         name = " ".join([arch, *([Path(path).name] if path else [weights] if weights else [])])
-        return cls(module.eval(), preprocess or configured, known if isinstance(known, tuple) else None, name)
+        return cls(module.eval(), preprocess or configured, known if isinstance(known, tuple) else None, name, output)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network inside `module`, which returns all its outputs."""
+        return inner_network(self.module)
 
     @property
     def device(self) -> torch.device:
@@ -182,7 +220,7 @@ class Classifier:
 
     def to(self, device: torch.device | str) -> Classifier:
         """Move the network and return self."""
-        self.module.to(device)
+        self.network.to(device)
         return self
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:
@@ -205,7 +243,7 @@ class Classifier:
         Raises:
             ValueError: if a part of the state has no values, or is of a type without a digest.
         """
-        return state_digest(self.module)
+        return state_digest(self.network)
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:

@@ -54,7 +54,7 @@ def _check_layer(entry: Method, classifier: Classifier, image: Tensor, settings:
     if output.layer is None:
         return None
     module, axes = output.layer.module, output.layer.axes
-    name = next((name for name, each in classifier.module.named_modules() if each is module), type(module).__name__)
+    name = next((name for name, each in classifier.network.named_modules() if each is module), type(module).__name__)
     channels, height, width = output.activations.shape[1:]
     text = f"{name} has {channels} maps of {height} x {width}"
     if axes == (1, 2, 3):

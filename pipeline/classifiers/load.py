@@ -38,6 +38,8 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
         raise InputError(f"classifier: {what} cannot be loaded ({one_line(error)})") from None
     if classifier.dtype not in (None, torch.float32):
         raise InputError(f"classifier: {classifier.name} has weights of {classifier.dtype}, and images are float32: convert it by float()")
+    if config.output is not None:
+        classifier = Classifier(classifier.network, classifier.preprocess, classifier.class_names, classifier.name, output=config.output)
     if isinstance(classes, tuple):
         classifier.class_names = classes
     changes: dict[str, Any] = config.model_dump(include={"resize", "crop", "mean", "std"}, exclude_none=True)
@@ -85,7 +87,7 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
     """Return the identity of a classifier's preprocessing and class names.
 
     Besides the weights, these determine the classifier's outputs. The class names enter as a checksum, and `transform_input` where it is
-    on: torchvision's Inception and GoogLeNet then normalise their input once more.
+    on: torchvision's Inception and GoogLeNet then normalise their input once more. So does the `output` that was named.
     """
     preprocess = preprocess_of(classifier)
     names = json.dumps(classifier.class_names).encode()
@@ -98,4 +100,5 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
         "interpolation": preprocess.interpolation.value,
         "classes_sha256": hashlib.sha256(names).hexdigest(),
         **transformed,
+        **({} if classifier.output is None else {"output": classifier.output}),
     }

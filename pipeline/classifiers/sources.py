@@ -17,6 +17,8 @@ from pipeline.section import Count, Interpolation, Positive, Section
 # Keys of ClassifierConfig that belong to some sources; all other keys are valid for every source.
 SOURCE_KEYS = ("arch", "weights", "path", "train", "factory", "arguments")
 
+_ADDED_KEYS = frozenset({"output"})
+
 Classes = int | tuple[str, ...] | None
 
 
@@ -53,6 +55,11 @@ class ClassifierConfig(Section):
         None,
         description="Names of the classes, their number, or a text file with one name per line. Default: the names of the classifier.",
     )
+    output: int | str | None = Field(
+        None,
+        description="Key, attribute or index, or a dotted path of them, of the logits in an output of several tensors, such as logits or 0. "
+        "Default: the only one that can be.",
+    )
     resize: Count | None = Field(None, description="Short side in pixels to which images are resized. Default: as the weights define.")
     crop: Count | None = Field(None, description="Side in pixels of the central crop, the network's input. Default: as the weights define.")
     mean: tuple[float, float, float] | None = Field(
@@ -76,6 +83,14 @@ class ClassifierConfig(Section):
                 raise ValueError(f"classifier.{key} does not apply to a classifier from {source.id}: remove it")
         source.check(self)
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the keys that determine the classifier.
+
+        Keys that an earlier version did not have enter only where they are set, so that a configuration keeps its hash.
+        """
+        keys = self.model_dump(mode="json")
+        return {key: value for key, value in keys.items() if key not in _ADDED_KEYS or value is not None}
 
 
 def _accept(config: ClassifierConfig) -> None:
