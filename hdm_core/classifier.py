@@ -36,8 +36,8 @@ class Classifier:
         preprocess: photograph -> (C, H, W); None if the caller prepares tensors.
         class_names: a name for every class, or None.
         name: for records and reports.
-        output: the network's output that is the logits, by key, attribute or index, or a dotted path of them; None where the network returns
-            the logits, or a tuple, list, dict or `ModelOutput` in which one tensor alone can be them.
+        output: key, attribute, index or dotted path of the logits in the network's output; None where it returns the logits, or a tuple,
+            list, dict or `ModelOutput` in which one tensor alone can be them.
 
     Example:
         >>> from PIL import Image

@@ -57,8 +57,8 @@ class ClassifierConfig(Section):
     )
     output: int | str | None = Field(
         None,
-        description="Key, attribute or index, or a dotted path of them, of the logits in an output of several tensors, such as logits or 0. "
-        "Default: the only one that can be.",
+        description="Key, attribute, index or dotted path of the logits in an output of several tensors, such as logits or 0. "
+        "Default: the only tensor that can be the logits.",
     )
     resize: Count | None = Field(None, description="Short side in pixels to which images are resized. Default: as the weights define.")
     crop: Count | None = Field(None, description="Side in pixels of the central crop, the network's input. Default: as the weights define.")
