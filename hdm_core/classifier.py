@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from hdm_core.class_names import as_names
 from hdm_core.network.digest import state_digest
 from hdm_core.network.folding import fold_network
-from hdm_core.network.wrappers import run_eagerly, unwrap
+from hdm_core.network.outputs import OutputKey, SelectedOutput
+from hdm_core.network.wrappers import inner_network, run_eagerly, unwrap
 from hdm_core.network.yes_no import YesNo
 from hdm_core.photograph import to_rgb
 from hdm_core.preprocess import Preprocess
@@ -32,11 +33,13 @@ class Classifier:
 
     Attributes:
         module: the network, never changed for longer than a context lasts. The wrappers of DataParallel, DistributedDataParallel,
-            torch.compile and AveragedModel are removed: it is the network inside, with the same parameters. Of a yes/no network it has two
-            logits, see `problem_type`.
+            torch.compile and AveragedModel are removed: it is the network inside, with the same parameters. With `output` it returns that
+            output alone, and of a yes/no network it has two logits, see `problem_type`.
         preprocess: photograph -> (C, H, W); None if the caller prepares tensors.
         class_names: a name for every class, or None.
         name: for records and reports.
+        output: key, attribute, index or dotted path of the logits in the network's output; None where it returns the logits, or a tuple,
+            list, dict or `ModelOutput` in which one tensor alone can be them.
         problem_type: the meaning of the logits. "single_label_classification": classes that exclude each other (softmax);
             "multi_label_classification": labels of their own (a sigmoid each), and a single logit z is a yes/no answer, which is explained
             as two classes: 0 is no, with the logit -z, and 1 is yes, with z; "regression": numbers, no probabilities.
@@ -56,12 +59,15 @@ class Classifier:
         preprocess: Preprocess | None = None,
         class_names: Sequence[str] | None = None,
         name: str | None = None,
+        output: OutputKey | None = None,
         problem_type: ProblemType = "single_label_classification",
     ) -> None:
         check_problem_type(problem_type)
         network = unwrap(module)
-        self.module: nn.Module = YesNo(network) if problem_type == "multi_label_classification" else network
+        selected = network if output is None else SelectedOutput(network, output)
+        self.module: nn.Module = YesNo(selected) if problem_type == "multi_label_classification" else selected
         self.preprocess = preprocess
+        self.output = output
         self.problem_type: ProblemType = problem_type
         self.class_names = answer_names(None if class_names is None else as_names(class_names), problem_type)
         self.name = name or type(network).__name__
@@ -72,10 +78,11 @@ class Classifier:
         module: nn.Module,
         preprocess: Preprocess | None = None,
         class_names: Sequence[str] | None = None,
+        output: OutputKey | None = None,
         problem_type: ProblemType = "single_label_classification",
     ) -> Classifier:
         """Make a classifier of a network as it is, in its mode and on its device."""
-        return cls(module, preprocess, class_names, problem_type=problem_type)
+        return cls(module, preprocess, class_names, output=output, problem_type=problem_type)
 
     @classmethod
     def from_torchvision(
@@ -84,6 +91,7 @@ class Classifier:
         weights: str | None = None,
         preprocess: Preprocess | None = None,
         seed: int = 0,
+        output: OutputKey | None = None,
         problem_type: ProblemType = "single_label_classification",
     ) -> Classifier:
         """Build a torchvision classification network, in evaluation mode on the CPU.
@@ -99,9 +107,9 @@ class Classifier:
         check_arch(arch)
         module, entry = build_pretrained(arch, weights, seed)
         if entry is None:
-            return cls(module, preprocess or Preprocess(), name=arch, problem_type=problem_type)
+            return cls(module, preprocess or Preprocess(), name=arch, output=output, problem_type=problem_type)
         preprocess = preprocess or Preprocess.from_weights(entry.transforms())
-        return cls(module, preprocess, entry.meta["categories"], f"{arch} {weights}", problem_type)
+        return cls(module, preprocess, entry.meta["categories"], f"{arch} {weights}", output, problem_type)
 
     @classmethod
     def from_checkpoint(
@@ -111,6 +119,7 @@ class Classifier:
         classes: Classes | None = None,
         preprocess: Preprocess | None = None,
         arguments: Mapping[str, Any] | None = None,
+        output: OutputKey | None = None,
         problem_type: ProblemType = "single_label_classification",
     ) -> Classifier:
         """Load a trained classifier, in evaluation mode on the CPU; only tensors are read.
@@ -137,14 +146,14 @@ class Classifier:
             if arguments:
                 raise ValueError("arguments are for the builder of a state dict's arch: a trained folder has its own in its card")
             module, card = load_checkpoint(path)
-            return cls(module, preprocess or card.preprocess, card.classes, f"{card.arch} {path.name}", problem_type)
+            return cls(module, preprocess or card.preprocess, card.classes, f"{card.arch} {path.name}", output, problem_type)
         if path.is_dir():
             raise ValueError(f"{path} is a folder, whose card has arch and classes: leave them out, or give the file of weights")
         known = read_classes(classes)
         count = known if isinstance(known, int) else len(known)
         module = load_state_dict(path, arch, count, arguments)
         preprocess = preprocess or Preprocess.of_side(getattr(module, "image_size", Preprocess.crop))  # a transformer takes one size
-        return cls(module, preprocess, None if isinstance(known, int) else known, f"{arch} {path.name}", problem_type)
+        return cls(module, preprocess, None if isinstance(known, int) else known, f"{arch} {path.name}", output, problem_type)
 
     @classmethod
     def from_exported(
@@ -152,6 +161,7 @@ class Classifier:
         path: str | Path,
         preprocess: Preprocess | None = None,
         class_names: Sequence[str] | None = None,
+        output: OutputKey | None = None,
         problem_type: ProblemType = "single_label_classification",
     ) -> Classifier:
         """Load a program that `torch.export.save` wrote, on the CPU.
@@ -168,7 +178,9 @@ class Classifier:
             ValueError: if it is no such file, or the program's input is not any number of square images and nothing else.
         """
         module = load_exported(path)
-        return cls(module, preprocess or Preprocess.of_side(module.side or Preprocess.crop), class_names, Path(path).name, problem_type)
+        return cls(
+            module, preprocess or Preprocess.of_side(module.side or Preprocess.crop), class_names, Path(path).name, output, problem_type
+        )
 
     @classmethod
     def from_timm(
@@ -180,6 +192,7 @@ class Classifier:
         preprocess: Preprocess | None = None,
         seed: int = 0,
         arguments: Mapping[str, Any] | None = None,
+        output: OutputKey | None = None,
         problem_type: ProblemType = "single_label_classification",
     ) -> Classifier:
         """Build a timm network, in evaluation mode on the CPU; needs the extra `timm`.
@@ -203,12 +216,12 @@ class Classifier:
             torch.manual_seed(seed)
             module, configured = build_timm(arch, weights, count, arguments) if path is None else load_timm(path, arch, count, arguments)
         name = " ".join([arch, *([Path(path).name] if path else [weights] if weights else [])])
-        return cls(module.eval(), preprocess or configured, known if isinstance(known, tuple) else None, name, problem_type)
+        return cls(module.eval(), preprocess or configured, known if isinstance(known, tuple) else None, name, output, problem_type)
 
     @property
     def network(self) -> nn.Module:
-        """The network inside `module`: with the single logit of a yes/no network."""
-        return self.module.network if isinstance(self.module, YesNo) else self.module
+        """The network inside `module`, which returns all its outputs."""
+        return inner_network(self.module)
 
     @property
     def device(self) -> torch.device:
@@ -223,7 +236,7 @@ class Classifier:
 
     def to(self, device: torch.device | str) -> Classifier:
         """Move the network and return self."""
-        self.module.to(device)
+        self.network.to(device)
         return self
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:

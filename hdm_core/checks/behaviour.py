@@ -13,6 +13,7 @@ from hdm_core.checks.outputs import check_output, check_values, disagreement
 from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier
 from hdm_core.network.logits import class_logits
+from hdm_core.network.outputs import find_logits
 
 # Disagreement, in units of its tolerance, of networks that quantise on the fly: 0.8 to 4. That of batch statistics is 10 to 60.
 _ROUNDED = 6
@@ -41,9 +42,13 @@ def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> B
     probes = probe_images(images)[: max(batch, 2)]
     with torch.inference_mode(False), _random_state(probes.device), classifier.frozen() as network:
         with torch.enable_grad():
-            differentiable = class_logits(network, probes[:1].clone().requires_grad_())
+            output = network(probes[:1].clone().requires_grad_())
+            differentiable = class_logits(lambda _: output, probes[:1])
         alone = torch.cat([differentiable.detach(), *(class_logits(network, probe[None]) for probe in probes[1:])])
         findings = [check_output(alone, differentiable, lambda: _loud_logits(network, probes[-1:]), classifier.problem_type)]
+        if not isinstance(output, Tensor):
+            taken = f"the network returns a {type(output).__name__}; its output {find_logits(output, 1)[0]!r} is taken as the logits"
+            findings.append(Finding("output", "handled", taken))
         if values := check_values(alone):
             findings.append(values)
         if not refusals(findings):

@@ -15,7 +15,6 @@ from hdm_core.methods.base import ExplainJob, RawMaps
 from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of, layer_output_of, target_layer
 from hdm_core.network.axes import TargetLayer
 from hdm_core.network.hooks import activations_and_logits, count_calls, logits_with_activations
-from hdm_core.network.logits import class_logits
 from hdm_core.network.tail import Tail, extract_tail
 
 # A difference of logits below this share of their spread, or of this share of the largest, is rounding.
@@ -66,7 +65,7 @@ def _run_tail(tail: Tail, activations: Tensor) -> Tensor | None:
     Tracing turns what a network computes from the sizes of its input, such as the number of images, into constants.
     """
     try:
-        return class_logits(tail.run, activations.clone())  # a tail may begin with an operation in place
+        return tail.run(activations.clone())  # a tail may begin with an operation in place
     except (RuntimeError, TypeError):
         return None
 

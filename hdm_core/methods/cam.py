@@ -15,6 +15,7 @@ from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.network.axes import TargetLayer, locate
 from hdm_core.network.hooks import LayerOutput, forward_to, last_spatial_layer
+from hdm_core.network.wrappers import inner_network
 from hdm_core.settings import Settings
 from hdm_core.sources.exported import require_layers
 
@@ -116,10 +117,10 @@ def target_layer(network: nn.Module, settings: CAMSettings, images: Tensor) -> T
         require_layers(network)
         return locate(network, last_spatial_layer(network, images), images)
     try:
-        layer = network.get_submodule(settings.layer)
+        layer = inner_network(network).get_submodule(settings.layer)
     except AttributeError:
         require_layers(network)
-        children = ", ".join(child for child, _ in network.named_children())
+        children = ", ".join(child for child, _ in inner_network(network).named_children())
         raise ValueError(f"this network has no layer {settings.layer!r}; its parts are {children}") from None
     require_layers(network, layer)
     return locate(network, layer, images)

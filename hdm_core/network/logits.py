@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hdm_core.integers import as_integers
+from hdm_core.network.outputs import find_logits
 from hdm_core.problem_type import ProblemType
 
 Targets = int | Sequence[int] | Tensor | None
@@ -26,12 +27,15 @@ _RESHAPING = frozenset(
 def class_logits(network: Callable[[Tensor], object], images: Tensor) -> Tensor:
     """Run the network and check that it returns logits (B, classes).
 
+    The logits may be in a tuple, list, dict or another object, see `find_logits`.
+
     Raises:
         TypeError: if the network does not return one tensor of that shape.
     """
-    logits = network(images)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != images.shape[0]:
-        returned = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    output = network(images)
+    logits = output if isinstance(output, Tensor) else find_logits(output, len(images))[1]
+    if logits.ndim != 2 or logits.shape[0] != images.shape[0]:
+        returned = f"a tensor of shape {tuple(logits.shape)}"
         raise TypeError(f"the network must return logits (B, classes) for images {tuple(images.shape)}; it returned {returned}")
     return logits
 

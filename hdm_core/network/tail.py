@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from hdm_core.network.axes import TargetLayer
+from hdm_core.network.logits import class_logits
 from hdm_core.network.tracing import ThreadTracer, trace
 from hdm_core.network.yes_no import both_answers
 
@@ -40,8 +41,7 @@ class Tail:
 
     def run(self, activations: Tensor) -> Tensor:
         """Return the logits (B, classes) of activations (B, K, h, w)."""
-        logits: Tensor = self._interpreter.run(self._layer.from_maps(activations))
-        return logits
+        return class_logits(self._interpreter.run, self._layer.from_maps(activations))
 
     @property
     def is_affine(self) -> bool:

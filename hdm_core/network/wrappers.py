@@ -1,9 +1,10 @@
-"""Wrappers around a network that compute what the network inside computes."""
+"""Wrappers around a network: those of torch that change nothing, and our own."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,6 +28,43 @@ def unwrap(module: nn.Module) -> nn.Module:
         if name is None:
             return module
         module = module.get_submodule(name)
+
+
+class NetworkWrapper(nn.Module):
+    """Base of our own wrappers, which change the output of a network.
+
+    Attributes that a wrapper does not have are those of the network.
+
+    Attributes:
+        network: the network, not a copy.
+    """
+
+    network: nn.Module
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.training = network.training
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the network."""
+        parts = self.__dict__.get("_modules", {})
+        if name in parts:
+            return parts[name]
+        # Not the network's own way of being copied or pickled: it would be that of this module.
+        if "network" in parts and not name.startswith("__"):
+            return getattr(parts["network"], name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+
+def inner_network(network: nn.Module) -> nn.Module:
+    """Return the network as the user gave it, without our own wrappers.
+
+    Layers are found by name in it.
+    """
+    while isinstance(network, NetworkWrapper):
+        network = network.network
+    return network
 
 
 def run_eagerly() -> AbstractContextManager[None]:

@@ -5,45 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
+
+from hdm_core.network.outputs import find_logits
+from hdm_core.network.wrappers import NetworkWrapper
 
 
 @fx.wrap
-def both_answers(logits: Any) -> Any:
+def both_answers(output: Any) -> Any:
     """Return -z and z of a single logit z, (B, 2); all other outputs unchanged.
 
     The sigmoid of z is the probability of yes, and that of -z the probability of no.
+
+    Args:
+        output: logits, or an output in which `find_logits` finds them.
     """
-    if isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] == 1:
-        return torch.cat([-logits, logits], 1)
-    return logits
+    logits = output if isinstance(output, Tensor) else find_logits(output)[1]
+    return torch.cat([-logits, logits], 1) if logits.ndim == 2 and logits.shape[1] == 1 else output
 
 
-class YesNo(nn.Module):
+class YesNo(NetworkWrapper):
     """A network whose single logit becomes two: no, class 0, and yes, class 1.
 
-    A network with several logits answers as it is. Layers and attributes are found under the network's own names.
-
-    Attributes:
-        network: the network, not a copy.
+    A network with several logits answers as it is.
     """
-
-    network: nn.Module
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.training = network.training
 
     def forward(self, images: Tensor) -> Any:
         """Return the logits (B, 2), or the network's output where it is no single logit."""
         return both_answers(self.network(images))
-
-    def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the network."""
-        parts = self.__dict__.get("_modules", {})
-        if name in parts:
-            return parts[name]
-        if "network" in parts:
-            return getattr(parts["network"], name)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hdm_core.class_names import check_spellings
 from hdm_core.integers import as_integer
 from hdm_core.sources.paths import local_path
+from hdm_core.sources.stand_ins import StandIn, describe_foreign, load_weights
 from hdm_core.sources.state_keys import add_counters, describe_prefixes, match_keys
 
 # Keys under which training scripts store the state dict, and those of the moving average of its weights.
@@ -83,12 +84,12 @@ def _read_names(path: Path) -> tuple[str, ...]:
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a .safetensors file or a `torch.save` file, by name.
 
-    Only tensors are unpickled. A state dict inside {"state_dict": ...}, {"model": ...} or another usual key is unwrapped, also the moving
-    average of the weights if it is alone.
+    Only tensors are unpickled; other objects beside the weights, such as Lightning's hyperparameters, are skipped. A state dict inside
+    {"state_dict": ...}, {"model": ...} or another usual key is unwrapped, also the moving average of the weights if it is alone.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if the file is damaged, holds more than weights, or holds the weights and their average.
+        ValueError: if the file is damaged, holds no state dict, or holds the weights and their average.
     """
     path = local_path(path)
     if path.suffix.lower() == ".safetensors":
@@ -97,14 +98,20 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged: {error}") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_weights(path)
     except pickle.UnpicklingError:
-        raise ValueError(f"{path} holds more than weights, or is no file of torch.save: save model.state_dict() alone") from None
+        foreign = describe_foreign(path)
+        holds = f"objects that cannot be skipped ({foreign})" if foreign else "more than weights, or is no file of torch.save"
+        raise ValueError(f"{path} holds {holds}: save model.state_dict() alone") from None
     except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError) as error:
         if "TorchScript" in str(error):
             raise ValueError(f"{path} is a TorchScript archive: save model.state_dict() instead") from None
         raise ValueError(f"{path} is damaged: {str(error).splitlines()[0] if str(error) else 'it ends too early'}") from None
     state = _unwrap(content, path)
+    if isinstance(state, StandIn):
+        raise ValueError(  # noqa: TRY004 - a file of the wrong kind
+            f"{path} holds a pickled object and no state dict ({describe_foreign(path)}): save model.state_dict()"
+        )
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"{path} holds no state dict: save model.state_dict()")
     others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]

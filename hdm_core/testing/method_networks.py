@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hdm_core.classifier import Classifier
 from hdm_core.explain import explain
+from hdm_core.network.outputs import SelectedOutput
 from hdm_core.preprocess import Preprocess
 from hdm_core.sources.exported import Exported
 from hdm_core.testing.families import FAMILIES, transformer
@@ -19,6 +20,7 @@ from hdm_core.testing.methods import METHOD_PROMISES, MethodCase, refusal
 from hdm_core.testing.networks import (
     FailingNetwork,
     InterruptionError,
+    SeveralOutputs,
     Untraceable,
     assert_unchanged,
     mixed_state_network,
@@ -72,6 +74,15 @@ def a_network_that_cannot_be_folded_is_explained_alike(case: MethodCase) -> None
     # Folding rounds the logits at 1e-6; the kinks of ReLU and Adam's division magnify that.
     folded, plain = case.explain(mixed_state_network(), images), case.explain(Untraceable(mixed_state_network()), images)
     torch.testing.assert_close(folded.maps, plain.maps, rtol=0, atol=1e-2)
+
+
+@_promise("tuple", "dict", "heads")
+def logits_among_other_outputs_are_found(case: MethodCase, form: str) -> None:
+    images, expected = sample_images(2), case.explain(smooth_network(), sample_images(2))
+    several = SeveralOutputs(smooth_network(), form)
+    result = case.explain(SelectedOutput(several, "heads.1") if form == "heads" else several, images)
+    assert torch.equal(result.targets, expected.targets)
+    torch.testing.assert_close(result.maps, expected.maps, rtol=0, atol=1e-2)  # as where a network is folded
 
 
 @_promise()

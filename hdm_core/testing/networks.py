@@ -88,6 +88,26 @@ class Untraceable(nn.Module):
         return logits
 
 
+class SeveralOutputs(nn.Module):
+    """A network that returns its logits in a tuple, a dict or a list of two heads.
+
+    Args:
+        form: "tuple" and "dict" have one output that can be logits, "heads" has two, the second of which is the network's.
+    """
+
+    def __init__(self, network: nn.Module, form: str) -> None:
+        super().__init__()
+        self.network = network
+        self.form = form
+
+    def forward(self, images: Tensor) -> Any:
+        """Apply the network; return its logits beside another output."""
+        logits = self.network(images)
+        if self.form == "heads":
+            return {"heads": [images.mean((2, 3)), logits]}
+        return (images, logits) if self.form == "tuple" else {"aux": images.mean((2, 3)), "logits": logits}
+
+
 class InterruptionError(Exception):
     """The exception of `FailingNetwork`."""
 

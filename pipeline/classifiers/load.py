@@ -38,8 +38,10 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
         raise InputError(f"classifier: {what} cannot be loaded ({one_line(error)})") from None
     if classifier.dtype not in (None, torch.float32):
         raise InputError(f"classifier: {classifier.name} has weights of {classifier.dtype}, and images are float32: convert it by float()")
-    names, problem_type = classes if isinstance(classes, tuple) else classifier.class_names, config.problem_type or classifier.problem_type
-    classifier = Classifier(classifier.network, classifier.preprocess, names, classifier.name, problem_type)
+    names = classes if isinstance(classes, tuple) else classifier.class_names
+    output = classifier.output if config.output is None else config.output
+    problem_type = config.problem_type or classifier.problem_type
+    classifier = Classifier(classifier.network, classifier.preprocess, names, classifier.name, output, problem_type)
     changes: dict[str, Any] = config.model_dump(include={"resize", "crop", "mean", "std"}, exclude_none=True)
     if config.interpolation is not None:
         changes["interpolation"] = InterpolationMode(config.interpolation)
@@ -87,7 +89,8 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
     """Return the identity of a classifier's preprocessing and class names.
 
     Besides the weights, these determine the classifier's outputs. The class names enter as a checksum, and `transform_input` where it is
-    on: torchvision's Inception and GoogLeNet then normalise their input once more. A `problem_type` decides what the outputs mean.
+    on: torchvision's Inception and GoogLeNet then normalise their input once more. So do the `output` that was named, and a `problem_type`
+    that says what the outputs mean.
     """
     preprocess = preprocess_of(classifier)
     names = json.dumps(classifier.class_names).encode()
@@ -101,5 +104,6 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
         "interpolation": preprocess.interpolation.value,
         "classes_sha256": hashlib.sha256(names).hexdigest(),
         **transformed,
+        **({} if classifier.output is None else {"output": classifier.output}),
         **({} if exclusive else {"problem_type": classifier.problem_type}),
     }

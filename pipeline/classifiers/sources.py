@@ -18,7 +18,7 @@ from pipeline.section import Count, Interpolation, Positive, Section
 # Keys of ClassifierConfig that belong to some sources; all other keys are valid for every source.
 SOURCE_KEYS = ("arch", "weights", "path", "train", "factory", "arguments")
 
-_ADDED_KEYS = frozenset({"problem_type"})
+_ADDED_KEYS = frozenset({"output", "problem_type"})
 
 Classes = int | tuple[str, ...] | None
 
@@ -55,6 +55,11 @@ class ClassifierConfig(Section):
     classes: Count | tuple[str, ...] | str | None = Field(
         None,
         description="Names of the classes, their number, or a text file with one name per line. Default: the names of the classifier.",
+    )
+    output: int | str | None = Field(
+        None,
+        description="Key, attribute, index or dotted path of the logits in an output of several tensors, such as logits or 0. "
+        "Default: the only tensor that can be the logits.",
     )
     problem_type: ProblemType | None = Field(
         None,

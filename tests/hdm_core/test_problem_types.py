@@ -90,6 +90,21 @@ class Shift(nn.Module):
         return x - self.number
 
 
+@pytest.mark.parametrize("output", [None, "yes"])
+def test_a_single_logit_among_other_outputs(output: str | None) -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = smooth(1)
+
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            return {"maps": images, "yes": self.network(images)}
+
+    found = explain(Classifier.from_module(Several(), output=output, problem_type=YES_NO), pictures(2), "grad_cam", target=0)
+    assert torch.equal(found.logits[:, :1], -smooth(1)(pictures(2)))
+    assert torch.equal(found.maps, explain(Classifier.from_module(smooth(1), problem_type=YES_NO), pictures(2), "grad_cam", target=0).maps)
+
+
 def test_a_network_of_several_labels_answers_as_it_is() -> None:
     images = pictures(2)
     classifier = Classifier.from_module(smooth(3), problem_type=YES_NO)

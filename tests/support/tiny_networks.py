@@ -56,14 +56,15 @@ class Constant(nn.Module):
 
 
 class Pair(nn.Module):
-    """Network that returns a second output, as segmentation and detection networks do."""
+    """Network with two heads, either of which may be the logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network(images), images
+        logits = self.network(images)
+        return logits, 2 * logits
 
 
 def activations_and_gradients(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

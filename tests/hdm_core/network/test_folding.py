@@ -18,6 +18,7 @@ from torch.fx._symbolic_trace import is_fx_tracing
 from hdm_core import Classifier, explain
 from hdm_core.network import folding
 from hdm_core.network.folding import ContiguousInput, fold_network
+from hdm_core.network.outputs import SelectedOutput
 from tests.support.tiny_networks import Pair, Untraceable, assert_unchanged, normalised, pictures, smooth, snapshot
 
 
@@ -84,10 +85,20 @@ def test_a_network_in_training_mode_is_not_folded() -> None:
     assert before["training"] == snapshot(network)["training"]
 
 
-def test_logits_that_are_no_tensor_are_refused() -> None:
+def test_one_of_two_outputs_is_not_guessed() -> None:
     with pytest.raises(TypeError) as caught:
         fold_network(Pair(smooth()).eval(), pictures(1))
-    assert str(caught.value) == "the network must return logits (B, classes) for images (1, 3, 16, 16); it returned a tuple"
+    assert str(caught.value) == (
+        "the network must return logits (B, classes); it returned a tuple with 2 such tensors, 0 (1, 3), 1 (1, 3): "
+        "name the logits with output= (classifier.output in a configuration), such as 0"
+    )
+
+
+def test_a_network_of_which_an_output_is_selected_is_folded() -> None:
+    network = SelectedOutput(Pair(normalised()).eval(), 1)
+    folded = fold_network(network, pictures(1, 32))
+    assert folded.reason is None
+    torch.testing.assert_close(folded.network(pictures(1, 32)), network(pictures(1, 32)), rtol=1e-4, atol=1e-4)
 
 
 # Agreement with the network

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import functools
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,9 +78,109 @@ class Harmful:
 
 def test_nothing_but_tensors_is_unpickled(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "args": Harmful(tmp_path / "harm")}, tmp_path / "mine.pth")
-    with pytest.raises(ValueError, match="holds more than weights"):
+    with pytest.raises(ValueError, match=r"holds objects that cannot be skipped \(.*pathlib.PosixPath\)"):
         read_state(tmp_path / "mine.pth")
     assert not (tmp_path / "harm").exists()
+
+
+class Harmless:
+    """Object whose unpickling would write a file by a function of its module."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return write, (self.path,)
+
+
+def write(path: Path) -> None:
+    path.write_text("harm")
+
+
+def test_a_function_beside_the_weights_is_not_called(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"weight": torch.ones(2)}, "args": Harmless(tmp_path / "harm")}, tmp_path / "mine.pth")
+    assert list(read_state(tmp_path / "mine.pth")) == ["weight"]
+    assert not (tmp_path / "harm").exists()
+
+
+class Forbidden:
+    """Object whose unpickling would run a command, by a module that torch refuses by name."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("true",)
+
+
+class AttributeDict(dict[str, Any]):
+    """Dict of a library's own class, with items as attributes, as Lightning's and omegaconf's are."""
+
+    def __init__(self, **items: Any) -> None:
+        super().__init__(items)
+        self.__dict__ = self
+
+
+class Created:
+    """Object that must not be created while a file is read."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise AssertionError("it was created")
+
+
+def test_a_checkpoint_of_lightning_is_read_by_its_state_dict_alone(network: nn.Module, tmp_path: Path) -> None:
+    created = Created()
+    created.rate = 0.1  # type: ignore[attr-defined]
+    content = {  # the keys of lightning 2.6, and objects that save_hyperparameters and callbacks put there
+        "epoch": 1,
+        "global_step": 2,
+        "pytorch-lightning_version": "2.6.6",
+        "state_dict": {**{f"model.{key}": value for key, value in network.state_dict().items()}, "criterion.weight": torch.ones(3)},
+        "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 1}}}},
+        "callbacks": {"EarlyStopping{'monitor': 'loss'}": {"wait_count": 0, "best_score": torch.tensor(0.5)}, Created: {"class": Created}},
+        "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]}],
+        "lr_schedulers": [],
+        "hparams_name": "args",
+        "hyper_parameters": {
+            "args": argparse.Namespace(rate=0.1, folder=Path("data")),
+            "optimizer": functools.partial(torch.optim.SGD, lr=0.1),
+            "activation": nn.ReLU(),
+            "more": AttributeDict(depth=2),
+            "counts": collections.defaultdict(int, {"cat": 2}),
+            "own": created,
+            "classes": {"ant", "bee"},
+            "array": np.arange(3),
+        },
+    }
+    torch.save(content, tmp_path / "last.ckpt")
+    classifier = Classifier.from_checkpoint(tmp_path / "last.ckpt", ARCH, ["ant", "bee", "cat"])
+    assert classifier.weights_digest() == Classifier.from_module(network).weights_digest()
+    # torch's list of allowed classes is as before: the same file is refused by torch itself.
+    with pytest.raises(pickle.UnpicklingError, match="Unsupported global"):
+        torch.load(tmp_path / "last.ckpt", weights_only=True)
+
+
+def test_two_networks_of_a_lightning_module_are_named_by_their_prefixes(network: nn.Module, tmp_path: Path) -> None:
+    state = {f"{name}.{key}": value for name in ("student", "teacher") for key, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "hyper_parameters": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"prefix 'student\.' or 'teacher\.': save the state_dict\(\) of the network alone"):
+        Classifier.from_checkpoint(tmp_path / "last.ckpt", ARCH, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (nn.Linear(2, 2), "holds a pickled object and no state dict (torch.nn.modules.linear.Linear)"),
+        ({"model": nn.Linear(2, 2)}, "holds no state dict"),
+        ({"state_dict": {"weight": Created()}}, "but weight: save"),
+        ({"state_dict": {}, "hook": Forbidden()}, "holds objects that cannot be skipped (posix.system): save"),
+        (argparse.Namespace(state_dict={"weight": torch.ones(2)}), "holds a pickled object and no state dict (argparse.Namespace)"),
+    ],
+    ids=["a network", "a network in a dict", "an object among the weights", "a command", "a namespace"],
+)
+def test_a_file_that_cannot_be_read_lists_its_objects(content: Any, words: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "mine.pt")
+    with pytest.raises(ValueError) as caught:
+        read_state(tmp_path / "mine.pt")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"no tensors", b"PK\x03\x04 cut off"], ids=repr)

@@ -33,7 +33,7 @@ NAMES = ("ant", "bee", "cat")
 def classifier(
     names: Sequence[str] | None = NAMES, module: nn.Module | None = None, problem_type: ProblemType = "single_label_classification"
 ) -> Classifier:
-    return Classifier(module or smooth(3), Preprocess(resize=SIDE, crop=SIDE), names, "insects", problem_type)
+    return Classifier(module or smooth(3), Preprocess(resize=SIDE, crop=SIDE), names, "insects", problem_type=problem_type)
 
 
 def sample(label: int | None = None, name: str | None = None) -> Sample:

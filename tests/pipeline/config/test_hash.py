@@ -35,6 +35,7 @@ OTHER: dict[str, Any] = {
     "classifier.mean": [0.5, 0.5, 0.5],
     "classifier.std": [0.5, 0.5, 0.5],
     "classifier.interpolation": "bicubic",
+    "classifier.output": "logits",
     "methods": ["hdm"],
     "hdm.sizes": [2, 4],
     "hdm.ratios": [3],
@@ -110,6 +111,11 @@ def test_no_field_was_forgotten_here() -> None:
     fields |= {f"dataset.{field}" for kind in DATASETS.values() for field in kind.config.model_fields}
     fields |= set(RunConfig.model_fields) - set(sections) - {"dataset"}
     assert fields == (set(OTHER) | set(INDIFFERENT) | TOGETHER) - {"dm.steps"}
+
+
+def test_a_key_that_earlier_versions_did_not_have_is_part_of_the_identity_only_where_it_is_set() -> None:
+    assert "output" not in configuration().identity()["classifier"]
+    assert configuration({"classifier.output": 0}).identity()["classifier"]["output"] == 0
 
 
 def test_a_checkpoint_is_known_by_its_source_and_path() -> None:
