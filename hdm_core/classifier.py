@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hdm_core.class_names import as_names
+from hdm_core.network.contrasts import Contrasts
 from hdm_core.network.digest import state_digest
 from hdm_core.network.folding import fold_network
 from hdm_core.network.outputs import OutputKey, SelectedOutput
@@ -290,6 +292,18 @@ class Classifier:
             for parameter, required in flags:
                 parameter.requires_grad_(required)
 
+    def contrasting(self, pairs: Sequence[tuple[int, int]]) -> Classifier:
+        """Return a classifier with one logit z_a - z_b for each pair (a, b) of classes.
+
+        It shares the network. Its probabilities are those of a rather than b, the sigmoid of the difference; those of a regression are the
+        differences.
+        """
+        other = copy.copy(self)
+        other.module = Contrasts(self.module, pairs)
+        other.class_names = tuple(f"{self.class_name(a)} rather than {self.class_name(b)}" for a, b in pairs)
+        other.problem_type = "regression" if self.problem_type == "regression" else "multi_label_classification"
+        return other
+
     @contextmanager
     def folded(self, images: Tensor) -> Iterator[nn.Module]:
         """Yield a faster copy of the network, frozen as by `frozen`.
@@ -299,7 +313,10 @@ class Classifier:
         gradient, is used unfolded; `hdm_core.network.folding.fold_network` returns the reason.
         """
         with self.frozen() as network:
-            yield fold_network(network, images).network
+            if isinstance(network, Contrasts):  # of a few images each: the network inside has one copy for all
+                yield Contrasts(fold_network(network.network, images).network, network.pairs)
+            else:
+                yield fold_network(network, images).network
 
 
 def as_classifier(model: Classifier | nn.Module) -> Classifier:

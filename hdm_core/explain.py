@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from hdm_core.methods import ExplainJob, get_method
 from hdm_core.network.hooks import forward_to
 from hdm_core.network.logits import class_logits, require_logits, resolve_targets
 from hdm_core.settings import Settings
-from hdm_core.targets import Targets, one_target, target_numbers
+from hdm_core.targets import Targets, contrasting, one_target, resolve_contrasts, target_numbers
 
 
 def explain(
@@ -28,6 +29,7 @@ def explain(
     targets: Targets = None,
     *,
     target: Targets = None,
+    contrast: Targets = None,
     batch: int | None = None,
     precision: Precision | None = None,
     progress: Progress | None = None,
@@ -45,6 +47,8 @@ def explain(
         targets: the class to explain, by number or, if the classifier has names, by name: one for all, one per image, or None for the
             class that the network predicts.
         target: another name of `targets`, captum's.
+        contrast: a class, as for `targets`, or "runner_up" for the likeliest class beside the target. The map then explains why the target
+            and not that class: the difference of both logits.
         batch: upper limit of (masked) images per forward pass; None leaves it to the device.
         precision: of the network while HDM, DM, Mask and RISE try masks; None leaves it to the device.
         progress: called with the number of passes just done.
@@ -71,7 +75,7 @@ def explain(
     given, resolved = one_target(target, targets), entry.configure(preset, **settings)
     images = _on_device(classifier, images)
     require(classifier, images, _batch_size(classifier, batch), entry.is_concerned if entry.backward else None)
-    return explain_with(classifier, images, method, resolved, given, batch=batch, precision=precision, progress=progress)
+    return explain_with(classifier, images, method, resolved, given, contrast=contrast, batch=batch, precision=precision, progress=progress)
 
 
 def explain_with(
@@ -81,6 +85,7 @@ def explain_with(
     settings: Settings,
     targets: Targets = None,
     *,
+    contrast: Targets = None,
     batch: int | None = None,
     precision: Precision | None = None,
     progress: Progress | None = None,
@@ -95,7 +100,7 @@ def explain_with(
     passes, entry = PassCounter(progress), get_method(method)
     with torch.inference_mode(False), classifier.frozen() as network, torch.enable_grad():
         output = None
-        if (entry.layer or entry.from_input) and len(images) <= batch:
+        if (entry.layer or entry.from_input) and len(images) <= batch and contrast is None:
             output = forward_to(network, entry.layer(network, settings, images) if entry.layer else None, images)
             logits = output.logits.detach()
         else:
@@ -103,8 +108,15 @@ def explain_with(
                 logits = torch.cat([class_logits(network, part) for part in torch.split(images, batch)])
         problem_type = classifier.problem_type
         classes = resolve_targets(require_logits(logits, problem_type), target_numbers(targets, classifier), problem_type)
-        raw = entry.run(ExplainJob(classifier, images, classes, batch, passes, precision, output), settings)
-    maps, status = _check(raw.maps.float(), logits.gather(1, classes[:, None])[:, 0])
+        scores, contrasts = logits.gather(1, classes[:, None])[:, 0], None
+        job = ExplainJob(classifier, images, classes, batch, passes, precision, output)
+        if contrast is not None:
+            contrasts = resolve_contrasts(classifier, logits, classes, contrast)
+            scores = scores - logits.gather(1, contrasts[:, None])[:, 0]
+            of_pairs, pairs = contrasting(classifier, classes, contrasts)
+            job = replace(job, classifier=of_pairs, targets=pairs)
+        raw = entry.run(job, settings)
+    maps, status = _check(raw.maps.float(), scores)
     return Explanation(
         maps,
         status,
@@ -115,6 +127,7 @@ def explain_with(
         raw.stage_weights,
         method,
         classifier.preprocess,
+        contrasts,
     )
 
 

@@ -35,6 +35,7 @@ class Explanation:
         stages: (B, S, H, W), HDM's M_i before mixing, else None.
         stage_weights: (B, S), their shares, which sum to 1, else None.
         method: the id of the method.
+        contrasts: (B,) int64, the class that each target is compared with, else None.
         preprocess: the classifier's, whose crop of a photograph the maps lie on; None if it has none.
     """
 
@@ -47,6 +48,7 @@ class Explanation:
     stage_weights: Tensor | None = None
     method: str = ""
     preprocess: Preprocess | None = None
+    contrasts: Tensor | None = None
 
     def __repr__(self) -> str:
         count, height, width = self.maps.shape
@@ -80,7 +82,7 @@ class Explanation:
 
         Args:
             path: NAME.png for heatmaps, NAME-0.png, NAME-1.png, ... if there are several; .npy for the maps alone; .npz for maps,
-                targets, logits, status and, of HDM, stages and their weights.
+                targets, contrasts if there are any, logits, status and, of HDM, stages and their weights.
             photographs: what .png heatmaps are drawn over, as for `overlay`; the map alone if None.
 
         Returns:
@@ -97,7 +99,7 @@ class Explanation:
                 with path.open("wb") as file:
                     np.save(file, self.maps.cpu().numpy())
             case ".npz":
-                tensors = {name: getattr(self, name) for name in ("maps", "targets", "logits", "stages", "stage_weights")}
+                tensors = {name: getattr(self, name) for name in ("maps", "targets", "contrasts", "logits", "stages", "stage_weights")}
                 arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items() if tensor is not None}
                 with path.open("wb") as file:
                     np.savez_compressed(file, status=np.array(self.status), **arrays)

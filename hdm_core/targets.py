@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,13 @@ from torch import Tensor
 
 from hdm_core.class_names import class_numbers
 from hdm_core.classifier import Classifier
+from hdm_core.network.logits import resolve_targets
 from hdm_core.settings import did_you_mean
 
 # The class to explain: one for all images or one per image, by number or name; None is the predicted class.
 Targets = int | str | Sequence[int] | Sequence[str] | Tensor | None
+
+RUNNER_UP = "runner_up"  # as a contrast: the likeliest class beside the target
 
 
 def one_target(target: Targets, targets: Targets) -> Targets:
@@ -42,6 +46,41 @@ def target_numbers(targets: Targets, classifier: Classifier) -> Any:
     if isinstance(targets, Sequence):
         return [_number(target, classifier) if isinstance(target, str) else target for target in targets]
     return targets
+
+
+def resolve_contrasts(classifier: Classifier, logits: Tensor, classes: Tensor, contrast: Targets) -> Tensor:
+    """Return the class that each image's target is compared with, (B,) int64.
+
+    Args:
+        logits: (B, classes).
+        classes: the targets, (B,) int64.
+        contrast: as targets, or "runner_up" for the class with the highest logit beside the target.
+
+    Raises:
+        ValueError: as `resolve_targets`, or if a class would be compared with itself.
+    """
+    if isinstance(contrast, str) and contrast == RUNNER_UP:
+        if logits.shape[1] < 2:
+            raise ValueError(f"{classifier.name} has one output, and no runner-up")
+        return logits.scatter(1, classes[:, None], -math.inf).argmax(1)
+    others = resolve_targets(logits, target_numbers(contrast, classifier))
+    same = classes[others == classes]
+    if same.numel():
+        name = classifier.class_name(int(same[0]))
+        raise ValueError(f"class {name} cannot be compared with itself: give another contrast, such as {RUNNER_UP}")
+    return others
+
+
+def contrasting(classifier: Classifier, classes: Tensor, contrasts: Tensor) -> tuple[Classifier, Tensor]:
+    """Return the classifier of the differences, and each image's class of it, (B,) int64.
+
+    Args:
+        classes: a, (B,) int64.
+        contrasts: b, (B,) int64.
+    """
+    pairs = list(zip(classes.tolist(), contrasts.tolist(), strict=True))
+    unique = list(dict.fromkeys(pairs))
+    return classifier.contrasting(unique), classes.new_tensor([unique.index(pair) for pair in pairs])
 
 
 def _number(name: str, classifier: Classifier) -> int:

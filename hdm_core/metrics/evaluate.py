@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from hdm_core.metrics.registry import METRICS
 from hdm_core.metrics.scale import Scale
 from hdm_core.metrics.settings import MetricSettings, Protocol
 from hdm_core.metrics.views import Viewer, map_views, shared_views
-from hdm_core.targets import Targets, one_target, target_numbers
+from hdm_core.targets import Targets, contrasting, one_target, target_numbers
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def evaluate(
     settings: MetricSettings | None = None,
     *,
     target: Targets = None,
+    contrast: Tensor | Sequence[int] | None = None,
     index: Tensor | None = None,
     batch: int | None = None,
 ) -> Metrics:
@@ -69,6 +71,8 @@ def evaluate(
         regions: (B, H, W) bool, the evidence of an image; all false where unknown.
         settings: the baseline and the protocol of the curves.
         target: another name of `targets`.
+        contrast: (B,), the class that each target is compared with, such as `explanation.contrasts`. The probability is then that of
+            the target rather than that class.
         index: (N,), the image that each map is of; one map per image, in order, if None. What maps of one image share is computed once.
         batch: upper limit of images per forward pass; None leaves it to the device.
 
@@ -93,6 +97,11 @@ def evaluate(
     batch = default_batch(classifier.device) if batch is None else as_integer("batch", batch)
     images, maps, classes, index = (tensor.to(classifier.device) for tensor in (images, maps, classes, index))
     require(classifier, images, batch)
+    if contrast is not None:
+        others = as_integers("contrast", contrast).to(images.device)
+        if others.shape != classes.shape:
+            raise ValueError(f"contrast must have shape {tuple(classes.shape)}, not {tuple(others.shape)}")
+        classifier, classes = contrasting(classifier, classes, others)
     height, width = images.shape[-2:]
     baseline = baseline_image(settings.baseline, classifier, images)
     backgrounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]

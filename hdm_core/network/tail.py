@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from hdm_core.network.axes import TargetLayer
+from hdm_core.network.contrasts import differences
 from hdm_core.network.logits import class_logits
 from hdm_core.network.tracing import ThreadTracer, trace
 from hdm_core.network.yes_no import both_answers
 
 # Pooling, reshaping and linear layers: the output of a tail of these alone is an affine function of the activations.
 _AFFINE_MODULES = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Dropout, nn.Flatten, nn.Identity, nn.Linear)
-_AFFINE_CALLS = {F.adaptive_avg_pool2d, F.avg_pool2d, both_answers, torch.flatten, torch.mean, "flatten", "mean"}
+_AFFINE_CALLS = {F.adaptive_avg_pool2d, F.avg_pool2d, both_answers, differences, torch.flatten, torch.mean, "flatten", "mean"}
 
 
 class _Tracer(ThreadTracer):
