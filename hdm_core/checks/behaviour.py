@@ -28,7 +28,6 @@ class Behaviour:
     findings: list[Finding]
 
 
-@torch.no_grad()
 def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> Behaviour:
     """Check the output, its repetition, and each image alone and beside others.
 
@@ -40,7 +39,8 @@ def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> B
         TypeError: if the network does not return (B, classes); exceptions of the network are not caught.
     """
     probes = probe_images(images)[: max(batch, 2)]
-    with torch.inference_mode(False), _random_state(probes.device), classifier.frozen() as network:
+    # Inference mode first: to leave it turns gradients on, also for weights that a network makes in its forward.
+    with torch.inference_mode(False), torch.no_grad(), _random_state(probes.device), classifier.frozen() as network:
         with torch.enable_grad():
             output = network(probes[:1].clone().requires_grad_())
             differentiable = class_logits(lambda _: output, probes[:1])

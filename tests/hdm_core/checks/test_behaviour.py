@@ -51,6 +51,17 @@ def verdicts(network: nn.Module, batch: int = 4) -> dict[str, tuple[str, str]]:
     return {finding.subject: (finding.verdict, finding.text) for finding in findings}
 
 
+def test_weights_that_are_made_in_the_forward_leave_no_graph() -> None:
+    """A graph of the probes would cost memory, and a warning of torch's where a logit becomes a number."""
+
+    class Makes(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3)) * nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+
+    with torch.inference_mode(False):
+        assert {verdict for verdict, _ in verdicts(Makes()).values()} == {"ok"}
+
+
 def test_an_ordinary_network_is_as_expected_and_left_as_it_was() -> None:
     network = mixed_state_network()
     before, random_state = snapshot(network), torch.random.get_rng_state()

@@ -105,11 +105,14 @@ def test_another_configuration_is_refused(folder: Path, images: Path) -> None:
 
 @pytest.mark.server
 def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folder: Path, tmp_path: Path) -> None:
-    """Killed after the epoch of the head alone, when a new stage begins, and again within that stage."""
+    """Killed after the epoch of the head alone, when a new stage begins, and again within that stage.
+
+    Two epochs are left then, so that a kill that comes late on a busy machine does not find the training done.
+    """
     config = tmp_path / "training.yaml"
     config.write_text(yaml.safe_dump(training_config(images, output=str(tmp_path))))
     killed = tmp_path / "colours"
-    for epoch in (1, 3):
+    for epoch in (1, 2):
         with subprocess.Popen(command("train", config), stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             for line in process.stderr:
@@ -123,7 +126,7 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(images: Path, folde
     assert ended.returncode == 0, ended.stderr
     logged = [line.partition(":")[0] for line in ended.stderr.splitlines() if line.startswith("epoch")]
     assert logged[-1] == "epoch 4 of 4"
-    assert not {"epoch 1 of 4", "epoch 2 of 4", "epoch 3 of 4"} & set(logged), "an epoch that was saved is not done again"
+    assert not {"epoch 1 of 4", "epoch 2 of 4"} & set(logged), "an epoch that was saved is not done again"
     for name in (MODEL, "split.csv", CARD):
         assert (killed / name).read_bytes() == (folder / name).read_bytes(), name
 
