@@ -21,7 +21,7 @@ from hdm_core.network.wrappers import inner_network, run_eagerly, unwrap
 from hdm_core.network.yes_no import YesNo
 from hdm_core.photograph import to_rgb
 from hdm_core.preprocess import Preprocess
-from hdm_core.problem_type import ProblemType, answer_names, check_problem_type, probabilities
+from hdm_core.problem_type import ProblemType, answer_names, check_problem_type, load_with_logits, probabilities
 from hdm_core.sources.checkpoint import check_arch, load_checkpoint, load_state_dict
 from hdm_core.sources.exported import load_exported
 from hdm_core.sources.paths import local_path
@@ -152,8 +152,7 @@ class Classifier:
         if path.is_dir():
             raise ValueError(f"{path} is a folder, whose card has arch and classes: leave them out, or give the file of weights")
         known = read_classes(classes)
-        count = known if isinstance(known, int) else len(known)
-        module = load_state_dict(path, arch, count, arguments)
+        module = load_with_logits(lambda count: load_state_dict(path, arch, count, arguments), known, problem_type)
         preprocess = preprocess or Preprocess.of_side(getattr(module, "image_size", Preprocess.crop))  # a transformer takes one size
         return cls(module, preprocess, None if isinstance(known, int) else known, f"{arch} {path.name}", output, problem_type)
 
@@ -216,7 +215,10 @@ class Classifier:
         count = len(known) if isinstance(known, tuple) else known
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module, configured = build_timm(arch, weights, count, arguments) if path is None else load_timm(path, arch, count, arguments)
+            if path is None:
+                module, configured = build_timm(arch, weights, count, arguments)
+            else:
+                module, configured = load_with_logits(lambda count: load_timm(path, arch, count, arguments), known, problem_type)
         name = " ".join([arch, *([Path(path).name] if path else [weights] if weights else [])])
         return cls(module.eval(), preprocess or configured, known if isinstance(known, tuple) else None, name, output, problem_type)
 
@@ -257,6 +259,10 @@ class Classifier:
         It is what `problem_type` says: a softmax, a sigmoid, or the outputs themselves.
         """
         return probabilities(logits, self.problem_type)
+
+    def differences(self, logits: Tensor) -> Tensor:
+        """Return the differences (B, P) that `contrasting` makes of logits (B, classes); others unchanged."""
+        return self.module.differences(logits) if isinstance(self.module, Contrasts) else logits
 
     def class_name(self, target: int) -> str:
         """Return the class's name, or its number where names are unknown."""

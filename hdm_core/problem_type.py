@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Literal, TypeVar, get_args
 
 from torch import Tensor
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+T = TypeVar("T")
+
+_ANSWERS = ("no", "yes")
+
 PROBLEM_TYPES: tuple[str, ...] = get_args(ProblemType)
 
 
@@ -44,3 +49,24 @@ def answer_names(names: Sequence[str] | None, problem_type: ProblemType) -> tupl
     if names is not None and len(names) == 1 and problem_type == "multi_label_classification":
         return f"not {names[0]}", names[0]
     return None if names is None else tuple(names)
+
+
+def load_with_logits(load: Callable[[Any], T], classes: int | tuple[str, ...] | None, problem_type: ProblemType) -> T:
+    """Load weights with as many logits as classes, or with the one of two answers.
+
+    Args:
+        load: called with the number of logits; raises a ValueError where the weights have another number.
+        classes: names or number; with two names a yes/no network has two labels or, if these do not fit, a single logit.
+
+    Raises:
+        ValueError: if the weights do not fit.
+    """
+    count = len(classes) if isinstance(classes, tuple) else classes
+    try:
+        return load(count)
+    except ValueError:
+        if not isinstance(classes, tuple) or count != len(_ANSWERS) or problem_type != "multi_label_classification":
+            raise
+        with suppress(ValueError):
+            return load(1)
+        raise

@@ -16,11 +16,11 @@ from torch import Tensor
 from hdm_core import Classifier, Finding, get_method
 from hdm_core.settings import DMSettings, HDMSettings
 from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_identity, preprocess_of, weights_digest
-from pipeline.classifiers.targets import Labels, Top, class_of, classes_of, label_names
+from pipeline.classifiers.targets import Contrast, Labels, Top, class_of, class_pair, classes_of, label_names
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
 from pipeline.datasets.listing import ListingNotes
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line
 from pipeline.preflight import preflight, read_photographs
 
 _log = logging.getLogger(__name__)
@@ -163,12 +163,27 @@ def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[
         raise InputError(f"target {target}: {classifier.name} has {classes} classes, numbered from 0")
     if isinstance(target, Top) and target.top > classes:
         raise InputError(f"target.top {target.top}: {classifier.name} has only {classes} classes")
-    if classifier.problem_type == "regression" and not isinstance(target, int) and not (target == "predicted" and classes == 1):
+    if classifier.problem_type == "regression" and not isinstance(target, int | Contrast) and not (target == "predicted" and classes == 1):
         raise InputError(f"target: a regression predicts no class; write the number of one of its {classes} outputs, from 0")
+    if isinstance(target, Contrast):
+        _check_contrast(target, classifier, classes)
+    if target == "runner_up" and classes < 2:
+        raise InputError(f"target runner_up: {classifier.name} has one class")
+    if target == "wrong" and classifier.problem_type == "multi_label_classification" and classes > 2:
+        raise InputError("target wrong: of several labels none is the only true one; write target: {labels: K}")
     if isinstance(target, Labels):
         _check_several_labels(classifier, samples, target.labels)
-    if target == "label":
+    if target in ("label", "wrong"):
         _check_labels(samples, lambda sample: class_of(sample, classifier))
+
+
+def _check_contrast(target: Contrast, classifier: Classifier, classes: int) -> None:
+    try:
+        pair = class_pair(target, classifier)
+    except ValueError as error:
+        raise InputError(f"target.contrast: {one_line(error)}") from None
+    if max(pair) >= classes:
+        raise InputError(f"target.contrast {max(pair)}: {classifier.name} has {classes} classes, numbered from 0")
 
 
 def _check_several_labels(classifier: Classifier, samples: Sequence[Sample], limit: int) -> None:

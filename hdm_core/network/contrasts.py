@@ -39,5 +39,9 @@ class Contrasts(NetworkWrapper):
 
     def forward(self, images: Tensor) -> Any:
         """Return the differences (B, P)."""
+        return self.differences(self.network(images))
+
+    def differences(self, output: Any) -> Any:
+        """Return the differences (B, P) of an output."""
         first, second = zip(*self.pairs, strict=True)
-        return differences(self.network(images), first, second)
+        return differences(output, first, second)

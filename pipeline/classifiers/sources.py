@@ -124,12 +124,18 @@ class ClassifierSource:
     check: Callable[[ClassifierConfig], None] = _accept
 
 
+def _problem_type(config: ClassifierConfig) -> dict[str, Any]:
+    """Return the argument `problem_type`, on which the number of logits depends."""
+    return {} if config.problem_type is None else {"problem_type": config.problem_type}
+
+
 def _load_torchvision(config: ClassifierConfig, classes: Classes, seed: int) -> Classifier:
     return Classifier.from_torchvision(config.arch or "", config.weights, seed=seed)
 
 
 def _load_checkpoint(config: ClassifierConfig, classes: Classes, seed: int) -> Classifier:
-    return Classifier.from_checkpoint(config.path or "", config.arch, classes if config.arch else None, arguments=config.arguments)
+    known = classes if config.arch else None
+    return Classifier.from_checkpoint(config.path or "", config.arch, known, arguments=config.arguments, **_problem_type(config))
 
 
 def _load_exported(config: ClassifierConfig, classes: Classes, seed: int) -> Classifier:
@@ -141,7 +147,9 @@ def _load_import(config: ClassifierConfig, classes: Classes, seed: int) -> Class
 
 
 def _load_timm(config: ClassifierConfig, classes: Classes, seed: int) -> Classifier:
-    return Classifier.from_timm(config.arch or "", config.weights, config.path, classes, seed=seed, arguments=config.arguments)
+    return Classifier.from_timm(
+        config.arch or "", config.weights, config.path, classes, seed=seed, arguments=config.arguments, **_problem_type(config)
+    )
 
 
 def _check_checkpoint(config: ClassifierConfig) -> None:

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from hdm_core import Classifier
 from hdm_core.class_names import class_numbers
 from hdm_core.network.logits import class_logits
+from hdm_core.targets import target_numbers
 from pipeline.datasets import Sample
 from pipeline.errors import one_line
 from pipeline.section import Count, Section
+
+ClassKey = Annotated[int, Field(ge=0)] | str  # number or name of a class
 
 
 class Top(Section):
@@ -33,7 +36,14 @@ class Labels(Section):
     labels: Count = Field(description="Largest number of classes that a label names; one map each, in the order of the label.")
 
 
-Target = Literal["predicted", "label"] | Annotated[int, Field(ge=0)] | Top | Labels
+class Contrast(Section):
+    """Target: one class rather than another, the difference of their logits."""
+
+    contrast: tuple[ClassKey, ClassKey] = Field(description="The two classes [A, B], by name or number: why A and not B.")
+
+
+# predicted: the likeliest class. runner_up: that class rather than the next. wrong: of misclassified images, that class and the label's.
+Target = Literal["predicted", "label", "runner_up", "wrong"] | Annotated[int, Field(ge=0)] | Top | Labels | Contrast
 
 
 SEPARATOR = "|"  # of the names in a label
@@ -47,19 +57,22 @@ class MapRequest:
         place: index of the image in its batch.
         rank: 0 for the only class or that with the highest logit, 1 for the next.
         target: number of the class; None for the class that the network predicts.
+        contrast: number of the class that the target is compared with, "runner_up" for the likeliest other class; None for none.
     """
 
     place: int
     rank: int
     target: int | None
+    contrast: int | Literal["runner_up"] | None = None
 
 
 @dataclass(frozen=True)
 class MapFailure:
-    """A map that cannot be computed, with the reason."""
+    """A map that cannot be computed, or is not to be, with the reason."""
 
     request: MapRequest
     error: str
+    status: Literal["failed", "skipped"] = "failed"
 
 
 def request_maps(target: Target, classifier: Classifier, samples: Sequence[Sample], images: Tensor) -> list[MapRequest | MapFailure]:
@@ -70,6 +83,13 @@ def request_maps(target: Target, classifier: Classifier, samples: Sequence[Sampl
     """
     if isinstance(target, Top):
         return list(_request_top(classifier, images, target))
+    if target == "wrong":
+        return list(_request_wrong(classifier, samples, images))
+    if isinstance(target, Contrast):
+        first, second = class_pair(target, classifier)
+        return [MapRequest(place, 0, first, second) for place in range(len(samples))]
+    if target == "runner_up":
+        return [MapRequest(place, 0, None, "runner_up") for place in range(len(samples))]
     requests: list[MapRequest | MapFailure] = []
     for place, sample in enumerate(samples):
         try:
@@ -91,6 +111,18 @@ def _targets(target: int | Labels | str, sample: Sample, classifier: Classifier)
             return [target]
         case _:
             return [None]
+
+
+def class_pair(target: Contrast, classifier: Classifier) -> tuple[int, int]:
+    """Return the numbers of a contrast's classes.
+
+    Raises:
+        ValueError: if a name is that of no class or of several, or both are the same class.
+    """
+    first, second = (int(target_numbers(each, classifier)) for each in target.contrast)
+    if first == second:
+        raise ValueError(f"class {classifier.class_name(first)} cannot be compared with itself")
+    return first, second
 
 
 def label_names(label: str, names: Sequence[str] | None) -> list[str]:
@@ -149,17 +181,27 @@ def _number(name: str, names: Sequence[str], hint: str = "") -> int:
     return numbers[0]
 
 
-def _request_top(classifier: Classifier, images: Tensor, target: Top) -> Iterator[MapRequest | MapFailure]:
-    """Yield the map requests of each image, the highest logit first.
-
-    If the network fails on the batch, each image is run alone.
-    """
-    with classifier.frozen() as network, torch.no_grad():
+def _request_wrong(classifier: Classifier, samples: Sequence[Sample], images: Tensor) -> Iterator[MapRequest | MapFailure]:
+    """Yield two map requests per misclassified image: the predicted class, and that of the label."""
+    for place, (sample, row) in enumerate(zip(samples, _logits(classifier, images), strict=True)):
+        request = MapRequest(place, 0, None)
         try:
-            logits: list[Tensor | Exception] = list(class_logits(network, images))
-        except Exception:  # a user's network may raise on one image and not on the others
-            logits = [_logits_of(network, image) for image in images]
-    for place, row in enumerate(logits):
+            true = class_of(sample, classifier)
+        except ValueError as error:
+            yield MapFailure(request, str(error))
+            continue
+        if isinstance(row, Exception):
+            yield MapFailure(request, f"{type(row).__name__}: {one_line(row)}")
+        elif (predicted := int(row.argmax())) == true:
+            yield MapFailure(request, "the predicted class is that of the label", "skipped")
+        else:
+            yield MapRequest(place, 0, predicted)
+            yield MapRequest(place, 1, true)
+
+
+def _request_top(classifier: Classifier, images: Tensor, target: Top) -> Iterator[MapRequest | MapFailure]:
+    """Yield the map requests of each image, the highest logit first."""
+    for place, row in enumerate(_logits(classifier, images)):
         if isinstance(row, Exception):
             ranks = range(target.top if target.above is None else 1)
             yield from (MapFailure(MapRequest(place, rank, None), f"{type(row).__name__}: {one_line(row)}") for rank in ranks)
@@ -170,6 +212,18 @@ def _request_top(classifier: Classifier, images: Tensor, target: Top) -> Iterato
         if len(numbers) == 0:
             yield MapFailure(MapRequest(place, 0, None), f"no class has a probability above {target.above:g}")
         yield from (MapRequest(place, rank, number) for rank, number in enumerate(numbers.tolist()))
+
+
+def _logits(classifier: Classifier, images: Tensor) -> list[Tensor | Exception]:
+    """Return the logits (classes,) of each image, or what the network raises.
+
+    If the network fails on the batch, each image is run alone.
+    """
+    with classifier.frozen() as network, torch.no_grad():
+        try:
+            return list(class_logits(network, images))
+        except Exception:  # a user's network may raise on one image and not on the others
+            return [_logits_of(network, image) for image in images]
 
 
 def _logits_of(network: nn.Module, image: Tensor) -> Tensor | Exception:

@@ -76,7 +76,8 @@ def _describe_key(key: Location, items: Sequence[Mapping[str, Any]], model: type
     if item["type"] == "extra_forbidden":
         return f"{where}: {_describe_unknown(key, model)}"
     items = _without_other_sections(items)
-    alternatives = [text for each in items if (text := _describe_alternative(each, alone=len(items) == 1))]
+    texts = [text for each in items if (text := _describe_alternative(each, alone=len(items) == 1))]
+    alternatives = list(dict.fromkeys(texts))
     message = " or ".join([alternatives[0], *(text.removeprefix("input should ") for text in alternatives[1:])])
     return f"{where}: {message}" + ("" if item["type"] == "missing" else f", not {item['input']!r}")
 

@@ -102,7 +102,9 @@ class RunConfig(BaseModel):
     compute: ComputeConfig = Field(ComputeConfig(), description="Resources of the run.")
     target: Target = Field(
         "predicted",
-        description="Class to explain: predicted, label, the number of a class, {top: K} for the K classes with the highest logits, "
+        description="Class to explain: predicted, label, runner_up for the predicted class rather than the next, wrong for the predicted "
+        "and the true class of misclassified images, the number of a class, {contrast: [A, B]} for A rather than B, "
+        "{top: K} for the K classes with the highest logits, "
         "{top: K, above: P} for those of them whose probability is above P, or {labels: K} for up to K classes that a label names.",
     )
     output: str = Field(min_length=1, description="Folder or URL below which each run has its own folder.")
@@ -140,6 +142,8 @@ class RunConfig(BaseModel):
                 return self.target.top
             case Labels():
                 return self.target.labels
+            case "wrong":
+                return 2
             case _:
                 return 1
 
@@ -147,9 +151,11 @@ class RunConfig(BaseModel):
     def fills_ranks(self) -> bool:
         """True if every image has a map of every rank.
 
-        The number of classes above a probability, or in a label, may differ from image to image.
+        The number of classes above a probability, or in a label, may differ from image to image, and only some images are misclassified.
         """
-        return not isinstance(self.target, Labels) and not (isinstance(self.target, Top) and self.target.above is not None)
+        if isinstance(self.target, Top):
+            return self.target.above is None
+        return self.target != "wrong" and not isinstance(self.target, Labels)
 
     @cached_property
     def settings(self) -> dict[str, Settings]:
@@ -182,7 +188,7 @@ class RunConfig(BaseModel):
             "classifier": self.classifier.identity(),
             "methods": {method: settings.model_dump(mode="json") for method, settings in self.settings.items()},
             "metrics": self.metrics.model_dump(mode="json"),
-            "target": self.target.model_dump(exclude_none=True) if isinstance(self.target, Section) else self.target,
+            "target": self.target.model_dump(mode="json", exclude_none=True) if isinstance(self.target, Section) else self.target,
             "seed": self.seed,
             "shard_size": self.compute.shard_size,
             "batch": self.compute.batch_size,

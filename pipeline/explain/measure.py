@@ -28,11 +28,20 @@ def measure(
     records = [record for record, _ in explained]
     # Measured on the float16 values that are stored, so that a reader of the store can repeat it.
     maps = torch.stack([map_ for _, map_ in explained]).half().float()
-    image_and_target = [(batch.rows.index(record.row), record.target) for record in records]
-    unique = list(dict.fromkeys(image_and_target))  # what maps of one image and class share is computed once
-    images, targets = torch.tensor(unique).unbind(1)
-    index = torch.tensor([unique.index(pair) for pair in image_and_target])
-    metrics = evaluate(classifier, batch.images[images], maps, targets, batch.regions[images], settings, index=index, batch=batch_size)
+    explained_classes = [(batch.rows.index(record.row), record.target, record.contrast) for record in records]
+    unique = list(dict.fromkeys(explained_classes))  # what maps of one image and class share is computed once
+    places, targets, others = zip(*unique, strict=True)
+    metrics = evaluate(
+        classifier,
+        batch.images[list(places)],
+        maps,
+        torch.tensor(targets),
+        batch.regions[list(places)],
+        settings,
+        contrast=None if None in others else torch.tensor(others),
+        index=torch.tensor([unique.index(each) for each in explained_classes]),
+        batch=batch_size,
+    )
     deletion, insertion = metrics.deletion.tolist(), metrics.insertion.tolist()
     values = {name: column.tolist() for name, column in metrics.values.items()}
     return [

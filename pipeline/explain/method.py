@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hdm_core import Classifier, Explanation, explain_with
+from hdm_core.targets import Targets
 from pipeline.classifiers.targets import MapRequest
 from pipeline.config.schema import RunConfig
 from pipeline.explain.batch import Batch
@@ -42,10 +43,13 @@ def explain_method(
     """Explain images of a batch with one method.
 
     Args:
-        requests: at least one; all of them have a target, or none has.
+        requests: at least one; all of them have a target, or none has, and so for the contrast.
         batch_size: images that go through the network at once.
     """
     targets = [request.target for request in requests if request.target is not None] or None
+    contrast: Targets = "runner_up" if requests[0].contrast == "runner_up" else None
+    if isinstance(requests[0].contrast, int):
+        contrast = [request.contrast for request in requests if isinstance(request.contrast, int)]
     begin = time.perf_counter()
     explanation = explain_with(
         classifier,
@@ -53,6 +57,7 @@ def explain_method(
         method,
         config.settings[method],
         targets,
+        contrast=contrast,
         batch=batch_size,
         precision=config.compute.fixed_precision,
         progress=progress,

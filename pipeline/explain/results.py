@@ -92,9 +92,9 @@ class ResultCollector:
                 for rank in range(self._config.ranks if self._config.fills_ranks else 1):
                     self._add_failed(row, method, rank, status, error)
 
-    def add_failed_map(self, row: int, method: str, rank: int, error: str) -> None:
-        """Add the record of a map that failed; the map is zeros."""
-        self._add_failed(row, method, rank, "failed", error)
+    def add_failed_map(self, row: int, method: str, rank: int, error: str, status: Status = "failed") -> None:
+        """Add the record of a map that failed, or was skipped; the map is zeros."""
+        self._add_failed(row, method, rank, status, error)
 
     def add_maps(self, method: str, rows: Sequence[int], ranks: Sequence[int], explanation: Explanation) -> None:
         """Add a method's maps, and HDM's stages, as float16."""

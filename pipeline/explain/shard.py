@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hdm_core import Classifier
 from hdm_core.device import default_batch, device_name
+from hdm_core.targets import contrasting
 from pipeline.classifiers.load import preprocess_of
 from pipeline.classifiers.targets import MapFailure, MapRequest, request_maps
 from pipeline.config.schema import RunConfig
@@ -87,7 +88,7 @@ def _explain_batch(
         requests = [item for item in requested if isinstance(item, MapRequest) and is_open[item.place]]
         for item in requested:
             if isinstance(item, MapFailure) and is_open[item.request.place]:
-                collector.add_failed_map(batch.rows[item.request.place], method, item.request.rank, item.error)
+                collector.add_failed_map(batch.rows[item.request.place], method, item.request.rank, item.error, item.status)
         for outcome in isolated(requests, explain_and_collect, memory_fails_shard=False):
             if isinstance(outcome, ItemFailure):
                 collector.add_failed_map(batch.rows[outcome.item.place], method, outcome.item.rank, outcome.error)
@@ -107,15 +108,20 @@ def _collect(classifier: Classifier, batch: Batch, collector: ResultCollector, r
     rows, ranks = [batch.rows[request.place] for request in result.requests], [request.rank for request in result.requests]
     explanation, stage_weights = result.explanation, result.explanation.stage_weights
     collector.add_maps(result.method, rows, ranks, explanation)
-    probabilities = classifier.probabilities(explanation.logits)
+    answers, logits, columns = classifier, explanation.logits, explanation.targets
+    if explanation.contrasts is not None:
+        answers, columns = contrasting(classifier, explanation.targets, explanation.contrasts)
+        logits = answers.differences(logits)
+    scores, probabilities = (each.gather(1, columns[:, None])[:, 0] for each in (logits, answers.probabilities(logits)))
     explained = []
     for i, (request, target) in enumerate(zip(result.requests, explanation.targets.tolist(), strict=True)):
         record = replace(
             collector.new_record(rows[i], result.method, request.rank, explanation.status[i]),
             target=target,
-            target_name=as_text(str(classifier.class_name(target))),  # Parquet takes valid UTF-8 only
-            probability=float(probabilities[i, target]),
-            logit=float(explanation.logits[i, target]),
+            target_name=as_text(str(answers.class_name(int(columns[i])))),  # Parquet takes valid UTF-8 only
+            contrast=None if explanation.contrasts is None else int(explanation.contrasts[i]),
+            probability=float(probabilities[i]),
+            logit=float(scores[i]),
             region=batch.region_kinds[request.place],
             passes=explanation.passes,
             stage_weights=None if stage_weights is None else stage_weights[i].tolist(),

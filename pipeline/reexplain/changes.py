@@ -49,7 +49,7 @@ def compare(
     ]
     newest = previous[0]
     reasons = newest.incompatibilities(info) or [reason for method in methods for reason in newest.method_incompatibilities(method, info)]
-    by_label = plan.config.target == "label" or isinstance(plan.config.target, Labels)
+    by_label = plan.config.target in ("label", "wrong") or isinstance(plan.config.target, Labels)
     changes = []
     for row, (sample, now) in enumerate(zip(plan.samples, checksums, strict=True)):
         for number, run, usable_methods in usable:

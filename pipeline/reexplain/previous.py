@@ -15,7 +15,7 @@ from pipeline.datasets.checksums import SampleChecksums
 from pipeline.runs import RunStore
 
 # Deterministic statuses, safe to reuse. `failed` may have been the machine's fault.
-_DETERMINISTIC = pa.array(["ok", "flat", "nan", "unreadable"])
+_DETERMINISTIC = pa.array(["ok", "skipped", "flat", "nan", "unreadable"])
 
 
 def result_identity(info: dict[str, Any]) -> dict[str, Any]:

@@ -66,10 +66,18 @@ def _checks(findings: Sequence[Mapping[str, Any]]) -> str:
 
 def _target(target: Any) -> str:
     if isinstance(target, Mapping):
+        if "contrast" in target:
+            return "{} rather than {}".format(*target["contrast"])
         if "labels" in target:
             return f"those of the label, up to {target['labels']}"
         return f"the {target['top']} most probable" + (f", above {target['above']:g}" if target.get("above") is not None else "")
-    return {"predicted": "the predicted one", "label": "the label"}.get(target, f"number {target}")
+    words = {
+        "predicted": "the predicted one",
+        "label": "the label",
+        "runner_up": "the predicted one rather than the next",
+        "wrong": "of misclassified images, the predicted one and the label",
+    }
+    return words.get(target, f"number {target}")
 
 
 def settings(info: Mapping[str, Any]) -> str:
@@ -119,7 +127,7 @@ def problems(records: pa.Table) -> tuple[list[dict[str, Any]], int]:
 
     There is one line per image and error: the first hundred, and the number of all.
     """
-    bad = records.filter(pc.invert(pc.is_in(records["status"], value_set=pa.array(["ok", "flat"])))).to_pylist()
+    bad = records.filter(pc.invert(pc.is_in(records["status"], value_set=pa.array(["ok", "skipped", "flat"])))).to_pylist()
     lines: dict[tuple[int, str, str], dict[str, Any]] = {}
     for record in bad:
         error = record["error"] or NOTES[record["status"]]

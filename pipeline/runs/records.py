@@ -21,7 +21,7 @@ FILE_METADATA = {"hdm.schema_version": str(SCHEMA_VERSION)}
 # Value that a missing column stands for, where that is not null: files written before `rank` existed explain one class per image.
 _MISSING_COLUMN_VALUES = {"rank": 0}
 
-Status = Literal["ok", "flat", "nan", "unreadable", "failed"]  # from best to worst
+Status = Literal["ok", "skipped", "flat", "nan", "unreadable", "failed"]  # from best to worst
 STATUSES: tuple[Status, ...] = get_args(Status)
 FAILED_STATUSES = ("failed", "unreadable")  # those with an error and without a map
 
@@ -37,6 +37,7 @@ RECORDS = pa.schema(
         ("error", pa.string()),
         ("target", pa.int32()),
         ("target_name", pa.string()),
+        ("contrast", pa.int32()),
         ("label", pa.int32()),
         ("probability", pa.float32()),
         ("logit", pa.float32()),
@@ -77,10 +78,12 @@ class Record:
         row: of the image in the dataset.
         label: the dataset's class number of the image.
         rank: 0 for the only or most probable class, 1 for the next.
-        error: one line, where the status is `unreadable` or `failed`.
+        error: one line, where the status is `unreadable`, `failed` or `skipped`.
         target: class that the map explains.
-        probability: of the target on the unmasked image.
-        logit: of the target on the unmasked image.
+        target_name: its name; "A rather than B" for a contrast.
+        contrast: class that the target is compared with.
+        probability: of the target on the unmasked image; with a contrast, of the target rather than that class.
+        logit: of the target on the unmasked image; with a contrast, the difference of both logits.
         metrics: metric id -> value; None or missing where a metric does not apply.
         region: kind of ground truth: segmentation, bbox or none.
         passes: forward and backward passes spent on the map.
@@ -106,6 +109,7 @@ class Record:
     error: str | None = None
     target: int | None = None
     target_name: str | None = None
+    contrast: int | None = None
     probability: float | None = None
     logit: float | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict)

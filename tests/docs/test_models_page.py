@@ -64,8 +64,9 @@ def test_a_section_is_loaded(section: dict[str, Any]) -> None:
 
 def test_the_targets_are_those_of_a_configuration() -> None:
     targets = [block["target"] for block in YAML if "target" in block]
-    assert targets == ["predicted", "label", 2, {"top": 3}, {"top": 3, "above": 0.5}, {"labels": 4}]
-    assert [configuration(target=target).ranks for target in targets] == [1, 1, 1, 3, 3, 4]
+    several = [{"top": 3}, {"top": 3, "above": 0.5}, {"labels": 4}]
+    assert targets == ["predicted", "label", 2, *several, {"contrast": ["cat", "dog"]}, "runner_up", "wrong"]
+    assert [configuration(target=target).ranks for target in targets] == [1, 1, 1, 3, 3, 4, 1, 1, 2]
 
 
 # The command

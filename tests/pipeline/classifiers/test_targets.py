@@ -270,6 +270,62 @@ def test_a_yes_no_network_explains_the_answer_of_the_label(samples: list[Sample]
         assert record.probability == pytest.approx(1 / (1 + math.exp(-(record.logit or 0))))
 
 
+def test_a_contrast_is_explained_and_measured(samples: list[Sample]) -> None:
+    """As two logits -d and d of the difference d would be."""
+    config = configuration(methods=["grad_cam", "gradient"], target={"contrast": ["cat", 0]})
+    result = explain_shard(classifier(), config, Shard(0, 0, 3), samples)
+    written = classifier(("no", "yes"), Difference(), SEVERAL)
+    expected = explain_shard(written, configuration(methods=["grad_cam", "gradient"], target=1), Shard(0, 0, 3), samples)
+    for record, other in zip(result.records, expected.records, strict=True):
+        assert record.status == other.status
+        if record.status == "ok":
+            assert (record.target, record.contrast, record.target_name) == (2, 0, "cat rather than ant")
+            assert (record.probability, record.logit) == (pytest.approx(other.probability), pytest.approx(other.logit))
+            for name, value in record.metrics.items():
+                assert value == pytest.approx(other.metrics[name], abs=1e-3), name
+    for name, maps in expected.arrays.items():
+        np.testing.assert_allclose(result.arrays[name], maps, rtol=0, atol=2e-3)
+
+
+class Difference(nn.Module):
+    """The difference of the logits of two classes, and its negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = smooth(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        return torch.stack([logits[:, 0] - logits[:, 2], logits[:, 2] - logits[:, 0]], 1)
+
+
+def test_the_runner_up_of_each_image(samples: list[Sample]) -> None:
+    config = configuration(methods=["eigen_cam", "gradient"], target="runner_up")
+    records = explain_shard(classifier(), config, Shard(0, 0, 3), samples).records
+    order = smooth(3)(classifier().prepare([Image.open(samples[row].path) for row in (0, 2)])).argsort(1, descending=True)
+    found = [(record.target, record.contrast) for record in records if record.status == "ok" and record.method == "gradient"]
+    assert found == [tuple(row) for row in order[:, :2].tolist()]
+
+
+def test_only_misclassified_images_are_explained_for_both_classes(samples: list[Sample]) -> None:
+    config = configuration(methods=["eigen_cam", "grad_cam"], target="wrong")
+    predicted = smooth(3)(classifier().prepare([Image.open(samples[row].path) for row in (0, 2)])).argmax(1).tolist()
+    labels = [predicted[0], 1, (predicted[1] + 1) % 3]  # right, unreadable, wrong
+    mixed = [Sample(str(n), each.path, label, class_name=NAMES[label]) for n, (each, label) in enumerate(zip(samples, labels, strict=True))]
+    mixed.append(Sample("none", samples[0].path))
+    result = explain_shard(classifier(), config, Shard(0, 0, 4), mixed)
+    found = [(record.row, record.rank, record.status, record.target) for record in result.records if record.method == "grad_cam"]
+    assert found == [
+        (0, 0, "skipped", None),
+        (1, 0, "unreadable", None),
+        (2, 0, "ok", predicted[1]),
+        (2, 1, "ok", labels[2]),
+        (3, 0, "failed", None),
+    ]
+    assert result.records[0].error == "the predicted class is that of the label"
+    assert result.arrays["grad_cam"].any((2, 3)).tolist() == [[False] * 2, [False] * 2, [True] * 2, [False] * 2]
+
+
 # The plan
 
 
@@ -302,7 +358,13 @@ def test_a_plan_counts_every_class(tmp_path: Path) -> None:
         ({"target": "label", **REGRESSION}, "a regression predicts no class"),
         ({"target": {"top": 2}, **REGRESSION}, "a regression predicts no class"),
         ({"classifier.problem_type": "multi_label"}, "classifier.problem_type: input should be 'single_label_classification', "),
-        ({"target": "best"}, "target: input should be 'predicted' or 'label'"),
+        ({"target": {"contrast": [1, 1]}}, "target.contrast: class 1 cannot be compared with itself"),
+        ({"target": {"contrast": [1, "ant"]}}, "target.contrast: target 'ant': this classifier has no class names"),
+        ({"target": {"contrast": [1, 1000]}}, "target.contrast 1000: squeezenet1_1 has 1000 classes, numbered from 0"),
+        ({"target": {"contrast": [1]}}, "not {'contrast': [1]}"),
+        ({"target": "wrong", "classifier.classes": [f"class {n}" for n in range(1000)]}, "the label 'a' is the name of none"),
+        ({"target": "wrong", "classifier.problem_type": SEVERAL}, "target wrong: of several labels none is the only true one"),
+        ({"target": "best"}, "target: input should be 'predicted', 'label', 'runner_up' or 'wrong' or"),
     ],
     ids=str,
 )

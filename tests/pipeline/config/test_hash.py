@@ -143,7 +143,9 @@ def test_a_factory_is_known_by_its_name_and_arguments() -> None:
     assert len({configuration(classifier=classifier).hash() for classifier in several}) == 4
 
 
-@pytest.mark.parametrize("target", ["label", {"top": 2}, {"top": 3}, {"top": 2, "above": 0.5}, {"labels": 2}, 2])
+@pytest.mark.parametrize(
+    "target", ["label", {"top": 2}, {"top": 3}, {"top": 2, "above": 0.5}, {"labels": 2}, {"contrast": [1, 0]}, "wrong", 2]
+)
 def test_every_target_is_another_run(target: Any) -> None:
     assert len({configuration(target=target).hash(), configuration(target=3).hash(), configuration().hash()}) == 3
 

@@ -32,6 +32,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "error": "string",
         "target": "int32",
         "target_name": "string",
+        "contrast": "int32",
         "label": "int32",
         "probability": "float",
         "logit": "float",
