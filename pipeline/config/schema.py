@@ -164,7 +164,7 @@ class RunConfig(BaseModel):
         """
         return {
             "dataset": self.dataset.model_dump(mode="json"),
-            "classifier": self.classifier.model_dump(mode="json"),
+            "classifier": self.classifier.identity(),
             "methods": {method: settings.model_dump(mode="json") for method, settings in self.settings.items()},
             "metrics": self.metrics.model_dump(mode="json"),
             "target": self.target.model_dump() if isinstance(self.target, Top) else self.target,
