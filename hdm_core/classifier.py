@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from hdm_core.class_names import as_names
@@ -16,7 +15,7 @@ from hdm_core.network.digest import state_digest
 from hdm_core.network.folding import fold_network
 from hdm_core.network.outputs import OutputKey, SelectedOutput, inner_network
 from hdm_core.network.wrappers import run_eagerly, unwrap
-from hdm_core.photograph import to_rgb
+from hdm_core.photograph import Photograph
 from hdm_core.preprocess import Preprocess
 from hdm_core.sources.checkpoint import check_arch, load_checkpoint, load_state_dict
 from hdm_core.sources.exported import load_exported
@@ -140,7 +139,7 @@ class Classifier:
         known = read_classes(classes)
         count = known if isinstance(known, int) else len(known)
         module = load_state_dict(path, arch, count, arguments)
-        preprocess = preprocess or Preprocess.of_side(getattr(module, "image_size", Preprocess.crop))  # a transformer takes one size
+        preprocess = preprocess or Preprocess.of_side(getattr(module, "image_size", 224))  # a transformer takes one size
         return cls(module, preprocess, None if isinstance(known, int) else known, f"{arch} {path.name}", output)
 
     @classmethod
@@ -158,14 +157,15 @@ class Classifier:
 
         Args:
             path: a .pt2 file, exported in evaluation mode and for any number of images.
-            preprocess: by default that of most ImageNet weights, cropped to the size that the program takes.
+            preprocess: by default that of most ImageNet weights, cropped to the size that the program takes; photographs for a size that
+                is no square are resized to it exactly.
 
         Raises:
             OSError: if the file cannot be read.
-            ValueError: if it is no such file, or the program's input is not any number of square images and nothing else.
+            ValueError: if it is no such file, or the program's input is not any number of images and nothing else.
         """
         module = load_exported(path)
-        return cls(module, preprocess or Preprocess.of_side(module.side or Preprocess.crop), class_names, Path(path).name, output)
+        return cls(module, preprocess or Preprocess.of_size(module.size or (224, 224)), class_names, Path(path).name, output)
 
     @classmethod
     def from_timm(
@@ -223,15 +223,19 @@ class Classifier:
         self.network.to(device)
         return self
 
-    def prepare(self, images: Sequence[Image.Image]) -> Tensor:
+    def prepare(self, images: Sequence[Photograph]) -> Tensor:
         """Preprocess photographs to (B, C, H, W) on the network's device, in its type.
 
+        Args:
+            images: of any mode of Pillow; or arrays (H, W) or (H, W, C) of bytes, of 16 bits, or of floats in [0, 1].
+
         Raises:
-            ValueError: if the classifier was made without a preprocess, or the range of a photograph's pixels is unknown.
+            ValueError: if the classifier was made without a preprocess, a photograph has other channels than the network takes, or the
+                range of its pixels is unknown.
         """
         if self.preprocess is None:
             raise ValueError("this classifier has no preprocess: give one to from_module, or pass tensors")
-        return torch.stack([self.preprocess(to_rgb(image)) for image in images]).to(self.device, self.dtype or torch.float32)
+        return torch.stack([self.preprocess(image) for image in images]).to(self.device, self.dtype or torch.float32)
 
     def class_name(self, target: int) -> str:
         """Return the class's name, or its number where names are unknown."""

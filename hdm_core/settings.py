@@ -26,7 +26,7 @@ class DMSettings(Settings):
 
     renamed: ClassVar[Mapping[str, str]] = {"keep": "keep_fraction"}
 
-    sizes: tuple[Size, ...] = Field(min_length=1, description="a_i = b_i: the sides of the benchmark masks")
+    sizes: tuple[Size, ...] = Field(min_length=1, description="a_i = b_i: cells of the benchmark masks along the shorter side of the image")
     ratios: tuple[Ratio, ...] = Field(min_length=1, description="t_j: how fast the auxiliary masks grow")
     steps: int = Field(800, ge=1, description="Adam steps per mask (the paper's epochs)")
     learning_rate: float = Field(1e-2, gt=0)

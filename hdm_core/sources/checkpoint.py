@@ -55,8 +55,10 @@ def save_checkpoint(module: nn.Module, card: Card, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, folder / MODEL)
-    # Without arguments the card is one that earlier versions read, too.
-    (folder / CARD).write_text(card.model_dump_json(indent=2, exclude=None if card.arguments else {"arguments"}) + "\n", encoding="utf-8")
+    # Without what earlier versions do not know, where it is not used, the card is one that they read, too.
+    unused = {"arguments": not card.arguments, "preprocess": card.preprocess.unused}
+    exclude = {name: value for name, value in unused.items() if value}
+    (folder / CARD).write_text(card.model_dump_json(indent=2, exclude=exclude) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:

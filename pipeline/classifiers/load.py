@@ -42,11 +42,39 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
         classifier = Classifier(classifier.network, classifier.preprocess, classifier.class_names, classifier.name, output=config.output)
     if isinstance(classes, tuple):
         classifier.class_names = classes
-    changes: dict[str, Any] = config.model_dump(include={"resize", "crop", "mean", "std"}, exclude_none=True)
+    try:
+        classifier.preprocess = configure_preprocess(classifier.preprocess or Preprocess(), config)
+    except ValueError as error:
+        raise InputError(f"classifier: {one_line(error)}") from None
+    return classifier
+
+
+def configure_preprocess(preprocess: Preprocess, config: ClassifierConfig) -> Preprocess:
+    """Return a preprocessing with the keys that a configuration sets.
+
+    Args:
+        preprocess: of the weights.
+
+    Raises:
+        ValueError: if the keys do not fit the preprocessing, or each other.
+    """
+    keys = {"resize", "crop", "pad", "fill", "mean", "std", "value_range"}
+    changes: dict[str, Any] = config.model_dump(include=keys, exclude_none=True)
     if config.interpolation is not None:
         changes["interpolation"] = InterpolationMode(config.interpolation)
-    classifier.preprocess = replace(classifier.preprocess or Preprocess(), **changes)
-    return classifier
+    if config.pad and not preprocess.pad:
+        changes.setdefault("resize", preprocess.size)
+    if config.pad or isinstance(config.resize, tuple):
+        changes.setdefault("crop", None)
+    channels = config.channels or len(config.mean or config.std or preprocess.mean)
+    if config.value_range is not None:
+        changes = {"mean": (0.0,) * channels, "std": (1.0,) * channels, **changes}
+    elif channels != preprocess.channels and not (config.mean and config.std):
+        raise ValueError(
+            f"images of {channels} channel{'' if channels == 1 else 's'} need mean and std, and those of the weights are for "
+            f"{preprocess.channels}: write mean: {[0.0] * channels} and std: {[1.0] * channels} for values in 0 to 1, or value_range"
+        )
+    return replace(preprocess, **changes)
 
 
 def check_class_names(config: ClassifierConfig, classifier: Classifier, classes: int) -> None:
@@ -93,12 +121,17 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
     names = json.dumps(classifier.class_names).encode()
     transformed = {"transform_input": True} if getattr(classifier.module, "transform_input", False) is True else {}
     return {
-        "resize": preprocess.resize,
-        "crop": preprocess.crop,
+        "resize": _as_json(preprocess.resize),
+        "crop": _as_json(preprocess.crop),
         "mean": list(preprocess.mean),
         "std": list(preprocess.std),
         "interpolation": preprocess.interpolation.value,
         "classes_sha256": hashlib.sha256(names).hexdigest(),
         **transformed,
         **({} if classifier.output is None else {"output": classifier.output}),
+        **{name: _as_json(getattr(preprocess, name)) for name in ("pad", "fill", "value_range") if name not in preprocess.unused},
     }
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

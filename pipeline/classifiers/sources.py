@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -12,12 +12,12 @@ from hdm_core import Classifier
 from hdm_core.registry import Registry
 from pipeline.classifiers.factory import call_factory
 from pipeline.errors import suggest
-from pipeline.section import Count, Interpolation, Positive, Section
+from pipeline.section import Count, Interpolation, Level, Positive, Section, Sides
 
 # Keys of ClassifierConfig that belong to some sources; all other keys are valid for every source.
 SOURCE_KEYS = ("arch", "weights", "path", "train", "factory", "arguments")
 
-_ADDED_KEYS = frozenset({"output"})
+_ADDED_KEYS = frozenset({"output", "pad", "fill", "channels", "value_range"})
 
 Classes = int | tuple[str, ...] | None
 
@@ -60,13 +60,38 @@ class ClassifierConfig(Section):
         description="Key, attribute, index or dotted path of the logits in an output of several tensors, such as logits or 0. "
         "Default: the only tensor that can be the logits.",
     )
-    resize: Count | None = Field(None, description="Short side in pixels to which images are resized. Default: as the weights define.")
-    crop: Count | None = Field(None, description="Side in pixels of the central crop, the network's input. Default: as the weights define.")
-    mean: tuple[float, float, float] | None = Field(
-        None, description="Mean of red, green and blue, in 0 to 1, that is subtracted. Default: as the weights define."
+    resize: Sides | None = Field(
+        None,
+        description="Short side in pixels to which images are resized, or [height, width] exactly, whatever their proportions. "
+        "Default: as the weights define.",
     )
-    std: tuple[Positive, Positive, Positive] | None = Field(
-        None, description="Standard deviation of red, green and blue, in 0 to 1, to divide by. Default: as the weights define."
+    crop: Sides | None = Field(
+        None,
+        description="Side in pixels, or [height, width], of the central crop, the network's input. "
+        "Default: none with pad or an exact resize, else as the weights define.",
+    )
+    pad: bool | None = Field(
+        None,
+        description="Fit the whole image into resize (letterbox), by default the size of the network's input, and fill the rest. "
+        "Default: no.",
+    )
+    fill: Level | Annotated[tuple[Level, ...], Field(min_length=1)] | None = Field(
+        None, description="Value of what lies beyond the image, in 0 to 1, one or one per channel. Default: 0, black."
+    )
+    channels: Count | None = Field(
+        None, description="Channels of the network's images: 1 is grey, 3 RGB. Default: as many as mean has values."
+    )
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Mean of each channel that is subtracted, in 0 to 1 or in value_range. Default: as the weights define; 0 with value_range.",
+    )
+    std: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Standard deviation of each channel to divide by, in 0 to 1 or in value_range. "
+        "Default: as the weights define; 1 with value_range.",
+    )
+    value_range: tuple[float, float] | None = Field(
+        None, description="Values [low, high] of black and white, instead of 0 and 1, before mean and std. Default: as the weights define."
     )
     interpolation: Interpolation | None = Field(None, description="Interpolation of the resize. Default: as the weights define.")
 
@@ -82,7 +107,18 @@ class ClassifierConfig(Section):
             if key not in source.required + source.optional and getattr(self, key) is not None:
                 raise ValueError(f"classifier.{key} does not apply to a classifier from {source.id}: remove it")
         source.check(self)
+        self._check_channels()
         return self
+
+    def _check_channels(self) -> None:
+        """Refuse numbers of values that differ from channel to channel."""
+        for name in ("channels", "mean", "std"):
+            value = getattr(self, name)
+            count = value if name == "channels" or value is None else len(value)
+            for other in ("mean", "std"):
+                values = getattr(self, other)
+                if count is not None and values is not None and len(values) != count:
+                    raise ValueError(f"classifier.{other} has {len(values)} values and {name} {count}: one value per channel is needed")
 
     def identity(self) -> dict[str, Any]:
         """Return the keys that determine the classifier.

@@ -8,14 +8,15 @@ from PIL import Image
 
 # Pillow knows many more formats, rare and old, and runs an interpreter of programs for one of them, EPS.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})  # read by pydicom, whatever the suffix, but listed with these
 _READ_AS_JPEG = "MPO"  # several JPEG images in one file: Pillow's decoder of JPEG reads the first one
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Return the lower-case suffixes that Pillow registers for the decoded formats."""
+    """Return the lower-case suffixes of the decoded formats: Pillow's, and DICOM's."""
     formats = {*FORMATS, _READ_AS_JPEG}
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
+    return DICOM_SUFFIXES.union(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
 def suffix_of(path: str) -> str:
