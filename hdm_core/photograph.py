@@ -128,7 +128,9 @@ def resize(pixels: Photograph, size: tuple[int, int], resampling: Image.Resampli
         return pixels.resize(size, resampling)
     if pixels.shape[1::-1] == size:
         return pixels
-    channels = [np.asarray(Image.fromarray(np.ascontiguousarray(channel)).resize(size, resampling)) for channel in pixels.transpose(2, 0, 1)]
+    channels = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(channel)).resize(size, resampling)) for channel in pixels.transpose(2, 0, 1)
+    ]
     return np.stack(channels, axis=2).clip(0, 1)  # bicubic and Lanczos overshoot, which 8 bits cut off as well
 
 

@@ -20,6 +20,7 @@ from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.messages import one_line, typed_line
 from hdm_core.methods import METHODS, get_method
 from hdm_core.methods.check import check_methods
+from hdm_core.network.outputs import OutputError
 from hdm_core.settings import Settings
 
 
@@ -146,6 +147,8 @@ def _noise_size(classifier: Classifier) -> Tensor:
 
 def _not_taken(classifier: Classifier, images: Tensor, error: Exception) -> str:
     """Describe a network that raises for images of this shape."""
+    if isinstance(error, OutputError):
+        return str(error)
     _, channels, height, width = images.shape
     first = next((module for module in classifier.module.modules() if isinstance(module, nn.Conv2d)), None)
     if first is not None and first.in_channels != channels and type(first).forward is nn.Conv2d.forward:
