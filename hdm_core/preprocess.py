@@ -100,6 +100,15 @@ class Preprocess:
         return size if isinstance(size, tuple) else (size, size)
 
     @property
+    def spread(self) -> float:
+        """About the standard deviation of the network's input: 1 as ImageNet's preprocessing makes it.
+
+        With another `value_range` it is a quarter of that range, divided by the smallest `std`.
+        """
+        low, high = self.value_range
+        return 1.0 if (low, high) == (0, 1) else (high - low) / 4 / min(self.std)
+
+    @property
     def unused(self) -> set[str]:
         """Names of the settings that earlier versions did not have, and that are not used."""
         defaults = {field.name: field.default for field in fields(self)}
@@ -163,7 +172,7 @@ class Preprocess:
         # Only what is cut out is converted to floats.
         inside = max(left, 0), max(top, 0), min(left + columns, width), min(top + rows, height)
         if isinstance(resized, Image.Image):
-            part = F.to_tensor(resized.crop(inside))
+            part: Tensor = F.to_tensor(resized.crop(inside))
         else:
             part = torch.from_numpy(np.ascontiguousarray(resized[inside[1] : inside[3], inside[0] : inside[2]].transpose(2, 0, 1)))
         if part.shape[1:] == self.size:
@@ -241,16 +250,12 @@ def _as_size(name: str, value: Any) -> int | Size | None:
     """Return a side, or (height, width), as integers; None stays None."""
     if value is None:
         return None
-    if np.ndim(value) == 0:
-        sides = (as_integer(name, value),)
-    elif len(value) == 2:
-        sides = tuple(as_integer(name, side) for side in value)
-    else:
+    sides = [as_integer(name, side) for side in (value if np.ndim(value) else [value])]
+    if len(sides) not in (1, 2) or (np.ndim(value) and len(sides) == 1):
         raise ValueError(f"{name} must be one side or (height, width), not {value}")
-    for side in sides:
-        if side < 1:
-            raise ValueError(f"{name} must be at least 1 pixel, not {side}")
-    return sides[0] if len(sides) == 1 else sides
+    if min(sides) < 1:
+        raise ValueError(f"{name} must be at least 1 pixel, not {min(sides)}")
+    return (sides[0], sides[1]) if len(sides) > 1 else sides[0]
 
 
 def _width_and_height(pixels: Photograph) -> tuple[int, int]:
