@@ -128,10 +128,9 @@ def resize(pixels: Photograph, size: tuple[int, int], resampling: Image.Resampli
         return pixels.resize(size, resampling)
     if pixels.shape[1::-1] == size:
         return pixels
-    channels = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(channel)).resize(size, resampling)) for channel in pixels.transpose(2, 0, 1)
-    ]
-    return np.stack(channels, axis=2).clip(0, 1)  # bicubic and Lanczos overshoot, which 8 bits cut off as well
+    channels = [Image.fromarray(np.ascontiguousarray(channel)).resize(size, resampling) for channel in pixels.transpose(2, 0, 1)]
+    resized = np.stack([np.asarray(channel) for channel in channels], axis=2)
+    return resized.clip(0, 1)  # bicubic and Lanczos overshoot, which 8 bits cut off as well
 
 
 def _without_transparency(image: Image.Image) -> Image.Image:
@@ -153,7 +152,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.float32]:
 
 def _as_floats(array: NDArray[Any]) -> NDArray[np.float32]:
     if array.dtype in (np.uint8, np.uint16):
-        return array.astype(np.float32) / np.iinfo(array.dtype).max
+        return array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
     if array.dtype.kind not in "fb":
         raise ValueError(f"pixels of type {array.dtype} have no known range; give bytes, 16 bits unsigned, or floats in 0 to 1")
     return array.astype(np.float32)

@@ -139,10 +139,16 @@ def _settings(methods: Iterable[str] | Mapping[str, Settings] | None) -> Mapping
 
 
 def _noise_size(classifier: Classifier) -> Tensor:
-    """Return a blank image of the preprocess's size, which noise replaces."""
+    """Return an image of the preprocess's size, whose spread the noise takes.
+
+    It is blank, for noise of spread 1, unless the preprocess has another.
+    """
     if classifier.preprocess is None:
         raise ValueError("check needs images, or a classifier with a preprocess: noise has no size otherwise")
-    return classifier.preprocess.blank().to(classifier.device, classifier.dtype)
+    image = classifier.preprocess.blank()
+    if classifier.preprocess.spread != 1:
+        image = classifier.preprocess.spread * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    return image.to(classifier.device, classifier.dtype)
 
 
 def _not_taken(classifier: Classifier, images: Tensor, error: Exception) -> str:

@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
-from hdm_core.geometry import Box, Geometry, Size, crop_start
+from hdm_core.geometry import Box, Geometry, Rounding, Size, crop_start
 from hdm_core.integers import as_integer
 from hdm_core.photograph import Photograph, displayed, resize, with_channels
 
@@ -38,6 +38,8 @@ class Preprocess:
         interpolation: of the resize, with antialiasing, as torchvision resizes Pillow's images.
         pad: fit the whole photograph into `resize` without changing its proportions (letterbox), and fill the rest.
         fill: value of all that lies beyond the photograph, in [0, 1], one for all channels or one each; rounded to a level of 8 bits.
+        crop_rounding: of a crop whose margins would be half a pixel apart: "nearest" even number, as in torchvision, or "down", as in
+            transformers.
         value_range: black and white of the network's images before `mean` and `std`, such as (-1024, 1024) of torchxrayvision.
     """
 
@@ -49,6 +51,7 @@ class Preprocess:
     pad: bool = False
     fill: float | tuple[float, ...] = 0.0
     value_range: tuple[float, float] = (0.0, 1.0)
+    crop_rounding: Rounding = "nearest"
 
     def __post_init__(self) -> None:
         """Convert numbers of numpy and torch, and the interpolation's name.
@@ -100,10 +103,19 @@ class Preprocess:
         return size if isinstance(size, tuple) else (size, size)
 
     @property
+    def spread(self) -> float:
+        """About the standard deviation of the network's input: 1 as ImageNet's preprocessing makes it.
+
+        With another `value_range` it is a quarter of that range, divided by the smallest `std`.
+        """
+        low, high = self.value_range
+        return 1.0 if (low, high) == (0, 1) else (high - low) / 4 / min(self.std)
+
+    @property
     def unused(self) -> set[str]:
         """Names of the settings that earlier versions did not have, and that are not used."""
         defaults = {field.name: field.default for field in fields(self)}
-        return {name for name in ("pad", "fill", "value_range") if getattr(self, name) == defaults[name]}
+        return {name for name in ("pad", "fill", "value_range", "crop_rounding") if getattr(self, name) == defaults[name]}
 
     @property
     def resampling(self) -> Image.Resampling:
@@ -159,11 +171,11 @@ class Preprocess:
         pixels = with_channels(image, self.channels)
         resized = resize(pixels, self.resized(*_width_and_height(pixels)), self.resampling)
         width, height = _width_and_height(resized)
-        (rows, columns), left, top = self.size, crop_start(width, self.size[1]), crop_start(height, self.size[0])
+        (rows, columns), (left, top) = self.size, self._crop_start(width, height)
         # Only what is cut out is converted to floats.
         inside = max(left, 0), max(top, 0), min(left + columns, width), min(top + rows, height)
         if isinstance(resized, Image.Image):
-            part = F.to_tensor(resized.crop(inside))
+            part: Tensor = F.to_tensor(resized.crop(inside))
         else:
             part = torch.from_numpy(np.ascontiguousarray(resized[inside[1] : inside[3], inside[0] : inside[2]].transpose(2, 0, 1)))
         if part.shape[1:] == self.size:
@@ -172,6 +184,10 @@ class Preprocess:
         canvas = levels[:, None, None].repeat(1, rows, columns)
         canvas[:, inside[1] - top : inside[3] - top, inside[0] - left : inside[2] - left] = part
         return canvas
+
+    def _crop_start(self, width: int, height: int) -> tuple[int, int]:
+        """Return the first column and row of the input in what was resized, negative where it is filled."""
+        return crop_start(width, self.size[1], self.crop_rounding), crop_start(height, self.size[0], self.crop_rounding)
 
     def _fill_levels(self) -> tuple[float, ...]:
         """Return the fill of each channel, in [0, 1]."""
@@ -183,7 +199,8 @@ class Preprocess:
         Grey levels of at least one half are inside the region, and nothing beyond the photograph is.
         """
         resized = mask.convert("L").resize(self.resized(*mask.size), Image.Resampling.NEAREST)
-        grey: Tensor = F.to_tensor(F.center_crop(resized, list(self.size)))[0]
+        left, top = self._crop_start(*resized.size)
+        grey: Tensor = F.to_tensor(resized.crop((left, top, left + self.size[1], top + self.size[0])))[0]
         return grey >= 0.5
 
     def region_of_box(self, box: Box, width: int, height: int) -> Tensor:
@@ -205,7 +222,7 @@ class Preprocess:
 
     def geometry(self, width: int, height: int) -> Geometry:
         """Return the affine map between a photograph of this size and the input."""
-        return Geometry.of_resize((width, height), self.resized(width, height), self.size)
+        return Geometry.of_resize((width, height), self.resized(width, height), self.size, self.crop_rounding)
 
     def crop_box(self, width: int, height: int) -> Box:
         """Return the input's edges, (left, top, right, bottom) in photograph pixels.
@@ -241,16 +258,12 @@ def _as_size(name: str, value: Any) -> int | Size | None:
     """Return a side, or (height, width), as integers; None stays None."""
     if value is None:
         return None
-    if np.ndim(value) == 0:
-        sides = (as_integer(name, value),)
-    elif len(value) == 2:
-        sides = tuple(as_integer(name, side) for side in value)
-    else:
+    sides = [as_integer(name, side) for side in (value if np.ndim(value) else [value])]
+    if len(sides) not in (1, 2) or (np.ndim(value) and len(sides) == 1):
         raise ValueError(f"{name} must be one side or (height, width), not {value}")
-    for side in sides:
-        if side < 1:
-            raise ValueError(f"{name} must be at least 1 pixel, not {side}")
-    return sides[0] if len(sides) == 1 else sides
+    if min(sides) < 1:
+        raise ValueError(f"{name} must be at least 1 pixel, not {min(sides)}")
+    return (sides[0], sides[1]) if len(sides) > 1 else sides[0]
 
 
 def _width_and_height(pixels: Photograph) -> tuple[int, int]:

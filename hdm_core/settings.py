@@ -36,7 +36,9 @@ class DMSettings(Settings):
         0.0, ge=0, description="weight of a term that is least when nothing of the class is left without the mask; 0 is the paper's"
     )
     noise: float = Field(
-        0.0, ge=0, description="spread of a smooth random image on the masked pixels, another in every step; 0 is the paper's"
+        0.0,
+        ge=0,
+        description="spread of a smooth random image on the masked pixels, another in every step; 0 is the paper's",
     )
     tau: float = Field(0.5, ge=0, le=1, description="initial value of the benchmark masks")
     keep_fraction: float = Field(0.3, gt=0, le=1, description="gamma keeps this share of the pixels (Eq. 10); 1 keeps all")

@@ -19,6 +19,7 @@ from pipeline.classifiers.load import check_class_names, load_classifier, prepro
 from pipeline.classifiers.targets import class_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
+from pipeline.datasets.formats import missing_reader
 from pipeline.datasets.listing import ListingNotes
 from pipeline.errors import InputError
 from pipeline.preflight import preflight, read_photographs
@@ -125,6 +126,8 @@ def make_plan(config: RunConfig) -> Plan:
     samples = list_samples(config.dataset, config.storage)  # first, because weights may be a long download
     for line in samples.notes.lines():
         _log.warning("%s", line)
+    if missing := missing_reader(sample.path for sample in samples):
+        raise InputError(f"dataset: {missing}")
     classifier = load_classifier(config.classifier, config.seed)
     preprocess = preprocess_of(classifier)
     photographs = read_photographs(classifier, samples, config.storage, config.compute.storage_timeout)
@@ -134,7 +137,15 @@ def make_plan(config: RunConfig) -> Plan:
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
     return Plan(
-        config, samples, shards, preprocess.size, weights_digest(classifier), passes, preprocess_identity(classifier), checked.findings, samples.notes
+        config,
+        samples,
+        shards,
+        preprocess.size,
+        weights_digest(classifier),
+        passes,
+        preprocess_identity(classifier),
+        checked.findings,
+        samples.notes,
     )
 
 

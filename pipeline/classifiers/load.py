@@ -129,7 +129,7 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
         "classes_sha256": hashlib.sha256(names).hexdigest(),
         **transformed,
         **({} if classifier.output is None else {"output": classifier.output}),
-        **{name: _as_json(getattr(preprocess, name)) for name in ("pad", "fill", "value_range") if name not in preprocess.unused},
+        **{name: _as_json(getattr(preprocess, name)) for name in ("pad", "fill", "value_range", "crop_rounding") if name not in preprocess.unused},
     }
 
 

@@ -83,7 +83,8 @@ class ClassifierConfig(Section):
     )
     mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
         None,
-        description="Mean of each channel that is subtracted, in 0 to 1 or in value_range. Default: as the weights define; 0 with value_range.",
+        description="Mean of each channel that is subtracted, in 0 to 1 or in value_range. "
+        "Default: as the weights define; 0 with value_range.",
     )
     std: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = Field(
         None,

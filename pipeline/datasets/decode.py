@@ -12,10 +12,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from hdm_core import Preprocess
 from hdm_core.photograph import Photograph, displayed, resize, to_known_range, to_rgb, with_channels
+from pipeline.datasets.deep import read_deep
 from pipeline.datasets.dicom import is_dicom, read_dicom
 from pipeline.datasets.errors import UnreadableError
 from pipeline.datasets.formats import FORMATS
-from pipeline.datasets.png import is_deep_png, read_deep_png
 from pipeline.datasets.tiff import read_tiff
 from pipeline.errors import one_line
 
@@ -101,14 +101,15 @@ def _with_size(pixels: NDArray[np.float32]) -> Decoded:
 
 
 def _decode_by_pillow(data: bytes, preprocess: Preprocess | None, channels: int) -> Decoded:
-    file: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    file = Image.open(io.BytesIO(data), formats=FORMATS)
     size = file.size
-    image = file if preprocess is None else _draft(file, preprocess)
+    deep = read_deep(file, data, channels)
+    image: Image.Image = file if preprocess is None else _draft(file, preprocess)
     image.load()
     orientation = image.getexif().get(ExifTags.Base.Orientation)
     full = size[::-1] if orientation in _SWAPPED else size
-    if is_deep_png(data):  # loaded by Pillow before, which checks its size and its checksums
-        return upright(read_deep_png(data, channels), int(orientation or 1)), full
+    if deep is not None:
+        return upright(deep, int(orientation or 1)), full
     return to_known_range(ImageOps.exif_transpose(image), file), full
 
 

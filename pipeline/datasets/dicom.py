@@ -6,7 +6,6 @@ Only the attributes that the pixels need are read: those of the patient never en
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import io
 from typing import Any
 
@@ -14,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.errors import UnreadableError, refuse_bomb
-
-INSTALL = "DICOM is read by pydicom, which is not installed: pip install 'hdm-pipeline[medical]'"
+from pipeline.datasets.formats import DICOM_HINT
 
 _MAGIC = slice(128, 132)
 # Attributes that are read; all others are skipped. Sequences hold lookup tables.
@@ -34,11 +32,6 @@ def is_dicom(data: bytes) -> bool:
     return data[_MAGIC] == b"DICM"
 
 
-def is_installed() -> bool:
-    """Return True if pydicom can be imported."""
-    return importlib.util.find_spec("pydicom") is not None
-
-
 def read_dicom(data: bytes) -> NDArray[np.float32]:
     """Read the one frame of a DICOM file as (H, W, C) in [0, 1]: 1 channel, or RGB.
 
@@ -52,7 +45,7 @@ def read_dicom(data: bytes) -> NDArray[np.float32]:
         pydicom: Any = importlib.import_module("pydicom")
         pixels: Any = importlib.import_module("pydicom.pixels")
     except ModuleNotFoundError:
-        raise UnreadableError(INSTALL) from None
+        raise UnreadableError(DICOM_HINT) from None
     try:
         header = pydicom.dcmread(io.BytesIO(data), specific_tags=list(_READ))
         _check(header, pixels)
@@ -89,7 +82,7 @@ def _grey(header: Any, pixels: Any) -> NDArray[np.float32]:
     """Return rescaled and windowed grey values, (H, W, 1) in [0, 1]."""
     if header.PhotometricInterpretation == "PALETTE COLOR":
         table = pixels.apply_color_lut(header.pixel_array, header)
-        return np.asarray(table[:, :, :3], np.float32) / np.iinfo(table.dtype).max
+        return np.asarray(table[:, :, :3], np.float32) / np.float32(np.iinfo(table.dtype).max)
     values = pixels.apply_modality_lut(header.pixel_array, header)
     if header.get("VOILUTSequence"):
         shown = _by_table(values, header, pixels)
@@ -120,7 +113,8 @@ def window(values: NDArray[Any], centre: float, width: float, function: str = "L
         case "LINEAR_EXACT":
             return np.clip((values - centre) / width + 0.5, 0, 1)
         case "SIGMOID":
-            return np.asarray(1 / (1 + np.exp(-4 * (values - centre) / width)), np.float64)
+            # 1 / (1 + exp(-4 x)), in a form that does not overflow.
+            return np.asarray((1 + np.tanh(2 * (values - centre) / width)) / 2, np.float64)
     raise UnreadableError("the DICOM file's window is neither LINEAR, LINEAR_EXACT nor SIGMOID")
 
 
@@ -148,7 +142,7 @@ def _stored_range(header: Any) -> tuple[float, float]:
 
 def _colours(header: Any) -> NDArray[np.float32]:
     """Return RGB, (H, W, 3) in [0, 1]."""
-    return np.asarray(header.pixel_array, np.float32) / ((1 << int(header.BitsStored)) - 1)
+    return np.asarray(header.pixel_array, np.float32) / np.float32((1 << int(header.BitsStored)) - 1)
 
 
 def _first(value: Any) -> float:

@@ -1,4 +1,4 @@
-"""TIFFs that Pillow does not read whole: grey pages, many or deep channels."""
+"""TIFFs that Pillow does not read whole: grey pages, and many channels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from pipeline.datasets.errors import UnreadableError, refuse_bomb
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BIG = 43  # of the signature of a file of more than 4 GiB
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA = 254, 256, 257, 258, 262, 277, 338
-_ORIENTATION, _SAMPLE_FORMAT = 274, 339
+_ORIENTATION, _PLANES, _SAMPLE_FORMAT = 274, 284, 339
+_SEPARATE = 2
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _UNSIGNED = 1
 _ALPHA = (1, 2)  # kinds of extra samples
@@ -27,7 +28,7 @@ Tags = Mapping[int, Any]
 
 
 def read_tiff(data: bytes, channels: int) -> tuple[NDArray[np.float32], int] | None:
-    """Read a TIFF of several grey pages, of many channels, or of colours with 16 bits.
+    """Read a TIFF of several grey pages, or of channels that Pillow has no mode for.
 
     Pages of one size and one channel each are the channels of the image; previews are left out, and of pages in colour the first is read.
 
@@ -52,7 +53,8 @@ def read_tiff(data: bytes, channels: int) -> tuple[NDArray[np.float32], int] | N
     samples, orientation = int(first.get(_SAMPLES, 1)), int(first.get(_ORIENTATION, 1))
     if samples > 1:
         deep = max(_as_tuple(first.get(_BITS, 1))) > 8
-        return (_read_channels(data, first, channels), orientation) if samples > 4 or deep else None
+        unknown = samples > 4 or (deep and (samples == 2 or first.get(_PLANES) == _SEPARATE))
+        return (_read_channels(data, first, channels), orientation) if unknown else None
     full = [number for number, page in enumerate(pages) if _is_grey(page) and _size(page) == _size(first) and not _is_preview(page)]
     if len(full) < 2 or full[0] != 0:
         return None
@@ -71,12 +73,12 @@ def _directories(data: bytes) -> list[Tags]:
     while directory.next and directory.next not in offsets and len(pages) < _MOST_PAGES:
         offsets.add(directory.next)
         file.seek(directory.next)
-        directory.load(file)  # type: ignore[no-untyped-call]
+        directory.load(file)
         pages.append({tag: directory[tag] for tag in directory if tag in _READ})
     return pages
 
 
-_READ = frozenset({_SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _ORIENTATION, _SAMPLE_FORMAT})
+_READ = frozenset({_SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _ORIENTATION, _PLANES, _SAMPLE_FORMAT})
 
 
 def _read_pages(data: bytes, numbers: list[int]) -> NDArray[np.float32]:
@@ -85,9 +87,9 @@ def _read_pages(data: bytes, numbers: list[int]) -> NDArray[np.float32]:
     with Image.open(io.BytesIO(data), formats=("TIFF",)) as file:
         for number in numbers:
             file.seek(number)
-            pixels = to_known_range(file.copy(), file)
-            pages.append(np.asarray(with_channels(pixels, 1), np.float32).reshape(file.height, file.width) / (255 if isinstance(pixels, Image.Image) else 1))
-    return np.stack(pages, axis=2)
+            page = with_channels(to_known_range(file.copy(), file), 1)
+            pages.append(page if isinstance(page, np.ndarray) else np.asarray(page, np.float32)[:, :, None] / np.float32(255))
+    return np.concatenate(pages, axis=2)
 
 
 def _read_channels(data: bytes, page: Tags, channels: int) -> NDArray[np.float32]:

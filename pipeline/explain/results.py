@@ -46,7 +46,9 @@ class ResultCollector:
         reused: results that are taken from earlier runs.
     """
 
-    def __init__(self, config: RunConfig, shard: Shard, samples: Sequence[Sample], size: tuple[int, int], device: str, reused: ReusedResults) -> None:
+    def __init__(
+        self, config: RunConfig, shard: Shard, samples: Sequence[Sample], size: tuple[int, int], device: str, reused: ReusedResults
+    ) -> None:
         self._config, self._shard, self._samples, self._device, self._reused = config, shard, samples, device, reused
         stages = next((settings.stages for settings in config.settings.values() if isinstance(settings, HDMSettings)), None)
         shapes = array_shapes(config.methods, len(shard), size, stages, config.ranks)

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from hdm_core.geometry import Geometry, Size
+from hdm_core.photograph import to_rgb
 from pipeline.datasets import Sample
 from pipeline.datasets.images import UnreadableError, read_image
 
@@ -26,7 +27,7 @@ def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any]) 
     decoded = read_image(Sample(image["image_id"], image["path"]), storage)
     if decoded.sha256 != image["sha256"]:
         raise UnreadableError(f"{image['path']} has changed since the run")
-    return crop(decoded.image, image["crop"], size)
+    return crop(to_rgb(decoded.image), image["crop"], size)
 
 
 def crop(photograph: Image.Image, box: Sequence[float], size: Size) -> Image.Image:

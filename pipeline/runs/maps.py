@@ -26,7 +26,9 @@ STAGES = "hdm_stages"
 _CODEC = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2)
 
 
-def array_shapes(methods: tuple[str, ...], images: int, size: tuple[int, int], stages: int | None, ranks: int = 1) -> dict[str, tuple[int, ...]]:
+def array_shapes(
+    methods: tuple[str, ...], images: int, size: tuple[int, int], stages: int | None, ranks: int = 1
+) -> dict[str, tuple[int, ...]]:
     """Return array name -> shape of a run, whose maps have `size`, height and width.
 
     There is an axis `rank` if several classes per image are explained.

@@ -114,9 +114,8 @@ class HDM:
         height, width = image.shape[1:]
         total = torch.zeros(height, width, dtype=torch.float64)
         for size in self.sizes:
-            benchmark = self.train(
-                score, image, baseline, torch.full(square_cells(size, height, width), self.tau, dtype=torch.float64), None, scale
-            )
+            start = torch.full(square_cells(size, height, width), self.tau, dtype=torch.float64)
+            benchmark = self.train(score, image, baseline, start, None, scale)
             for ratio in self.ratios:
                 previous = benchmark
                 total = total + g(previous, height, width)  # k = 0

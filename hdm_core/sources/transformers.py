@@ -1,0 +1,187 @@
+"""Image classifiers of Hugging Face's transformers, an optional dependency."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from hdm_core.messages import one_line
+from hdm_core.preprocess import Preprocess
+from hdm_core.sources.paths import local_path
+from hdm_core.sources.processor import follow_processor
+
+_T = TypeVar("_T")
+
+_CONFIG, _PROCESSOR, _WEIGHTS = "config.json", "preprocessor_config.json", ("model.safetensors", "model.safetensors.index.json")
+_NO_PROCESSOR = "copy that of the checkpoint that it was trained from, or give the preprocess (resize, mean and std in a configuration)"
+_KEYS_SHOWN = 3  # in a message
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Network of a checkpoint, with what its files say about it.
+
+    Attributes:
+        module: in evaluation mode, on the CPU, in float32.
+        preprocess: as the checkpoint's image processor, or as given.
+        class_names: from `id2label`; None where the labels are transformers' own, LABEL_0 and so on.
+        problem_type: of the configuration; None if it says nothing.
+    """
+
+    module: nn.Module
+    preprocess: Preprocess
+    class_names: tuple[str, ...] | None
+    problem_type: str | None
+
+
+def load_transformers(source: str | Path, preprocess: Preprocess | None = None) -> Pretrained:
+    """Load an image classifier, on the CPU; only safetensors are read, and no code of the checkpoint runs.
+
+    Args:
+        source: a local folder, or the name of a repository of the hub, such as "google/vit-base-patch16-224". Without a network the
+            files of the hub's local cache are used.
+        preprocess: replaces the checkpoint's image processor.
+
+    Raises:
+        ImportError: if transformers is not installed.
+        OSError: if files are missing, or the hub cannot be reached.
+        ValueError: if the checkpoint is no image classifier, needs code of its own, lacks weights, or its processor cannot be followed
+            exactly.
+    """
+    try:
+        library = importlib.import_module("transformers")
+    except ModuleNotFoundError:
+        raise ImportError("transformers is not installed: pip install 'hdm-pipeline[transformers]'") from None
+    folder = _folder(source)
+    name, options = str(folder or source), {"local_files_only": folder is not None, "trust_remote_code": False}
+    if folder is not None:
+        _check_files(folder, needs_processor=preprocess is None)
+    with _quiet(library):
+        config = _call(name, lambda: library.AutoConfig.from_pretrained(name, **options))
+        _check_architecture(library, name, config)
+        module = _load_module(library, name, config, options)
+        if preprocess is None:
+            processor = _call(name, lambda: library.AutoImageProcessor.from_pretrained(name, backend="pil", **options))
+            preprocess = follow_processor(processor, name)
+    return Pretrained(module, preprocess, _class_names(config), getattr(config, "problem_type", None))
+
+
+def _folder(source: str | Path) -> Path | None:
+    """Return a local folder, or None for the name of a repository.
+
+    Raises:
+        OSError: if it can be neither.
+    """
+    path = local_path(source)
+    if path.is_dir():
+        return path
+    text = str(source)
+    if isinstance(source, Path) or text.count("/") > 1 or text.startswith((".", "~", "/")):
+        raise FileNotFoundError(f"{path} is no folder: give that of save_pretrained, or the name of a repository of the hub, ORG/NAME")
+    return None
+
+
+def _check_files(folder: Path, needs_processor: bool) -> None:
+    """Check that a local folder has the files that are read.
+
+    Raises:
+        FileNotFoundError: if one is missing.
+    """
+    if not (folder / _CONFIG).is_file():
+        raise FileNotFoundError(f"{folder} has no {_CONFIG}: give a folder that save_pretrained of transformers wrote")
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        pickled = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pt*"))
+        hint = (
+            f"it has {pickled[0]}, a pickle, which is not read: convert it by "
+            "AutoModelForImageClassification.from_pretrained(FOLDER).save_pretrained(OTHER)"
+            if pickled
+            else "give a folder that save_pretrained of transformers wrote"
+        )
+        raise FileNotFoundError(f"{folder} has no {_WEIGHTS[0]}; {hint}")
+    if needs_processor and not (folder / _PROCESSOR).is_file():
+        raise FileNotFoundError(f"{folder} has no {_PROCESSOR}: {_NO_PROCESSOR}")
+
+
+def _check_architecture(library: Any, name: str, config: Any) -> None:
+    """Check that transformers has an image classifier for a configuration.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if type(config) not in library.AutoModelForImageClassification._model_mapping:  # noqa: SLF001 - it has no public name
+        saved = ", ".join(getattr(config, "architectures", None) or ()) or "no class"
+        raise ValueError(f"{name} is of the type {config.model_type} ({saved}), for which transformers has no image classifier")
+
+
+def _load_module(library: Any, name: str, config: Any, options: dict[str, Any]) -> nn.Module:
+    """Load the network; weights that the checkpoint lacks would be random.
+
+    Raises:
+        ValueError: if weights are missing or of another shape.
+        OSError: if there is no file of safetensors.
+    """
+    module, loaded = _call(
+        name,
+        lambda: library.AutoModelForImageClassification.from_pretrained(
+            name, config=config, use_safetensors=True, dtype="float32", output_loading_info=True, **options
+        ),
+    )
+    missing = sorted(loaded["missing_keys"]) + sorted(key for key, *_ in loaded["mismatched_keys"])
+    if missing:
+        more = f" and {len(missing) - _KEYS_SHOWN} more" if len(missing) > _KEYS_SHOWN else ""
+        saved = ", ".join(config.architectures or ()) or "another network"
+        raise ValueError(
+            f"{name} holds the weights of {saved}, and {type(module).__name__} needs {', '.join(missing[:_KEYS_SHOWN])}{more}: "
+            "fine-tune it as an image classifier first"
+        )
+    network: nn.Module = module.eval()
+    return network
+
+
+def _class_names(config: Any) -> tuple[str, ...] | None:
+    """Return the names of `id2label` in the order of the logits."""
+    labels = {int(number): str(label) for number, label in (config.id2label or {}).items()}
+    if sorted(labels) != list(range(config.num_labels)) or all(label == f"LABEL_{number}" for number, label in labels.items()):
+        return None
+    return tuple(labels[number] for number in range(config.num_labels))
+
+
+def _call(name: str, load: Callable[[], _T]) -> _T:
+    """Call a loader of transformers, whose errors have many lines.
+
+    Raises:
+        OSError: if files are missing or cannot be read.
+        ValueError: for all other errors.
+    """
+    try:
+        return load()
+    except Exception as error:  # transformers raises errors of many types
+        text = one_line(error)
+        if "trust_remote_code" in text or "custom code" in text:
+            raise ValueError(f"{name} needs code of its own, which is not run: load it in a function of yours, and use source import") from None
+        if isinstance(error, OSError):
+            if "couldn't connect" in text.lower() or "offline" in text.lower() or "cached files" in text:
+                raise OSError(f"{name} is not in the local cache, and the hub cannot be reached: give a folder, or download it before") from None
+            raise OSError(f"{name}: {text}") from None
+        raise ValueError(f"transformers cannot load {name} ({text})") from None
+
+
+@contextmanager
+def _quiet(library: Any) -> Iterator[None]:
+    """Switch the progress bars and the report of loading off: what matters of it is an error here."""
+    logging = library.utils.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
