@@ -23,6 +23,7 @@ from hdm_core.sources.paths import local_path
 from hdm_core.sources.state_dict import Classes, read_classes
 from hdm_core.sources.timm import build_timm, load_timm
 from hdm_core.sources.torchvision import build_pretrained
+from hdm_core.sources.transformers import load_transformers
 
 
 class Classifier:
@@ -201,6 +202,25 @@ class Classifier:
             module, configured = build_timm(arch, weights, count, arguments) if path is None else load_timm(path, arch, count, arguments)
         name = " ".join([arch, *([Path(path).name] if path else [weights] if weights else [])])
         return cls(module.eval(), preprocess or configured, known if isinstance(known, tuple) else None, name, output)
+
+    @classmethod
+    def from_transformers(cls, source: str | Path, preprocess: Preprocess | None = None, output: OutputKey | None = None) -> Classifier:
+        """Load an image classifier of Hugging Face's transformers; needs the extra `transformers`.
+
+        Only safetensors are read, and no code of the checkpoint runs. It is in evaluation mode, on the CPU, in float32.
+
+        Args:
+            source: a folder of `save_pretrained`, or the name of a repository of the hub, such as "google/vit-base-patch16-224".
+            preprocess: replaces the checkpoint's image processor, which is followed exactly: as it resizes by Pillow, with the tensors
+                equal to 1e-5.
+
+        Raises:
+            ImportError: if transformers is not installed.
+            OSError: if files are missing, or the hub cannot be reached.
+            ValueError: if the checkpoint is no image classifier, needs code of its own, lacks weights, or its processor cannot be followed.
+        """
+        loaded = load_transformers(source, preprocess)
+        return cls(loaded.module, loaded.preprocess, loaded.class_names, Path(source).name, output)
 
     @property
     def network(self) -> nn.Module:
