@@ -47,7 +47,8 @@ def follow_processor(processor: Any, name: str) -> Preprocess:
             difference = f"values that differ by up to {largest:.2g}"
         else:
             continue
-        raise ValueError(f"{name}: its processor {kind} cannot be followed exactly: for {size[0]} x {size[1]} it gives {difference}; {_HINT}")
+        where = f"for {size[0]} x {size[1]} pixels it gives {difference}"
+        raise ValueError(f"{name}: its processor {kind} cannot be followed exactly: {where}; {_HINT}")
     return preprocess
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _T = TypeVar("_T")
 
 _CONFIG, _PROCESSOR, _WEIGHTS = "config.json", "preprocessor_config.json", ("model.safetensors", "model.safetensors.index.json")
 _NO_PROCESSOR = "copy that of the checkpoint that it was trained from, or give the preprocess (resize, mean and std in a configuration)"
+_UNREACHABLE = ("couldn't connect", "offline", "cached files")  # in messages of transformers
 _KEYS_SHOWN = 3  # in a message
 
 
@@ -129,16 +131,24 @@ def _load_module(library: Any, name: str, config: Any, options: dict[str, Any]) 
     module, loaded = _call(
         name,
         lambda: library.AutoModelForImageClassification.from_pretrained(
-            name, config=config, use_safetensors=True, dtype="float32", output_loading_info=True, **options
+            # What does not fit is in the information, in one line each.
+            name,
+            config=config,
+            use_safetensors=True,
+            dtype="float32",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
         ),
     )
     missing = sorted(loaded["missing_keys"]) + sorted(key for key, *_ in loaded["mismatched_keys"])
     if missing:
         more = f" and {len(missing) - _KEYS_SHOWN} more" if len(missing) > _KEYS_SHOWN else ""
-        saved = ", ".join(config.architectures or ()) or "another network"
+        saved = ", ".join(config.architectures or ()) or "no architecture"
+        keys = ", ".join(missing[:_KEYS_SHOWN]) + more
         raise ValueError(
-            f"{name} holds the weights of {saved}, and {type(module).__name__} needs {', '.join(missing[:_KEYS_SHOWN])}{more}: "
-            "fine-tune it as an image classifier first"
+            f"{name} lacks weights of {type(module).__name__}, or has them in another shape ({keys}); its {_CONFIG} names {saved}: "
+            "give a checkpoint that was trained as an image classifier"
         )
     network: nn.Module = module.eval()
     return network
@@ -164,10 +174,10 @@ def _call(name: str, load: Callable[[], _T]) -> _T:
     except Exception as error:  # transformers raises errors of many types
         text = one_line(error)
         if "trust_remote_code" in text or "custom code" in text:
-            raise ValueError(f"{name} needs code of its own, which is not run: load it in a function of yours, and use source import") from None
+            raise ValueError(f"{name} needs code of its own, which is not run: load it in a function of your own, source import") from None
         if isinstance(error, OSError):
-            if "couldn't connect" in text.lower() or "offline" in text.lower() or "cached files" in text:
-                raise OSError(f"{name} is not in the local cache, and the hub cannot be reached: give a folder, or download it before") from None
+            if any(words in text.lower() for words in _UNREACHABLE):
+                raise OSError(f"{name} is not in the local cache, and the hub cannot be reached: give a folder, or download it") from None
             raise OSError(f"{name}: {text}") from None
         raise ValueError(f"transformers cannot load {name} ({text})") from None
 
@@ -175,13 +185,15 @@ def _call(name: str, load: Callable[[], _T]) -> _T:
 @contextmanager
 def _quiet(library: Any) -> Iterator[None]:
     """Switch the progress bars and the report of loading off: what matters of it is an error here."""
-    logging = library.utils.logging
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    settings, hub = library.utils.logging, logging.getLogger("huggingface_hub")
+    level, hub_level, bar = settings.get_verbosity(), hub.level, settings.is_progress_bar_enabled()
+    settings.set_verbosity_error()
+    hub.setLevel(logging.ERROR)  # its retries are a line each
+    settings.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        settings.set_verbosity(level)
+        hub.setLevel(hub_level)
         if bar:
-            logging.enable_progress_bar()
+            settings.enable_progress_bar()

@@ -15,6 +15,9 @@ from hdm_core.sources.state_dict import read_classes
 from pipeline.classifiers.sources import CLASSIFIER_SOURCES, ClassifierConfig
 from pipeline.errors import InputError, one_line
 
+# Settings of the preprocessing that earlier versions did not have: they are part of an identity where they are used.
+_ADDED = ("pad", "fill", "value_range", "crop_rounding")
+
 
 def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     """Load the classifier on the CPU with its preprocessing and class names.
@@ -34,7 +37,7 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     except (ValueError, ImportError) as error:
         raise InputError(f"classifier: {one_line(error)}") from None
     except OSError as error:
-        what = config.path or f"the weights {config.weights} of {config.arch}"
+        what = config.path or (f"the weights {config.weights} of {config.arch}" if config.weights else config.arch)
         raise InputError(f"classifier: {what} cannot be loaded ({one_line(error)})") from None
     if classifier.dtype not in (None, torch.float32):
         raise InputError(f"classifier: {classifier.name} has weights of {classifier.dtype}, and images are float32: convert it by float()")
@@ -129,7 +132,7 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
         "classes_sha256": hashlib.sha256(names).hexdigest(),
         **transformed,
         **({} if classifier.output is None else {"output": classifier.output}),
-        **{name: _as_json(getattr(preprocess, name)) for name in ("pad", "fill", "value_range", "crop_rounding") if name not in preprocess.unused},
+        **{name: _as_json(getattr(preprocess, name)) for name in _ADDED if name not in preprocess.unused},
     }
 
 

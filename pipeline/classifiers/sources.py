@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from hdm_core import Classifier
+from hdm_core import Classifier, Preprocess
 from hdm_core.registry import Registry
 from pipeline.classifiers.factory import call_factory
 from pipeline.errors import suggest
@@ -29,16 +29,20 @@ class ClassifierConfig(Section):
     """
 
     source: str = Field(
-        "torchvision", description="Source of the network: torchvision, timm, checkpoint, exported, import, or one of an installed package."
+        "torchvision",
+        description="Source of the network: torchvision, timm, transformers, checkpoint, exported, import, or one of an installed package.",
     )
     arch: str | None = Field(
-        None, description="Name of a classification network of torchvision or timm; with source checkpoint, the network of a state dict."
+        None,
+        description="Name of a classification network of torchvision or timm; with source checkpoint, the network of a state dict; "
+        "with source transformers, a repository ORG/NAME of the hub.",
     )
     weights: str | None = Field(
         None, description="Entry of torchvision's weights, such as IMAGENET1K_V2, or tag of timm's. Default: random weights, from the seed."
     )
     path: str | None = Field(
-        None, description="Folder of a trained classifier with its card.json, file of a state dict, or file of an exported program."
+        None,
+        description="Folder of a trained classifier with its card.json, or of transformers; file of a state dict or an exported program.",
     )
     train: str | None = Field(
         None, description="Preset or file of a training that creates the folder `path` if it does not exist yet. Default: no training."
@@ -174,6 +178,12 @@ def _load_timm(config: ClassifierConfig, classes: Classes, seed: int) -> Classif
     return Classifier.from_timm(config.arch or "", config.weights, config.path, classes, seed=seed, arguments=config.arguments)
 
 
+def _load_transformers(config: ClassifierConfig, classes: Classes, seed: int) -> Classifier:
+    # A checkpoint without the settings of a processor needs these keys instead, which `configure_preprocess` sets.
+    replaced = config.resize is not None and config.mean is not None and config.std is not None
+    return Classifier.from_transformers(config.path or config.arch or "", Preprocess() if replaced else None)
+
+
 def _check_checkpoint(config: ClassifierConfig) -> None:
     if config.arch and not config.classes:
         raise ValueError("classifier.classes is missing: a state dict needs its classes, names or a number, beside arch")
@@ -188,6 +198,11 @@ def _check_timm(config: ClassifierConfig) -> None:
         raise ValueError("classifier.weights and classifier.path are two sources of weights: remove one")
 
 
+def _check_transformers(config: ClassifierConfig) -> None:
+    if (config.path is None) == (config.arch is None):
+        raise ValueError("classifier: a classifier from transformers needs path, a local folder, or arch, a repository ORG/NAME of the hub")
+
+
 # In the order of the documentation; installed packages add theirs by the entry points `hdm.classifiers`.
 CLASSIFIER_SOURCES: Registry[ClassifierSource] = Registry(
     "hdm.classifiers",
@@ -200,5 +215,6 @@ CLASSIFIER_SOURCES: Registry[ClassifierSource] = Registry(
         ClassifierSource("exported", _load_exported, required=("path",)),
         ClassifierSource("import", _load_import, required=("factory",), optional=("arguments",)),
         ClassifierSource("timm", _load_timm, required=("arch",), optional=("weights", "path", "arguments"), check=_check_timm),
+        ClassifierSource("transformers", _load_transformers, optional=("arch", "path"), check=_check_transformers),
     ),
 )

@@ -36,7 +36,8 @@ def test_the_methods_that_can_run_do(factory: str, methods: list[str], tmp_path:
     config = configuration(**keys(tmp_path, factory, methods=methods, rise={"masks": 8}))
     plan, store = plan_run(config)
     summary = explain_run(plan, store)
-    assert not (summary.failed_shards or summary.errors)
+    assert summary.failed_shards == []
+    assert summary.errors == {}
     (records,) = Path(store.url).glob("records/*.parquet")
     rows = pq.read_table(records).to_pylist()
     assert sorted({row["method"] for row in rows}) == sorted(methods)
