@@ -102,7 +102,7 @@ def bench_write(output: str, workers: int, images: int, shard_size: int, side: i
     shards = _make_shards(images, shard_size)
     store = RunStore.from_config(config)
     try:
-        store.create(Plan(config, samples, shards, side, "0" * 64, dict.fromkeys(config.methods, 1)))
+        store.create(Plan(config, samples, shards, (side, side), "0" * 64, dict.fromkeys(config.methods, 1)))
 
         def submit(worker: ActorHandle[Any], shard: Shard) -> ray.ObjectRef[Any]:
             ref: ray.ObjectRef[Any] = worker.run.remote(shard, samples[shard.start : shard.stop])

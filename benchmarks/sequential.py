@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdm_core.masking.consistency import PassCounter
-from hdm_core.masking.ops import auxiliary_masks, keep_top
+from hdm_core.masking.ops import auxiliary_masks, keep_top, mask_shape
 from hdm_core.settings import DMSettings
 
 
@@ -39,14 +39,14 @@ def sequential_dm(network: nn.Module, image: Tensor, target: int, settings: DMSe
             passes.add(1)
         return mask.detach()
 
-    starts = [torch.full((1, 1, size, size), settings.tau, device=image.device) for size in settings.sizes]
+    starts = [torch.full((1, 1, *mask_shape(size, height, width)), settings.tau, device=image.device) for size in settings.sizes]
     benchmarks = [train(start, None) for start in starts]
     total = len(settings.ratios) * torch.stack([g(mask) for mask in benchmarks]).sum(0)
     previous = {(base, ratio): mask for base, mask in enumerate(benchmarks) for ratio in settings.ratios}
     for level in auxiliary_masks(settings.sizes, settings.ratios, height, width):
         for auxiliary in level:
-            side = auxiliary.size
-            mask = train(g(benchmarks[auxiliary.base], side, side), g(previous[auxiliary.base, auxiliary.ratio], side, side))
+            shape = mask_shape(auxiliary.size, height, width)
+            mask = train(g(benchmarks[auxiliary.base], *shape), g(previous[auxiliary.base, auxiliary.ratio], *shape))
             total += g(mask)
             previous[auxiliary.base, auxiliary.ratio] = mask
     return keep_top(total, settings.keep_fraction)[0, 0]

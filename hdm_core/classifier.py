@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from hdm_core.class_names import as_names
@@ -19,7 +18,7 @@ from hdm_core.network.folding import fold_network
 from hdm_core.network.outputs import OutputKey, SelectedOutput
 from hdm_core.network.wrappers import inner_network, run_eagerly, unwrap
 from hdm_core.network.yes_no import YesNo
-from hdm_core.photograph import to_rgb
+from hdm_core.photograph import Photograph
 from hdm_core.preprocess import Preprocess
 from hdm_core.problem_type import ProblemType, answer_names, check_problem_type, load_with_logits, probabilities
 from hdm_core.sources.checkpoint import check_arch, load_checkpoint, load_state_dict
@@ -28,6 +27,7 @@ from hdm_core.sources.paths import local_path
 from hdm_core.sources.state_dict import Classes, read_classes
 from hdm_core.sources.timm import build_timm, load_timm
 from hdm_core.sources.torchvision import build_pretrained
+from hdm_core.sources.transformers import load_transformers
 
 
 class Classifier:
@@ -153,7 +153,7 @@ class Classifier:
             raise ValueError(f"{path} is a folder, whose card has arch and classes: leave them out, or give the file of weights")
         known = read_classes(classes)
         module = load_with_logits(lambda count: load_state_dict(path, arch, count, arguments), known, problem_type)
-        preprocess = preprocess or Preprocess.of_side(getattr(module, "image_size", Preprocess.crop))  # a transformer takes one size
+        preprocess = preprocess or Preprocess.of_side(getattr(module, "image_size", 224))  # a transformer takes one size
         return cls(module, preprocess, None if isinstance(known, int) else known, f"{arch} {path.name}", output, problem_type)
 
     @classmethod
@@ -172,16 +172,16 @@ class Classifier:
 
         Args:
             path: a .pt2 file, exported in evaluation mode and for any number of images.
-            preprocess: by default that of most ImageNet weights, cropped to the size that the program takes.
+            preprocess: by default that of most ImageNet weights, cropped to the size that the program takes; photographs for a size that
+                is no square are resized to it exactly.
 
         Raises:
             OSError: if the file cannot be read.
-            ValueError: if it is no such file, or the program's input is not any number of square images and nothing else.
+            ValueError: if it is no such file, or the program's input is not any number of images and nothing else.
         """
         module = load_exported(path)
-        return cls(
-            module, preprocess or Preprocess.of_side(module.side or Preprocess.crop), class_names, Path(path).name, output, problem_type
-        )
+        preprocess = preprocess or Preprocess.of_size(module.size or (224, 224))
+        return cls(module, preprocess, class_names, Path(path).name, output, problem_type)
 
     @classmethod
     def from_timm(
@@ -222,6 +222,25 @@ class Classifier:
         name = " ".join([arch, *([Path(path).name] if path else [weights] if weights else [])])
         return cls(module.eval(), preprocess or configured, known if isinstance(known, tuple) else None, name, output, problem_type)
 
+    @classmethod
+    def from_transformers(cls, source: str | Path, preprocess: Preprocess | None = None, output: OutputKey | None = None) -> Classifier:
+        """Load an image classifier of Hugging Face's transformers; needs the extra `transformers`.
+
+        Only safetensors are read, and no code of the checkpoint runs. It is in evaluation mode, on the CPU, in float32.
+
+        Args:
+            source: a folder of `save_pretrained`, or the name of a repository of the hub, such as "google/vit-base-patch16-224".
+            preprocess: replaces the checkpoint's image processor, which is followed exactly: as it resizes by Pillow, with the tensors
+                equal to 1e-5.
+
+        Raises:
+            ImportError: if transformers is not installed.
+            OSError: if files are missing, or the hub cannot be reached.
+            ValueError: if the checkpoint is no image classifier, needs code of its own, lacks weights, or its processor cannot be followed.
+        """
+        loaded = load_transformers(source, preprocess)
+        return cls(loaded.module, loaded.preprocess, loaded.class_names, Path(source).name, output)
+
     @property
     def network(self) -> nn.Module:
         """The network inside `module`, which returns all its outputs."""
@@ -243,15 +262,19 @@ class Classifier:
         self.network.to(device)
         return self
 
-    def prepare(self, images: Sequence[Image.Image]) -> Tensor:
+    def prepare(self, images: Sequence[Photograph]) -> Tensor:
         """Preprocess photographs to (B, C, H, W) on the network's device, in its type.
 
+        Args:
+            images: of any mode of Pillow; or arrays (H, W) or (H, W, C) of bytes, of 16 bits, or of floats in [0, 1].
+
         Raises:
-            ValueError: if the classifier was made without a preprocess, or the range of a photograph's pixels is unknown.
+            ValueError: if the classifier was made without a preprocess, a photograph has other channels than the network takes, or the
+                range of its pixels is unknown.
         """
         if self.preprocess is None:
             raise ValueError("this classifier has no preprocess: give one to from_module, or pass tensors")
-        return torch.stack([self.preprocess(to_rgb(image)) for image in images]).to(self.device, self.dtype or torch.float32)
+        return torch.stack([self.preprocess(image) for image in images]).to(self.device, self.dtype or torch.float32)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probability of every class, (B, classes) for logits (B, classes).

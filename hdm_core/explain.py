@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hdm_core.checks.require import require, require_precision
+from hdm_core.checks.require import require, require_precision, require_same_type
 from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import Precision, default_batch, default_precision, largest_batch
 from hdm_core.explanation import Explanation, Status
@@ -140,8 +140,7 @@ def _on_device(classifier: Classifier, images: Tensor) -> Tensor:
     """
     if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise ValueError(f"images must be a batch of floats (B, C, H, W), not {tuple(images.shape)} {images.dtype}")
-    if classifier.dtype not in (None, images.dtype):
-        raise ValueError(f"the network's weights are {classifier.dtype} and the images {images.dtype}: convert one, such as module.float()")
+    require_same_type(classifier, images)
     require_precision(images.dtype)
     images = images.detach().to(classifier.device)
     return images.clone() if images.is_inference() else images

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from hdm_core.heatmap import colour, overlay
+from hdm_core.photograph import Photograph, to_rgb
 from hdm_core.preprocess import Preprocess
 
 Status = Literal["ok", "flat", "nan"]
-Photograph = Image.Image | NDArray[Any]
 
 _SUFFIXES = (".png", ".npy", ".npz")
 
@@ -64,7 +64,8 @@ class Explanation:
         """Draw the maps over their photographs, in the crop that the network saw.
 
         Args:
-            photographs: a PIL image or an array (H, W) or (H, W, 3), of bytes or of floats in [0, 1]; for several maps a list.
+            photographs: a PIL image or an array (H, W) or (H, W, C), of bytes, of 16 bits or of floats in [0, 1]; for several maps a list.
+                Of more than three channels the first three are shown, as red, green and blue.
 
         Returns:
             One image for one photograph, a list for a list.
@@ -124,10 +125,10 @@ class Explanation:
 
     def _crop(self, photograph: Photograph) -> Image.Image:
         """Return the part of a photograph that the network saw, of the maps' size."""
-        image = (photograph if isinstance(photograph, Image.Image) else _image(photograph)).convert("RGB")
+        channels = 3 if self.preprocess is None else self.preprocess.channels
+        found = photograph if isinstance(photograph, Image.Image) else _image(photograph, channels)
         height, width = self.maps.shape[1:]
-        if self.preprocess is not None:
-            image = self.preprocess.cropped(image)
+        image = to_rgb(found) if self.preprocess is None else self.preprocess.cropped(found)
         if image.size != (width, height):
             hint = "" if self.preprocess else "; give the classifier a preprocess, or the image that the network saw"
             raise ValueError(f"the photograph has {image.width} x {image.height} pixels and the maps {width} x {height}{hint}")
@@ -138,9 +139,12 @@ def _counted(number: int, noun: str, plural: str = "s") -> str:
     return f"{number} {noun}{'' if number == 1 else plural}"
 
 
-def _image(array: NDArray[Any]) -> Image.Image:
-    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
-        raise ValueError(f"a photograph as an array has the shape (H, W) or (H, W, 3), not {array.shape}")
+def _image(array: NDArray[Any], channels: int) -> Photograph:
+    """Return an array as an image of Pillow, or unchanged if it has other channels or 16 bits."""
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (channels,)):
+        raise ValueError(f"a photograph as an array has the shape (H, W) or (H, W, {channels}), not {array.shape}")
+    if array.dtype == np.uint16 or array.shape[2:] not in ((), (3,)):
+        return array
     if array.dtype != np.uint8:
         array = (np.clip(array, 0, 1) * 255).round().astype(np.uint8)
     return Image.fromarray(array)

@@ -20,6 +20,7 @@ from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.messages import one_line, typed_line
 from hdm_core.methods import METHODS, get_method
 from hdm_core.methods.check import check_methods
+from hdm_core.network.outputs import OutputError
 from hdm_core.settings import Settings
 
 
@@ -96,8 +97,7 @@ def check(
         require_precision(shown.dtype)
         behaviour = check_behaviour(classifier, shown)
     except Exception as error:  # the network's forward may raise any exception
-        size = f"{shown.shape[2]} x {shown.shape[3]}"
-        reason = str(error) if shown.dtype.itemsize < 4 else f"the network does not take images of {size} ({one_line(error)})"
+        reason = str(error) if shown.dtype.itemsize < 4 else _not_taken(classifier, shown, error)
         return CheckResult(classifier.name, ids, photographs, None, (Finding("output", "refused", reason),))
     findings = behaviour.findings
     if not refusals(findings):  # all else is measured by logits that are right and repeatable
@@ -139,8 +139,27 @@ def _settings(methods: Iterable[str] | Mapping[str, Settings] | None) -> Mapping
 
 
 def _noise_size(classifier: Classifier) -> Tensor:
-    """Return a blank image of the preprocess's size, which noise replaces."""
+    """Return an image of the preprocess's size, whose spread the noise takes.
+
+    It is blank, for noise of spread 1, unless the preprocess has another.
+    """
     if classifier.preprocess is None:
         raise ValueError("check needs images, or a classifier with a preprocess: noise has no size otherwise")
-    side, channels = classifier.preprocess.crop, len(classifier.preprocess.mean)
-    return torch.zeros(1, channels, side, side, dtype=classifier.dtype, device=classifier.device)
+    image = classifier.preprocess.blank()
+    if classifier.preprocess.spread != 1:
+        image = classifier.preprocess.spread * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    return image.to(classifier.device, classifier.dtype)
+
+
+def _not_taken(classifier: Classifier, images: Tensor, error: Exception) -> str:
+    """Describe a network that raises for images of this shape."""
+    if isinstance(error, OutputError):
+        return str(error)
+    _, channels, height, width = images.shape
+    first = next((module for module in classifier.module.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is not None and first.in_channels != channels and type(first).forward is nn.Conv2d.forward:
+        return (
+            f"the first convolution of the network takes {first.in_channels} channels, and images have {channels}: "
+            "give as many values of mean and std, and channels in a configuration"
+        )
+    return f"the network does not take images of {height} x {width} ({one_line(error)})"

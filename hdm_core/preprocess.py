@@ -1,10 +1,12 @@
-"""Preprocessing of photographs, masks and boxes: resize, centre crop, normalise."""
+"""Preprocessing of photographs, masks and boxes: resize, crop or pad, normalise."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -12,46 +14,108 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
+from hdm_core.geometry import Box, Geometry, Rounding, Size, crop_start
 from hdm_core.integers import as_integer
+from hdm_core.photograph import Photograph, displayed, resize, with_channels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Box = tuple[float, float, float, float]
-
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Inference transform: resize, centre crop, scale to [0, 1], normalise.
+    """Inference transform: resize, crop or pad at the centre, scale, normalise.
 
-    The short side is resized to `resize`, the centre `crop` x `crop` is cut out, values are scaled to [0, 1] and normalised by `mean` and
-    `std`. This is the inference transform of torchvision's classification weights, with its geometry exposed so that masks, boxes and
+    The defaults are the inference transform of torchvision's classification weights. Its geometry is exposed, so that masks, boxes and
     maps can be converted between a photograph and the network's input.
+
+    Attributes:
+        resize: the short side in pixels, the long side in proportion; or (height, width) exactly, whatever the photograph's proportions;
+            None leaves photographs as they are.
+        crop: side in pixels, or (height, width), of the centre that is cut out; None for all that is resized.
+        mean: one value per channel that is subtracted, in the range of `value_range`.
+        std: one value per channel to divide by.
+        interpolation: of the resize, with antialiasing, as torchvision resizes Pillow's images.
+        pad: fit the whole photograph into `resize` without changing its proportions (letterbox), and fill the rest.
+        fill: value of all that lies beyond the photograph, in [0, 1], one for all channels or one each; rounded to a level of 8 bits.
+        crop_rounding: of a crop whose margins would be half a pixel apart: "nearest" even number, as in torchvision, or "down", as in
+            transformers.
+        value_range: black and white of the network's images before `mean` and `std`, such as (-1024, 1024) of torchxrayvision.
     """
 
-    resize: int = 256
-    crop: int = 224
+    resize: int | Size | None = 256
+    crop: int | Size | None = 224
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     interpolation: InterpolationMode = InterpolationMode.BILINEAR
+    pad: bool = False
+    fill: float | tuple[float, ...] = 0.0
+    value_range: tuple[float, float] = (0.0, 1.0)
+    crop_rounding: Rounding = "nearest"
 
     def __post_init__(self) -> None:
         """Convert numbers of numpy and torch, and the interpolation's name.
 
         Raises:
-            ValueError: if a size is not positive, a standard deviation is not positive, or the interpolation is unknown.
+            ValueError: if a size is not positive, a standard deviation is not positive, the interpolation is unknown, the lengths of mean,
+                std and fill differ, or the settings give no fixed size.
             TypeError: if a size is no integer.
         """
         for name in ("resize", "crop"):
-            size = as_integer(name, getattr(self, name))
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1 pixel, not {size}")
-            object.__setattr__(self, name, size)
-        for name in ("mean", "std"):
+            object.__setattr__(self, name, _as_size(name, getattr(self, name)))
+        for name in ("mean", "std", "value_range"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        fill: Any = self.fill
+        object.__setattr__(self, "fill", tuple(map(float, fill)) if np.ndim(fill) else float(fill))
+        object.__setattr__(self, "interpolation", InterpolationMode(self.interpolation))
+        self._check_values()
+        if self.pad and self.resize is None:
+            raise ValueError("pad needs resize: the side, or (height, width), that photographs are fitted into")
+        if self.crop is None and not (isinstance(self.resize, tuple) or self.pad):
+            raise ValueError("without crop the inputs have no fixed size: give crop, resize as (height, width), or pad")
+
+    def _check_values(self) -> None:
         if not all(0 < value < math.inf for value in self.std):
             raise ValueError(f"std must be positive, not {self.std}")
-        object.__setattr__(self, "interpolation", InterpolationMode(self.interpolation))
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ValueError(f"mean and std need one value per channel each; they have {len(self.mean)} and {len(self.std)}")
+        levels = self.fill if isinstance(self.fill, tuple) else (self.fill,)
+        if len(levels) not in (1, self.channels) or not all(0 <= level <= 1 for level in levels):
+            raise ValueError(f"fill must be a value in 0 to 1, or one for each of the {self.channels} channels, not {self.fill}")
+        if len(self.value_range) != 2 or not -math.inf < self.value_range[0] < self.value_range[1] < math.inf:
+            raise ValueError(f"value_range must be two numbers (low, high), low first, not {self.value_range}")
+        if self.value_range != (0, 1) and (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
+            raise ValueError(
+                f"mean and std are ImageNet's, for values in 0 to 1, and value_range is {self.value_range}: "
+                "give them in the same range; mean 0 and std 1 change nothing"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the network's input."""
+        return len(self.mean)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the network's input, in pixels."""
+        size = self.resize if self.crop is None else self.crop
+        assert size is not None  # noqa: S101 - for the type checker: __post_init__ refuses it
+        return size if isinstance(size, tuple) else (size, size)
+
+    @property
+    def spread(self) -> float:
+        """About the standard deviation of the network's input: 1 as ImageNet's preprocessing makes it.
+
+        With another `value_range` it is a quarter of that range, divided by the smallest `std`.
+        """
+        low, high = self.value_range
+        return 1.0 if (low, high) == (0, 1) else (high - low) / 4 / min(self.std)
+
+    @property
+    def unused(self) -> set[str]:
+        """Names of the settings that earlier versions did not have, and that are not used."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name for name in ("pad", "fill", "value_range", "crop_rounding") if getattr(self, name) == defaults[name]}
 
     @property
     def resampling(self) -> Image.Resampling:
@@ -77,28 +141,70 @@ class Preprocess:
         """
         return cls(resize=round(side * 256 / 224), crop=side)
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Convert an RGB photograph to (3, crop, crop) float32, normalised."""
-        tensor: Tensor = F.normalize(F.to_tensor(self.cropped(image)), list(self.mean), list(self.std))
+    @classmethod
+    def of_size(cls, size: Size) -> Preprocess:
+        """Build the default for a network with inputs of height x width pixels.
+
+        A square is that of `of_side`; other photographs are resized to the size exactly, so that nothing of them is lost.
+        """
+        return cls.of_side(size[0]) if size[0] == size[1] else cls(resize=size, crop=None)
+
+    def __call__(self, image: Photograph) -> Tensor:
+        """Convert a photograph to (C, H, W) float32, normalised.
+
+        Raises:
+            ValueError: if the photograph has other channels than the network takes, or pixels without a known range.
+        """
+        pixels = self._pixels(image)
+        if self.value_range != (0, 1):
+            low, high = self.value_range
+            pixels = pixels * (high - low) + low
+        tensor: Tensor = F.normalize(pixels, list(self.mean), list(self.std))
         return tensor
 
-    def cropped(self, image: Image.Image) -> Image.Image:
-        """Return the crop of the photograph that the network gets, crop x crop pixels."""
-        resized = F.resize(image, [self.resize], interpolation=self.interpolation, antialias=True)
-        crop: Image.Image = F.center_crop(resized, [self.crop])
-        return crop
+    def cropped(self, image: Photograph) -> Image.Image:
+        """Return the part of the photograph that the network gets, RGB, of its size."""
+        return displayed(self._pixels(image).permute(1, 2, 0).numpy())
+
+    def _pixels(self, image: Photograph) -> Tensor:
+        """Return the network's input before normalisation, (C, H, W) float32 in [0, 1]."""
+        pixels = with_channels(image, self.channels)
+        resized = resize(pixels, self.resized(*_width_and_height(pixels)), self.resampling)
+        width, height = _width_and_height(resized)
+        (rows, columns), (left, top) = self.size, self._crop_start(width, height)
+        # Only what is cut out is converted to floats.
+        inside = max(left, 0), max(top, 0), min(left + columns, width), min(top + rows, height)
+        if isinstance(resized, Image.Image):
+            part: Tensor = F.to_tensor(resized.crop(inside))
+        else:
+            part = torch.from_numpy(np.ascontiguousarray(resized[inside[1] : inside[3], inside[0] : inside[2]].transpose(2, 0, 1)))
+        if part.shape[1:] == self.size:
+            return part
+        levels = torch.tensor([round(255 * level) for level in self._fill_levels()]).float().div(255)
+        canvas = levels[:, None, None].repeat(1, rows, columns)
+        canvas[:, inside[1] - top : inside[3] - top, inside[0] - left : inside[2] - left] = part
+        return canvas
+
+    def _crop_start(self, width: int, height: int) -> tuple[int, int]:
+        """Return the first column and row of the input in what was resized, negative where it is filled."""
+        return crop_start(width, self.size[1], self.crop_rounding), crop_start(height, self.size[0], self.crop_rounding)
+
+    def _fill_levels(self) -> tuple[float, ...]:
+        """Return the fill of each channel, in [0, 1]."""
+        return self.fill if isinstance(self.fill, tuple) and len(self.fill) > 1 else tuple(np.ravel(self.fill)) * self.channels
 
     def region(self, mask: Image.Image) -> Tensor:
-        """Convert a ground-truth mask of the photograph's size to (crop, crop) bool.
+        """Convert a ground-truth mask of the photograph's size to (H, W) bool.
 
-        Grey levels of at least one half are inside the region.
+        Grey levels of at least one half are inside the region, and nothing beyond the photograph is.
         """
-        resized = F.resize(mask.convert("L"), [self.resize], interpolation=InterpolationMode.NEAREST)
-        grey: Tensor = F.to_tensor(F.center_crop(resized, [self.crop]))[0]
+        resized = mask.convert("L").resize(self.resized(*mask.size), Image.Resampling.NEAREST)
+        left, top = self._crop_start(*resized.size)
+        grey: Tensor = F.to_tensor(resized.crop((left, top, left + self.size[1], top + self.size[0])))[0]
         return grey >= 0.5
 
     def region_of_box(self, box: Box, width: int, height: int) -> Tensor:
-        """Convert a box in pixels of the photograph to a region (crop, crop) bool.
+        """Convert a box in pixels of the photograph to a region (H, W) bool.
 
         Args:
             box: (left, top, right, bottom).
@@ -108,37 +214,59 @@ class Preprocess:
         Returns:
             True where a pixel's centre is inside the box.
         """
-        left, top, right, bottom = self.crop_box(width, height)
-        columns = left + (torch.arange(self.crop) + 0.5) * (right - left) / self.crop
-        rows = top + (torch.arange(self.crop) + 0.5) * (bottom - top) / self.crop
-        inside_x = (columns >= box[0]) & (columns < box[2])
-        inside_y = (rows >= box[1]) & (rows < box[3])
+        rows, columns = (torch.arange(side) + 0.5 for side in self.size)
+        x, y = self.geometry(width, height).to_photograph(columns, rows)
+        inside_x = (x >= box[0]) & (x < box[2])
+        inside_y = (y >= box[1]) & (y < box[3])
         return inside_y[:, None] & inside_x[None, :]
 
-    def crop_box(self, width: int, height: int) -> Box:
-        """Return the crop as (left, top, right, bottom) in pixels of the photograph.
+    def geometry(self, width: int, height: int) -> Geometry:
+        """Return the affine map between a photograph of this size and the input."""
+        return Geometry.of_resize((width, height), self.resized(width, height), self.size, self.crop_rounding)
 
-        It extends beyond the photograph where the crop is larger than the resized image (torchvision pads with black).
+    def crop_box(self, width: int, height: int) -> Box:
+        """Return the input's edges, (left, top, right, bottom) in photograph pixels.
+
+        They are beyond the photograph where the input is filled.
         """
-        resized_width, resized_height = self.resized(width, height)
-        left = _crop_start(resized_width, self.crop)
-        top = _crop_start(resized_height, self.crop)
-        across, down = width / resized_width, height / resized_height
-        return left * across, top * down, (left + self.crop) * across, (top + self.crop) * down
+        return self.geometry(width, height).box
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Return width and height after the resize, before the crop."""
+        if self.resize is None:
+            return width, height
+        if self.pad:
+            rows, columns = self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
+            ratio = max(height / rows, width / columns)
+            return max(1, round(width / ratio)), max(1, round(height / ratio))
+        if isinstance(self.resize, tuple):
+            return self.resize[1], self.resize[0]
         if width <= height:
             return self.resize, int(self.resize * height / width)
         return int(self.resize * width / height), self.resize
 
+    def blank(self) -> Tensor:
+        """Return an image of the network's size, (1, C, H, W) float32 zeros."""
+        return torch.zeros(1, self.channels, *self.size)
+
     def black(self) -> Tensor:
-        """Return a black pixel after normalisation, (3, 1, 1)."""
-        return -torch.tensor(self.mean)[:, None, None] / torch.tensor(self.std)[:, None, None]
+        """Return a black pixel after normalisation, (C, 1, 1)."""
+        return (self.value_range[0] - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
 
 
-def _crop_start(length: int, crop: int) -> int:
-    """Return the first pixel of the centre crop, rounded and padded as in torchvision."""
-    if crop > length:
-        return -((crop - length) // 2)
-    return round((length - crop) / 2.0)
+def _as_size(name: str, value: Any) -> int | Size | None:
+    """Return a side, or (height, width), as integers; None stays None."""
+    if value is None:
+        return None
+    sides = [as_integer(name, side) for side in (value if np.ndim(value) else [value])]
+    if len(sides) not in (1, 2) or (np.ndim(value) and len(sides) == 1):
+        raise ValueError(f"{name} must be one side or (height, width), not {value}")
+    if min(sides) < 1:
+        raise ValueError(f"{name} must be at least 1 pixel, not {min(sides)}")
+    return (sides[0], sides[1]) if len(sides) > 1 else sides[0]
+
+
+def _width_and_height(pixels: Photograph) -> tuple[int, int]:
+    if isinstance(pixels, Image.Image):
+        return pixels.size
+    return pixels.shape[1], pixels.shape[0]

@@ -28,12 +28,16 @@ class Probe:
 
 
 def probe(
-    classifier: Classifier, side: int, batches: Sequence[int] | None = None, precision: Precision | None = None, repeats: int = 3
+    classifier: Classifier,
+    size: int | tuple[int, int],
+    batches: Sequence[int] | None = None,
+    precision: Precision | None = None,
+    repeats: int = 3,
 ) -> Probe:
     """Find the smallest batch size within 5% of the fastest, and its seconds per pass.
 
     Args:
-        side: side of the network's input, in pixels.
+        size: side of the network's input in pixels, or its height and width; its channels are the preprocess's, or three.
         batches: candidate batch sizes, ascending; None for those of the device.
         repeats: timed repetitions, of which the fastest counts.
 
@@ -41,7 +45,9 @@ def probe(
         torch.OutOfMemoryError: if not even the smallest fits into memory.
     """
     device = classifier.device
-    image = torch.zeros(1, 3, side, side, device=device, dtype=classifier.dtype)
+    height, width = size if isinstance(size, tuple) else (size, size)
+    channels = 3 if classifier.preprocess is None else classifier.preprocess.channels
+    image = torch.zeros(1, channels, height, width, device=device, dtype=classifier.dtype)
     timings: dict[int, float] = {}
     with classifier.folded(image) as network:
         for batch in batches or batch_candidates(device):
@@ -50,17 +56,17 @@ def probe(
                 break  # a larger batch will not fit either
             timings[batch] = seconds
         if not timings:
-            raise torch.OutOfMemoryError(f"{classifier.name} with images of {side} x {side} does not fit into the memory of {device}")
+            raise torch.OutOfMemoryError(f"{classifier.name} with images of {height} x {width} does not fit into the memory of {device}")
         batch = min(batch for batch, seconds in timings.items() if seconds <= _TOLERANCE * min(timings.values()))
         with torch.no_grad():
             forward = _fastest_seconds(lambda: class_logits(network, image.expand(batch, -1, -1, -1)), device, repeats)
     return Probe(batch, timings[batch], forward / batch)
 
 
-def fastest_batch(classifier: Classifier, side: int, precision: Precision | None = None) -> int:
+def fastest_batch(classifier: Classifier, size: int | tuple[int, int], precision: Precision | None = None) -> int:
     """Return the batch size that `probe` finds; measured only with several candidates."""
     candidates = batch_candidates(classifier.device)
-    return candidates[0] if len(candidates) == 1 else probe(classifier, side, precision=precision).batch
+    return candidates[0] if len(candidates) == 1 else probe(classifier, size, precision=precision).batch
 
 
 def _measure_pass(network: nn.Module, image: Tensor, batch: int, precision: Precision, repeats: int) -> float | None:

@@ -26,7 +26,7 @@ class DMSettings(Settings):
 
     renamed: ClassVar[Mapping[str, str]] = {"keep": "keep_fraction"}
 
-    sizes: tuple[Size, ...] = Field(min_length=1, description="a_i = b_i: the sides of the benchmark masks")
+    sizes: tuple[Size, ...] = Field(min_length=1, description="a_i = b_i: cells of the benchmark masks along the shorter side of the image")
     ratios: tuple[Ratio, ...] = Field(min_length=1, description="t_j: how fast the auxiliary masks grow")
     steps: int = Field(800, ge=1, description="Adam steps per mask (the paper's epochs)")
     learning_rate: float = Field(1e-2, gt=0)
@@ -36,7 +36,9 @@ class DMSettings(Settings):
         0.0, ge=0, description="weight of a term that is least when nothing of the class is left without the mask; 0 is the paper's"
     )
     noise: float = Field(
-        0.0, ge=0, description="spread of a smooth random image on the masked pixels, another in every step; 0 is the paper's"
+        0.0,
+        ge=0,
+        description="spread of a smooth random image on the masked pixels, another in every step; 0 is the paper's",
     )
     tau: float = Field(0.5, ge=0, le=1, description="initial value of the benchmark masks")
     keep_fraction: float = Field(0.3, gt=0, le=1, description="gamma keeps this share of the pixels (Eq. 10); 1 keeps all")

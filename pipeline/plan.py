@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hdm_core import Classifier, Finding, get_method
@@ -19,6 +19,7 @@ from pipeline.classifiers.load import check_class_names, load_classifier, prepro
 from pipeline.classifiers.targets import Contrast, Labels, Top, class_of, class_pair, classes_of, label_names
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
+from pipeline.datasets.formats import missing_reader
 from pipeline.datasets.listing import ListingNotes
 from pipeline.errors import InputError, one_line
 from pipeline.preflight import preflight, read_photographs
@@ -49,7 +50,7 @@ class Plan:
 
     Attributes:
         samples: samples in row order.
-        side: side of the maps in pixels.
+        size: height and width of the maps in pixels.
         weights_digest: digest of the classifier's weights.
         passes_per_image: method -> forward and backward passes per image, for all its explained classes.
         preprocess_identity: what determines the classifier's outputs beside its weights, from `preprocess_identity`.
@@ -60,7 +61,7 @@ class Plan:
     config: RunConfig
     samples: Sequence[Sample]
     shards: Sequence[Shard]
-    side: int
+    size: tuple[int, int]
     weights_digest: str
     passes_per_image: dict[str, int]
     preprocess_identity: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +83,7 @@ class Plan:
     def bytes(self) -> int:
         """Size of all maps in bytes, before compression."""
         maps = len(self.config.methods) + (self.stages or 0)
-        return len(self.samples) * self.config.ranks * maps * self.side**2 * 2
+        return len(self.samples) * self.config.ranks * maps * math.prod(self.size) * 2
 
     def dataset_digest(self) -> str:
         """Return the sha256 of the samples in order.
@@ -125,17 +126,26 @@ def make_plan(config: RunConfig) -> Plan:
     samples = list_samples(config.dataset, config.storage)  # first, because weights may be a long download
     for line in samples.notes.lines():
         _log.warning("%s", line)
+    if missing := missing_reader(sample.path for sample in samples):
+        raise InputError(f"dataset: {missing}")
     classifier = load_classifier(config.classifier, config.seed)
-    side = preprocess_of(classifier).crop
-    image = torch.zeros(1, 3, side, side)
+    preprocess = preprocess_of(classifier)
     photographs = read_photographs(classifier, samples, config.storage, config.compute.storage_timeout)
     checked = preflight(classifier, photographs, config.settings)
     _check_targets(config, classifier, samples, checked.classes or 0)
-    passes = {method: config.ranks * count for method, count in _passes(config, classifier, image).items()}
+    passes = {method: config.ranks * count for method, count in _passes(config, classifier, preprocess.blank()).items()}
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
     return Plan(
-        config, samples, shards, side, weights_digest(classifier), passes, preprocess_identity(classifier), checked.findings, samples.notes
+        config,
+        samples,
+        shards,
+        preprocess.size,
+        weights_digest(classifier),
+        passes,
+        preprocess_identity(classifier),
+        checked.findings,
+        samples.notes,
     )
 
 

@@ -32,7 +32,9 @@ def preflight(classifier: Classifier, photographs: Tensor | None, methods: Mappi
     """
     result = check(classifier, photographs, methods)
     if result.refused:
-        raise InputError(f"classifier: {classifier.name}: {result.refused}")
+        # The message of a shorter list of methods is that list itself: it can be copied into the configuration.
+        left = f"; these can run: methods: [{', '.join(result.usable)}]" if result.usable else ""
+        raise InputError(f"classifier: {classifier.name}: {result.refused}{left}")
     for finding in result.findings:
         if finding.verdict != "ok":
             level = logging.WARNING if finding.verdict == "doubtful" else logging.INFO

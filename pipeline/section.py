@@ -11,6 +11,8 @@ from hdm_core.settings import Settings
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Level = Annotated[float, Field(ge=0, le=1)]
+Sides = Count | tuple[Count, Count]  # one for both sides, or height and width
 Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 
 

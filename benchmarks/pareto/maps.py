@@ -31,7 +31,7 @@ def maps_figure(stores: Mapping[str, RunStore]) -> bytes:
         for axis, (title, maps) in zip(row[1:], columns.items(), strict=True):
             store, method, index = maps[image]
             values = read_map(store.storage.zarr("maps.zarr"), method, index)
-            crop = read_crop(store.images().slice(index, 1).to_pylist()[0], len(values), {})
+            crop = read_crop(store.images().slice(index, 1).to_pylist()[0], values.shape, {})
             row[0].imshow(crop)
             axis.imshow(overlay(crop, values))
             if line == 0:

@@ -12,6 +12,8 @@ from hdm_core.checks.finding import Finding, refusals
 from hdm_core.checks.outputs import check_output, check_values, disagreement
 from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier
+from hdm_core.messages import one_line
+from hdm_core.network.gradients import refuses_gradient
 from hdm_core.network.logits import class_logits
 from hdm_core.network.outputs import find_logits
 
@@ -41,9 +43,8 @@ def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> B
     probes = probe_images(images)[: max(batch, 2)]
     # Inference mode first: to leave it turns gradients on, also for weights that a network makes in its forward.
     with torch.inference_mode(False), torch.no_grad(), _random_state(probes.device), classifier.frozen() as network:
-        with torch.enable_grad():
-            output = network(probes[:1].clone().requires_grad_())
-            differentiable = class_logits(lambda _: output, probes[:1])
+        output = _output_with_graph(network, probes[:1])
+        differentiable = class_logits(lambda _: output, probes[:1])
         alone = torch.cat([differentiable.detach(), *(class_logits(network, probe[None]) for probe in probes[1:])])
         findings = [check_output(alone, differentiable, lambda: _loud_logits(network, probes[-1:]), classifier.problem_type)]
         if not isinstance(output, Tensor):
@@ -55,8 +56,22 @@ def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> B
             again = torch.cat([class_logits(network, probe[None]) for probe in probes])
             findings.append(_check_repetition(network, alone, again))
         if not refusals(findings) and batch > 1:
-            findings.append(_check_independence(alone, class_logits(network, probes)))
+            findings.append(_check_batch(network, alone, probes))
     return Behaviour(alone.shape[1], findings)
+
+
+def _output_with_graph(network: nn.Module, image: Tensor) -> object:
+    """Return the output for an image that requires a gradient.
+
+    A network outside torch, such as one of ONNX Runtime, may refuse such an image: then the image is given without.
+    """
+    with torch.enable_grad():
+        try:
+            return network(image.clone().requires_grad_())
+        except RuntimeError as error:
+            if not refuses_gradient(error):
+                raise
+    return network(image)
 
 
 def _loud_logits(network: nn.Module, image: Tensor) -> Tensor:
@@ -73,6 +88,20 @@ def _check_repetition(network: nn.Module, first: Tensor, second: Tensor) -> Find
         f"{training[0] or 'the network'} stays in training mode after eval()" if training else "dropout or another random draw is active"
     )
     return Finding("repetition", "refused", f"the same images give other logits in a second call ({cause}): make evaluation repeatable")
+
+
+def _check_batch(network: nn.Module, alone: Tensor, probes: Tensor) -> Finding:
+    """Run images in one batch that were run one by one, and compare the logits."""
+    try:
+        together = class_logits(network, probes)
+    except Exception as error:  # the network's forward may raise any exception
+        return Finding(
+            "independence",
+            "refused",
+            f"the network takes one image and fails for a batch of {len(probes)} ({one_line(error)}): let it take any number of images, "
+            "such as by torch.cat([forward(image) for image in images.split(1)])",
+        )
+    return _check_independence(alone, together)
 
 
 def _check_independence(alone: Tensor, together: Tensor) -> Finding:

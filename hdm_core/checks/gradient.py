@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hdm_core.checks.finding import Finding
 from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier
-from hdm_core.network.gradients import DetachRecorder, NoGradientError, gradient_of
+from hdm_core.network.gradients import DetachRecorder, NoGradientError, gradient_of, refuses_gradient
 from hdm_core.network.logits import class_logits
 
 # Relative, of the gradient's norm: rounding differs by batch size, and may open or close single ReLUs.
@@ -34,6 +34,13 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
         return Finding("gradient", "refused", str(error))
     if not alone.isfinite().all():
         return Finding("values", "doubtful", "the gradient of the highest logit to the input is NaN or infinite")
+    if batch > 1 and not both.any() and _varies(classifier, probes):
+        return Finding(
+            "gradient",
+            "refused",
+            "the gradient of the logits to the input is zero everywhere, and the logits differ between images: the network rounds, "
+            "thresholds or counts; return the numbers before, or use a method without gradients, such as rise, score_cam or eigen_cam",
+        )
     if not alone.any():
         return Finding("values", "doubtful", "the gradient of the highest logit to the input is zero everywhere, so that maps are flat")
     if (alone - both[:1]).norm() > _TOLERANCE * alone.norm():
@@ -61,8 +68,22 @@ def _gradient(network: nn.Module, images: Tensor) -> Tensor:
     images = images.clone().requires_grad_()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        score = class_logits(network, images).amax(1).sum()  # a sum keeps the images independent of each other
+        try:
+            logits = class_logits(network, images)
+        except RuntimeError as error:
+            if refuses_gradient(error):
+                raise NoGradientError("the images") from None
+            raise
+        score = logits.amax(1).sum()  # a sum keeps the images independent of each other
         gradient = gradient_of(score, images)
     if any("autograd kernel was not registered" in str(each.message) for each in caught):  # of quantised operations
         raise NoGradientError("the images")
     return gradient
+
+
+@torch.no_grad()
+def _varies(classifier: Classifier, images: Tensor) -> bool:
+    """Return whether the logits of two images differ."""
+    with classifier.frozen() as network:
+        first, second = class_logits(network, images)
+    return not torch.equal(first, second)

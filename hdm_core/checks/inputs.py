@@ -36,7 +36,8 @@ def check_inputs(classifier: Classifier, photographs: Tensor) -> Finding:
         return Finding("preprocessing", "doubtful", f"{values}; they are of one colour")
     seen = _first_statistics(classifier, photographs)
     if seen is None:
-        plausible = abs(mean) <= _LARGEST_MEAN and _SPREADS[0] <= deviation <= _SPREADS[1]
+        unit = 1.0 if classifier.preprocess is None else classifier.preprocess.spread
+        plausible = abs(mean) <= _LARGEST_MEAN * unit and _SPREADS[0] * unit <= deviation <= _SPREADS[1] * unit
         hint = "" if plausible else "; no usual preprocessing gives such values: compare mean and std with those of the training"
         return Finding("preprocessing", "ok" if plausible else "doubtful", values + hint)
     ratio, shift = seen

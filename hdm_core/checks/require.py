@@ -25,6 +25,16 @@ def require_precision(dtype: torch.dtype) -> None:
         raise ValueError(f"gradients in {dtype} round too much for a map: convert network and images, such as module.float()")
 
 
+def require_same_type(classifier: Classifier, images: Tensor) -> None:
+    """Refuse images of another data type than the network's weights.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    if classifier.dtype not in (None, images.dtype):
+        raise ValueError(f"the network's weights are {classifier.dtype} and the images {images.dtype}: convert one, such as module.float()")
+
+
 def require(classifier: Classifier, images: Tensor, batch: int, concerns: Callable[[Finding], bool] | None = None) -> None:
     """Check a classifier on the images at hand, if it is new or has changed.
 

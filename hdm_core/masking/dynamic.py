@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hdm_core.masking.consistency import ConsistencyLoss
-from hdm_core.masking.ops import auxiliary_masks, keep_top, masks_trained, upsample
+from hdm_core.masking.ops import auxiliary_masks, keep_top, mask_shape, masks_trained, upsample
 from hdm_core.masking.optimizer import optimize_masks
 from hdm_core.settings import DMSettings
 
@@ -23,15 +23,17 @@ def dynamic_mask(consistency: ConsistencyLoss, settings: DMSettings) -> Tensor:
     levels = auxiliary_masks(settings.sizes, settings.ratios, height, width)
     like = consistency.contrast
 
-    start = [torch.full((len(like), 1, size, size), settings.tau, dtype=like.dtype, device=like.device) for size in settings.sizes]
+    shapes = [mask_shape(size, height, width) for size in settings.sizes]
+    start = [torch.full((len(like), 1, *shape), settings.tau, dtype=like.dtype, device=like.device) for shape in shapes]
     benchmarks = optimize_masks(start, [None] * len(start), consistency, settings)  # Eq. 6
     # c_j^0(i) = d_i: a benchmark mask enters the sum of Eq. 9 once for every ratio.
     stacked = len(settings.ratios) * torch.stack([upsample(mask, height, width) for mask in benchmarks]).sum(0)
 
     previous = {(i, ratio): mask for i, mask in enumerate(benchmarks) for ratio in settings.ratios}
     for level in levels:
-        start = [upsample(benchmarks[auxiliary.base], auxiliary.size, auxiliary.size) for auxiliary in level]  # Eq. 7
-        guides = [upsample(previous[auxiliary.base, auxiliary.ratio], auxiliary.size, auxiliary.size) for auxiliary in level]
+        shapes = [mask_shape(auxiliary.size, height, width) for auxiliary in level]
+        start = [upsample(benchmarks[auxiliary.base], *shape) for auxiliary, shape in zip(level, shapes, strict=True)]  # Eq. 7
+        guides = [upsample(previous[auxiliary.base, auxiliary.ratio], *shape) for auxiliary, shape in zip(level, shapes, strict=True)]
         optimized = optimize_masks(start, guides, consistency, settings)  # Eq. 8
         for auxiliary, mask in zip(level, optimized, strict=True):
             stacked = stacked + upsample(mask, height, width)  # Eq. 9

@@ -111,7 +111,17 @@ class AuxiliaryMask:
 
     base: int  # i, an index into sizes
     ratio: int  # t_j
-    size: int  # t_j ** k * a_i
+    size: int  # t_j ** k * a_i, along the shorter side of the image
+
+
+def mask_shape(size: int, height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns of a mask with `size` cells along the shorter side.
+
+    The longer side has as many more as it is longer, rounded, halves up, so that cells are square. The paper's images are square.
+    """
+    short = min(height, width)
+    rows, columns = ((2 * size * side + short) // (2 * short) for side in (height, width))
+    return rows, columns
 
 
 def auxiliary_masks(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> list[list[AuxiliaryMask]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from hdm_core.classifier import Classifier
 from hdm_core.methods.base import ExplainJob, RawMaps
 from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of, layer_output_of, target_layer
 from hdm_core.network.axes import TargetLayer
+from hdm_core.network.gradients import NoGradientError
 from hdm_core.network.hooks import activations_and_logits, count_calls, logits_with_activations
 from hdm_core.network.tail import Tail, extract_tail
 
@@ -135,7 +137,8 @@ def _run(job: ExplainJob, settings: CAMSettings) -> RawMaps:
     layer = layer_of(job, settings)
     plan = _plan_ablations(network, layer, job.images)
     if plan.affine:
-        return in_batches(job, layer, _closed_form)
+        with suppress(NoGradientError):  # the head runs under torch.no_grad(): one forward per channel gives the same map
+            return in_batches(job, layer, _closed_form)
     tail = plan.tail
     calls = count_calls(network, layer, job.images) if tail is None else 0
 
@@ -163,4 +166,5 @@ ABLATION_CAM = cam_method(
     source="Desai, Ramaswamy: Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free Localization, WACV 2020",
     run=_run,
     network_passes=_extra_passes,
+    gradient_optional=True,
 )

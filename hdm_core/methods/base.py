@@ -60,6 +60,7 @@ class Method:
     passes: Callable[[Any, int, int], int]  # settings, height, width -> passes per image with every network
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None  # further passes per image that depend on it: see `cost`
     backward: bool = True  # a pass has a backward; without one it costs a third to a half
+    gradient_optional: bool = False  # the backward only saves passes: a network without gradients is explained as well
     # network, settings, images -> the layer of `layer_output`; `locate` finds the axes of a plain submodule
     layer: Callable[[nn.Module, Any, Tensor], TargetLayer | nn.Module] | None = None
     pairs_images: bool = False  # no gradient is taken of one image without another beside it

@@ -33,6 +33,7 @@ def cam_method(
     run: Callable[[ExplainJob, Any], RawMaps],
     network_passes: Callable[[Any, Classifier, Tensor], int] | None = None,
     backward: bool = True,
+    gradient_optional: bool = False,
     sign: str = "only evidence for the class",
 ) -> Method:
     """Build the registry entry of a CAM.
@@ -50,6 +51,7 @@ def cam_method(
         passes=lambda settings, height, width: 1,
         network_passes=network_passes,
         backward=backward,
+        gradient_optional=gradient_optional,
         layer=target_layer,
         family="CAM",
         sign=sign,

@@ -30,7 +30,7 @@ def check_methods(classifier: Classifier, image: Tensor, settings: Mapping[str, 
     for method, each in settings.items():
         entry = get_method(method)
         try:
-            key = entry.layer, each, entry.backward
+            key = entry.layer, each, _needs_gradient(entry)
             finding = layers.get(key) or _check_layer(entry, classifier, image, each)
             if finding is not None:
                 layers[key] = finding
@@ -49,14 +49,19 @@ def _check_layer(entry: Method, classifier: Classifier, image: Tensor, settings:
         return None
     with torch.inference_mode(False), torch.enable_grad(), classifier.frozen() as network:
         output = forward_to(network, entry.layer(network, settings, image), image)
-        if entry.backward:
-            output.gradients(output.logits.detach().argmax(1))
+        gradients = output.gradients(output.logits.detach().argmax(1)) if _needs_gradient(entry) else None
     if output.layer is None:
         return None
     module, axes = output.layer.module, output.layer.axes
     name = next((name for name, each in classifier.network.named_modules() if each is module), type(module).__name__)
     channels, height, width = output.activations.shape[1:]
     text = f"{name} has {channels} maps of {height} x {width}"
+    if gradients is not None and not gradients.any():
+        return Finding("layer", "doubtful", f"{text}, and the gradient of the highest logit to it is zero, so that maps are flat")
     if axes == (1, 2, 3):
         return Finding("layer", "ok", text)
     return Finding("layer", "handled", f"{text}, which it returns with the channels along axis {axes[0]}")
+
+
+def _needs_gradient(entry: Method) -> bool:
+    return entry.backward and not entry.gradient_optional

@@ -19,6 +19,7 @@ def consistency_loss(job: ExplainJob, network: nn.Module, settings: DMSettings) 
         network: the job's classifier, folded.
     """
     baseline = baseline_image(settings.baseline, job.classifier, job.images)
+    spread = 1.0 if job.classifier.preprocess is None else job.classifier.preprocess.spread
     return ConsistencyLoss(
         network,
         job.images,
@@ -28,7 +29,7 @@ def consistency_loss(job: ExplainJob, network: nn.Module, settings: DMSettings) 
         job.batch,
         job.passes,
         relative=settings.relative,
-        noise=settings.noise,
+        noise=settings.noise * spread,
         precision=job.precision,
         problem_type=job.classifier.problem_type,
     )

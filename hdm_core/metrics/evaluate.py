@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hdm_core.checks.require import require
+from hdm_core.checks.require import require, require_same_type
 from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import default_batch
 from hdm_core.integers import as_integer, as_integers
@@ -94,6 +94,7 @@ def evaluate(
     classes = _classes(classifier, one_target(target, targets), len(images))
     index = torch.arange(len(images)) if index is None else as_integers("index", index)
     _check_shapes(images, maps, classes, regions, index)
+    require_same_type(classifier, images)
     batch = default_batch(classifier.device) if batch is None else as_integer("batch", batch)
     images, maps, classes, index = (tensor.to(classifier.device) for tensor in (images, maps, classes, index))
     require(classifier, images, batch)

@@ -152,7 +152,7 @@ def _observe(network: nn.Module, layer: nn.Module, images: Tensor) -> tuple[Tens
             network(image)
             if not outputs and not others:
                 raise ValueError("the network's forward does not call the target layer: name another one with layer=")
-            last.append(checked_map(layer, outputs[-1] if outputs else others[-1], 1))
+            last.append(as_floats(checked_map(layer, outputs[-1] if outputs else others[-1], 1)))
     finally:
         for handle in handles:
             handle.remove()
@@ -171,6 +171,11 @@ def checked_map(layer: nn.Module, output: object, images: int) -> Tensor:
     if len(output) != images:
         raise TypeError(f"the target layer must return one map per image; {name} returns {len(output)} for {images}, such as windows")
     return output
+
+
+def as_floats(output: Tensor) -> Tensor:
+    """Return a layer's output as numbers: that of a quantised layer holds codes."""
+    return output.dequantize() if output.is_quantized else output
 
 
 def _kind_of(module: nn.Module) -> Axes | None:

@@ -24,6 +24,14 @@ _OVERWRITTEN = (
 )
 
 
+def refuses_gradient(error: RuntimeError) -> bool:
+    """Return whether an error is that of `numpy()` for a tensor with a gradient.
+
+    A network outside torch, such as one of ONNX Runtime, converts its input so.
+    """
+    return "numpy() on Tensor that requires grad" in str(error)
+
+
 class NoGradientError(ValueError):
     """Error for logits without all of their gradient where it is needed.
 
@@ -35,8 +43,8 @@ class NoGradientError(ValueError):
     def __init__(self, place: str, amount: str = "no gradient") -> None:
         super().__init__(
             f"{amount} of the network's logits reaches {place}: a part of it runs under torch.no_grad() or in a checkpoint with "
-            "use_reentrant=True, detaches its input or is quantised; remove that part, or use a method without gradients, such as rise, "
-            "score_cam or eigen_cam"
+            "use_reentrant=True, detaches its input, is quantised or outside torch; remove that part, or use a method without gradients, "
+            "such as rise, score_cam or eigen_cam"
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hdm_core.network.axes import TargetLayer, checked_map, locate
+from hdm_core.network.axes import TargetLayer, as_floats, checked_map, locate
 from hdm_core.network.gradients import NoGradientError, gradient_of
 from hdm_core.network.logits import class_logits
 
@@ -56,6 +56,10 @@ def capture(layer: TargetLayer) -> Iterator[CapturedOutput]:
     def detach_output(_module: nn.Module, _inputs: object, output: object) -> object:
         if not isinstance(output, Tensor) or output.ndim != 4:
             captured.other = output
+            return output
+        if output.is_quantized:  # it has no gradient, so that it need not be detached
+            captured.activations = layer.to_maps(as_floats(output)).requires_grad_()
+            captured.calls += 1
             return output
         # A clone of an inference tensor outside inference mode is an ordinary one, which may require a gradient.
         captured.activations = layer.to_maps(output.clone() if output.is_inference() else output.detach()).requires_grad_()
@@ -188,13 +192,22 @@ def logits_with_activations(network: nn.Module, layer: TargetLayer, calls: int, 
         if not isinstance(output, Tensor) or output.ndim != 4:
             return output
         call += 1
-        return layer.from_maps(activations).clone() if call == calls else output
+        return _in_type_of(output, layer.from_maps(activations)) if call == calls else output
 
     handle = layer.module.register_forward_hook(replace_output)
     try:
         return class_logits(network, images)
     finally:
         handle.remove()
+
+
+def _in_type_of(output: Tensor, values: Tensor) -> Tensor:
+    """Return a copy of values in the type of a layer's output, quantised as it is."""
+    if not output.is_quantized:
+        return values.clone()
+    if output.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return torch.quantize_per_tensor(values, output.q_scale(), output.q_zero_point(), output.dtype)
+    raise ValueError(f"the target layer's output is quantised per channel: {_NAME_ANOTHER}")
 
 
 def last_spatial_layer(network: nn.Module, images: Tensor) -> nn.Module:

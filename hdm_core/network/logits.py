@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hdm_core.integers import as_integers
-from hdm_core.network.outputs import find_logits
+from hdm_core.network.outputs import OutputError, find_logits
 from hdm_core.problem_type import ProblemType
 
 Targets = int | Sequence[int] | Tensor | None
@@ -30,13 +30,15 @@ def class_logits(network: Callable[[Tensor], object], images: Tensor) -> Tensor:
     The logits may be in a tuple, list, dict or another object, see `find_logits`.
 
     Raises:
-        TypeError: if the network does not return one tensor of that shape.
+        OutputError: a TypeError, if the network does not return one tensor of that shape.
     """
     output = network(images)
     logits = output if isinstance(output, Tensor) else find_logits(output, len(images))[1]
     if logits.ndim != 2 or logits.shape[0] != images.shape[0]:
         returned = f"a tensor of shape {tuple(logits.shape)}"
-        raise TypeError(f"the network must return logits (B, classes) for images {tuple(images.shape)}; it returned {returned}")
+        if not logits.is_floating_point():
+            returned += f" and type {logits.dtype}: return the numbers before argmax or rounding"
+        raise OutputError(f"the network must return logits (B, classes) for images {tuple(images.shape)}; it returned {returned}")
     return logits
 
 

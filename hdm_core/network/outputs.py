@@ -18,6 +18,10 @@ _SHOWN = 6  # entries in a message
 _HINT = "name the logits with output= (classifier.output in a configuration)"
 
 
+class OutputError(TypeError):
+    """Error for a network that does not return logits (B, classes)."""
+
+
 def find_logits(output: object, images: int | None = None) -> tuple[str, Tensor]:
     """Find the logits in an output that is no tensor.
 
@@ -31,7 +35,7 @@ def find_logits(output: object, images: int | None = None) -> tuple[str, Tensor]
         The path of the entry, such as "logits" or "0", and the tensor.
 
     Raises:
-        TypeError: if there is no such tensor, or several and none of them is named logits.
+        OutputError: if there is no such tensor, or several and none of them is named logits.
     """
     named = _entry(output, _LOGITS)
     if _is_per_class(named, images):
@@ -44,8 +48,8 @@ def find_logits(output: object, images: int | None = None) -> tuple[str, Tensor]
     if not candidates:
         inside = f" of {_listed(entries)}" if entries else ""
         batch = "" if images is None else f" for {images} images"
-        raise TypeError(f"the network must return logits (B, classes){batch}; it returned a {kind}{inside}")
-    raise TypeError(
+        raise OutputError(f"the network must return logits (B, classes){batch}; it returned a {kind}{inside}")
+    raise OutputError(
         f"the network must return logits (B, classes); it returned a {kind} with {len(candidates)} such tensors, {_listed(candidates)}: "
         f"{_HINT}, such as {candidates[0][0]}"
     )
@@ -59,15 +63,15 @@ def select_output(output: Any, key: OutputKey) -> Any:
         key: an index, a key or the name of an attribute, or several of them joined by dots.
 
     Raises:
-        TypeError: if the output is a tensor, or has no such entry.
+        OutputError: if the output is a tensor, or has no such entry.
     """
     if isinstance(output, Tensor):
-        raise TypeError(f"the network returned a tensor of shape {tuple(output.shape)}, which has no output {key!r}: leave output out")
+        raise OutputError(f"the network returned a tensor of shape {tuple(output.shape)}, which has no output {key!r}: leave output out")
     entry = output
     for part in [key] if isinstance(output, Mapping) and key in output else str(key).split("."):
         entry = _entry(entry, part)
         if entry is None:
-            raise TypeError(
+            raise OutputError(
                 f"the network returned a {type(output).__name__} without an output {key!r}; it has {_listed(list(_tensors(output)))}"
             )
     return entry

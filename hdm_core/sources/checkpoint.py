@@ -55,8 +55,9 @@ def save_checkpoint(module: nn.Module, card: Card, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, folder / MODEL)
-    # Without arguments the card is one that earlier versions read, too.
-    (folder / CARD).write_text(card.model_dump_json(indent=2, exclude=None if card.arguments else {"arguments"}) + "\n", encoding="utf-8")
+    # Without what earlier versions do not know, where it is not used, the card is one that they read, too.
+    exclude: dict[str, Any] = {"preprocess": card.preprocess.unused} | ({} if card.arguments else {"arguments": True})
+    (folder / CARD).write_text(card.model_dump_json(indent=2, exclude=exclude) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: str | Path) -> tuple[nn.Module, Card]:
@@ -83,7 +84,8 @@ def _read_card(folder: Path) -> Card:
         raise ValueError(f"{folder / CARD} is not JSON: {error}") from None
     except ValidationError as error:
         first: Any = error.errors()[0]
-        raise ValueError(f"{folder / CARD}: {'.'.join(map(str, first['loc'])) or 'the card'}: {first['msg']}") from None
+        key = first["loc"][:2]  # what follows are names of the types that a size may have
+        raise ValueError(f"{folder / CARD}: {'.'.join(map(str, key)) or 'the card'}: {first['msg']}") from None
 
 
 def _card_options(card: Card) -> dict[str, Any]:

@@ -23,14 +23,14 @@ class Exported(nn.Module):
     operations.
 
     Attributes:
-        side: side of the images that it takes, in pixels; None if any size is allowed.
+        size: height and width of the images that it takes, in pixels; None if any size is allowed.
     """
 
     def __init__(self, program: ExportedProgram) -> None:
         super().__init__()
         self._exported = program
         self.program: nn.Module = program.module()
-        self.side = _input_side(program)
+        self.size = _input_size(program)
         graph = hashlib.sha256(str(self.program.code).encode())
         for name, constant in sorted(program.constants.items()):
             data = constant.detach().cpu().numpy().tobytes() if isinstance(constant, Tensor) else repr(constant).encode()
@@ -107,8 +107,8 @@ def load_exported(path: str | Path) -> Exported:
     return Exported(program)
 
 
-def _input_side(program: ExportedProgram) -> int | None:
-    """Check the program's inputs; return the side of its images if that is fixed."""
+def _input_size(program: ExportedProgram) -> tuple[int, int] | None:
+    """Check the program's inputs; return the size of its images if that is fixed."""
     inputs = [node.meta["val"] for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
     if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].ndim != 4:
         raise ValueError(f"the exported program must take images (B, C, H, W) and nothing else; it takes {len(inputs)} inputs")
@@ -117,6 +117,4 @@ def _input_side(program: ExportedProgram) -> int | None:
         raise ValueError(f"the exported program takes batches of {batch} only, an explanation needs any size: {_EXPORT_HINT}")  # noqa: TRY004
     if not isinstance(height, int) or not isinstance(width, int):
         return None
-    if height != width:
-        raise ValueError(f"the exported program takes images of {height} x {width}; they must be square")
-    return height
+    return height, width

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
+from hdm_core.geometry import Size
 from hdm_core.preprocess import Preprocess
 from hdm_core.sources.checkpoint import check_arch, check_arguments
 from hdm_core.sources.state_dict import fit_state, read_state
@@ -22,13 +23,12 @@ def build_timm(
 ) -> tuple[nn.Module, Preprocess]:
     """Build a timm network with a head of `classes` logits, and its preprocessing.
 
-    The preprocessing comes from timm's configuration, its size from the argument `img_size` if that is given. Crop modes of timm that
-    change the image's proportions are replaced by the centre crop, because a map must align with the photograph.
+    The preprocessing is that of timm's configuration, see `follow_timm`, its size from the argument `img_size` if that is given.
 
     Raises:
         ImportError: if timm is not installed.
         OSError: if the weights cannot be downloaded.
-        ValueError: if timm has no such network or tag, does not take the arguments, or the network does not take square images.
+        ValueError: if timm has no such network or tag, does not take the arguments, or its transform cannot be followed.
     """
     try:
         timm = importlib.import_module("timm")
@@ -53,15 +53,36 @@ def build_timm(
         raise ValueError(f"{name} returns features, not logits, unless classes is given, with the path of a state dict that has their head")
     config = timm.data.resolve_data_config({}, model=module)
     size = given.get("img_size", config["input_size"][1:])
-    height, width = (size, size) if isinstance(size, int) else size
-    if height != width:
-        raise ValueError(f"{arch} takes images of {height} x {width}; they must be square")
-    return module, Preprocess(
-        resize=math.floor(width / config["crop_pct"]),
-        crop=width,
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    return module, follow_timm(arch, {**config, "input_size": (config["input_size"][0], *sides)})
+
+
+def follow_timm(arch: str, config: Mapping[str, Any]) -> Preprocess:
+    """Return the preprocessing that `timm.data.create_transform` makes of a configuration.
+
+    Its crop modes: center crops what is resized in proportion, squash resizes to a size exactly, border fits the image into a size and
+    fills the rest with the mean. Each resizes to the input's size divided by `crop_pct`, and crops the centre.
+
+    Args:
+        arch: name of the network, for the error.
+        config: of `timm.data.resolve_data_config`.
+
+    Raises:
+        ValueError: for the mode center of inputs that are not square, whose resize has no name here.
+    """
+    size: Size = config["input_size"][1:]
+    resized = math.floor(size[0] / config["crop_pct"]), math.floor(size[1] / config["crop_pct"])
+    mode, is_square = config["crop_mode"], size[0] == size[1]
+    if mode not in ("squash", "border") and not is_square:
+        raise ValueError(f"{arch} takes images of {size[0]} x {size[1]}; for timm's crop mode {mode} they must be square")
+    return Preprocess(
+        resize=resized if mode in ("squash", "border") else resized[0],
+        crop=size[0] if is_square else size,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=InterpolationMode(config["interpolation"]),
+        pad=mode == "border",
+        fill=tuple(config["mean"]) if mode == "border" else 0.0,
     )
 
 

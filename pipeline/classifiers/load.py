@@ -15,6 +15,9 @@ from hdm_core.sources.state_dict import read_classes
 from pipeline.classifiers.sources import CLASSIFIER_SOURCES, ClassifierConfig
 from pipeline.errors import InputError, one_line
 
+# Settings of the preprocessing that earlier versions did not have: they are part of an identity where they are used.
+_ADDED = ("pad", "fill", "value_range", "crop_rounding")
+
 
 def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     """Load the classifier on the CPU with its preprocessing and class names.
@@ -34,7 +37,7 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     except (ValueError, ImportError) as error:
         raise InputError(f"classifier: {one_line(error)}") from None
     except OSError as error:
-        what = config.path or f"the weights {config.weights} of {config.arch}"
+        what = config.path or (f"the weights {config.weights} of {config.arch}" if config.weights else config.arch)
         raise InputError(f"classifier: {what} cannot be loaded ({one_line(error)})") from None
     if classifier.dtype not in (None, torch.float32):
         raise InputError(f"classifier: {classifier.name} has weights of {classifier.dtype}, and images are float32: convert it by float()")
@@ -42,11 +45,39 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     output = classifier.output if config.output is None else config.output
     problem_type = config.problem_type or classifier.problem_type
     classifier = Classifier(classifier.network, classifier.preprocess, names, classifier.name, output, problem_type)
-    changes: dict[str, Any] = config.model_dump(include={"resize", "crop", "mean", "std"}, exclude_none=True)
+    try:
+        classifier.preprocess = configure_preprocess(classifier.preprocess or Preprocess(), config)
+    except ValueError as error:
+        raise InputError(f"classifier: {one_line(error)}") from None
+    return classifier
+
+
+def configure_preprocess(preprocess: Preprocess, config: ClassifierConfig) -> Preprocess:
+    """Return a preprocessing with the keys that a configuration sets.
+
+    Args:
+        preprocess: of the weights.
+
+    Raises:
+        ValueError: if the keys do not fit the preprocessing, or each other.
+    """
+    keys = {"resize", "crop", "pad", "fill", "mean", "std", "value_range"}
+    changes: dict[str, Any] = config.model_dump(include=keys, exclude_none=True)
     if config.interpolation is not None:
         changes["interpolation"] = InterpolationMode(config.interpolation)
-    classifier.preprocess = replace(classifier.preprocess or Preprocess(), **changes)
-    return classifier
+    if config.pad and not preprocess.pad:
+        changes.setdefault("resize", preprocess.size)
+    if config.pad or isinstance(config.resize, tuple):
+        changes.setdefault("crop", None)
+    channels = config.channels or len(config.mean or config.std or preprocess.mean)
+    if config.value_range is not None:
+        changes = {"mean": (0.0,) * channels, "std": (1.0,) * channels, **changes}
+    elif channels != preprocess.channels and not (config.mean and config.std):
+        raise ValueError(
+            f"images of {channels} channel{'' if channels == 1 else 's'} need mean and std, and those of the weights are for "
+            f"{preprocess.channels}: write mean: {[0.0] * channels} and std: {[1.0] * channels} for values in 0 to 1, or value_range"
+        )
+    return replace(preprocess, **changes)
 
 
 def check_class_names(config: ClassifierConfig, classifier: Classifier, classes: int) -> None:
@@ -97,8 +128,8 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
     transformed = {"transform_input": True} if getattr(classifier.module, "transform_input", False) is True else {}
     exclusive = classifier.problem_type == "single_label_classification"  # the only type of earlier versions
     return {
-        "resize": preprocess.resize,
-        "crop": preprocess.crop,
+        "resize": _as_json(preprocess.resize),
+        "crop": _as_json(preprocess.crop),
         "mean": list(preprocess.mean),
         "std": list(preprocess.std),
         "interpolation": preprocess.interpolation.value,
@@ -106,4 +137,9 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
         **transformed,
         **({} if classifier.output is None else {"output": classifier.output}),
         **({} if exclusive else {"problem_type": classifier.problem_type}),
+        **{name: _as_json(getattr(preprocess, name)) for name in _ADDED if name not in preprocess.unused},
     }
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from hdm_core import Classifier
+from hdm_core import Classifier, Preprocess
 from hdm_core.problem_type import ProblemType
 from hdm_core.registry import Registry
 from pipeline.classifiers.factory import call_factory
 from pipeline.errors import suggest
-from pipeline.section import Count, Interpolation, Positive, Section
+from pipeline.section import Count, Interpolation, Level, Positive, Section, Sides
 
 # Keys of ClassifierConfig that belong to some sources; all other keys are valid for every source.
 SOURCE_KEYS = ("arch", "weights", "path", "train", "factory", "arguments")
 
-_ADDED_KEYS = frozenset({"output", "problem_type"})
+_ADDED_KEYS = frozenset({"output", "problem_type", "pad", "fill", "channels", "value_range"})
 
 Classes = int | tuple[str, ...] | None
 
@@ -30,16 +30,20 @@ class ClassifierConfig(Section):
     """
 
     source: str = Field(
-        "torchvision", description="Source of the network: torchvision, timm, checkpoint, exported, import, or one of an installed package."
+        "torchvision",
+        description="Source of the network: torchvision, timm, transformers, checkpoint, exported, import, or one of an installed package.",
     )
     arch: str | None = Field(
-        None, description="Name of a classification network of torchvision or timm; with source checkpoint, the network of a state dict."
+        None,
+        description="Name of a classification network of torchvision or timm; with source checkpoint, the network of a state dict; "
+        "with source transformers, a repository ORG/NAME of the hub.",
     )
     weights: str | None = Field(
         None, description="Entry of torchvision's weights, such as IMAGENET1K_V2, or tag of timm's. Default: random weights, from the seed."
     )
     path: str | None = Field(
-        None, description="Folder of a trained classifier with its card.json, file of a state dict, or file of an exported program."
+        None,
+        description="Folder of a trained classifier with its card.json, or of transformers; file of a state dict or an exported program.",
     )
     train: str | None = Field(
         None, description="Preset or file of a training that creates the folder `path` if it does not exist yet. Default: no training."
@@ -67,13 +71,39 @@ class ClassifierConfig(Section):
         "multi_label_classification (labels of their own, or one logit for yes), regression (numbers). "
         "Default: as the source defines, else single_label_classification.",
     )
-    resize: Count | None = Field(None, description="Short side in pixels to which images are resized. Default: as the weights define.")
-    crop: Count | None = Field(None, description="Side in pixels of the central crop, the network's input. Default: as the weights define.")
-    mean: tuple[float, float, float] | None = Field(
-        None, description="Mean of red, green and blue, in 0 to 1, that is subtracted. Default: as the weights define."
+    resize: Sides | None = Field(
+        None,
+        description="Short side in pixels to which images are resized, or [height, width] exactly, whatever their proportions. "
+        "Default: as the weights define.",
     )
-    std: tuple[Positive, Positive, Positive] | None = Field(
-        None, description="Standard deviation of red, green and blue, in 0 to 1, to divide by. Default: as the weights define."
+    crop: Sides | None = Field(
+        None,
+        description="Side in pixels, or [height, width], of the central crop, the network's input. "
+        "Default: none with pad or an exact resize, else as the weights define.",
+    )
+    pad: bool | None = Field(
+        None,
+        description="Fit the whole image into resize (letterbox), by default the size of the network's input, and fill the rest. "
+        "Default: no.",
+    )
+    fill: Level | Annotated[tuple[Level, ...], Field(min_length=1)] | None = Field(
+        None, description="Value of what lies beyond the image, in 0 to 1, one or one per channel. Default: 0, black."
+    )
+    channels: Count | None = Field(
+        None, description="Channels of the network's images: 1 is grey, 3 RGB. Default: as many as mean has values."
+    )
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Mean of each channel that is subtracted, in 0 to 1 or in value_range. "
+        "Default: as the weights define; 0 with value_range.",
+    )
+    std: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Standard deviation of each channel to divide by, in 0 to 1 or in value_range. "
+        "Default: as the weights define; 1 with value_range.",
+    )
+    value_range: tuple[float, float] | None = Field(
+        None, description="Values [low, high] of black and white, instead of 0 and 1, before mean and std. Default: as the weights define."
     )
     interpolation: Interpolation | None = Field(None, description="Interpolation of the resize. Default: as the weights define.")
 
@@ -89,7 +119,18 @@ class ClassifierConfig(Section):
             if key not in source.required + source.optional and getattr(self, key) is not None:
                 raise ValueError(f"classifier.{key} does not apply to a classifier from {source.id}: remove it")
         source.check(self)
+        self._check_channels()
         return self
+
+    def _check_channels(self) -> None:
+        """Refuse numbers of values that differ from channel to channel."""
+        for name in ("channels", "mean", "std"):
+            value = getattr(self, name)
+            count = value if name == "channels" or value is None else len(value)
+            for other in ("mean", "std"):
+                values = getattr(self, other)
+                if count is not None and values is not None and len(values) != count:
+                    raise ValueError(f"classifier.{other} has {len(values)} values and {name} {count}: one value per channel is needed")
 
     def identity(self) -> dict[str, Any]:
         """Return the keys that determine the classifier.
@@ -152,6 +193,12 @@ def _load_timm(config: ClassifierConfig, classes: Classes, seed: int) -> Classif
     )
 
 
+def _load_transformers(config: ClassifierConfig, classes: Classes, seed: int) -> Classifier:
+    # A checkpoint without the settings of a processor needs these keys instead, which `configure_preprocess` sets.
+    replaced = config.resize is not None and config.mean is not None and config.std is not None
+    return Classifier.from_transformers(config.path or config.arch or "", Preprocess() if replaced else None)
+
+
 def _check_checkpoint(config: ClassifierConfig) -> None:
     if config.arch and not config.classes:
         raise ValueError("classifier.classes is missing: a state dict needs its classes, names or a number, beside arch")
@@ -166,6 +213,11 @@ def _check_timm(config: ClassifierConfig) -> None:
         raise ValueError("classifier.weights and classifier.path are two sources of weights: remove one")
 
 
+def _check_transformers(config: ClassifierConfig) -> None:
+    if (config.path is None) == (config.arch is None):
+        raise ValueError("classifier: a classifier from transformers needs path, a local folder, or arch, a repository ORG/NAME of the hub")
+
+
 # In the order of the documentation; installed packages add theirs by the entry points `hdm.classifiers`.
 CLASSIFIER_SOURCES: Registry[ClassifierSource] = Registry(
     "hdm.classifiers",
@@ -178,5 +230,6 @@ CLASSIFIER_SOURCES: Registry[ClassifierSource] = Registry(
         ClassifierSource("exported", _load_exported, required=("path",)),
         ClassifierSource("import", _load_import, required=("factory",), optional=("arguments",)),
         ClassifierSource("timm", _load_timm, required=("arch",), optional=("weights", "path", "arguments"), check=_check_timm),
+        ClassifierSource("transformers", _load_transformers, optional=("arch", "path"), check=_check_transformers),
     ),
 )

@@ -35,7 +35,7 @@ def explain_image(
         raise InputError(f"--out {out}: no image format has this suffix; use .png")
     loaded = load_classifier(classifier, seed=0)
     try:
-        photograph = read_image(Sample(image, image), {}).image
+        photograph = read_image(Sample(image, image), {}, channels=preprocess_of(loaded).channels).image
     except UnreadableError as error:
         raise InputError(f"{image}: {error}") from None
     prepared = loaded.prepare([photograph])

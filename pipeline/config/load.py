@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
@@ -62,7 +63,7 @@ def load_section(source: str | Mapping[str, Any]) -> ClassifierConfig:
     """Load and validate a `classifier` section without a configuration around it.
 
     Args:
-        source: the section as a mapping or YAML, or the path of a trained classifier's folder.
+        source: the section as a mapping or YAML, or the path of a folder: of a trained classifier, or of transformers.
 
     Raises:
         InputError: if the section is invalid.
@@ -72,9 +73,16 @@ def load_section(source: str | Mapping[str, Any]) -> ClassifierConfig:
     except yaml.YAMLError as error:
         raise InputError(f"classifier: no valid YAML: {_describe_yaml_error(error)}") from None
     try:
-        return ClassifierConfig.model_validate(data if isinstance(data, Mapping) else {"source": "checkpoint", "path": source})
+        return ClassifierConfig.model_validate(data if isinstance(data, Mapping) else _section_of_folder(str(source)))
     except ValidationError as error:
         raise InputError(f"classifier: {describe(error, ClassifierConfig)}") from None
+
+
+def _section_of_folder(path: str) -> dict[str, str]:
+    """Return the section of a classifier's folder, whose files show its source."""
+    folder = Path(path).expanduser()
+    is_transformers = (folder / "config.json").is_file() and not (folder / "card.json").is_file()
+    return {"source": "transformers" if is_transformers else "checkpoint", "path": path}
 
 
 def parse_changes(assignments: Iterable[str]) -> dict[str, Any]:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterable
 from functools import cache
 
 from PIL import Image
 
 # Pillow knows many more formats, rare and old, and runs an interpreter of programs for one of them, EPS.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})  # read by pydicom, whatever the suffix, but listed with these
+DICOM_HINT = "DICOM is read by pydicom, which is not installed: pip install 'hdm-pipeline[medical]'"
 _READ_AS_JPEG = "MPO"  # several JPEG images in one file: Pillow's decoder of JPEG reads the first one
+
+
+def missing_reader(paths: Iterable[str]) -> str | None:
+    """Return what to install to read files of these names; None if nothing is missing."""
+    if importlib.util.find_spec("pydicom") is None and any(suffix_of(path) in DICOM_SUFFIXES for path in paths):
+        return DICOM_HINT
+    return None
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Return the lower-case suffixes that Pillow registers for the decoded formats."""
+    """Return the lower-case suffixes of the decoded formats: Pillow's, and DICOM's."""
     formats = {*FORMATS, _READ_AS_JPEG}
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
+    return DICOM_SUFFIXES.union(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
 def suffix_of(path: str) -> str:

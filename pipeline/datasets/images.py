@@ -1,12 +1,11 @@
-"""Decoding of a sample's image and ground truth.
+"""Reading of a sample's image and ground truth.
 
-An image file gives its bytes, its checksum and upright RGB pixels.
+An image file gives its bytes, its checksum and upright pixels.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,79 +16,61 @@ import fsspec
 import numpy as np
 import torch
 from aiohttp import ClientResponseError
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from hdm_core import Preprocess
-from hdm_core.photograph import to_eight_bits, to_rgb
+from hdm_core.photograph import Photograph
 from hdm_core.sources.paths import local_path
-from pipeline.datasets.formats import FORMATS
+from pipeline.datasets.decode import decode_mask, decode_photograph
+from pipeline.datasets.errors import UnreadableError
 from pipeline.datasets.sample import Sample
 from pipeline.errors import one_line
 from pipeline.storage.retry import StorageTimeoutError, retry
 
+__all__ = ["DecodedImage", "UnreadableError", "read_file", "read_image", "read_mask", "read_region"]
+
 _MAX_BYTES = 1 << 30  # of a file: more than the largest image that is decoded takes uncompressed
-_OVERSAMPLING = 2  # a JPEG is decoded to at least this multiple of the resized width and height
-
-
-class UnreadableError(Exception):
-    """An image that cannot be read or decoded.
-
-    Its record gets the status `unreadable` with the text of this error.
-
-    Attributes:
-        sha256: checksum of the image's file, if it could be read but not decoded.
-    """
-
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded image in upright RGB with the checksum of its file.
+    """A decoded image, upright, with the checksum of its file.
 
     Upright means that the EXIF orientation is applied.
 
     Attributes:
+        image: of the mode L or RGB, or (H, W, C) float32 in [0, 1] if it is deeper or has other channels.
         size: width and height of the upright photograph; `image` may be a smaller copy of it.
     """
 
-    image: Image.Image
+    image: Photograph
     size: tuple[int, int]
     sha256: str
 
 
-def read_image(sample: Sample, storage: Mapping[str, Any], preprocess: Preprocess | None = None, timeout: float = 10.0) -> DecodedImage:
+def read_image(
+    sample: Sample, storage: Mapping[str, Any], preprocess: Preprocess | None = None, timeout: float = 10.0, channels: int | None = None
+) -> DecodedImage:
     """Read and decode a sample's image.
 
     Args:
-        preprocess: preprocessing whose resize is applied; a large JPEG is then not decoded at full size.
+        preprocess: preprocessing whose channels and resize are applied; a large JPEG is then not decoded at full size.
         timeout: seconds for which requests to an object store are retried.
+        channels: of the image, if there is no preprocessing; None for RGB with 8 bits, as a viewer shows it.
 
     Raises:
         StorageTimeoutError: if the object store does not answer: the image itself may be fine.
-        UnreadableError: if there is no such file, it is no image, it is larger than Pillow's limit against decompression
-            bombs, also after the resize, or its path leads out of the dataset's root.
+        UnreadableError: if there is no such file, it is no image, it has other channels, it is larger than Pillow's limit against
+            decompression bombs, also after the resize, or its path leads out of the dataset's root.
     """
     data = read_file(sample.path, sample.root, storage, timeout)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        return DecodedImage(*_decode_rgb(data, preprocess), sha256)
+        return DecodedImage(*decode_photograph(data, preprocess, channels if preprocess is None else preprocess.channels), sha256)
     except UnreadableError as error:
         error.sha256 = sha256
         raise
-
-
-def _decode_rgb(data: bytes, preprocess: Preprocess | None) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode an image to RGB and resize it; return it with its full size."""
-    image, size = _decode(data, preprocess)
-    try:
-        image = to_rgb(image)
-    except Exception as error:  # Pillow has no conversion for some modes
-        raise UnreadableError(f"the image cannot be converted to RGB: {one_line(error)}") from None
-    if preprocess is not None:
-        image = image.resize(_resized(preprocess, *size), preprocess.resampling)
-    return image, size
 
 
 def read_region(
@@ -97,7 +78,7 @@ def read_region(
 ) -> tuple[Tensor, str]:
     """Read the ground truth after resize and crop.
 
-    Return a mask, (crop, crop) bool, and its kind: segmentation, bbox or none.
+    Return a mask, (H, W) bool, and its kind: segmentation, bbox or none.
 
     Empty masks have the kind none.
 
@@ -112,7 +93,7 @@ def read_region(
             width, height = image.size
             raise UnreadableError(f"the box {left:g} {top:g} {right:g} {bottom:g} lies outside the image of {width} x {height}")
         return preprocess.region_of_box(sample.bbox, *image.size), "bbox"
-    return torch.zeros(preprocess.crop, preprocess.crop, dtype=torch.bool), "none"
+    return torch.zeros(preprocess.size, dtype=torch.bool), "none"
 
 
 def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any], timeout: float = 10.0) -> Image.Image | None:
@@ -128,7 +109,7 @@ def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any],
         return None
     inside = np.zeros(size[::-1], dtype=bool)
     for path in sample.masks.paths:
-        mask, _ = _decode(read_file(path, sample.masks.root, storage, timeout))
+        mask = decode_mask(read_file(path, sample.masks.root, storage, timeout))
         if mask.size != size:
             raise UnreadableError(f"the mask {path} is {mask.width} x {mask.height}, the image {size[0]} x {size[1]}")
         match sample.masks.ink:
@@ -182,54 +163,3 @@ def read_file(path: str, root: str | None, storage: Mapping[str, Any], timeout: 
 def _check_bytes(count: int) -> None:
     if count > _MAX_BYTES:
         raise UnreadableError(f"the file has more than {_MAX_BYTES / 2**30:g} GiB, which no image that is read has")
-
-
-def _decode(data: bytes, preprocess: Preprocess | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode the upright image and return it with its full size.
-
-    The image may be smaller than its full size if a preprocessing is given.
-    """
-    if not data:
-        raise UnreadableError("the file is empty")
-    try:
-        file: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        size = file.size
-        image = file if preprocess is None else _draft(file, preprocess)
-        image.load()
-        turned = image.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
-        image = to_eight_bits(ImageOps.exif_transpose(image), file)
-    except UnreadableError:
-        raise
-    except UnidentifiedImageError:  # its own message has a memory address, which would differ from run to run
-        raise UnreadableError("no image of a format that is known") from None
-    except Exception as error:  # Pillow's decoders raise many types of errors on broken bytes
-        raise UnreadableError(f"the image cannot be decoded: {one_line(error)}") from None
-    return image, size[::-1] if turned else size
-
-
-def _draft(file: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Decode a large JPEG at reduced size and resize it.
-
-    A JPEG of at least four times the resized size is decoded at 1/2, 1/4 or 1/8. Other images are returned unchanged.
-
-    JPEG's own scaling averages blocks of pixels. It leaves at least twice the resized width and height, and the filter of the resize
-    does the rest.
-    """
-    size, (width, height) = file.size, _resized(preprocess, *file.size)
-    drafted = file.draft("", (_OVERSAMPLING * width, _OVERSAMPLING * height))
-    if drafted is None or file.size == size:
-        return file
-    return file.resize((width, height), preprocess.resampling, box=drafted[1])
-
-
-def _resized(preprocess: Preprocess, width: int, height: int) -> tuple[int, int]:
-    """Return width and height after the resize.
-
-    Refuse an image that would exceed Pillow's limit.
-    """
-    new_width, new_height = preprocess.resized(width, height)
-    if Image.MAX_IMAGE_PIXELS is not None and new_width * new_height > Image.MAX_IMAGE_PIXELS:
-        raise UnreadableError(
-            f"an image of {width} x {height} is too narrow: with a short side of {preprocess.resize} it is {new_width} x {new_height}"
-        )
-    return new_width, new_height

@@ -60,14 +60,14 @@ def check_images(config: DatasetConfig) -> None:
     """Check that every image can be decoded, and that its ground truth lies inside it."""
     for sample in list_samples(config, {}):
         image = read_image(sample, {})
-        _require(image.image.mode == "RGB", f"{sample.image_id}: not RGB")
+        _require(getattr(image.image, "mode", None) == "RGB", f"{sample.image_id}: not RGB")
         region, kind = read_region(sample, image, Preprocess(resize=16, crop=16), {})
         expected = "segmentation" if sample.masks else "bbox" if sample.bbox else "none"
         _require(kind == expected, f"{sample.image_id}: the region is {kind}, not {expected}")
         _require(bool(region.any()) == (kind != "none"), f"{sample.image_id}: the region {kind} is empty")
         if sample.bbox is not None:
             left, top, right, bottom = sample.bbox
-            inside = 0 <= left < right <= image.image.width and 0 <= top < bottom <= image.image.height
+            inside = 0 <= left < right <= image.size[0] and 0 <= top < bottom <= image.size[1]
             _require(inside, f"{sample.image_id}: the box {sample.bbox} is not inside the image")
 
 

@@ -105,7 +105,7 @@ def _check_same_size(before: RunStore, after: RunStore, methods: list[str]) -> N
     one, other = (open_array(store.storage.zarr("maps.zarr"), methods[0]).shape[-2:] for store in (before, after))
     if one != other:
         sizes = " and of ".join(f"{height} x {width}" for height, width in (one, other))
-        raise InputError(f"{before.url} and {after.url} have maps of {sizes} pixels: run both with one classifier.crop")
+        raise InputError(f"{before.url} and {after.url} have maps of {sizes} pixels: run both with one classifier.resize and crop")
 
 
 def _config_differences(metadata: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ def _check_same_crop(before: pa.Table, after: pa.Table) -> None:
     if len(mismatches := np.flatnonzero((one != other).any(1))):
         boxes = " and then ".join("{:g} {:g} {:g} {:g}".format(*boxes[mismatches[0]]) for boxes in (one, other))
         image_id = after["image_id"][int(mismatches[0])].as_py()
-        raise InputError(f"the networks saw different crops of {image_id}, {boxes}: run both with the same classifier.resize and crop")
+        raise InputError(f"the networks saw different crops of {image_id}, {boxes}: run both with the same classifier.resize, crop and pad")
 
 
 def _no_match_reason(counts: MatchCounts) -> str:

@@ -79,8 +79,8 @@ def _draw_entry(
         storage.write(f"report/{name}", encode_jpeg(rendered))
         return name
 
-    side = read_map(drift.after.storage.zarr("maps.zarr"), first["method"], first["row_after"]).shape[-1]
-    crop, photograph = draw_photograph(image, side, source_options, save)
+    height, width = read_map(drift.after.storage.zarr("maps.zarr"), first["method"], first["row_after"]).shape[-2:]
+    crop, photograph = draw_photograph(image, (height, width), source_options, save)
 
     def tile(row: Mapping[str, Any], when: str, store: RunStore) -> Tile:
         method, title = row["method"], when.capitalize()

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hdm_core import Classifier, get_method
 from hdm_core.metrics.evaluate import metric_forwards
-from pipeline.classifiers.load import load_classifier
+from pipeline.classifiers.load import load_classifier, preprocess_of
 from pipeline.errors import InputError
 from pipeline.execution.local_executor import measure_locally
 from pipeline.execution.worker import WorkerTimings
@@ -57,7 +57,7 @@ def measure_cost(plan: Plan) -> Cost:
         InputError: if the cluster lacks the resources that the configuration requests, or a worker fails.
     """
     measured, start = measure_locally(plan, _READ) if plan.config.compute.executor == "local" else _measure_on_ray(plan)
-    return estimate(plan, measured, start, forward_flop(load_classifier(plan.config.classifier, plan.config.seed), plan.side))
+    return estimate(plan, measured, start, forward_flop(load_classifier(plan.config.classifier, plan.config.seed), plan.size))
 
 
 def _measure_on_ray(plan: Plan) -> tuple[list[WorkerTimings], float]:
@@ -103,7 +103,7 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
         for backward in (True, False)
     )
     methods, ranks = len(plan.config.methods), plan.config.ranks
-    forwards = ranks * (methods + metric_forwards(plan.side, plan.side, plan.config.metrics.protocol, methods))
+    forwards = ranks * (methods + metric_forwards(*plan.size, plan.config.metrics.protocol, methods))
     seconds_per_image = passes * per_pass + (alone + forwards) * per_forward + per_read
     work = busiest([len(shard) for shard in plan.shards], len(measured)) * seconds_per_image
     count = len(plan.samples)
@@ -134,8 +134,8 @@ def busiest(shards: Sequence[int], workers: int) -> int:
     return max(loads)
 
 
-def forward_flop(classifier: Classifier, side: int) -> float:
+def forward_flop(classifier: Classifier, size: tuple[int, int]) -> float:
     """Count the floating point operations of a forward pass of one image."""
     with classifier.frozen() as network, torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, side, side))
+        network(torch.zeros(1, preprocess_of(classifier).channels, *size))
     return float(counter.get_total_flops())

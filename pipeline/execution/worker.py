@@ -73,7 +73,7 @@ class Worker:
         self._classifier = load_classifier(config.classifier, config.seed).to(self._device)
         self._store = RunStore.from_config(config, config.compute.storage_timeout)
         self._batch = config.compute.fixed_batch_size or fastest_batch(
-            self._classifier, preprocess_of(self._classifier).crop, config.compute.fixed_precision
+            self._classifier, preprocess_of(self._classifier).size, config.compute.fixed_precision
         )
         self._weights_digest = weights_digest
         self._on_passes = on_passes
@@ -103,7 +103,7 @@ class Worker:
         for _ in read_batches(samples, self._config.storage, preprocess, self._batch, timeout=self._config.compute.storage_timeout):
             pass
         seconds_per_read = (time.perf_counter() - begin) / len(samples)
-        timings = probe(self._classifier, preprocess.crop, [self._batch], self._config.compute.fixed_precision)
+        timings = probe(self._classifier, preprocess.size, [self._batch], self._config.compute.fixed_precision)
         return WorkerTimings(timings.seconds_per_pass, timings.seconds_per_forward, seconds_per_read, device_name(self._device))
 
     def run(self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:

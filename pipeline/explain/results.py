@@ -41,15 +41,17 @@ class ResultCollector:
 
     Args:
         samples: the shard's samples.
-        side: maps are side x side pixels.
+        size: height and width of the maps.
         device: name of the device that computes the maps.
         reused: results that are taken from earlier runs.
     """
 
-    def __init__(self, config: RunConfig, shard: Shard, samples: Sequence[Sample], side: int, device: str, reused: ReusedResults) -> None:
+    def __init__(
+        self, config: RunConfig, shard: Shard, samples: Sequence[Sample], size: tuple[int, int], device: str, reused: ReusedResults
+    ) -> None:
         self._config, self._shard, self._samples, self._device, self._reused = config, shard, samples, device, reused
         stages = next((settings.stages for settings in config.settings.values() if isinstance(settings, HDMSettings)), None)
-        shapes = array_shapes(config.methods, len(shard), side, stages, config.ranks)
+        shapes = array_shapes(config.methods, len(shard), size, stages, config.ranks)
         self._arrays = {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
         self._records: dict[tuple[int, str, int], Record] = {}
         self._image_facts: dict[int, dict[str, Any]] = {}

@@ -52,7 +52,7 @@ def explain_shard(
     """
     preprocess, device = preprocess_of(classifier), device_name(classifier.device)
     batch_size = batch_size or config.compute.fixed_batch_size or default_batch(classifier.device)
-    collector = ResultCollector(config, shard, samples, preprocess.crop, device, reused or ReusedResults())
+    collector = ResultCollector(config, shard, samples, preprocess.size, device, reused or ReusedResults())
     open_rows = [row - shard.start for row in collector.open_rows()]
     images_at_once, timeout = max(1, batch_size // config.ranks), config.compute.storage_timeout
 

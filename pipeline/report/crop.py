@@ -7,16 +7,18 @@ from typing import Any
 
 from PIL import Image
 
+from hdm_core.geometry import Geometry, Size
+from hdm_core.photograph import to_rgb
 from pipeline.datasets import Sample
 from pipeline.datasets.images import UnreadableError, read_image
 
 
-def read_crop(image: Mapping[str, Any], side: int, storage: Mapping[str, Any]) -> Image.Image:
-    """Read the crop of a photograph that the network saw, side x side pixels, RGB.
+def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any]) -> Image.Image:
+    """Read the crop of a photograph that the network saw, RGB.
 
     Args:
         image: row of images.parquet.
-        side: pixels of each side of the result.
+        size: height and width of the result.
         storage: fsspec options.
 
     Raises:
@@ -25,21 +27,21 @@ def read_crop(image: Mapping[str, Any], side: int, storage: Mapping[str, Any]) -
     decoded = read_image(Sample(image["image_id"], image["path"]), storage)
     if decoded.sha256 != image["sha256"]:
         raise UnreadableError(f"{image['path']} has changed since the run")
-    return crop(decoded.image, image["crop"], side)
+    return crop(to_rgb(decoded.image), image["crop"], size)
 
 
-def crop(photograph: Image.Image, box: Sequence[float], side: int) -> Image.Image:
-    """Crop a box to side x side pixels, padded with black beyond the photograph.
+def crop(photograph: Image.Image, box: Sequence[float], size: Size) -> Image.Image:
+    """Crop a box to height x width pixels, padded with black beyond the photograph.
 
     Args:
         box: (left, top, right, bottom) in pixels of the photograph.
-        side: pixels of each side of the result.
+        size: height and width of the result.
     """
     left, top, right, bottom = box
-    inside = (max(left, 0.0), max(top, 0.0), min(right, photograph.width), min(bottom, photograph.height))
-    scale_x, scale_y = side / (right - left), side / (bottom - top)
-    position = (round((inside[0] - left) * scale_x), round((inside[1] - top) * scale_y))
-    size = (round((inside[2] - left) * scale_x) - position[0], round((inside[3] - top) * scale_y) - position[1])
-    cropped = Image.new("RGB", (side, side))
-    cropped.paste(photograph.resize(size, Image.Resampling.BILINEAR, box=inside), position)
+    geometry = Geometry((left, top, right, bottom), size)
+    inside = geometry.visible(*photograph.size)
+    position, end = (tuple(map(round, geometry.to_input(x, y))) for x, y in (inside[:2], inside[2:]))
+    cropped = Image.new("RGB", size[::-1])
+    resized = photograph.resize((end[0] - position[0], end[1] - position[1]), Image.Resampling.BILINEAR, box=inside)
+    cropped.paste(resized, (position[0], position[1]))
     return cropped

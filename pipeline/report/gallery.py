@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from hdm_core import method_title
+from hdm_core.geometry import Size
 from hdm_core.heatmap import overlay
 from pipeline.datasets.images import UnreadableError
 from pipeline.report.crop import read_crop
@@ -50,12 +51,12 @@ class GalleryEntry:
 
     Attributes:
         image: row of images.parquet.
-        side: pixels of each side of the tiles.
+        size: height and width of the tiles.
         others: maps of the next most probable classes.
     """
 
     image: Mapping[str, Any]
-    side: int
+    size: Size
     photograph: Tile
     maps: Sequence[Tile]
     stages: Sequence[Tile]
@@ -98,14 +99,14 @@ def _draw_entry(
     maps = store.storage.zarr("maps.zarr")
     row, name = image["row"], image["image_id"]
     values = [read_map(maps, record["method"], row, record["rank"]) for record in records]
-    side = values[0].shape[-1]
+    height, width = values[0].shape[-2:]
 
     def save(kind: str, rendered: Image.Image) -> str:
         path = f"images/{row:06d}-{kind}.jpg"
         store.storage.write(f"report/{path}", encode_jpeg(rendered))
         return path
 
-    crop, photograph = draw_photograph(image, side, storage, save)
+    crop, photograph = draw_photograph(image, (height, width), storage, save)
 
     tiles: list[Tile] = []
     others: list[Tile] = []
@@ -124,11 +125,11 @@ def _draw_entry(
             for number, (mask, weight) in enumerate(zip(read_map(maps, STAGES, row), record["stage_weights"], strict=True), start=1):
                 path = save(f"stage-{number}", overlay(crop, mask))
                 stages.append(Tile(f"Stage {number}", f"HDM's mask of stage {number} for {name}", path, f"weight {weight:.3f}"))
-    return GalleryEntry(image, side, photograph, tiles, stages, others)
+    return GalleryEntry(image, (height, width), photograph, tiles, stages, others)
 
 
 def draw_photograph(
-    image: Mapping[str, Any], side: int, storage: Mapping[str, Any], save: Callable[[str, Image.Image], str]
+    image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], save: Callable[[str, Image.Image], str]
 ) -> tuple[Image.Image, Tile]:
     """Return the crop that the network saw, and its tile.
 
@@ -136,13 +137,14 @@ def draw_photograph(
 
     Args:
         image: row of images.parquet.
+        size: height and width of the crop.
         save: writes an image of the given kind and returns its path below report/.
     """
     try:
-        crop = read_crop(image, side, storage)
+        crop = read_crop(image, size, storage)
     except UnreadableError as error:
         note = f"The photograph is not available any more: {error}"
-        return Image.new("RGB", (side, side), _EMPTY), Tile("Photograph", "", None, note)
+        return Image.new("RGB", size[::-1], _EMPTY), Tile("Photograph", "", None, note)
     return crop, Tile("Photograph", f"{image['image_id']} as the network saw it", save("photograph", crop))
 
 

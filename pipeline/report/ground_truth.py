@@ -51,7 +51,7 @@ def _truth_tile(store: RunStore, entry: GalleryEntry, samples: Sequence[Sample],
     region = _read_region(samples[row], (image["width"], image["height"]), storage)
     path = f"images/{row:06d}-truth.png"
     buffer = io.BytesIO()
-    crop(region, image["crop"], entry.side).convert("L").point(lambda grey: 255 * (grey >= 128)).save(buffer, format="PNG")
+    crop(region, image["crop"], entry.size).convert("L").point(lambda grey: 255 * (grey >= 128)).save(buffer, format="PNG")
     store.storage.write(f"report/{path}", buffer.getvalue())
     return Tile("Ground truth", f"the annotated {'box' if samples[row].masks is None else 'segmentation'} of {name}", path)
 

@@ -26,15 +26,17 @@ STAGES = "hdm_stages"
 _CODEC = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2)
 
 
-def array_shapes(methods: tuple[str, ...], images: int, side: int, stages: int | None, ranks: int = 1) -> dict[str, tuple[int, ...]]:
-    """Return array name -> shape of a run.
+def array_shapes(
+    methods: tuple[str, ...], images: int, size: tuple[int, int], stages: int | None, ranks: int = 1
+) -> dict[str, tuple[int, ...]]:
+    """Return array name -> shape of a run, whose maps have `size`, height and width.
 
     There is an axis `rank` if several classes per image are explained.
     """
     rank_axis = (ranks,) if ranks > 1 else ()
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(methods, (images, *rank_axis, side, side))
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(methods, (images, *rank_axis, *size))
     if stages is not None:
-        shapes[STAGES] = (images, *rank_axis, stages, side, side)
+        shapes[STAGES] = (images, *rank_axis, stages, *size)
     return shapes
 
 

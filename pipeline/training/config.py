@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from hdm_core.device import Precision
 from pipeline.datasets import AnyDatasetConfig
 from pipeline.redaction import refuse_secrets
-from pipeline.section import Count, Section, Seed
+from pipeline.section import Count, Section, Seed, Sides
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
@@ -24,8 +24,14 @@ class NetworkConfig(Section):
 
     arch: str = Field(description="a torchvision classification network")
     weights: str | None = Field(None, description="a torchvision weights entry, or a .pth or .safetensors file; random weights if null")
-    resize: Count | None = Field(None, description="pixels of the short side before the crop; by default as for the weights")
-    crop: Count | None = Field(None, description="pixels of each side of the network's input; by default as for the weights")
+    resize: Sides | None = Field(
+        None, description="pixels of the short side before the crop, or [height, width] exactly; by default as for the weights"
+    )
+    crop: Sides | None = Field(
+        None,
+        description="pixels of each side of the network's input, or [height, width]; by default none with an exact resize, else as for the "
+        "weights",
+    )
 
 
 class TrainingStage(Section):

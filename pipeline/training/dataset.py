@@ -14,6 +14,7 @@ from torchvision.transforms import functional as F
 from torchvision.transforms import v2
 
 from hdm_core import Preprocess
+from hdm_core.photograph import to_rgb
 from pipeline.datasets.images import UnreadableError, read_image
 from pipeline.errors import RunError, one_line
 from pipeline.training.config import Augmentation
@@ -26,7 +27,7 @@ _LOG_INTERVAL = 10.0  # seconds between two log lines while images are read
 
 
 class ImageCache:
-    """Decoded images (3, H, W) uint8 whose short side is the preprocessing's `resize`.
+    """Decoded images (3, H, W) uint8, resized as by the preprocessing.
 
     At most `max_bytes` of them are held in memory; the others are read again each time.
 
@@ -82,13 +83,13 @@ class ImageCache:
             decoded = read_image(item.sample, self._storage, self.preprocess)
         except UnreadableError as error:
             return None, "", one_line(error)
-        return F.pil_to_tensor(decoded.image), decoded.sha256, ""
+        return F.pil_to_tensor(to_rgb(decoded.image)), decoded.sha256, ""
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """Network inputs (3, crop, crop) float32 with their classes.
+    """Network inputs (3, H, W) float32 with their classes.
 
-    Without an augmentation the tensors are those of `Preprocess`, byte for byte.
+    Without an augmentation the tensors are those of `Preprocess`, byte for byte, of images with 8 bits per channel.
     """
 
     def __init__(self, cache: ImageCache, items: Sequence[Example], augmentation: Augmentation | None = None) -> None:
@@ -107,7 +108,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 def eval_transform(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
     """Return the centre crop and normalisation with which images are explained."""
     normalise = _normalisation(preprocess)
-    return lambda image: normalise(F.center_crop(image, [preprocess.crop]))
+    return lambda image: normalise(F.center_crop(image, list(preprocess.size)))
 
 
 def train_transform(preprocess: Preprocess, augmentation: Augmentation) -> Callable[[Tensor], Tensor]:
@@ -116,7 +117,7 @@ def train_transform(preprocess: Preprocess, augmentation: Augmentation) -> Calla
     colour = augmentation.colour
     steps: list[Any] = [
         v2.RandomRotation(augmentation.rotation, v2.InterpolationMode.BILINEAR) if augmentation.rotation else None,
-        v2.RandomResizedCrop(preprocess.crop, (augmentation.scale, 1.0), aspect, preprocess.interpolation),
+        v2.RandomResizedCrop(preprocess.size, (augmentation.scale, 1.0), aspect, preprocess.interpolation),
         v2.RandomHorizontalFlip() if augmentation.flip else None,
         v2.RandomVerticalFlip() if augmentation.vertical_flip else None,
         v2.ColorJitter(colour, colour, colour) if colour else None,

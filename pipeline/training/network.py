@@ -67,12 +67,15 @@ def make_network(config: NetworkConfig, classes: int, seed: int) -> StartNetwork
     except OSError as error:
         raise InputError(f"classifier: the weights {named} of {config.arch} cannot be loaded ({one_line(error)})") from None
     _load_backbone(network, state, f"classifier.weights {named}", config.arch)
-    side = arguments.get("image_size", preprocess.crop)  # a transformer takes images of one size
-    if side != preprocess.crop:
+    side = arguments.get("image_size")  # a transformer takes images of one size
+    if side is not None and (side, side) != preprocess.size:
         preprocess = Preprocess.of_side(side)
-    preprocess = replace(preprocess, resize=config.resize or preprocess.resize, crop=config.crop or preprocess.crop)
-    if preprocess.crop != (only := getattr(network, "image_size", preprocess.crop)):
-        raise InputError(f"classifier.crop {preprocess.crop}: {config.arch} takes images of {only} x {only} only; leave crop out")
+    crop = config.crop or (None if isinstance(config.resize, tuple) else preprocess.crop)
+    preprocess = replace(preprocess, resize=config.resize or preprocess.resize, crop=crop)
+    only = getattr(network, "image_size", None)
+    if only is not None and preprocess.size != (only, only):
+        size = config.crop or config.resize
+        raise InputError(f"classifier.crop {size}: {config.arch} takes images of {only} x {only} only; leave crop out")
     network.to(memory_format=LAYOUT)
     return StartNetwork(network, preprocess, arguments)
 

@@ -151,7 +151,7 @@ def test_arrays_are_written_shard_by_shard(storage: Storage) -> None:
 
 
 def test_arrays_of_several_classes_have_an_axis_for_their_rank(storage: Storage) -> None:
-    shapes = array_shapes(("hdm", "dm"), 3, 4, 2, ranks=3)
+    shapes = array_shapes(("hdm", "dm"), 3, (4, 4), 2, ranks=3)
     assert shapes == {"hdm": (3, 3, 4, 4), "dm": (3, 3, 4, 4), "hdm_stages": (3, 3, 2, 4, 4)}
     arrays = {name: np.random.default_rng(0).random(shape).astype(np.float16) for name, shape in shapes.items()}
     create_arrays(storage.zarr("maps.zarr"), shapes, 3)

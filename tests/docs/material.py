@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +15,32 @@ from PIL import Image
 from torch import nn
 
 from hdm_core import Classifier
+from hdm_core.network.logits import class_logits
 from hdm_core.sources.checkpoint import Card, save_checkpoint
 from pipeline.drift import compare, write_drift
 from pipeline.runs import RunStore
 from pipeline.tables.aggregate import aggregate
 from tests.support.drift_runs import stored_run
+from tests.support.huggingface import save_vit
 from tests.support.plans import configuration, plan_of, results, save_picture
 
 CLASSES = ("crow", "owl", "wren")
-FACTORY = "import torchvision\n\ndef make(classes):\n    return torchvision.models.squeezenet1_1(num_classes=classes)\n"
+FACTORY = """
+import torch, torchvision
+
+def make(classes):
+    return torchvision.models.squeezenet1_1(num_classes=classes)
+
+class TwoHeads(torch.nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.species, self.age = make(classes), make(2)
+
+    def forward(self, images):
+        return {"heads": {"species": self.species(images), "age": self.age(images)}}
+"""
+# Words of a block or a section that need a package which may not be installed.
+OPTIONAL = {"transformers": "transformers"}
 
 
 def make_run(output: str, storage: dict[str, object] | None = None, done: int = 3, name: str = "demo") -> RunStore:
@@ -51,7 +69,14 @@ def make_models(folder: Path) -> nn.Module:
     shapes = ({0: torch.export.Dim.DYNAMIC},)
     torch.export.save(torch.export.export(network, (torch.rand(2, 3, 224, 224),), dynamic_shapes=shapes), folder / "model.pt2")
     save_picture(folder / "photo.png", 300, 260)
+    if not missing("transformers"):
+        save_vit(folder / "models/vit", CLASSES)
     return network
+
+
+def missing(text: str) -> str:
+    """Return the package that a block needs and that is not installed; empty if there is none."""
+    return next((package for word, package in OPTIONAL.items() if word in text and importlib.util.find_spec(package) is None), "")
 
 
 def check_classifier(classifier: Classifier, classes: tuple[str, ...] | None) -> None:
@@ -59,7 +84,7 @@ def check_classifier(classifier: Classifier, classes: tuple[str, ...] | None) ->
     images = classifier.prepare([Image.open("photo.png")])
     assert images.shape == (1, 3, 224, 224)
     with classifier.frozen() as module, torch.no_grad():
-        logits = module(images)
+        logits = class_logits(module, images)
     assert classifier.class_names is not None
     assert logits.shape == (1, len(classifier.class_names))
     assert classes in (None, classifier.class_names)

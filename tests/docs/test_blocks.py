@@ -14,7 +14,7 @@ from pipeline.datasets import DATASETS
 from pipeline.training.config import TrainConfig
 from tests.docs import shell
 from tests.docs.blocks import BLOCKS, Block, blocks_of, checked
-from tests.docs.material import CLASSES, check_classifier, enter
+from tests.docs.material import CLASSES, check_classifier, enter, missing
 from tests.support.paths import ROOT
 from tests.support.plans import configuration
 
@@ -58,6 +58,8 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytes
     names = enter(page, tmp_path, monkeypatch)
     monkeypatch.setitem(DATASETS, "pets", DATASETS["folder"])  # CONTRIBUTING.md registers a kind: it is forgotten afterwards
     for block in checked("python", page):
+        if missing(block.text):
+            continue
         exec(compile(block.code, page, "exec", dont_inherit=True), names)
         if page == "docs/models.md":
             check_classifier(names["classifier"], None if "torchvision(" in block.text else CLASSES)

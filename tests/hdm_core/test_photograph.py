@@ -1,4 +1,4 @@
-"""Images of every depth and mode as RGB with 8 bits, as a viewer shows them."""
+"""Images of every depth and mode: as a viewer shows them, and in the channels that a network takes."""
 
 from __future__ import annotations
 
@@ -140,7 +140,8 @@ def test_an_inverted_cmyk_photograph_is_not_a_negative() -> None:
     assert np.abs(np.array(pixel) - (20, 60, 200)).max() < 20
 
 
-def test_prepare_does_not_clip_sixteen_bits() -> None:
+def test_prepare_keeps_sixteen_bits() -> None:
+    """Networks got 128 / 255 before: the upper 8 bits."""
     classifier = Classifier.from_module(smooth(), Preprocess(4, 4, (0.0,) * 3, (1.0,) * 3))
-    images = classifier.prepare([Image.fromarray(np.full((4, 4), 128 * 256, np.uint16))])
-    assert torch.equal(images, torch.full((1, 3, 4, 4), 128 / 255))
+    images = classifier.prepare([Image.fromarray(np.full((4, 4), 128 * 256 + 7, np.uint16))])
+    assert torch.equal(images, torch.full((1, 3, 4, 4), (128 * 256 + 7) / 65535))

@@ -85,8 +85,8 @@ def explain_run_locally(classifier: Classifier, config: RunConfig) -> RunStore:
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, len(samples))) for index, start in enumerate(range(0, len(samples), size))]
     store = RunStore.from_config(config)
-    side = preprocess_of(classifier).crop
-    store.create(Plan(config, samples, shards, side, classifier.weights_digest(), dict.fromkeys(config.methods, 1)))
+    size = preprocess_of(classifier).size
+    store.create(Plan(config, samples, shards, size, classifier.weights_digest(), dict.fromkeys(config.methods, 1)))
     for shard in shards:
         result = explain_shard(classifier, config, shard, samples[shard.start : shard.stop])
         store.write_shard(shard, result.arrays, result.records, result.image_facts, config)

@@ -74,15 +74,15 @@ def plan_of(config: RunConfig, images: int = 5, side: int = SIDE, fingerprint: s
     samples = [Sample(f"{i}.png", f"photographs/{i}.png", label=i % 2, class_name="ab"[i % 2]) for i in range(images)]
     size = config.compute.shard_size
     shards = [Shard(index, start, min(start + size, images)) for index, start in enumerate(range(0, images, size))]
-    return Plan(config, samples, shards, side, fingerprint, dict.fromkeys(config.methods, 1))
+    return Plan(config, samples, shards, (side, side), fingerprint, dict.fromkeys(config.methods, 1))
 
 
 def results(plan: Plan, shard: Shard) -> tuple[dict[str, NDArray[np.float16]], list[Record], list[dict[str, Any]]]:
     """Return random arrays, records and image facts of a shard, equal in every call."""
     noise = np.random.default_rng(shard.index)
-    shapes: dict[str, tuple[int, ...]] = {method: (len(shard), plan.side, plan.side) for method in plan.config.methods}
+    shapes: dict[str, tuple[int, ...]] = {method: (len(shard), *plan.size) for method in plan.config.methods}
     if plan.stages:
-        shapes["hdm_stages"] = (len(shard), plan.stages, plan.side, plan.side)
+        shapes["hdm_stages"] = (len(shard), plan.stages, *plan.size)
     arrays = {name: noise.random(shape).astype(np.float16) for name, shape in shapes.items()}
     records = [
         record(plan, shard, row, method, **{metric: float(noise.random()) for metric in METRICS})

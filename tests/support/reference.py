@@ -34,6 +34,12 @@ def g(v: Tensor, height: int, width: int) -> Tensor:
     return interpolation(v.shape[0], height) @ v @ interpolation(v.shape[1], width).T
 
 
+def square_cells(size: int, height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns of a mask with `size` cells along the shorter side, whose cells are about square."""
+    cell = min(height, width) / size
+    return math.floor(height / cell + 0.5), math.floor(width / cell + 0.5)
+
+
 def N(x: Tensor) -> Tensor:  # noqa: N802
     low, high = x.min(), x.max()
     return torch.zeros_like(x) if low == high else (x - low) / (high - low)
@@ -108,14 +114,15 @@ class HDM:
         height, width = image.shape[1:]
         total = torch.zeros(height, width, dtype=torch.float64)
         for size in self.sizes:
-            benchmark = self.train(score, image, baseline, torch.full((size, size), self.tau, dtype=torch.float64), None, scale)
+            start = torch.full(square_cells(size, height, width), self.tau, dtype=torch.float64)
+            benchmark = self.train(score, image, baseline, start, None, scale)
             for ratio in self.ratios:
                 previous = benchmark
                 total = total + g(previous, height, width)  # k = 0
                 k = 1
                 while ratio**k * size <= height and ratio**k * size <= width:
-                    side = ratio**k * size
-                    previous = self.train(score, image, baseline, g(benchmark, side, side), g(previous, side, side), scale)
+                    shape = square_cells(ratio**k * size, height, width)
+                    previous = self.train(score, image, baseline, g(benchmark, *shape), g(previous, *shape), scale)
                     total = total + g(previous, height, width)
                     k += 1
         return self.top(total)

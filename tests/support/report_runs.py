@@ -68,7 +68,7 @@ def stored_run(
     for shard in plan.shards[:committed]:
         row = shard.index
         sha256 = photograph(folder / f"{row}.png", row)
-        shapes = array_shapes(methods, 1, SIDE, plan.stages)
+        shapes = array_shapes(methods, 1, (SIDE, SIDE), plan.stages)
         arrays = {name: draw.random(shape).astype(np.float16) for name, shape in shapes.items()}
         records = [
             make_record(config, row, samples[row], method, plan.stages, (changes or {}).get((row, method), {})) for method in methods

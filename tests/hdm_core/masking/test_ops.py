@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdm_core.masking.ops import AuxiliaryMask, Upsampling, auxiliary_masks, depth, keep_top, masks_trained, normalise, upsample
+from hdm_core.masking.ops import AuxiliaryMask, Upsampling, auxiliary_masks, depth, keep_top, mask_shape, masks_trained, normalise, upsample
 from tests.support import reference
 
 GRIDS = st.integers(2, 6).flatmap(
@@ -148,6 +148,25 @@ def test_the_levels_hold_every_auxiliary_mask_once(sizes: list[int], ratios: lis
     assert set(found) == expected
     assert all(levels)
     assert masks_trained(sizes, ratios, height, width) == len(sizes) + len(expected)
+
+
+@given(size=st.integers(1, 12), height=st.integers(12, 400), width=st.integers(12, 400))
+def test_cells_are_square_and_never_smaller_than_a_pixel(size: int, height: int, width: int) -> None:
+    rows, columns = mask_shape(size, height, width)
+    assert min(rows, columns) == size
+    assert (rows == size) if height <= width else (columns == size)
+    assert rows <= height
+    assert columns <= width
+    cell = min(height, width) / size
+    assert abs(height / cell - rows) <= 0.5
+    assert abs(width / cell - columns) <= 0.5
+
+
+def test_the_shape_of_a_mask_by_hand() -> None:
+    assert mask_shape(8, 320, 256) == (10, 8)
+    assert mask_shape(6, 320, 256) == (8, 6)  # 7.5 rounds up
+    assert mask_shape(11, 256, 320) == (11, 14)  # 13.75
+    assert mask_shape(11, 224, 224) == (11, 11)
 
 
 @pytest.mark.parametrize(("sizes", "ratios", "count"), [(range(6, 12), (2, 3, 5), 56), (range(6, 10), (2, 3), 33)])

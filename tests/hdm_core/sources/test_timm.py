@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms import InterpolationMode
 
 from hdm_core import METHODS, Classifier, Preprocess, explain
+from hdm_core.sources.timm import follow_timm
 
 timm = pytest.importorskip("timm", reason="the extra timm is not installed")
 
@@ -102,3 +105,49 @@ def test_names_and_arguments_that_timm_does_not_have(arguments: dict[str, Any], 
     with pytest.raises(ValueError, match=words) as caught:
         Classifier.from_timm(**arguments)
     assert "\n" not in str(caught.value)
+
+
+# timm's own transform
+
+
+CONFIGS = [
+    {"crop_mode": mode, "crop_pct": share, "input_size": (3, *size), "interpolation": interpolation}
+    for mode, share, size, interpolation in (
+        ("center", 0.875, (224, 224), "bilinear"),
+        ("center", 0.9, (96, 96), "bicubic"),
+        ("center", 1.0, (288, 288), "bicubic"),
+        ("squash", 1.0, (224, 224), "bicubic"),
+        ("squash", 0.95, (96, 96), "bicubic"),
+        ("squash", 0.9, (96, 160), "bilinear"),
+        ("border", 1.0, (96, 96), "bicubic"),
+        ("border", 0.9, (96, 96), "bilinear"),
+        ("border", 1.0, (96, 160), "bicubic"),
+    )
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: " ".join(map(str, config.values())))
+@pytest.mark.parametrize("size", [(301, 200), (200, 333), (251, 251), (60, 47), (97, 64), (64, 99)], ids=str)
+def test_the_tensor_is_that_of_timms_transform(config: dict[str, Any], size: tuple[int, int]) -> None:
+    config = {**config, "mean": (0.48, 0.46, 0.41), "std": (0.27, 0.26, 0.28)}
+    width, height = size
+    image = Image.fromarray(np.random.default_rng(width).integers(0, 255, (height, width, 3), dtype=np.uint8))
+    expected = timm.data.create_transform(**config, is_training=False)(image)
+    torch.testing.assert_close(follow_timm(VIT, config)(image), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_test", [False, True])
+@pytest.mark.parametrize(
+    "arch", [RESNET, VIT, "convnext_atto", "vit_base_patch16_siglip_224", "eva02_tiny_patch14_224", "tf_efficientnet_b0"]
+)
+def test_the_configurations_of_networks_are_followed_at_the_size_of_training_and_of_test(arch: str, is_test: bool) -> None:
+    config = timm.data.resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(arch).to_dict(), use_test_size=is_test)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (97, 131, 3), dtype=np.uint8))
+    expected = timm.data.create_transform(**config, is_training=False)(image)
+    torch.testing.assert_close(follow_timm(arch, config)(image), expected, rtol=0, atol=1e-5)
+
+
+def test_timms_crop_of_inputs_that_are_not_square_is_refused_by_its_mode() -> None:
+    config = {**CONFIGS[0], "input_size": (3, 96, 160), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    with pytest.raises(ValueError, match="takes images of 96 x 160; for timm's crop mode center they must be square"):
+        follow_timm(VIT, config)

@@ -42,8 +42,8 @@ def test_a_file_with_any_usual_suffix_of_a_format_is_listed_and_decoded(tmp_path
         assert read_image(sample, {}).size == (64, 64)
 
 
-def test_the_suffixes_are_those_that_pillow_registers_for_the_decoded_formats() -> None:
+def test_the_suffixes_are_those_that_pillow_registers_for_the_decoded_formats_and_dicoms() -> None:
     known = {name: {suffix for suffix, each in Image.registered_extensions().items() if each == name} for name in (*FORMATS, "MPO")}
     assert all(known.values())
-    assert image_suffixes() == set.union(*known.values())
-    assert not any(has_image_suffix(f"a{suffix}") for suffix in (".eps", ".pdf", ".svg", ".dcm", ".npy", ".ico", ".txt", ""))
+    assert image_suffixes() == set.union({".dcm", ".dicom"}, *known.values())
+    assert not any(has_image_suffix(f"a{suffix}") for suffix in (".eps", ".pdf", ".svg", ".nii", ".npy", ".ico", ".txt", ""))

@@ -25,14 +25,14 @@ from tests.support.plans import configuration, refused, save_picture
 
 def test_files_of_other_types_are_counted_by_their_suffixes(tmp_path: Path) -> None:
     save(tmp_path, "a/1.png")
-    for name in ("a/1.txt", "a/2.TXT", "b/3.txt", "a/x.npy", "a/IM0001", "b/1.png.bak", "b/scan.dcm"):
+    for name in ("a/1.txt", "a/2.TXT", "b/3.txt", "a/x.npy", "a/IM0001", "b/1.png.bak", "b/scan.nii"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     samples = listed(tmp_path)
     assert len(samples) == 1
-    assert line(samples) == "dataset: files and folders left out: 7 with a suffix of no image (3 .txt, 1 .bak, 1 .dcm, ...)"
+    assert line(samples) == "dataset: files and folders left out: 7 with a suffix of no image (3 .txt, 1 .bak, 1 .nii, ...)"
     assert samples.notes.left_out() == [
-        {"reason": "with a suffix of no image", "count": 7, "examples": {".txt": 3, ".bak": 1, ".dcm": 1}},
+        {"reason": "with a suffix of no image", "count": 7, "examples": {".txt": 3, ".bak": 1, ".nii": 1}},
     ]
 
 
@@ -57,9 +57,9 @@ def test_hidden_files_and_folders_are_counted_once_each(tmp_path: Path, where: s
 
 
 def test_a_dataset_without_images_is_refused_with_what_it_has(tmp_path: Path) -> None:
-    for name in ("a.dcm", "b.dcm"):
+    for name in ("a.nii", "b.nii"):
         (tmp_path / name).touch()
-    assert "no images; files and folders left out: 2 with a suffix of no image (2 .dcm); look at dataset.root" in refused(
+    assert "no images; files and folders left out: 2 with a suffix of no image (2 .nii); look at dataset.root" in refused(
         lambda: listed(tmp_path)
     )
 

@@ -161,7 +161,7 @@ def test_a_map_of_another_size_is_refused() -> None:
 def test_a_view_is_what_the_network_saw(tmp_path: Path, size: tuple[int, int], preprocess: Preprocess) -> None:
     ramp = np.linspace(40, 255, size[0] * size[1]).reshape(size[1], size[0])
     photograph = Image.fromarray(np.stack([ramp, ramp[::-1], ramp[:, ::-1]], axis=2).astype(np.uint8))
-    view = crop(photograph, np.float32(preprocess.crop_box(*size)).tolist(), preprocess.crop)
+    view = crop(photograph, np.float32(preprocess.crop_box(*size)).tolist(), preprocess.size)
     seen = preprocess.cropped(photograph)
     difference = np.abs(np.asarray(view, np.float32) - np.asarray(seen, np.float32))
     assert view.size == seen.size
