@@ -223,7 +223,13 @@ class Classifier:
         return cls(module.eval(), preprocess or configured, known if isinstance(known, tuple) else None, name, output, problem_type)
 
     @classmethod
-    def from_transformers(cls, source: str | Path, preprocess: Preprocess | None = None, output: OutputKey | None = None) -> Classifier:
+    def from_transformers(
+        cls,
+        source: str | Path,
+        preprocess: Preprocess | None = None,
+        output: OutputKey | None = None,
+        problem_type: ProblemType | None = None,
+    ) -> Classifier:
         """Load an image classifier of Hugging Face's transformers; needs the extra `transformers`.
 
         Only safetensors are read, and no code of the checkpoint runs. It is in evaluation mode, on the CPU, in float32.
@@ -232,6 +238,7 @@ class Classifier:
             source: a folder of `save_pretrained`, or the name of a repository of the hub, such as "google/vit-base-patch16-224".
             preprocess: replaces the checkpoint's image processor, which is followed exactly: as it resizes by Pillow, with the tensors
                 equal to 1e-5.
+            problem_type: replaces the checkpoint's; without both the classes exclude each other.
 
         Raises:
             ImportError: if transformers is not installed.
@@ -239,7 +246,8 @@ class Classifier:
             ValueError: if the checkpoint is no image classifier, needs code of its own, lacks weights, or its processor cannot be followed.
         """
         loaded = load_transformers(source, preprocess)
-        return cls(loaded.module, loaded.preprocess, loaded.class_names, Path(source).name, output)
+        problem_type = problem_type or loaded.problem_type or "single_label_classification"
+        return cls(loaded.module, loaded.preprocess, loaded.class_names, Path(source).name, output, problem_type)
 
     @property
     def network(self) -> nn.Module:

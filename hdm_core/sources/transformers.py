@@ -14,6 +14,7 @@ from torch import nn
 
 from hdm_core.messages import one_line
 from hdm_core.preprocess import Preprocess
+from hdm_core.problem_type import ProblemType, check_problem_type
 from hdm_core.sources.paths import local_path
 from hdm_core.sources.processor import follow_processor
 
@@ -39,7 +40,7 @@ class Pretrained:
     module: nn.Module
     preprocess: Preprocess
     class_names: tuple[str, ...] | None
-    problem_type: str | None
+    problem_type: ProblemType | None
 
 
 def load_transformers(source: str | Path, preprocess: Preprocess | None = None) -> Pretrained:
@@ -71,7 +72,10 @@ def load_transformers(source: str | Path, preprocess: Preprocess | None = None) 
         if preprocess is None:
             processor = _call(name, lambda: library.AutoImageProcessor.from_pretrained(name, backend="pil", **options))
             preprocess = follow_processor(processor, name)
-    return Pretrained(module, preprocess, _class_names(config), getattr(config, "problem_type", None))
+    problem_type = getattr(config, "problem_type", None)
+    if problem_type is not None:
+        check_problem_type(problem_type)
+    return Pretrained(module, preprocess, _class_names(config), problem_type)
 
 
 def _folder(source: str | Path) -> Path | None:
