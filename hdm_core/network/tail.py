@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from hdm_core.network.axes import TargetLayer
+from hdm_core.network.target_layer import TargetLayer
 from hdm_core.network.tracing import ThreadTracer, trace
 
 # Pooling, reshaping and linear layers: the output of a tail of these alone is an affine function of the activations.
@@ -39,7 +39,7 @@ class Tail:
 
     def run(self, activations: Tensor) -> Tensor:
         """Return the logits (B, classes) of activations (B, K, h, w)."""
-        logits: Tensor = self._interpreter.run(self._layer.from_maps(activations))
+        logits: Tensor = self._interpreter.run(self._layer.from_maps(activations, activations))
         return logits
 
     @property
@@ -57,8 +57,10 @@ def extract_tail(network: nn.Module, layer: TargetLayer) -> Tail | None:
     """Extract the part of a network after the last call of a layer.
 
     Returns:
-        None if torch.fx cannot trace the network, or a value computed before the layer bypasses it.
+        None if torch.fx cannot trace the network, or a value computed before the layer bypasses it, such as a class token.
     """
+    if layer.grid is not None and layer.grid.tokens > layer.grid.rows * layer.grid.columns:
+        return None  # the other tokens are not part of the activations
     try:
         graph = trace(network, _Tracer(layer.module))
     except Exception:  # tracing runs the user's forward on symbols: any exception means "not traceable"

@@ -1,0 +1,124 @@
+"""Layer that a CAM looks at where none is named."""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from hdm_core.network.axes import locate
+from hdm_core.network.hooks import depends_on
+from hdm_core.network.target_layer import LAST, TargetLayer
+from hdm_core.network.tokens import TokenGrid
+
+# Layers that only pass on, pool or reshape the output of a convolution.
+_TRANSPARENT = (
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.Identity,
+    nn.Flatten,
+    nn.AdaptiveAvgPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.MaxPool2d,
+)
+# Per network: the images' shape (C, H, W), and the name of the layer of tokens that was chosen for it.
+_chosen: WeakKeyDictionary[nn.Module, tuple[torch.Size, str]] = WeakKeyDictionary()
+
+
+def default_layer(network: nn.Module, images: Tensor) -> TargetLayer:
+    """Return the last layer with maps; of a network that classifies from tokens, the last one whose patches matter.
+
+    After the last attention of a ViT only the class token leads to the logits: the output of its last block has no gradient at the patches.
+    The choice is then the last normalisation whose patches lead to the logits, which is the first one of the last block. Where the logits
+    depend on the patches of the last layer, such as with average pooling, it is that one.
+
+    Args:
+        network: frozen; images (B, C, H, W) -> logits (B, classes).
+        images: (B, C, H, W); their size, type and device are used, not their content.
+
+    Raises:
+        ValueError: if no submodule returns maps, or tokens on a grid that lead to the logits.
+    """
+    if network in _chosen and _chosen[network][0] == images.shape[1:]:
+        return locate(network, network.get_submodule(_chosen[network][1]), images)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, *images.shape[1:], generator=generator, dtype=torch.float32).to(images)
+    last, tokens = _last_outputs(network, noise)
+    if last is not None:
+        return locate(network, last, images)
+    if not tokens:
+        raise ValueError("no layer of this network returns a map (B, K, h, w): name one with layer=")
+    chosen = _last_tokens(network, tokens, noise)
+    if chosen is None:
+        raise ValueError(
+            "this network classifies from tokens, and in no layer they lie on a grid of patches that leads to the logits: "
+            "name a layer with maps (B, K, h, w) with layer="
+        )
+    names = {module: name for name, module in network.named_modules()}
+    _chosen[network] = images.shape[1:], names[chosen.module]
+    return chosen
+
+
+@torch.no_grad()
+def _last_outputs(network: nn.Module, images: Tensor) -> tuple[nn.Module | None, dict[nn.Module, int]]:
+    """Find the last submodule to finish whose output of four axes exceeds one pixel, unless tokens follow.
+
+    The output may be (B, K, h, w) or (B, h, w, K): `locate` finds its axes. Submodules count in the order in which their calls return.
+    Pooling, dropout and the like are skipped. A stage returns after its blocks and a block after its skip connection: for torchvision's
+    families the result is the last convolutional stage, such as ResNet's layer4.
+
+    Returns:
+        the submodule, None if there is none; the number of tokens N per submodule that returns (B, N, K), in that order.
+    """
+    last: nn.Module | None = None
+    tokens: dict[nn.Module, int] = {}
+    skipped: Tensor | None = None  # also the output of a submodule that ends with such a layer
+
+    def record(module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal last, skipped
+        if not isinstance(output, Tensor) or output is skipped:
+            return
+        if isinstance(module, _TRANSPARENT):
+            skipped = output
+        elif output.ndim == 4 and len(output) == 1 and sum(length > 1 for length in output.shape[1:]) > 1:
+            last = module
+        elif output.ndim == 3:
+            last = None
+            tokens.pop(module, None)  # a later call counts
+            tokens[module] = output.shape[1] if len(output) == 1 else 0
+
+    handles = [module.register_forward_hook(record) for module in network.modules() if module is not network]
+    try:
+        network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return last, tokens
+
+
+def _last_tokens(network: nn.Module, tokens: dict[nn.Module, int], images: Tensor) -> TargetLayer | None:
+    """Choose among layers of tokens; None if none has patches that lead to the logits.
+
+    Args:
+        tokens: number of tokens per layer, in the order in which they return.
+    """
+    grids: dict[int, TokenGrid | None] = {}  # by number of tokens; None without a grid
+    for layer, count in reversed(tokens.items()):
+        if count in grids and (grids[count] is None or not _normalises(layer)):
+            continue
+        try:
+            if count not in grids:
+                grids[count] = None
+                grids[count] = locate(network, layer, images).grid
+            if depends_on(network, TargetLayer(layer, LAST, grids[count]), images):
+                return locate(network, layer, images)
+        except (TypeError, ValueError):
+            continue
+    return None
+
+
+def _normalises(layer: nn.Module) -> bool:
+    """Return whether a layer is a normalisation: `nn.LayerNorm`, `nn.RMSNorm` or a class of such a name."""
+    return "norm" in type(layer).__name__.lower()
