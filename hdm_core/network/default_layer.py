@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from hdm_core.network.axes import locate
 from hdm_core.network.hooks import depends_on
+from hdm_core.network.logits import class_logits
 from hdm_core.network.target_layer import LAST, TargetLayer
-from hdm_core.network.tokens import TokenGrid
 
 # Layers that only pass on, pool or reshape the output of a convolution.
 _TRANSPARENT = (
@@ -23,6 +23,8 @@ _TRANSPARENT = (
     nn.AdaptiveMaxPool2d,
     nn.MaxPool2d,
 )
+_TRIED = 8  # last layers of tokens
+_ROUNDING = 1e-6  # of equal computations, relative to the largest logit
 # Per network: the images' shape (C, H, W), and the name of the layer of tokens that was chosen for it.
 _chosen: WeakKeyDictionary[nn.Module, tuple[torch.Size, str]] = WeakKeyDictionary()
 
@@ -32,7 +34,7 @@ def default_layer(network: nn.Module, images: Tensor) -> TargetLayer:
 
     After the last attention of a ViT only the class token leads to the logits: the output of its last block has no gradient at the patches.
     The choice is then the last normalisation whose patches lead to the logits, which is the first one of the last block. Where the logits
-    depend on the patches of the last layer, such as with average pooling, it is that one.
+    depend on the patches of the last layer, such as with average pooling, it is the last one that determines the logits alone.
 
     Args:
         network: frozen; images (B, C, H, W) -> logits (B, classes).
@@ -44,8 +46,8 @@ def default_layer(network: nn.Module, images: Tensor) -> TargetLayer:
     if network in _chosen and _chosen[network][0] == images.shape[1:]:
         return locate(network, network.get_submodule(_chosen[network][1]), images)
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(1, *images.shape[1:], generator=generator, dtype=torch.float32).to(images)
-    last, tokens = _last_outputs(network, noise)
+    noise = torch.randn(2, *images.shape[1:], generator=generator, dtype=torch.float32).to(images)
+    last, tokens = _last_outputs(network, noise[:1])
     if last is not None:
         return locate(network, last, images)
     if not tokens:
@@ -103,20 +105,42 @@ def _last_tokens(network: nn.Module, tokens: dict[nn.Module, int], images: Tenso
 
     Args:
         tokens: number of tokens per layer, in the order in which they return.
+        images: two of them, (2, C, H, W).
     """
-    grids: dict[int, TokenGrid | None] = {}  # by number of tokens; None without a grid
-    for layer, count in reversed(tokens.items()):
-        if count in grids and (grids[count] is None or not _normalises(layer)):
+    for count in dict.fromkeys(reversed(tokens.values())):
+        # A projection is not taken: queries, keys and values are views of the tokens before it.
+        layers = [layer for layer in reversed(tokens) if tokens[layer] == count and "linear" not in type(layer).__name__.lower()]
+        if not layers:
             continue
         try:
-            if count not in grids:
-                grids[count] = None
-                grids[count] = locate(network, layer, images).grid
-            if depends_on(network, TargetLayer(layer, LAST, grids[count]), images):
+            grid = locate(network, layers[0], images).grid
+            if depends_on(network, TargetLayer(layers[0], LAST, grid), images[:1]):
+                chosen = (layer for layer in layers[:_TRIED] if _determines(network, layer, images))
+            else:
+                chosen = (
+                    layer for layer in layers if _normalises(layer) and depends_on(network, TargetLayer(layer, LAST, grid), images[:1])
+                )
+            if (layer := next(chosen, None)) is not None:
                 return locate(network, layer, images)
         except (TypeError, ValueError):
             continue
     return None
+
+
+@torch.no_grad()
+def _determines(network: nn.Module, layer: nn.Module, images: Tensor) -> bool:
+    """Return whether the logits depend on nothing but the layer's output: with that of one image, another has the logits of the one."""
+    outputs: list[Tensor] = []
+
+    def record(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        outputs.append(output.clone())
+
+    with layer.register_forward_hook(record):
+        expected = class_logits(network, images[:1])
+    given = iter(outputs)
+    with layer.register_forward_hook(lambda _module, _inputs, output: next(given, output)):
+        logits = class_logits(network, images[1:])
+    return bool((logits - expected).abs().amax() <= _ROUNDING * expected.abs().amax())
 
 
 def _normalises(layer: nn.Module) -> bool:

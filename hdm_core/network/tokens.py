@@ -44,7 +44,8 @@ class TokenGrid:
 
     def to_maps(self, tokens: Tensor) -> Tensor:
         """Return the patches of tokens (B, N, K) as (B, K, h, w)."""
-        return self.of_patches(tokens).mT.unflatten(2, (self.rows, self.columns))
+        patches = self.of_patches(tokens).mT
+        return patches.reshape(*patches.shape[:2], self.rows, self.columns)
 
     def from_maps(self, maps: Tensor, tokens: Tensor) -> Tensor:
         """Return tokens (B, N, K) with maps (B, K, h, w) in place of their patches."""
@@ -164,10 +165,7 @@ def _agreement(outputs: Tensor, grid: TokenGrid) -> float:
     one, zero, *coded = grid.of_patches(outputs)
     row = torch.arange(grid.rows)[:, None].expand(grid.rows, grid.columns).flatten()
     column = torch.arange(grid.columns).repeat(grid.rows)
-    codes = [
-        *((row >> digit) & 1 for digit in range(_digits(grid.rows))),
-        *((column >> digit) & 1 for digit in range(_digits(grid.columns))),
-    ]
+    codes = [*_binary(row, grid.rows), *_binary(column, grid.columns)]
     shares = []
     for tokens, code in zip(coded, codes, strict=True):
         to_one, to_zero = ((tokens - noise).norm(dim=1).cpu() for noise in (one, zero))
