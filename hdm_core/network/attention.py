@@ -80,10 +80,11 @@ class AttentionReader(TorchFunctionMode):
         if mask is not None:
             scores = scores.masked_fill(~mask, -math.inf) if mask.dtype is torch.bool else scores + mask
         attention: Tensor = scores.softmax(-1)
-        if attention.ndim != 4:
+        if attention.ndim == 4:
+            attention = self._leaf(attention)
+        else:
             self.missed += 1
-            return attention @ value
-        return self._leaf(attention) @ value
+        return torch.matmul(attention, value)
 
     def _multi_head(self, given: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Compute multi_head_attention_forward in the open, for tokens (N, B, K)."""

@@ -101,7 +101,7 @@ def _blocks(network: nn.Module, image: Tensor) -> tuple[nn.Module, ...]:
     if not shapes or reader.missed:
         kind = "attention with masks or in an unusual layout" if reader.missed else "no attention of tokens to each other"
         raise ValueError(f"this network has {kind}, and this method reads attention maps: {_OTHERS}")
-    if any(len(shape) != 1 for shape in shapes):
+    if any(shape[0] != 1 for shape in shapes):
         raise ValueError(f"the attention of this network is within windows, and this method needs it over all patches: {_OTHERS}")
     if len({shape[-1] for shape in shapes}) > 1:
         raise ValueError(f"the blocks of this network attend over different numbers of tokens: {_OTHERS}")
@@ -186,9 +186,12 @@ def _check_end(transformer: Transformer, images: Tensor) -> None:
     expected = torch.cat([expected, expected.flip(0)])
     logits: object = None
     # A head that expects as many images as the network was given raises one of these.
-    with suppress(RuntimeError, TypeError), AttentionReader(lambda attention: None):
-        with replaced_tokens(last, lambda _output: torch.cat([tokens[0], tokens[0].flip(0)])):
-            logits = network(images.flip(0))
-    agree = isinstance(logits, Tensor) and logits.shape == expected.shape
-    if not (agree and bool((logits - expected).abs().amax() <= _ROUNDING * expected.abs().amax())):
+    doubled = replaced_tokens(last, lambda _output: torch.cat([tokens[0], tokens[0].flip(0)]))
+    with suppress(RuntimeError, TypeError), AttentionReader(lambda attention: None), doubled:
+        logits = network(images.flip(0))
+    if not isinstance(logits, Tensor) or logits.shape != expected.shape or not _close(logits, expected):
         raise ValueError(f"the logits of this network depend on more than the tokens of its last block: {_OTHERS}")
+
+
+def _close(logits: Tensor, expected: Tensor) -> bool:
+    return bool((logits - expected).abs().amax() <= _ROUNDING * expected.abs().amax())
