@@ -26,20 +26,22 @@ _UNUSUAL = ("bias_k", "bias_v", "key_padding_mask", "attn_mask", "static_k", "st
 class AttentionReader(TorchFunctionMode):
     """Context in which a network's attention maps are read.
 
-    Each is softmax(Q K^T / sqrt(d)) of tokens to each other, (B, heads, N, N), detached, and used by the network. Attention to other
-    tokens, such as that of a pooling query to all patches, is left as it is.
+    Each is softmax(Q K^T / sqrt(d)) of tokens to each other, (B, heads, N, N), detached, and used by the network. Attention of other
+    queries after them, such as that of a class token or a pooling query to all patches, is left as it is.
 
     Args:
         read: called with each attention map, in the order of the network's calls.
         leaves: whether the maps are leaves of the graph that require a gradient.
 
     Attributes:
-        missed: number of attentions whose maps are not read: with masks or added keys, or in another layout.
+        missed: number of attentions whose maps are not read: of fewer queries or keys than tokens, with masks or added keys, or in another
+            layout.
     """
 
     def __init__(self, read: Callable[[Tensor], None], leaves: bool = False) -> None:
         super().__init__()
         self.missed = 0
+        self._oblong = 0  # maps (B, heads, M, N) that no square one followed yet
         self._read = read
         self._leaves = leaves
 
@@ -61,7 +63,10 @@ class AttentionReader(TorchFunctionMode):
     def _leaf(self, attention: Tensor) -> Tensor:
         """Read a map and return the tensor that the network continues with."""
         if attention.shape[-2] != attention.shape[-1]:
+            self._oblong += 1
             return attention
+        self.missed += self._oblong
+        self._oblong = 0
         leaf = attention.detach().requires_grad_(self._leaves)
         self._read(leaf)
         return leaf

@@ -47,7 +47,7 @@ def default_layer(network: nn.Module, images: Tensor) -> TargetLayer:
         return locate(network, network.get_submodule(_chosen[network][1]), images)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, *images.shape[1:], generator=generator, dtype=torch.float32).to(images)
-    last, tokens = _last_outputs(network, noise[:1])
+    last, tokens = last_outputs(network, noise[:1])
     if last is not None:
         return locate(network, last, images)
     if not tokens:
@@ -64,7 +64,7 @@ def default_layer(network: nn.Module, images: Tensor) -> TargetLayer:
 
 
 @torch.no_grad()
-def _last_outputs(network: nn.Module, images: Tensor) -> tuple[nn.Module | None, dict[nn.Module, int]]:
+def last_outputs(network: nn.Module, images: Tensor) -> tuple[nn.Module | None, dict[nn.Module, int]]:
     """Find the last submodule to finish whose output of four axes exceeds one pixel, unless tokens follow.
 
     The output may be (B, K, h, w) or (B, h, w, K): `locate` finds its axes. Submodules count in the order in which their calls return.

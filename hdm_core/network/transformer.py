@@ -99,7 +99,8 @@ def _blocks(network: nn.Module, image: Tensor) -> tuple[nn.Module, ...]:
         for handle in handles:
             handle.remove()
     if not shapes or reader.missed:
-        kind = "attention with masks or in an unusual layout" if reader.missed else "no attention of tokens to each other"
+        unread = "attention to a part of the tokens, with masks or in an unusual layout"
+        kind = unread if reader.missed else "no attention of tokens to each other"
         raise ValueError(f"this network has {kind}, and this method reads attention maps: {_OTHERS}")
     if any(shape[0] != 1 for shape in shapes):
         raise ValueError(f"the attention of this network is within windows, and this method needs it over all patches: {_OTHERS}")
