@@ -23,10 +23,14 @@ _TRANSPARENT = (
     nn.AdaptiveMaxPool2d,
     nn.MaxPool2d,
 )
-_TRIED = 8  # last layers of tokens
+_TRIED = 8  # last layers of tokens, and last normalisations of tokens
+_NO_PATCHES = (
+    "this network classifies from tokens, and in no layer they lie on a grid of patches that leads to the logits: "
+    "name a layer with maps (B, K, h, w) with layer="
+)
 _ROUNDING = 1e-6  # of equal computations, relative to the largest logit
-# Per network: the images' shape (C, H, W), and the name of the layer of tokens that was chosen for it.
-_chosen: WeakKeyDictionary[nn.Module, tuple[torch.Size, str]] = WeakKeyDictionary()
+# Per network: the images' shape (C, H, W), and the name of the layer of tokens that was chosen for it; None if none was.
+_chosen: WeakKeyDictionary[nn.Module, tuple[torch.Size, str | None]] = WeakKeyDictionary()
 
 
 def default_layer(network: nn.Module, images: Tensor) -> TargetLayer:
@@ -44,7 +48,10 @@ def default_layer(network: nn.Module, images: Tensor) -> TargetLayer:
         ValueError: if no submodule returns maps, or tokens on a grid that lead to the logits.
     """
     if network in _chosen and _chosen[network][0] == images.shape[1:]:
-        return locate(network, network.get_submodule(_chosen[network][1]), images)
+        name = _chosen[network][1]
+        if name is None:
+            raise ValueError(_NO_PATCHES)
+        return locate(network, network.get_submodule(name), images)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, *images.shape[1:], generator=generator, dtype=torch.float32).to(images)
     last, tokens = last_outputs(network, noise[:1])
@@ -53,13 +60,10 @@ def default_layer(network: nn.Module, images: Tensor) -> TargetLayer:
     if not tokens:
         raise ValueError("no layer of this network returns a map (B, K, h, w): name one with layer=")
     chosen = _last_tokens(network, tokens, noise)
-    if chosen is None:
-        raise ValueError(
-            "this network classifies from tokens, and in no layer they lie on a grid of patches that leads to the logits: "
-            "name a layer with maps (B, K, h, w) with layer="
-        )
     names = {module: name for name, module in network.named_modules()}
-    _chosen[network] = images.shape[1:], names[chosen.module]
+    _chosen[network] = images.shape[1:], None if chosen is None else names[chosen.module]
+    if chosen is None:
+        raise ValueError(_NO_PATCHES)
     return chosen
 
 
@@ -117,9 +121,8 @@ def _last_tokens(network: nn.Module, tokens: dict[nn.Module, int], images: Tenso
             if depends_on(network, TargetLayer(layers[0], LAST, grid), images[:1]):
                 chosen = (layer for layer in layers[:_TRIED] if _determines(network, layer, images))
             else:
-                chosen = (
-                    layer for layer in layers if _normalises(layer) and depends_on(network, TargetLayer(layer, LAST, grid), images[:1])
-                )
+                norms = [layer for layer in layers if "norm" in type(layer).__name__.lower()][:_TRIED]
+                chosen = (layer for layer in norms if depends_on(network, TargetLayer(layer, LAST, grid), images[:1]))
             if (layer := next(chosen, None)) is not None:
                 return locate(network, layer, images)
         except (TypeError, ValueError):
@@ -141,8 +144,3 @@ def _determines(network: nn.Module, layer: nn.Module, images: Tensor) -> bool:
     with layer.register_forward_hook(lambda _module, _inputs, output: next(given, output)):
         logits = class_logits(network, images[1:])
     return bool((logits - expected).abs().amax() <= _ROUNDING * expected.abs().amax())
-
-
-def _normalises(layer: nn.Module) -> bool:
-    """Return whether a layer is a normalisation: `nn.LayerNorm`, `nn.RMSNorm` or a class of such a name."""
-    return "norm" in type(layer).__name__.lower()
