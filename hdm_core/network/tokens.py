@@ -48,7 +48,9 @@ class TokenGrid:
         return patches.reshape(*patches.shape[:2], self.rows, self.columns)
 
     def from_maps(self, maps: Tensor, tokens: Tensor) -> Tensor:
-        """Return tokens (B, N, K) with maps (B, K, h, w) in place of their patches."""
+        """Return tokens (B, N, K) with maps (B, K, h, w) in place of their patches; unused if all of them are patches."""
+        if self.tokens == self.rows * self.columns:
+            return maps.flatten(2).mT
         last = tokens[:, self.before + self.rows * self.columns :]
         return torch.cat([tokens[:, : self.before], maps.flatten(2).mT, last], 1)
 
