@@ -16,7 +16,7 @@ from benchmarks.libraries import PROGRAMS
 from benchmarks.reference import now, quartiles
 from hdm_core import Classifier, explain, get_method
 from hdm_core.device import device_name
-from hdm_core.network.hooks import last_spatial_layer
+from hdm_core.network.default_layer import default_layer
 from pipeline.errors import InputError
 
 # Methods that run the network for every step, mask or channel get one image, few masks, and MobileNetV2's layer of 320 channels.
@@ -81,7 +81,7 @@ def bench_method(classifier: Classifier, images: Tensor, method: str, pairs: int
     changes = REDUCED.get(method, {})
     images = images[:1] if method in REDUCED else images
     network = copy.deepcopy(classifier.module).eval()  # libraries leave hooks and gradients behind
-    layer = network.get_submodule(changes["layer"]) if "layer" in changes else last_spatial_layer(network, images)
+    layer = network.get_submodule(changes["layer"]) if "layer" in changes else default_layer(network, images).module
     if get_method(method).layer is not None:  # libraries are called with the layer, and so is our method
         changes = {"layer": next(name for name, module in network.named_modules() if module is layer)}
     settings = get_method(method).configure(**changes)

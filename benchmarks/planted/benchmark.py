@@ -140,7 +140,7 @@ def bench_truth(
     training_seconds = time.perf_counter() - start
     trained, random = (Classifier.from_module(model) for model in (data.model, build_network(seed + 1).eval()))
     rows, maps = [], {}
-    for name in only or METHODS:
+    for name in only or (method for method, entry in METHODS.items() if not entry.needs_attention):
         show(f"{name} ...")
         changed = CHANGES.get(name, {})
         settings = METHODS[name].configure(**changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hdm_core.methods.ablation_cam import ABLATION_CAM
+from hdm_core.methods.attention_rollout import ATTENTION_ROLLOUT
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.methods.deeplift import DEEPLIFT
 from hdm_core.methods.dm import DM
@@ -14,6 +15,7 @@ from hdm_core.methods.gradient import GRADIENT
 from hdm_core.methods.hdm import HDM
 from hdm_core.methods.integrated_gradients import INTEGRATED_GRADIENTS
 from hdm_core.methods.layer_cam import LAYER_CAM
+from hdm_core.methods.legrad import LEGRAD
 from hdm_core.methods.mask import MASK
 from hdm_core.methods.rise import RISE
 from hdm_core.methods.score_cam import SCORE_CAM
@@ -41,6 +43,8 @@ METHODS: Registry[Method] = Registry(
         EIGEN_CAM,
         LAYER_CAM,
         FULL_GRAD,
+        LEGRAD,
+        ATTENTION_ROLLOUT,
     ),
 )
 

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from hdm_core.classifier import Classifier
 from hdm_core.methods.base import ExplainJob, RawMaps
 from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of, layer_output_of, target_layer
-from hdm_core.network.axes import TargetLayer
 from hdm_core.network.gradients import NoGradientError
 from hdm_core.network.hooks import activations_and_logits, count_calls, logits_with_activations
 from hdm_core.network.tail import Tail, extract_tail
+from hdm_core.network.target_layer import TargetLayer
 
 # A difference of logits below this share of their spread, or of this share of the largest, is rounding.
 _TOLERANCE = 1e-3

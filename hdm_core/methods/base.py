@@ -16,8 +16,8 @@ from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision
 from hdm_core.masking.consistency import PassCounter
-from hdm_core.network.axes import TargetLayer
 from hdm_core.network.hooks import LayerOutput
+from hdm_core.network.target_layer import TargetLayer
 from hdm_core.settings import Settings, describe_errors
 
 
@@ -66,6 +66,7 @@ class Method:
     pairs_images: bool = False  # no gradient is taken of one image without another beside it
     from_input: bool = False  # `layer_output` is that of the input
     check: Callable[[Any, Classifier, Tensor], Finding] | None = None  # settings, classifier, image; a ValueError is a refusal
+    needs_attention: bool = False  # explains transformers alone: `methods: all` of a configuration leaves it out
     family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks
     sign: str = ""  # for tables of methods: the treatment of evidence against the class
 

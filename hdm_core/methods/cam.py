@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from hdm_core.classifier import Classifier
 from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
-from hdm_core.network.axes import TargetLayer, locate
-from hdm_core.network.hooks import LayerOutput, forward_to, last_spatial_layer
+from hdm_core.network.axes import locate
+from hdm_core.network.default_layer import default_layer
+from hdm_core.network.hooks import LayerOutput, forward_to
+from hdm_core.network.target_layer import TargetLayer
 from hdm_core.network.wrappers import inner_network
 from hdm_core.settings import Settings
 from hdm_core.sources.exported import require_layers
@@ -23,7 +25,9 @@ from hdm_core.sources.exported import require_layers
 class CAMSettings(Settings):
     """Settings of a CAM: its target layer."""
 
-    layer: str | None = Field(None, description="name of a submodule such as layer4.2; by default the last convolutional stage")
+    layer: str | None = Field(
+        None, description="name of a submodule such as layer4.2; by default the last one with maps or tokens that matter"
+    )
 
 
 def cam_method(
@@ -108,16 +112,16 @@ def layer_of(job: ExplainJob, settings: CAMSettings) -> TargetLayer:
 
 
 def target_layer(network: nn.Module, settings: CAMSettings, images: Tensor) -> TargetLayer:
-    """Return the submodule that the settings name, or the last convolutional stage.
+    """Return the submodule that the settings name, or the last convolutional stage; see `default_layer`.
 
     Raises:
         TypeError: if the named submodule does not return one map per image.
         ValueError: if the network has no such submodule, it is not called, no layer is named and none returns maps, the axes of its output
-            are not clear, or the network's layers are not accessible.
+            or the grid of its tokens are not clear, or the network's layers are not accessible.
     """
     if settings.layer is None:
         require_layers(network)
-        return locate(network, last_spatial_layer(network, images), images)
+        return default_layer(network, images)
     try:
         layer = inner_network(network).get_submodule(settings.layer)
     except AttributeError:

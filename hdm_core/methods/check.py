@@ -52,12 +52,15 @@ def _check_layer(entry: Method, classifier: Classifier, image: Tensor, settings:
         gradients = output.gradients(output.logits.detach().argmax(1)) if _needs_gradient(entry) else None
     if output.layer is None:
         return None
-    module, axes = output.layer.module, output.layer.axes
+    module, axes, grid = output.layer.module, output.layer.axes, output.layer.grid
     name = next((name for name, each in classifier.network.named_modules() if each is module), type(module).__name__)
     channels, height, width = output.activations.shape[1:]
     text = f"{name} has {channels} maps of {height} x {width}"
     if gradients is not None and not gradients.any():
         return Finding("layer", "doubtful", f"{text}, and the gradient of the highest logit to it is zero, so that maps are flat")
+    if grid is not None:
+        others = grid.tokens - height * width
+        return Finding("layer", "handled", f"{text}, which are {grid.tokens} tokens, {others} of them no patch of the image")
     if axes == (1, 2, 3):
         return Finding("layer", "ok", text)
     return Finding("layer", "handled", f"{text}, which it returns with the channels along axis {axes[0]}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hdm_core.methods.base import ExplainJob, RawMaps
 from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of, layer_output_of
-from hdm_core.network.axes import TargetLayer
+from hdm_core.network.target_layer import TargetLayer
 
 # A projection of float32 activations that varies less than this, relative to its largest value, is constant.
 _ROUNDING = 1e-5

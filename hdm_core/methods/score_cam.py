@@ -9,9 +9,9 @@ from hdm_core.classifier import Classifier
 from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import ExplainJob, RawMaps
 from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of, layer_output_of, target_layer
-from hdm_core.network.axes import TargetLayer
 from hdm_core.network.hooks import activations_and_logits
 from hdm_core.network.logits import class_logits
+from hdm_core.network.target_layer import TargetLayer
 
 
 @torch.no_grad()

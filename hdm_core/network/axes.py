@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,9 +11,9 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd
 
-Axes = tuple[int, int, int]
-_FIRST: Axes = (1, 2, 3)
-_LAST: Axes = (3, 1, 2)
+from hdm_core.network.target_layer import FIRST, LAST, Axes, TargetLayer, as_floats, checked_map
+from hdm_core.network.tokens import TokenGrid, find_grid
+
 # Layers that have the channels at axis 1, whatever their subclass adds.
 _POOLS = (_AvgPoolNd, _MaxPoolNd, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd)
 _CHANNELS_FIRST = (_ConvNd, _BatchNorm, _InstanceNorm, nn.GroupNorm, *_POOLS)
@@ -34,32 +33,8 @@ _DRAWS = 2  # of noise images, until the shifts are clear
 _STRIP = 3
 
 
-@dataclass(frozen=True)
-class TargetLayer:
-    """Layer that a CAM looks at, with the axes of its output.
-
-    Attributes:
-        module: a submodule of the network.
-        axes: axes of the channels, the rows and the columns; (3, 1, 2) if the output is channels last, (B, h, w, K).
-    """
-
-    module: nn.Module
-    axes: Axes = _FIRST
-
-    def to_maps(self, output: Tensor) -> Tensor:
-        """Return the layer's output as (B, K, h, w)."""
-        return output if self.axes == _FIRST else output.permute(0, *self.axes)
-
-    def from_maps(self, maps: Tensor) -> Tensor:
-        """Return maps (B, K, h, w) in the layout of the layer's output.
-
-        They are contiguous where that is another layout, as the output was.
-        """
-        return maps if self.axes == _FIRST else maps.permute(0, *(1 + self.axes.index(axis) for axis in _FIRST)).contiguous()
-
-
-# Per network and layer: the images' shape (C, H, W) that the axes were found for, and the axes.
-_located: WeakKeyDictionary[nn.Module, WeakKeyDictionary[nn.Module, tuple[torch.Size, Axes]]] = WeakKeyDictionary()
+# Per network and layer: the images' shape (C, H, W) that the axes were found for, the axes, and the grid of tokens.
+_located: WeakKeyDictionary[nn.Module, WeakKeyDictionary[nn.Module, tuple[torch.Size, Axes, TokenGrid | None]]] = WeakKeyDictionary()
 
 
 def locate(network: nn.Module, layer: nn.Module, images: Tensor) -> TargetLayer:
@@ -68,7 +43,8 @@ def locate(network: nn.Module, layer: nn.Module, images: Tensor) -> TargetLayer:
     They are measured: a change at the top or bottom of the image moves the centre of the output's change along the rows' axis, one at the
     left or right along the columns' axis, and neither along the channels'. Where nothing moves clearly, such as in a network that mixes
     all positions, the kind of the layer decides: convolution, batch normalisation and pooling have their channels first, `nn.LayerNorm`
-    over the last axis and `nn.Linear` last. The result is stored for as long as the network lives.
+    over the last axis and `nn.Linear` last. Of tokens (B, N, K) the grid of patches is measured, see `find_grid`. The result is stored for
+    as long as the network lives.
 
     Args:
         network: frozen; images (B, C, H, W) -> logits (B, classes).
@@ -76,15 +52,19 @@ def locate(network: nn.Module, layer: nn.Module, images: Tensor) -> TargetLayer:
         images: (B, C, H, W); their size, type and device are used, not their content.
 
     Raises:
-        TypeError: if the layer does not return a tensor of four axes with the images along the first.
-        ValueError: if the layer is not called, or no two axes of its output follow the image's rows and columns.
+        TypeError: if the layer does not return a tensor of four axes, or tokens, with the images along the first.
+        ValueError: if the layer is not called, no two axes of its output follow the image's rows and columns, or its tokens no grid of
+            patches.
     """
     located = _located.setdefault(network, WeakKeyDictionary())
     if layer in located and located[layer][0] == images.shape[1:]:
-        return TargetLayer(layer, located[layer][1])
+        return TargetLayer(layer, *located[layer][1:])
     shifts = torch.zeros(2, 3)
     for draw in range(_DRAWS):
         output, kind = _observe(network, layer, _edge_changes(images, draw))
+        if output.ndim == 3:
+            located[layer] = images.shape[1:], LAST, _grid_of(network, layer, output.shape, images)
+            return TargetLayer(layer, *located[layer][1:])
         shifts += _shifts(output)
         axes = _clear_axes(shifts / (draw + 1), output.shape)
         if axes is not None:
@@ -97,8 +77,20 @@ def locate(network: nn.Module, layer: nn.Module, images: Tensor) -> TargetLayer:
             f"no axes of the target layer's output (B, {shape}) follow the rows and columns of the image: "
             "name a layer with maps (B, K, h, w) with layer="
         )
-    located[layer] = images.shape[1:], axes
+    located[layer] = images.shape[1:], axes, None
     return TargetLayer(layer, axes)
+
+
+def _grid_of(network: nn.Module, layer: nn.Module, shape: torch.Size, images: Tensor) -> TokenGrid:
+    """Find the grid of a layer's tokens, whose shape is (., N, K)."""
+    grid = find_grid(network, layer, shape[1], images)
+    if grid is None:
+        height, width = images.shape[-2:]
+        raise ValueError(
+            f"the target layer's tokens (B, {shape[1]}, {shape[2]}) follow no grid of patches of the image's {height} x {width} pixels: "
+            "name another layer with layer="
+        )
+    return grid
 
 
 def _edge_changes(images: Tensor, seed: int) -> Tensor:
@@ -121,7 +113,7 @@ def _edge_changes(images: Tensor, seed: int) -> Tensor:
 
 @torch.no_grad()
 def _observe(network: nn.Module, layer: nn.Module, images: Tensor) -> tuple[Tensor, Axes | None]:
-    """Return a layer's last output of four axes for images, and the axes of its kind.
+    """Return a layer's last output of four axes for images, else its last output, and the axes of its kind.
 
     The kind is that of the last part of the network before whose output has the same shape, if one has a kind.
     """
@@ -153,37 +145,20 @@ def _observe(network: nn.Module, layer: nn.Module, images: Tensor) -> tuple[Tens
             if not outputs and not others:
                 raise ValueError("the network's forward does not call the target layer: name another one with layer=")
             last.append(as_floats(checked_map(layer, outputs[-1] if outputs else others[-1], 1)))
+            if last[-1].ndim == 3:
+                break  # tokens: their edges are not looked at
     finally:
         for handle in handles:
             handle.remove()
     return torch.cat(last), kind
 
 
-def checked_map(layer: nn.Module, output: object, images: int) -> Tensor:
-    """Return a layer's output if it is one map per image.
-
-    Raises:
-        TypeError: if the output is not a tensor of four axes with `images` along the first.
-    """
-    name = type(layer).__name__
-    if not isinstance(output, Tensor) or output.ndim != 4:
-        raise TypeError(f"the target layer must return a tensor (B, K, h, w); {name} does not")
-    if len(output) != images:
-        raise TypeError(f"the target layer must return one map per image; {name} returns {len(output)} for {images}, such as windows")
-    return output
-
-
-def as_floats(output: Tensor) -> Tensor:
-    """Return a layer's output as numbers: that of a quantised layer holds codes."""
-    return output.dequantize() if output.is_quantized else output
-
-
 def _kind_of(module: nn.Module) -> Axes | None:
     if isinstance(module, _CHANNELS_FIRST):
-        return _FIRST
+        return FIRST
     # Subclasses of LayerNorm in torchvision and timm take channels first and permute inside.
     if type(module) is nn.Linear or (type(module) is nn.LayerNorm and len(module.normalized_shape) == 1):
-        return _LAST
+        return LAST
     return None
 
 

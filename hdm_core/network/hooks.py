@@ -9,22 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hdm_core.network.axes import TargetLayer, as_floats, checked_map, locate
+from hdm_core.network.axes import locate
 from hdm_core.network.gradients import NoGradientError, gradient_of
 from hdm_core.network.logits import class_logits
+from hdm_core.network.target_layer import TargetLayer, as_floats, checked_map
 
 _NAME_ANOTHER = "name another one with layer="
-# Layers that only pass on, pool or reshape the output of a convolution.
-_TRANSPARENT = (
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Identity,
-    nn.Flatten,
-    nn.AdaptiveAvgPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.MaxPool2d,
-)
+_ROUNDING = 1e-5  # of logits, relative to the largest
 
 
 @dataclass
@@ -33,8 +24,8 @@ class CapturedOutput:
 
     Attributes:
         activations: (B, K, h, w), a leaf of the graph that follows; None before the first such call.
-        calls: calls so far that returned a tensor of four axes.
-        other: a call's output that is no tensor of four axes; None if there was none.
+        calls: calls so far that returned maps.
+        other: a call's output that is no map; None if there was none.
     """
 
     activations: Tensor | None = None
@@ -47,14 +38,14 @@ def capture(layer: TargetLayer) -> Iterator[CapturedOutput]:
     """Detach a layer's output into a leaf that receives gradients.
 
     The network continues with a copy, so that a later in-place operation does not overwrite the captured output. The output of every
-    call that returns a tensor of four axes is detached and the last one is stored; no gradient flows from it back to an earlier call.
-    Other outputs, such as those of an activation function that the head uses too, pass unchanged. The hook is removed when the context
-    ends.
+    call that returns maps is detached and the last one is stored; no gradient flows from it back to an earlier call. Tokens that are no
+    patch of the image, such as a class token, are constants. Other outputs, such as those of an activation function that the head uses
+    too, pass unchanged. The hook is removed when the context ends.
     """
     captured = CapturedOutput()
 
     def detach_output(_module: nn.Module, _inputs: object, output: object) -> object:
-        if not isinstance(output, Tensor) or output.ndim != 4:
+        if not layer.fits(output):
             captured.other = output
             return output
         if output.is_quantized:  # it has no gradient, so that it need not be detached
@@ -62,9 +53,10 @@ def capture(layer: TargetLayer) -> Iterator[CapturedOutput]:
             captured.calls += 1
             return output
         # A clone of an inference tensor outside inference mode is an ordinary one, which may require a gradient.
-        captured.activations = layer.to_maps(output.clone() if output.is_inference() else output.detach()).requires_grad_()
+        detached = output.clone() if output.is_inference() else output.detach()
+        captured.activations = layer.to_maps(detached).requires_grad_()
         captured.calls += 1
-        return layer.from_maps(captured.activations).clone()
+        return layer.from_maps(captured.activations, detached).clone()
 
     handle = layer.module.register_forward_hook(detach_output)
     try:
@@ -128,14 +120,15 @@ def forward_to(network: nn.Module, layer: TargetLayer | nn.Module | None, images
     with capture(located) as captured, torch.enable_grad():
         logits = class_logits(network, images)
     activations = _captured_activations(located, captured, images)
-    return LayerOutput(located, activations, logits, lambda: _depends(network, located, captured.calls, images[:1]))
+    return LayerOutput(located, activations, logits, lambda: depends_on(network, located, images[:1]))
 
 
 @torch.no_grad()
-def _depends(network: nn.Module, layer: TargetLayer, calls: int, images: Tensor) -> bool:
+def depends_on(network: nn.Module, layer: TargetLayer, images: Tensor) -> bool:
     """Return whether other activations of the layer give other logits."""
     activations, logits = activations_and_logits(network, layer, images)
-    return not torch.equal(logits_with_activations(network, layer, calls, 1 - 2 * activations, images), logits)
+    changed = logits_with_activations(network, layer, count_calls(network, layer, images), 1 - 2 * activations, images)
+    return not bool((changed - logits).abs().amax() <= _ROUNDING * logits.abs().amax())  # also if NaN
 
 
 @torch.no_grad()
@@ -189,10 +182,10 @@ def logits_with_activations(network: nn.Module, layer: TargetLayer, calls: int, 
 
     def replace_output(_module: nn.Module, _inputs: object, output: object) -> object:
         nonlocal call
-        if not isinstance(output, Tensor) or output.ndim != 4:
+        if not layer.fits(output):
             return output
         call += 1
-        return _in_type_of(output, layer.from_maps(activations)) if call == calls else output
+        return _in_type_of(output, layer.from_maps(activations, as_floats(output))) if call == calls else output
 
     handle = layer.module.register_forward_hook(replace_output)
     try:
@@ -208,44 +201,3 @@ def _in_type_of(output: Tensor, values: Tensor) -> Tensor:
     if output.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
         return torch.quantize_per_tensor(values, output.q_scale(), output.q_zero_point(), output.dtype)
     raise ValueError(f"the target layer's output is quantised per channel: {_NAME_ANOTHER}")
-
-
-def last_spatial_layer(network: nn.Module, images: Tensor) -> nn.Module:
-    """Find the last submodule to finish whose output of four axes exceeds one pixel.
-
-    The output may be (B, K, h, w) or (B, h, w, K): `locate` finds its axes. Submodules count in the order in which their calls return.
-    Pooling, dropout and the like are skipped. A stage returns after its blocks and a block after its skip connection: for torchvision's
-    families the result is the last convolutional stage, such as ResNet's layer4.
-
-    Raises:
-        ValueError: if no submodule returns such a map, or the network turns its maps into tokens (B, N, K), which have no rows and columns.
-    """
-    last: nn.Module | None = None
-    tokens = False
-    skipped: Tensor | None = None  # also the output of a submodule that ends with such a layer
-
-    def record(module: nn.Module, _inputs: object, output: object) -> None:
-        nonlocal last, tokens, skipped
-        if not isinstance(output, Tensor) or output is skipped:
-            return
-        if isinstance(module, _TRANSPARENT):
-            skipped = output
-        elif output.ndim == 4 and len(output) == 1 and sum(length > 1 for length in output.shape[1:]) > 1:
-            last, tokens = module, False
-        elif output.ndim == 3:
-            tokens = True
-
-    handles = [module.register_forward_hook(record) for module in network.modules() if module is not network]
-    try:
-        with torch.no_grad():
-            network(images[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    if tokens:
-        raise ValueError(
-            "this network classifies from tokens, which have no rows and columns: name a layer with maps (B, K, h, w) with layer="
-        )
-    if last is None:
-        raise ValueError("no layer of this network returns a map (B, K, h, w): name one with layer=")
-    return last

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from hdm_core.network.axes import TargetLayer
 from hdm_core.network.contrasts import differences
 from hdm_core.network.logits import class_logits
+from hdm_core.network.target_layer import TargetLayer
 from hdm_core.network.tracing import ThreadTracer, trace
 from hdm_core.network.yes_no import both_answers
 
@@ -42,7 +42,7 @@ class Tail:
 
     def run(self, activations: Tensor) -> Tensor:
         """Return the logits (B, classes) of activations (B, K, h, w)."""
-        return class_logits(self._interpreter.run, self._layer.from_maps(activations))
+        return class_logits(self._interpreter.run, self._layer.from_maps(activations, activations))
 
     @property
     def is_affine(self) -> bool:
@@ -59,8 +59,10 @@ def extract_tail(network: nn.Module, layer: TargetLayer) -> Tail | None:
     """Extract the part of a network after the last call of a layer.
 
     Returns:
-        None if torch.fx cannot trace the network, or a value computed before the layer bypasses it.
+        None if torch.fx cannot trace the network, or a value computed before the layer bypasses it, such as a class token.
     """
+    if layer.grid is not None and layer.grid.tokens > layer.grid.rows * layer.grid.columns:
+        return None  # the other tokens are not part of the activations
     try:
         graph = trace(network, _Tracer(layer.module))
     except Exception:  # tracing runs the user's forward on symbols: any exception means "not traceable"

@@ -23,7 +23,6 @@ from hdm_core.testing.networks import (
     SeveralOutputs,
     Untraceable,
     assert_unchanged,
-    mixed_state_network,
     sample_images,
     smooth_network,
     snapshot,
@@ -37,7 +36,7 @@ _promise = METHOD_PROMISES.add
 
 @_promise()
 def the_network_is_left_as_it_was(case: MethodCase) -> None:
-    network = mixed_state_network()
+    network = case.mixed_state_network()
     before = snapshot(network)
     case.explain(network, sample_images(2))
     assert_unchanged(network, before)
@@ -45,7 +44,7 @@ def the_network_is_left_as_it_was(case: MethodCase) -> None:
 
 @_promise()
 def gradients_that_the_user_holds_are_preserved(case: MethodCase) -> None:
-    network = smooth_network()
+    network = case.smooth_network()
     network(sample_images(1)).sum().backward()
     before = [None if parameter.grad is None else parameter.grad.clone() for parameter in network.parameters()]
     case.explain(network, sample_images(2))
@@ -57,11 +56,11 @@ def gradients_that_the_user_holds_are_preserved(case: MethodCase) -> None:
 
 @_promise()
 def the_network_is_left_as_it_was_after_an_exception_in_any_call(case: MethodCase) -> None:
-    counting = FailingNetwork(mixed_state_network())
+    counting = FailingNetwork(case.mixed_state_network())
     case.explain(counting, sample_images(2))
     assert counting.calls >= 1
     for at in sorted({1, 2, counting.calls // 2, counting.calls} & set(range(1, counting.calls + 1))):
-        network = FailingNetwork(mixed_state_network(), at)
+        network = FailingNetwork(case.mixed_state_network(), at)
         before = snapshot(network)
         refusal(case, InterruptionError, network, sample_images(2))
         assert network.calls == at
@@ -72,7 +71,7 @@ def the_network_is_left_as_it_was_after_an_exception_in_any_call(case: MethodCas
 def a_network_that_cannot_be_folded_is_explained_alike(case: MethodCase) -> None:
     images = sample_images(2)
     # Folding rounds the logits at 1e-6; the kinks of ReLU and Adam's division magnify that.
-    folded, plain = case.explain(mixed_state_network(), images), case.explain(Untraceable(mixed_state_network()), images)
+    folded, plain = case.explain(case.mixed_state_network(), images), case.explain(Untraceable(case.mixed_state_network()), images)
     torch.testing.assert_close(folded.maps, plain.maps, rtol=0, atol=1e-2)
 
 
@@ -89,7 +88,7 @@ def logits_among_other_outputs_are_found(case: MethodCase, form: str) -> None:
 def the_images_are_left_as_they_were(case: MethodCase) -> None:
     images = sample_images(2)
     before = images.clone()
-    case.explain(mixed_state_network(), images)
+    case.explain(case.mixed_state_network(), images)
     assert torch.equal(images, before)
 
 
@@ -139,7 +138,7 @@ def an_exported_program_is_explained_or_refused(case: MethodCase) -> None:
     if case.needs_layers:
         assert "an exported program has no layers" in refusal(case, ValueError, program, images)
     else:
-        expected, result = case.explain(smooth_network(), images), case.explain(program, images)
+        expected, result = case.explain(case.smooth_network(), images), case.explain(program, images)
         assert result.status == expected.status
         torch.testing.assert_close(result.maps, expected.maps, rtol=0, atol=1e-2)  # as where a network is folded
     assert_unchanged(program, before)
@@ -150,7 +149,7 @@ def an_exported_program_is_explained_or_refused(case: MethodCase) -> None:
 
 @_promise()
 def memory_does_not_grow_with_the_number_of_batches(case: MethodCase) -> None:
-    classifier, images = Classifier.from_module(mixed_state_network(), Preprocess(resize=8, crop=8)), sample_images(2, 8)
+    classifier, images = Classifier.from_module(case.mixed_state_network(), Preprocess(resize=8, crop=8)), sample_images(2, 8)
 
     def alive_after(batches: int) -> tuple[int, int]:
         for _ in range(batches):
@@ -169,17 +168,17 @@ def memory_does_not_grow_with_the_number_of_batches(case: MethodCase) -> None:
 @_promise(1, 3, None)
 def progress_reports_every_pass_and_the_entry_knows_their_number(case: MethodCase, batch: int | None) -> None:
     reported: list[int] = []
-    result = case.explain(smooth_network(), sample_images(4), batch=batch, progress=reported.append)
+    result = case.explain(case.smooth_network(), sample_images(4), batch=batch, progress=reported.append)
     assert all(passes > 0 for passes in reported)
     assert sum(reported) == result.passes * 4
-    classifier = Classifier.from_module(smooth_network())
+    classifier = Classifier.from_module(case.smooth_network())
     assert result.passes == case.entry.cost(case.configure(), classifier, sample_images(1))
     assert result.passes >= case.entry.passes(case.configure(), 16, 16)
 
 
 @_promise()
 def the_entry_says_that_a_pass_has_a_backward_if_it_has(case: MethodCase) -> None:
-    network = smooth_network()
+    network = case.smooth_network()
     case.explain(network, sample_images(1))  # the first call compares the gradient of the folded copy, whatever the method
     with mock.patch.object(torch.autograd, "grad", wraps=torch.autograd.grad) as gradient:
         case.explain(network, sample_images(1))
@@ -191,7 +190,7 @@ def an_exception_of_the_listener_reaches_the_caller(case: MethodCase) -> None:
     def listen(_passes: int) -> None:
         raise InterruptionError
 
-    network = mixed_state_network()
+    network = case.mixed_state_network()
     before = snapshot(network)
     refusal(case, InterruptionError, network, sample_images(1), progress=listen)
     assert_unchanged(network, before)
@@ -207,7 +206,10 @@ def _to_cuda(*values: Any) -> Any:
 @_promise(cuda=True)
 def the_maps_on_cuda_are_those_of_the_cpu(case: MethodCase) -> None:
     images = sample_images(3)
-    expected, result = case.explain(smooth_network(), images), case.explain(*_to_cuda(smooth_network(), images), precision="float32")
+    expected, result = (
+        case.explain(case.smooth_network(), images),
+        case.explain(*_to_cuda(case.smooth_network(), images), precision="float32"),
+    )
     assert result.maps.device.type == "cuda"
     assert result.status == expected.status
     torch.testing.assert_close(result.maps.cpu(), expected.maps, rtol=0, atol=1e-2)
@@ -215,7 +217,7 @@ def the_maps_on_cuda_are_those_of_the_cpu(case: MethodCase) -> None:
 
 @_promise(cuda=True)
 def a_batch_on_cuda_equals_its_singles(case: MethodCase) -> None:
-    network, images = _to_cuda(smooth_network(), sample_images(3))
+    network, images = _to_cuda(case.smooth_network(), sample_images(3))
     together = case.explain(network, images, precision="float32")
     for b in range(3):
         alone = case.explain(network, images[b : b + 1], precision="float32")
@@ -225,14 +227,14 @@ def a_batch_on_cuda_equals_its_singles(case: MethodCase) -> None:
 @_promise(cuda=True)
 def bfloat16_which_is_the_default_on_cuda_gives_nearly_the_same_map(case: MethodCase) -> None:
     images = sample_images(3)
-    expected, result = case.explain(smooth_network(), images), case.explain(*_to_cuda(smooth_network(), images))
+    expected, result = case.explain(case.smooth_network(), images), case.explain(*_to_cuda(case.smooth_network(), images))
     for one, other in zip(expected.maps, result.maps.cpu(), strict=True):
         assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.9
 
 
 @_promise(cuda=True)
 def the_network_on_cuda_is_left_as_it_was(case: MethodCase) -> None:
-    network = mixed_state_network().to("cuda")
+    network = case.mixed_state_network().to("cuda")
     before = snapshot(network)
     case.explain(network, sample_images(2))
     assert_unchanged(network, before)

@@ -19,7 +19,15 @@ from hdm_core.methods import METHODS, Method, get_method
 from hdm_core.network.logits import resolve_targets
 from hdm_core.preprocess import Preprocess
 from hdm_core.settings import Settings
-from hdm_core.testing.networks import assert_unchanged, mixed_state_network, sample_images, smooth_network, snapshot
+from hdm_core.testing.networks import (
+    assert_unchanged,
+    attention_network,
+    mixed_state_attention_network,
+    mixed_state_network,
+    sample_images,
+    smooth_network,
+    snapshot,
+)
 from hdm_core.testing.promises import Promises, double_precision
 
 
@@ -34,6 +42,8 @@ class MethodCase:
         class_agnostic: the map does not depend on the class that is explained.
         needs_layers: an exported program, which has operations and no layers, is refused.
         refused: families of networks that the method refuses, with words of its error.
+
+    A method that needs attention is checked on tiny transformers, the others on tiny convolutional networks.
     """
 
     entry: Method
@@ -47,6 +57,14 @@ class MethodCase:
         """Explain images of a network by the method."""
         classifier = Classifier.from_module(network, Preprocess(resize=16, crop=16))
         return explain(classifier, images, self.entry.id, **{**self.settings, **arguments})
+
+    def smooth_network(self, classes: int = 3) -> nn.Module:
+        """Build a network without kinks whose logits spread over several units."""
+        return attention_network(classes) if self.entry.needs_attention else smooth_network(classes)
+
+    def mixed_state_network(self) -> nn.Module:
+        """Build a network of mixed state: a part in evaluation mode, one parameter frozen."""
+        return mixed_state_attention_network() if self.entry.needs_attention else mixed_state_network()
 
     def configure(self) -> Settings:
         """Return the settings of `explain`."""
@@ -78,14 +96,14 @@ def the_entry_is_complete(case: MethodCase) -> None:
 
 @_promise()
 def an_unknown_preset_is_refused_with_those_to_choose_from(case: MethodCase) -> None:
-    message = refusal(case, ValueError, smooth_network(), sample_images(1), preset="best")
+    message = refusal(case, ValueError, case.smooth_network(), sample_images(1), preset="best")
     assert "unknown preset 'best'" in message
     assert all(name in message for name in case.entry.presets)
 
 
 @_promise()
 def an_unknown_setting_is_refused_by_name_in_one_line(case: MethodCase) -> None:
-    message = refusal(case, ValueError, smooth_network(), sample_images(1), flavour=3)
+    message = refusal(case, ValueError, case.smooth_network(), sample_images(1), flavour=3)
     assert message.startswith(f"{case.entry.id} has no setting 'flavour'")
     assert "\n" not in message
 
@@ -104,7 +122,7 @@ def refusal(case: MethodCase, kind: type[Exception], network: nn.Module, images:
 
 @_promise((16, 16), (16, 24), (21, 17))
 def maps_are_float32_in_zero_to_one_of_the_images_size(case: MethodCase, size: tuple[int, int]) -> None:
-    result = case.explain(smooth_network(), sample_images(3, *size))
+    result = case.explain(case.smooth_network(), sample_images(3, *size))
     assert result.maps.shape == (3, *size)
     assert result.maps.dtype == torch.float32
     assert not result.maps.requires_grad
@@ -120,7 +138,7 @@ def maps_are_float32_in_zero_to_one_of_the_images_size(case: MethodCase, size: t
 
 @_promise()
 def a_network_of_two_classes_is_explained(case: MethodCase) -> None:
-    result = case.explain(smooth_network(2), sample_images(2))
+    result = case.explain(case.smooth_network(2), sample_images(2))
     assert set(result.status) <= {"ok", "flat"}
     assert (result.targets < 2).all()
 
@@ -128,16 +146,16 @@ def a_network_of_two_classes_is_explained(case: MethodCase) -> None:
 @_promise()
 def what_is_no_logit_is_refused(case: MethodCase) -> None:
     # The softmax of one logit is 1 for every image; that of probabilities is no probability.
-    assert "one logit" in refusal(case, ValueError, smooth_network(1), sample_images(2))
+    assert "one logit" in refusal(case, ValueError, case.smooth_network(1), sample_images(2))
     for ending in (nn.Softmax(1), nn.Sigmoid()):
-        message = refusal(case, ValueError, nn.Sequential(smooth_network(), ending), sample_images(2))
+        message = refusal(case, ValueError, nn.Sequential(case.smooth_network(), ending), sample_images(2))
         assert "probabilities" in message
         assert "\n" not in message
 
 
 @_promise()
 def a_batch_equals_its_singles(case: MethodCase) -> None:
-    network, images = smooth_network(), sample_images(4, 16, 20)
+    network, images = case.smooth_network(), sample_images(4, 16, 20)
     together = case.explain(network, images)
     for b in range(4):
         alone = case.explain(network, images[b : b + 1])
@@ -150,7 +168,7 @@ def a_batch_equals_its_singles(case: MethodCase) -> None:
 @_promise()
 def a_batch_equals_its_singles_to_many_digits(case: MethodCase) -> None:
     with double_precision():
-        network, images = smooth_network(), sample_images(3)
+        network, images = case.smooth_network(), sample_images(3)
         together = case.explain(network, images)
         for b in range(3):
             torch.testing.assert_close(together.maps[b], case.explain(network, images[b : b + 1]).maps[0], rtol=0, atol=1e-6)
@@ -158,7 +176,7 @@ def a_batch_equals_its_singles_to_many_digits(case: MethodCase) -> None:
 
 @_promise(1, 2, 64)
 def the_batch_size_of_forward_passes_changes_nothing(case: MethodCase, batch: int) -> None:
-    network, images = smooth_network(), sample_images(3)
+    network, images = case.smooth_network(), sample_images(3)
     expected, result = case.explain(network, images, batch=3), case.explain(network, images, batch=batch)
     torch.testing.assert_close(result.maps, expected.maps, rtol=0, atol=1e-4)
     assert result.passes == expected.passes
@@ -166,19 +184,19 @@ def the_batch_size_of_forward_passes_changes_nothing(case: MethodCase, batch: in
 
 @_promise()
 def the_same_call_gives_the_same_maps_and_disturbs_no_random_state(case: MethodCase) -> None:
-    first = case.explain(smooth_network(), sample_images(2))
+    first = case.explain(case.smooth_network(), sample_images(2))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
         state = torch.random.get_rng_state()
-        assert torch.equal(case.explain(smooth_network(), sample_images(2)).maps, first.maps)
+        assert torch.equal(case.explain(case.smooth_network(), sample_images(2)).maps, first.maps)
         assert torch.equal(torch.random.get_rng_state(), state)
 
 
 @_promise()
 def it_works_where_gradients_are_switched_off(case: MethodCase) -> None:
-    expected = case.explain(smooth_network(), sample_images(2))
+    expected = case.explain(case.smooth_network(), sample_images(2))
     with torch.no_grad():
-        assert torch.equal(case.explain(smooth_network(), sample_images(2)).maps, expected.maps)
+        assert torch.equal(case.explain(case.smooth_network(), sample_images(2)).maps, expected.maps)
 
 
 # Targets
@@ -186,7 +204,7 @@ def it_works_where_gradients_are_switched_off(case: MethodCase) -> None:
 
 @_promise()
 def the_predicted_class_is_explained_unless_another_is_requested(case: MethodCase) -> None:
-    network, images = smooth_network(), sample_images(3)
+    network, images = case.smooth_network(), sample_images(3)
     predicted = network(images).argmax(1)
     result = case.explain(network, images)
     assert torch.equal(result.targets, predicted)
@@ -195,7 +213,7 @@ def the_predicted_class_is_explained_unless_another_is_requested(case: MethodCas
 
 @_promise()
 def every_image_has_the_target_that_was_requested(case: MethodCase) -> None:
-    network, images = smooth_network(), sample_images(3)
+    network, images = case.smooth_network(), sample_images(3)
     mixed = case.explain(network, images, targets=[2, 0, 1])
     assert mixed.targets.tolist() == [2, 0, 1]
     for target in range(3):
@@ -207,14 +225,14 @@ def every_image_has_the_target_that_was_requested(case: MethodCase) -> None:
 
 @_promise()
 def another_target_gives_another_map(case: MethodCase) -> None:
-    maps = torch.stack([case.explain(smooth_network(), sample_images(3), targets=target).maps for target in range(3)])
+    maps = torch.stack([case.explain(case.smooth_network(), sample_images(3), targets=target).maps for target in range(3)])
     alike = all(torch.allclose(maps[0], other, atol=1e-3) for other in maps[1:])
     assert alike == case.class_agnostic
 
 
 @_promise([0], [0, 1, 2], 3, [0, -1], [0.0, 1.0])
 def wrong_targets_are_refused_and_the_network_is_left_alone(case: MethodCase, targets: Any) -> None:
-    network, images = mixed_state_network(), sample_images(2)
+    network, images = case.mixed_state_network(), sample_images(2)
     before = snapshot(network)
     kind, message = _refusal_of(targets)
     assert kind is (TypeError if targets == [0.0, 1.0] else ValueError)
@@ -235,7 +253,7 @@ def _refusal_of(targets: Any) -> tuple[type[Exception], str]:
 
 @_promise(0.0, 0.7, -3.0)
 def an_image_of_one_colour_is_explained_or_flat(case: MethodCase, value: float) -> None:
-    result = case.explain(smooth_network(), torch.full((2, 3, 16, 16), value))
+    result = case.explain(case.smooth_network(), torch.full((2, 3, 16, 16), value))
     for image, status in zip(result.maps, result.status, strict=True):
         assert status in ("ok", "flat")
         assert (status == "flat") == bool(image.max() == image.min() == 0)
@@ -243,7 +261,7 @@ def an_image_of_one_colour_is_explained_or_flat(case: MethodCase, value: float) 
 
 @_promise(0, 1, 2)
 def an_image_of_nans_has_the_status_nan_and_harms_no_neighbour(case: MethodCase, position: int) -> None:
-    network, images = smooth_network(), sample_images(3)
+    network, images = case.smooth_network(), sample_images(3)
     others = [b for b in range(3) if b != position]
     damaged = images.clone()
     damaged[position] = torch.nan

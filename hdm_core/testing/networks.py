@@ -73,6 +73,60 @@ def mixed_state_network(classes: int = 3, seed: int = 0) -> nn.Sequential:
     return network
 
 
+class _Block(nn.Module):
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(channels, 2 * channels), nn.GELU(), nn.Dropout(0.5), nn.Linear(2 * channels, channels))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        normed = self.norm1(tokens)
+        tokens = tokens + self.attention(normed, normed, normed, need_weights=False)[0]
+        mixed: Tensor = tokens + self.mlp(self.norm2(tokens))
+        return mixed
+
+
+class AttentionNetwork(nn.Module):
+    """A vision transformer without kinks, for images of any size: patches of 4 x 4 pixels, a class token, no positions."""
+
+    def __init__(self, classes: int = 3, channels: int = 3, blocks: int = 2) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(channels, 8, 4, stride=4)
+        self.class_token = nn.Parameter(torch.randn(1, 1, 8))
+        self.blocks = nn.Sequential(*(_Block(8, 2) for _ in range(blocks)))
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of the class token."""
+        tokens = self.patches(images).flatten(2).mT
+        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), tokens], 1)
+        logits: Tensor = self.head(self.norm(self.blocks(tokens))[:, 0])
+        return logits
+
+
+def attention_network(classes: int = 3, channels: int = 3, seed: int = 0) -> AttentionNetwork:
+    """Build a vision transformer in the default dtype; its logits spread over several units."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = AttentionNetwork(classes, channels)
+        with torch.no_grad():
+            for parameters, factor in ((network.patches, 3), (network.head, 6)):
+                next(parameters.parameters()).mul_(factor)
+            for block in network.blocks:
+                for parameter in block.get_submodule("attention").parameters():
+                    parameter.mul_(2)
+    return network.eval()
+
+
+def mixed_state_attention_network(classes: int = 3, seed: int = 0) -> AttentionNetwork:
+    """Build an `attention_network` of mixed state, as `mixed_state_network` is."""
+    network = attention_network(classes, seed=seed).train()
+    network.get_submodule("blocks.0").eval()
+    network.get_submodule("patches").requires_grad_(False)
+    return network
+
+
 class Untraceable(nn.Module):
     """A network that torch.fx cannot trace: its control flow depends on the data."""
 

@@ -97,7 +97,9 @@ class RunConfig(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run, and of its folder below `output`.")
     dataset: AnyDatasetConfig = Field(description="Images to explain.")
     classifier: ClassifierConfig = Field(description="Network to explain.")
-    methods: tuple[str, ...] = Field(min_length=1, description="Ids of the methods, as `hdm methods` lists them; or all.")
+    methods: tuple[str, ...] = Field(
+        min_length=1, description="Ids of the methods, as `hdm methods` lists them; or all: those that need no attention maps."
+    )
     metrics: MetricSettings = Field(MetricSettings(), description="Settings of the metrics.")
     compute: ComputeConfig = Field(ComputeConfig(), description="Resources of the run.")
     target: Target = Field(
@@ -118,7 +120,8 @@ class RunConfig(BaseModel):
     @classmethod
     def _expand_all_methods(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("methods") == "all":
-            return {**data, "methods": list(METHODS)}
+            # Those for transformers alone are named: with them a convolutional network would be refused.
+            return {**data, "methods": [method for method, entry in METHODS.items() if not entry.needs_attention]}
         return data
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ import torch
 from hdm_core import METHODS, get_method
 from hdm_core.methods import RawMaps
 from hdm_core.testing import METHOD_PROMISES, MethodCase, Promise, check_method
+from hdm_core.testing.families import FAMILIES
 
 # A light eta: where sparsity outweighs the consistency everywhere, all pixels sink alike and N stretches their rounding.
 DM = {"sizes": (2, 5), "ratios": (2,), "steps": 4, "learning_rate": 0.1, "eta": 0.02}
@@ -35,11 +36,15 @@ CHEAPEST: dict[str, dict[str, Any]] = {
     "mask": {"steps": 2, "cell": 2, "blur": 1.0, "circles": 2},
 }
 # Methods whose map does not depend on the class that is explained.
-CLASS_AGNOSTIC = {"eigen_cam"}
+CLASS_AGNOSTIC = {"eigen_cam", "attention_rollout"}
 # Methods without a layer of their own that need a network's layers all the same.
-NEEDS_LAYERS = {"full_grad"}
-# Families whose logits are not the sum of pixels and biases: they normalise by the image's own values, or multiply by attention.
-REFUSED = {"full_grad": dict.fromkeys(("convnext", "transformer"), "pixels and biases do not sum to its logits")}
+NEEDS_LAYERS = {"full_grad", "legrad", "attention_rollout"}
+# Families whose logits are not the sum of pixels and biases: they normalise by the image's own values, or multiply by attention. And
+# those without attention.
+REFUSED = {
+    "full_grad": dict.fromkeys(("convnext", "transformer"), "pixels and biases do not sum to its logits"),
+    **dict.fromkeys(("legrad", "attention_rollout"), dict.fromkeys(FAMILIES, "this network has no attention of tokens to each other")),
+}
 
 
 ON_CUDA = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))

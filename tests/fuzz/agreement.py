@@ -24,6 +24,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "integrated_gradients": {"steps": 4},
 }
 CAMS = tuple(name for name, method in METHODS.items() if method.layer)
+# They read attention maps of transformers, which the grammar has not.
+ATTENTION = tuple(name for name, method in METHODS.items() if method.needs_attention)
 # They need the gradient of a logit to the input.
 GRADIENTS = ("gradient", "integrated_gradients", "deeplift", "full_grad", "hdm", "dm", "mask")
 # No map and no metric of such a classifier means anything.
@@ -66,6 +68,8 @@ def examine(spec: Spec, method: str) -> Outcome:
         return answer
     if reasons := sorted({MEANINGLESS[name] for name in spec.names & MEANINGLESS.keys()}):
         raise FaultError(f"{method} explains a classifier although {', '.join(reasons)}")
+    if method in ATTENTION:
+        raise FaultError(f"{method} explains a classifier without blocks of tokens: {answer.status}")
     if method in GRADIENTS and not _gradient_reaches_input(spec):
         raise FaultError(f"{method} explains a classifier whose gradient does not reach the input: {answer.status}")
     with torch.compiler.set_stance("force_eager"):

@@ -284,7 +284,8 @@ HEADS: dict[str, Callable[[int, int, int, int], nn.Module]] = {
     "maximum": lambda k, h, w, n: Head(lambda x: x.amax((2, 3)), linear(k, n)),
     "summed": lambda k, h, w, n: Summed(Head(_mean, linear(k, n)), nn.Sequential(nn.Flatten(), linear(k * h * w, n))),
     "tokens": lambda k, h, w, n: Head(
-        nn.Sequential(Function(lambda x: x.flatten(2).transpose(1, 2)), nn.LayerNorm(k)), Head(lambda x: x.mean(1), linear(k, n))
+        with_axis(nn.Sequential(Function(lambda x: x.flatten(2).transpose(1, 2)), nn.LayerNorm(k)), f"tokens {h} {w}"),
+        Head(lambda x: x.mean(1), linear(k, n)),
     ),
     "channels_last": lambda k, h, w, n: _last(k, n),
 }

@@ -145,6 +145,8 @@ def cam(method: str, build: Callable[[], nn.Module], name: str, image: Tensor, t
         activations, slopes = activations.permute(2, 0, 1), slopes.permute(2, 0, 1)
     elif axis == "transposed":
         activations, slopes = activations.transpose(1, 2), slopes.transpose(1, 2)
+    elif axis.startswith("tokens"):
+        activations, slopes = (each.T.unflatten(1, tuple(map(int, axis.split()[1:]))) for each in (activations, slopes))
     elif axis == "none":
         raise AssertionError(f"{name} has no rows and columns, and hdm explains with it")
     if method == "eigen_cam":

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from hdm_core import METHODS
-from tests.fuzz.agreement import CAMS, GRADIENTS
+from tests.fuzz.agreement import ATTENTION, CAMS, GRADIENTS
 from tests.fuzz.grammar import Spec, core
 
 _ALL = (*METHODS, "metrics")
@@ -45,13 +45,14 @@ _RULES = (
     Rule("probabilities (every row", _ALL, ("ending:softmax",)),
     Rule("ends in a sigmoid", _ALL, ("ending:sigmoid",)),
     Rule("one logit", _ALL, ("classes:1",)),
-    Rule("no gradient of the", (*GRADIENTS, *CAMS), _NO_GRADIENT),
+    Rule("no gradient of the", (*GRADIENTS, *CAMS, *ATTENTION), _NO_GRADIENT),
     # A ReLU in place behind the ReLU of such a norm: torch itself raises.
-    Rule("an operation in place overwrites", (*GRADIENTS, *CAMS), ("norm:activated",)),
+    Rule("an operation in place overwrites", (*GRADIENTS, *CAMS, *ATTENTION), ("norm:activated",)),
     Rule("only a part of the gradient", ("full_grad",), ("odd:half_detached",)),
-    Rule("differs between the image alone and beside others", (*_SINGLE, *CAMS), _PERMUTED),
-    Rule("TorchScript", (*CAMS, "full_grad", "deeplift"), ("wrapper:traced", "extra:scripted")),
-    Rule("checkpoint", (*GRADIENTS, *CAMS), ("odd:checkpoint", "odd:checkpoint_reentrant")),
+    Rule("differs between the image alone and beside others", (*_SINGLE, *CAMS, *ATTENTION), _PERMUTED),
+    Rule("TorchScript", (*CAMS, *ATTENTION, "full_grad", "deeplift"), ("wrapper:traced", "extra:scripted")),
+    Rule("checkpoint", (*GRADIENTS, *CAMS, *ATTENTION), ("odd:checkpoint", "odd:checkpoint_reentrant")),
+    # Its maps may have sizes that no square patch gives.
     Rule("classifies from tokens", CAMS, ("head:tokens",)),
     Rule("do not sum to its logits", ("full_grad",), _INCOMPLETE),
 )
@@ -66,6 +67,8 @@ def unexpected(spec: Spec, subject: str, words: str) -> bool:
     """Return whether a method refuses a classifier that it should explain, or for another reason than the true one."""
     if {"wrapper:traced", "extra:attention"} <= spec.names and "no gradient of the" in words:
         return False  # the trace of a forward without gradients has the attention's fast path, which has no backward
+    if subject in ATTENTION and "choose another method" in words:
+        return False  # the grammar's attention is between pixels of maps (B, K, h, w), which no block returns as tokens
     if "follow the rows and columns" in words and subject in CAMS:
         return _smallest_side(spec) > _TINY
     return not any(rule.words in words and subject in rule.subjects and not spec.names.isdisjoint(rule.parts) for rule in _RULES)

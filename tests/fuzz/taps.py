@@ -30,7 +30,7 @@ class LastCall(nn.Module):
 
     Attributes:
         replacement: of the output; None while calls are counted.
-        axis: "first", or "last" where the output is (B, h, w, K) and the replacement (B, K, h, w).
+        axis: "first", or "last" where the output is (B, h, w, K) and the replacement (B, K, h, w), or "tokens h w" where it is (B, N, K).
     """
 
     def __init__(self, part: nn.Module, axis: str) -> None:
@@ -50,6 +50,8 @@ class LastCall(nn.Module):
         if self.calls < self.total:
             return y
         given = self.replacement.clone()
+        if self.axis.startswith("tokens"):
+            return given.flatten(2).transpose(1, 2)
         return given.permute(0, 2, 3, 1) if self.axis == "last" else given
 
 

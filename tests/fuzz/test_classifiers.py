@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from hdm_core import METHODS
-from tests.fuzz.agreement import FaultError, examine, examine_metrics
+from tests.fuzz.agreement import ATTENTION, FaultError, examine, examine_metrics
 from tests.fuzz.grammar import Spec, Stage, specs
 from tests.fuzz.refusals import unexpected
 
@@ -75,8 +75,10 @@ def test_every_method_agrees_with_its_reference_or_refuses() -> None:
         shares[subject][result] += number
     for subject, numbers in shares.items():
         print(subject, dict(numbers))
-        # A fuzz whose networks are nearly all refused, or unstable, would show nothing. FullGrad is exact for few kinds of network.
-        assert numbers["agrees"] >= (0.1 if subject == "full_grad" else 0.3) * numbers.total(), (subject, numbers)
+        # A fuzz whose networks are nearly all refused, or unstable, would show nothing. FullGrad is exact for few kinds of network, and
+        # the grammar has no transformers.
+        if subject not in ATTENTION:
+            assert numbers["agrees"] >= (0.1 if subject == "full_grad" else 0.3) * numbers.total(), (subject, numbers)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hdm_core import METHODS, Classifier, Preprocess, evaluate, explain, explain
 from hdm_core.masking.hierarchical import hdm_passes
 from hdm_core.methods import RawMaps
 from hdm_core.settings import DMSettings
+from hdm_core.testing.networks import attention_network
 from tests.support import reference
 from tests.support.tiny_networks import Constant, Pair, assert_unchanged, mixed_state, pictures, smooth, snapshot
 
@@ -92,9 +93,10 @@ def test_a_number_that_torch_would_count_from_the_end_is_refused(classifier: Cla
 @pytest.mark.parametrize("method", METHODS)
 def test_a_network_in_double_precision_has_the_same_map(method: str) -> None:
     images, settings = pictures(2), CHEAP.get(method, {})
-    found = explain(smooth().double(), images.double(), method, targets=1, **settings).maps
+    build = attention_network if METHODS[method].needs_attention else smooth
+    found = explain(build().double(), images.double(), method, targets=1, **settings).maps
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, explain(smooth(), images, method, targets=1, **settings).maps, rtol=0, atol=1e-3)
+    torch.testing.assert_close(found, explain(build(), images, method, targets=1, **settings).maps, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -29,8 +29,9 @@ def test_an_ordinary_network_has_all_methods_and_is_left_as_it_was() -> None:
     network = mixed_state_network()
     before = snapshot(network)
     result = check(network, sample_images(4))
-    assert result.usable == result.methods == tuple(METHODS)
-    assert result.refused == ""
+    assert result.methods == tuple(METHODS)
+    assert result.usable == tuple(method for method, entry in METHODS.items() if not entry.needs_attention)
+    assert result.refused.startswith("legrad, attention_rollout: this network has no attention of tokens to each other")
     assert (result.classes, result.photographs) == (3, 4)
     assert [(each.subject, each.verdict) for each in result.findings][:5] == [
         (subject, "ok") for subject in ("output", "repetition", "independence", "gradient", "folded copy")
@@ -47,12 +48,12 @@ def test_methods_with_the_same_layer_share_a_finding() -> None:
 
 def test_what_a_network_lacks_is_refused_for_the_methods_that_need_it() -> None:
     result = check(transformer(), sample_images(2, 32))
-    assert set(result.methods) - set(result.usable) == {*CAMS, "full_grad"}
-    assert {"hdm", "rise", "gradient", "integrated_gradients"} < set(result.usable)
-    assert (
-        "grad_cam, grad_cam_pp, score_cam, ablation_cam, xgrad_cam, eigen_cam, layer_cam: this network classifies from tokens"
-        in result.refused
-    )
+    assert set(result.methods) - set(result.usable) == {"full_grad"}
+    assert {"hdm", "rise", "gradient", "integrated_gradients", "legrad", *CAMS} < set(result.usable)
+    assert result.refused.startswith("full_grad: ")
+    (layer,) = (each for each in result.findings if each.subject == "layer")
+    assert layer.text == "encoder.layers.encoder_layer_0.ln_1 has 16 maps of 4 x 4, which are 17 tokens, 1 of them no patch of the image"
+    assert (layer.verdict, layer.methods) == ("handled", CAMS)
 
 
 def test_what_is_no_logit_is_refused_for_all() -> None:

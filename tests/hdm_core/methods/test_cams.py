@@ -128,13 +128,14 @@ def test_torchvisions_families_give_maps_that_are_not_flat(method: str, family: 
 
 
 @pytest.mark.parametrize("method", CAMS)
-def test_a_vision_transformer_is_refused_unless_a_layer_with_maps_is_named(method: str) -> None:
+def test_a_vision_transformer_is_explained_at_tokens_and_at_maps(method: str) -> None:
     classifier = Classifier.from_module(transformer())
-    with pytest.raises(ValueError, match="classifies from tokens, which have no rows and columns: name a layer"):
-        explain(classifier, pictures(1, 32), method)
-    with pytest.raises(TypeError, match=r"must return a tensor \(B, K, h, w\); Encoder does not"):
-        explain(classifier, pictures(1, 32), method, layer="encoder")
+    default = explain(classifier, pictures(1, 32), method)
+    named = explain(classifier, pictures(1, 32), method, layer="encoder.layers.encoder_layer_0.ln_1")
+    assert torch.equal(default.maps, named.maps)
     assert explain(classifier, pictures(1, 32), method, layer="conv_proj").maps.shape == (1, 32, 32)
+    with pytest.raises(TypeError, match=r"must return a tensor \(B, K, h, w\) or tokens \(B, N, K\); MultiheadAttention does not"):
+        explain(classifier, pictures(1, 32), method, layer="encoder.layers.encoder_layer_0.self_attention")
 
 
 # Grad-CAM++

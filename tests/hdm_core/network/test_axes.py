@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from hdm_core import METHODS, Classifier, explain
 from hdm_core.methods.cam import CAMSettings
-from hdm_core.network.axes import TargetLayer, locate
-from hdm_core.network.hooks import activations_and_logits, last_spatial_layer
+from hdm_core.network.axes import locate
+from hdm_core.network.default_layer import default_layer
+from hdm_core.network.hooks import activations_and_logits
+from hdm_core.network.target_layer import TargetLayer
 from hdm_core.testing.families import FAMILIES
 from tests.support.tiny_networks import Untraceable, assert_unchanged, pictures, snapshot
 
@@ -54,7 +56,7 @@ def test_any_order_of_the_axes_is_measured(axes: tuple[int, int, int]) -> None:
     output = network.permute(network.act(network.mix(network.act(network.stem(images)))))
     maps = located.to_maps(output)
     assert maps.shape == (2, 7, 12, 8)
-    assert torch.equal(located.from_maps(maps), output)
+    assert torch.equal(located.from_maps(maps, output), output)
     assert torch.equal(activations_and_logits(network, network.permute, images)[0], maps)
 
 
@@ -82,7 +84,7 @@ def test_an_ordinary_network_has_its_channels_first(family: str) -> None:
     network, images = FAMILIES[family](), pictures(2, 32)
     before = snapshot(network)
     for name, layer in network.named_modules():
-        if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)) or layer is last_spatial_layer(network, images):
+        if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)) or layer is default_layer(network, images).module:
             if layer(torch.zeros(1, *first_input(network, layer, images).shape[1:])).shape[2:] == (1, 1):
                 continue  # squeeze-and-excitation
             assert locate(network, layer, images).axes == (1, 2, 3), name
@@ -128,7 +130,7 @@ class Several(nn.Module):
         ("weights", ValueError, r"output \(B, 3, 64, 64\) follow the rows and columns"),
         ("flipped", ValueError, r"output \(B, 8, 8, 8\) follow the rows and columns"),
         ("windows", TypeError, "one map per image; Identity returns 16 for 1"),
-        ("several", TypeError, r"must return a tensor \(B, K, h, w\); Several does not"),
+        ("several", TypeError, r"must return a tensor \(B, K, h, w\) or tokens \(B, N, K\); Several does not"),
     ],
 )
 def test_what_is_no_map_of_the_image_is_refused(layer: str, kind: type[Exception], words: str, method: str) -> None:

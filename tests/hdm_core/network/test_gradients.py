@@ -45,7 +45,7 @@ class Cut(nn.Module):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("cut", ["no_grad", "detach", "inference", "quantised"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method, entry in METHODS.items() if not entry.needs_attention])
 def test_a_gradient_that_does_not_arrive_is_one_line(method: str, cut: str) -> None:
     network = Cut(cut)
     before = snapshot(network)
@@ -115,7 +115,7 @@ def test_torchscript_is_explained_or_refused(method: str, part: str) -> None:
         network = torch.jit.script(network)
         network = torch.jit.freeze(network) if part == "frozen" else network
     classifier = Classifier.from_module(network)
-    if METHODS[method].layer or method in ("full_grad", "deeplift"):
+    if METHODS[method].layer or METHODS[method].needs_attention or method in ("full_grad", "deeplift"):
         with pytest.raises(ValueError, match="TorchScript gives no access to its layers, and this method needs them"):
             explain(classifier, images, method)
         result = check(classifier, images, [method])

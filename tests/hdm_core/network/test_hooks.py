@@ -5,9 +5,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from hdm_core.network.axes import TargetLayer
-from hdm_core.network.hooks import activations_and_logits, capture, count_calls, last_spatial_layer, logits_with_activations
-from hdm_core.testing.families import FAMILIES, transformer
+from hdm_core.network.default_layer import default_layer, last_outputs
+from hdm_core.network.hooks import activations_and_logits, capture, count_calls, logits_with_activations
+from hdm_core.network.target_layer import TargetLayer
+from hdm_core.testing.families import FAMILIES
 from tests.support.tiny_networks import (
     InterruptionError,
     activations_and_gradients,
@@ -69,7 +70,7 @@ def test_the_hook_is_removed_after_an_exception() -> None:
 @pytest.mark.parametrize("layer", [-1, -2])
 def test_a_layer_that_returns_no_map_is_refused(layer: int) -> None:
     network = smooth()
-    with pytest.raises(TypeError, match=r"must return a tensor \(B, K, h, w\); (Linear|Flatten) does not"):
+    with pytest.raises(TypeError, match=r"must return a tensor \(B, K, h, w\) or tokens \(B, N, K\); (Linear|Flatten) does not"):
         activations_and_gradients(network, network[layer], pictures(1), torch.tensor([0]))
     assert hooks(network) == 0
 
@@ -106,7 +107,7 @@ def test_the_last_spatial_layer_is_the_last_in_order_of_execution() -> None:
             return self.late(self.early(images)).mean((2, 3))
 
     network = Backwards()
-    assert last_spatial_layer(network, pictures(1)) is network.late
+    assert default_layer(network, pictures(1)).module is network.late
 
 
 def test_pooling_dropout_and_single_pixels_are_skipped() -> None:
@@ -120,13 +121,13 @@ def test_pooling_dropout_and_single_pixels_are_skipped() -> None:
         nn.Conv2d(4, 3, 1),
         nn.Flatten(),
     ).eval()
-    assert last_spatial_layer(network, pictures(1)) is network[1]
+    assert default_layer(network, pictures(1)).module is network[1]
 
 
 def test_the_same_network_explained_twice_keeps_no_hook() -> None:
     network = normalised().eval()
     before = snapshot(network)
-    assert last_spatial_layer(network, pictures(1)) is network.features
+    assert default_layer(network, pictures(1)).module is network.features
     assert_unchanged(network, before)
 
 
@@ -147,13 +148,8 @@ def test_the_same_network_explained_twice_keeps_no_hook() -> None:
 def test_the_end_of_the_last_convolutional_stage(arch: str, layer: str) -> None:
     with torch.device("meta"):
         network = torchvision.models.get_model(arch, weights=None).eval()
-        found = last_spatial_layer(network, torch.zeros(1, 3, 96, 96))
+        found, _ = last_outputs(network, torch.zeros(1, 3, 96, 96))
     assert found is network.get_submodule(layer)
-
-
-def test_a_network_that_classifies_from_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="classifies from tokens"):
-        last_spatial_layer(transformer(), pictures(1, 32))
 
 
 class Reused(nn.Module):
@@ -177,7 +173,7 @@ def test_the_last_output_of_a_layer_called_twice_is_captured() -> None:
     torch.testing.assert_close(activations, expected[1])
     by_hand = network.head.weight[[0, 2], :, None, None] / expected[1][0, 0].numel()
     torch.testing.assert_close(gradients, by_hand.expand_as(gradients).detach())
-    assert last_spatial_layer(network, images) is network.relu
+    assert default_layer(network, images).module is network.relu
     assert count_calls(network, TargetLayer(network.relu), images) == 2
     # Only the output of the last call is replaced.
     swapped = logits_with_activations(network, TargetLayer(network.relu), 2, 2 * expected[1], images)
@@ -197,4 +193,4 @@ def test_densenets_in_place_relu_does_not_change_the_captured_output() -> None:
 def test_a_network_without_maps_is_refused() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
     with pytest.raises(ValueError, match="name one with layer="):
-        last_spatial_layer(network, pictures(1))
+        default_layer(network, pictures(1))

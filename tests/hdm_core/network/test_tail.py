@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hdm_core.network.axes import TargetLayer
 from hdm_core.network.tail import Tail, extract_tail
+from hdm_core.network.target_layer import TargetLayer
 from hdm_core.testing.families import FAMILIES
 from tests.support.tiny_networks import Untraceable, assert_unchanged, normalised, pictures, smooth, snapshot
 
