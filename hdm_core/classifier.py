@@ -230,9 +230,9 @@ class Classifier:
         output: OutputKey | None = None,
         problem_type: ProblemType | None = None,
     ) -> Classifier:
-        """Load an image classifier of Hugging Face's transformers; needs the extra `transformers`.
+        """Load an image classifier of Hugging Face's transformers.
 
-        Only safetensors are read, and no code of the checkpoint runs. It is in evaluation mode, on the CPU, in float32.
+        It needs the extra `transformers`. Only safetensors are read, and no code of the checkpoint runs. It is in evaluation mode, on the CPU, in float32.
 
         Args:
             source: a folder of `save_pretrained`, or the name of a repository of the hub, such as "google/vit-base-patch16-224".
@@ -292,7 +292,11 @@ class Classifier:
         return probabilities(logits, self.problem_type)
 
     def differences(self, logits: Tensor) -> Tensor:
-        """Return the differences (B, P) that `contrasting` makes of logits (B, classes); others unchanged."""
+        """Return the differences that `contrasting` makes of logits.
+
+        Args:
+            logits: (B, classes); those of another classifier are returned unchanged.
+        """
         return self.module.differences(logits) if isinstance(self.module, Contrasts) else logits
 
     def class_name(self, target: int) -> str:

@@ -72,7 +72,7 @@ def resolve_contrasts(classifier: Classifier, logits: Tensor, classes: Tensor, c
 
 
 def contrasting(classifier: Classifier, classes: Tensor, contrasts: Tensor) -> tuple[Classifier, Tensor]:
-    """Return the classifier of the differences, and each image's class of it, (B,) int64.
+    """Return the classifier of the differences, and each image's class of it.
 
     Args:
         classes: a, (B,) int64.

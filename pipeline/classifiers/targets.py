@@ -182,7 +182,7 @@ def _number(name: str, names: Sequence[str], hint: str = "") -> int:
 
 
 def _request_wrong(classifier: Classifier, samples: Sequence[Sample], images: Tensor) -> Iterator[MapRequest | MapFailure]:
-    """Yield two map requests per misclassified image: the predicted class, and that of the label."""
+    """Yield two map requests per misclassified image: predicted and true class."""
     for place, (sample, row) in enumerate(zip(samples, _logits(classifier, images), strict=True)):
         request = MapRequest(place, 0, None)
         try:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import METHODS, Classifier, evaluate, explain
+from hdm_core.testing.networks import attention_network
 from tests.hdm_core.test_problem_types import TINY
 from tests.support.tiny_networks import Linear, Pair, pictures, smooth
 
@@ -32,8 +33,9 @@ class Difference(nn.Module):
 def test_a_contrast_has_the_map_of_the_difference(method: str) -> None:
     images = pictures(2)
     changes = {**TINY.get(method, {}), **({"relative": True} if method in ("hdm", "dm") else {})}
-    found = explain(Classifier.from_module(smooth(3)), images, method, target=2, contrast=0, **changes)
-    written = Classifier.from_module(Difference(smooth(3), 2, 0), problem_type="multi_label_classification")
+    network = attention_network(3) if METHODS[method].needs_attention else smooth(3)
+    found = explain(Classifier.from_module(network), images, method, target=2, contrast=0, **changes)
+    written = Classifier.from_module(Difference(network, 2, 0), problem_type="multi_label_classification")
     expected = explain(written, images, method, target=0, **changes)
     torch.testing.assert_close(found.maps, expected.maps, rtol=0, atol=1e-5)
     assert found.status == expected.status

@@ -15,6 +15,7 @@ from hdm_core.methods.rise import RandomMasks, RiseSettings
 from hdm_core.network.axes import locate
 from hdm_core.network.tail import extract_tail
 from hdm_core.problem_type import PROBLEM_TYPES, ProblemType, probabilities
+from hdm_core.testing.networks import attention_network
 from tests.support.tiny_networks import pictures, smooth
 
 YES_NO: ProblemType = "multi_label_classification"
@@ -58,7 +59,7 @@ def test_an_unknown_problem_type() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_and_yes_have_the_maps_of_the_logits_written_out(method: str) -> None:
-    network, images = smooth(1), pictures(2)
+    network, images = attention_network(1) if METHODS[method].needs_attention else smooth(1), pictures(2)
     written = Classifier.from_module(Both(copy.deepcopy(network)), problem_type=YES_NO)
     classifier = Classifier.from_module(network, problem_type=YES_NO)
     for target in (0, 1):
