@@ -232,7 +232,8 @@ class Classifier:
     ) -> Classifier:
         """Load an image classifier of Hugging Face's transformers.
 
-        It needs the extra `transformers`. Only safetensors are read, and no code of the checkpoint runs. It is in evaluation mode, on the CPU, in float32.
+        It needs the extra `transformers`. Only safetensors are read, and no code of the checkpoint runs. The network is in evaluation mode,
+        on the CPU, in float32.
 
         Args:
             source: a folder of `save_pretrained`, or the name of a repository of the hub, such as "google/vit-base-patch16-224".

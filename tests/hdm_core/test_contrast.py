@@ -41,7 +41,7 @@ def test_a_contrast_has_the_map_of_the_difference(method: str) -> None:
     assert found.status == expected.status
     assert found.contrasts is not None
     assert (found.targets.tolist(), found.contrasts.tolist()) == ([2, 2], [0, 0])
-    torch.testing.assert_close(found.logits, smooth(3)(images))
+    torch.testing.assert_close(found.logits, network(images))
 
 
 def test_the_runner_up_is_the_likeliest_other_class_of_each_image() -> None:
