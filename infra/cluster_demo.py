@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 STARTED = time.monotonic()
 HEAD, *NODES = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 START_TIMEOUT = 120.0  # seconds until a process counts as failed to start
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory=200000000", "--disable-usage-stats"]
 
@@ -57,10 +58,10 @@ class Demo:
             user: account that runs the process, if not the current one.
         """
         log = self.folder / f"{name}.log"
-        with log.open("wb") as output:
+        with log.open("wb") as output, deferred_interrupts():  # a process that is started is also one that the stack ends
             home = "/" if user else ROOT  # another user may have no access to this folder
             process = subprocess.Popen(command, cwd=home, stdout=output, stderr=output, start_new_session=True, user=user)
-        self.stack.callback(_terminate, process)
+            self.stack.callback(_terminate, process)
 
         def check() -> None:
             code = process.poll()
@@ -74,6 +75,20 @@ class Demo:
         not_ready = retry_if_exception_type((OSError, httpx.TransportError))
         Retrying(retry=not_ready, wait=wait_fixed(0.3), stop=stop_after_delay(START_TIMEOUT), reraise=True)(check)
         log_line(f"{name}: ready")
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end of the context for signals that arrive in it."""
+    arrived: list[int] = []
+    handlers = {each: signal.signal(each, lambda number, _: arrived.append(number)) for each in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    if arrived:
+        raise KeyboardInterrupt
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
@@ -183,15 +198,14 @@ def run(stack: ExitStack) -> int:
 
 def main() -> None:
     """Run the demo; Ctrl-C, SIGTERM and a closed terminal also stop all processes."""
-    interrupts = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for interrupt in interrupts:
+    for interrupt in INTERRUPTS:
         signal.signal(interrupt, signal.default_int_handler)
     try:
         with ExitStack() as stack:
             try:
                 code = run(stack)
             finally:
-                for interrupt in interrupts:
+                for interrupt in INTERRUPTS:
                     signal.signal(interrupt, signal.SIG_IGN)
                 log_line("stopping all processes")
     except KeyboardInterrupt:

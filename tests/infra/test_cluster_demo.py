@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra.cluster_demo import INTERRUPTS, deferred_interrupts
 from tests.support.paths import ROOT
 
 COMMAND = [sys.executable, "-m", "infra.cluster_demo"]
@@ -33,6 +34,25 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> str:
     token = uuid.uuid4().hex
     monkeypatch.setenv("HDM_CLUSTER_DEMO_TEST", token)
     return token
+
+
+@pytest.mark.parametrize("number", INTERRUPTS)
+def test_a_signal_while_a_process_is_started_waits_until_it_is_registered(number: int) -> None:
+    reached: list[str] = []
+
+    def start() -> None:
+        with deferred_interrupts():
+            signal.raise_signal(number)
+            reached.append("registered")
+
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert reached == ["registered"]
 
 
 def left_over(mark: str) -> list[str]:
