@@ -1,4 +1,4 @@
-"""A network that looks for brightness, for any number of channels, and photographs whose bright patch it finds."""
+"""A network that looks for brightness, and photographs with a bright patch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATCH = (200, 40, 260, 120)  # top, left, bottom, right of the bright patch in t
 
 
 class Bright(nn.Module):
-    """Network whose first logit grows with brightness above the background, wherever it is."""
+    """Network whose first logit grows with brightness above the background."""
 
     def __init__(self, channels: int, classes: int = 3) -> None:
         super().__init__()
@@ -38,7 +38,10 @@ def make(channels: int = 3) -> nn.Module:
 
 
 def photograph(width: int, height: int, channels: int = 1, seed: int = 0, deep: bool = True) -> NDArray[Any]:
-    """Return noise of (height, width, channels) with a bright patch where `PATCH` is in the input, if that is resized exactly."""
+    """Return noise with a bright patch, (height, width, channels).
+
+    The patch is where `PATCH` is in the input, if the photograph is resized exactly.
+    """
     levels = np.random.default_rng(seed).uniform(0.02, 0.15, (height, width, channels))
     top, left, bottom, right = PATCH
     rows, columns = slice(top * height // HEIGHT, bottom * height // HEIGHT), slice(left * width // WIDTH, right * width // WIDTH)
