@@ -117,7 +117,7 @@ def test_without_batch_normalisation_the_range_is_judged() -> None:
 def test_a_network_of_other_channels_is_one_line() -> None:
     result = check(Classifier.from_module(nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), Preprocess(16, 16)))
     assert result.refused == (
-        "the first convolution of the network takes 1 channels, and images have 3: "
+        "channels: the first convolution of the network takes 1, and images have 3: "
         "give as many values of mean and std, and channels in a configuration"
     )
 
