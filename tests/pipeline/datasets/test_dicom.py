@@ -100,6 +100,14 @@ def test_colours() -> None:
     assert read_dicom(separate) == pytest.approx(planes / 255)
 
 
+def test_colours_of_jpeg_become_red_green_and_blue() -> None:
+    from pydicom.pixels import convert_color_space
+
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    expected = convert_color_space(pixels, "YBR_FULL", "RGB")
+    np.testing.assert_allclose(read_dicom(dicom(pixels, PhotometricInterpretation="YBR_FULL")), expected / 255, atol=1e-6)
+
+
 def test_a_palette() -> None:
     colours: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
     for name, entries in (("Red", [0, 65535, 0, 0]), ("Green", [0, 0, 65535, 0]), ("Blue", [0, 0, 0, 65535])):
