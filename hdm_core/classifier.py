@@ -35,7 +35,8 @@ class Classifier:
         name: for records and reports.
 
     Example:
-        >>>         >>> from hdm_core import Classifier, explain
+        >>> from PIL import Image
+        >>> from hdm_core import Classifier, explain
         >>> classifier = Classifier.from_torchvision("squeezenet1_1")  # random weights; for trained ones weights="IMAGENET1K_V1"
         >>> images = classifier.prepare([Image.new("RGB", (320, 240), "orange")])
         >>> explain(classifier, images, "gradient", target=207).maps.shape
