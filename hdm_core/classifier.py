@@ -172,8 +172,7 @@ class Classifier:
 
         Args:
             path: a .pt2 file, exported in evaluation mode and for any number of images.
-            preprocess: by default that of most ImageNet weights, cropped to the size that the program takes; photographs for a size that
-                is no square are resized to it exactly.
+            preprocess: by default that of most ImageNet weights, cropped to the program's size; resized to it exactly if it is no square.
 
         Raises:
             OSError: if the file cannot be read.
@@ -274,12 +273,10 @@ class Classifier:
     def prepare(self, images: Sequence[Photograph]) -> Tensor:
         """Preprocess photographs to (B, C, H, W) on the network's device, in its type.
 
-        Args:
-            images: of any mode of Pillow; or arrays (H, W) or (H, W, C) of bytes, of 16 bits, or of floats in [0, 1].
+        They are of any mode of Pillow, or arrays (H, W) or (H, W, C) of bytes, of 16 bits, or of floats in [0, 1].
 
         Raises:
-            ValueError: if the classifier was made without a preprocess, a photograph has other channels than the network takes, or the
-                range of its pixels is unknown.
+            ValueError: if there is no preprocess, a photograph has other channels, or the range of its pixels is unknown.
         """
         if self.preprocess is None:
             raise ValueError("this classifier has no preprocess: give one to from_module, or pass tensors")

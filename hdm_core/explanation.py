@@ -140,7 +140,7 @@ def _counted(number: int, noun: str, plural: str = "s") -> str:
 
 
 def _image(array: NDArray[Any], channels: int) -> Photograph:
-    """Return an array as an image of Pillow, or unchanged if it has other channels or 16 bits."""
+    """Return an array as an image of Pillow if it has 8 bits and its channels."""
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (channels,)):
         raise ValueError(f"a photograph as an array has the shape (H, W) or (H, W, {channels}), not {array.shape}")
     if array.dtype == np.uint16 or array.shape[2:] not in ((), (3,)):

@@ -6,11 +6,17 @@ is an array (H, W, C) float32 in [0, 1].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as F
+
+from hdm_core.geometry import Rounding, Size, crop_start
 
 Photograph = Image.Image | NDArray[Any]
 
@@ -131,6 +137,32 @@ def resize(pixels: Photograph, size: tuple[int, int], resampling: Image.Resampli
     channels = [Image.fromarray(np.ascontiguousarray(channel)).resize(size, resampling) for channel in pixels.transpose(2, 0, 1)]
     resized = np.stack([np.asarray(channel) for channel in channels], axis=2)
     return resized.clip(0, 1)  # bicubic and Lanczos overshoot, which 8 bits cut off as well
+
+
+def centred(pixels: Photograph, size: Size, fill: Sequence[float], rounding: Rounding = "nearest") -> Tensor:
+    """Cut out the centre of what `resize` returns, or fill around it.
+
+    Args:
+        size: height and width of the result.
+        fill: value of each channel beyond the pixels, in [0, 1].
+        rounding: of half a pixel at the crop, see `crop_start`.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+    """
+    width, height = pixels.size if isinstance(pixels, Image.Image) else pixels.shape[1::-1]
+    (rows, columns), left, top = size, crop_start(width, size[1], rounding), crop_start(height, size[0], rounding)
+    # Only what is cut out is converted to floats.
+    inside = max(left, 0), max(top, 0), min(left + columns, width), min(top + rows, height)
+    if isinstance(pixels, Image.Image):
+        part: Tensor = F.to_tensor(pixels.crop(inside))
+    else:
+        part = torch.from_numpy(np.ascontiguousarray(pixels[inside[1] : inside[3], inside[0] : inside[2]].transpose(2, 0, 1)))
+    if part.shape[1:] == size:
+        return part
+    canvas = torch.tensor(fill, dtype=torch.float32)[:, None, None].repeat(1, rows, columns)
+    canvas[:, inside[1] - top : inside[3] - top, inside[0] - left : inside[2] - left] = part
+    return canvas
 
 
 def _without_transparency(image: Image.Image) -> Image.Image:

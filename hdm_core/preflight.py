@@ -159,7 +159,7 @@ def _not_taken(classifier: Classifier, images: Tensor, error: Exception) -> str:
     first = next((module for module in classifier.module.modules() if isinstance(module, nn.Conv2d)), None)
     if first is not None and first.in_channels != channels and type(first).forward is nn.Conv2d.forward:
         return (
-            f"the first convolution of the network takes {first.in_channels} channels, and images have {channels}: "
+            f"channels: the first convolution of the network takes {first.in_channels}, and images have {channels}: "
             "give as many values of mean and std, and channels in a configuration"
         )
     return f"the network does not take images of {height} x {width} ({one_line(error)})"

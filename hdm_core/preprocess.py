@@ -16,7 +16,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from hdm_core.geometry import Box, Geometry, Rounding, Size, crop_start
 from hdm_core.integers import as_integer
-from hdm_core.photograph import Photograph, displayed, resize, with_channels
+from hdm_core.photograph import Photograph, centred, displayed, resize, with_channels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -104,9 +104,10 @@ class Preprocess:
 
     @property
     def spread(self) -> float:
-        """About the standard deviation of the network's input: 1 as ImageNet's preprocessing makes it.
+        """Standard deviation that the network's inputs have, roughly.
 
-        With another `value_range` it is a quarter of that range, divided by the smallest `std`.
+        It is 1, as ImageNet's preprocessing makes it. With another `value_range` it is a quarter of that range, divided by the smallest
+        `std`.
         """
         low, high = self.value_range
         return 1.0 if (low, high) == (0, 1) else (high - low) / 4 / min(self.std)
@@ -169,29 +170,16 @@ class Preprocess:
     def _pixels(self, image: Photograph) -> Tensor:
         """Return the network's input before normalisation, (C, H, W) float32 in [0, 1]."""
         pixels = with_channels(image, self.channels)
-        resized = resize(pixels, self.resized(*_width_and_height(pixels)), self.resampling)
-        width, height = _width_and_height(resized)
-        (rows, columns), (left, top) = self.size, self._crop_start(width, height)
-        # Only what is cut out is converted to floats.
-        inside = max(left, 0), max(top, 0), min(left + columns, width), min(top + rows, height)
-        if isinstance(resized, Image.Image):
-            part: Tensor = F.to_tensor(resized.crop(inside))
-        else:
-            part = torch.from_numpy(np.ascontiguousarray(resized[inside[1] : inside[3], inside[0] : inside[2]].transpose(2, 0, 1)))
-        if part.shape[1:] == self.size:
-            return part
-        levels = torch.tensor([round(255 * level) for level in self._fill_levels()]).float().div(255)
-        canvas = levels[:, None, None].repeat(1, rows, columns)
-        canvas[:, inside[1] - top : inside[3] - top, inside[0] - left : inside[2] - left] = part
-        return canvas
+        width, height = pixels.size if isinstance(pixels, Image.Image) else pixels.shape[1::-1]
+        levels = [round(255 * float(level)) / 255 for level in np.broadcast_to(self.fill, self.channels)]
+        return centred(resize(pixels, self.resized(width, height), self.resampling), self.size, levels, self.crop_rounding)
 
     def _crop_start(self, width: int, height: int) -> tuple[int, int]:
-        """Return the first column and row of the input in what was resized, negative where it is filled."""
-        return crop_start(width, self.size[1], self.crop_rounding), crop_start(height, self.size[0], self.crop_rounding)
+        """Return the first column and row of the input, negative where it is filled.
 
-    def _fill_levels(self) -> tuple[float, ...]:
-        """Return the fill of each channel, in [0, 1]."""
-        return self.fill if isinstance(self.fill, tuple) and len(self.fill) > 1 else tuple(np.ravel(self.fill)) * self.channels
+        They are those of an image that was resized.
+        """
+        return crop_start(width, self.size[1], self.crop_rounding), crop_start(height, self.size[0], self.crop_rounding)
 
     def region(self, mask: Image.Image) -> Tensor:
         """Convert a ground-truth mask of the photograph's size to (H, W) bool.
@@ -264,9 +252,3 @@ def _as_size(name: str, value: Any) -> int | Size | None:
     if min(sides) < 1:
         raise ValueError(f"{name} must be at least 1 pixel, not {min(sides)}")
     return (sides[0], sides[1]) if len(sides) > 1 else sides[0]
-
-
-def _width_and_height(pixels: Photograph) -> tuple[int, int]:
-    if isinstance(pixels, Image.Image):
-        return pixels.size
-    return pixels.shape[1], pixels.shape[0]

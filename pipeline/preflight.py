@@ -60,4 +60,8 @@ def read_photographs(classifier: Classifier, samples: Sequence[Sample], storage:
         _log.warning("no photograph can be read to check the classifier with (%s); noise is used", one_line(error))
         return None
     images = [item.image.image for item in loaded if isinstance(item, LoadedSample)]
-    return classifier.prepare(images) if images else None
+    if images:
+        return classifier.prepare(images)
+    errors = [item.error for item in loaded if not isinstance(item, LoadedSample)]
+    _log.warning("none of %d photographs can be read to check the classifier with (%s); noise is used", len(loaded), errors[0])
+    return None

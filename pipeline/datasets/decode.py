@@ -27,11 +27,14 @@ Decoded = tuple[Photograph, tuple[int, int]]  # the image, with its full width a
 
 
 def decode_photograph(data: bytes, preprocess: Preprocess | None, channels: int | None) -> Decoded:
-    """Decode an image, convert its channels and resize it; return it with its full size.
+    """Decode an image, convert its channels and resize it.
 
     Args:
         preprocess: preprocessing whose resize is applied; a large JPEG is then not decoded at full size.
         channels: that a network takes; None for RGB with 8 bits, as a viewer shows the image.
+
+    Returns:
+        The image, and its full width and height.
 
     Raises:
         UnreadableError: if it is no image, or has other channels.

@@ -19,7 +19,7 @@ _GREY_WITH_ALPHA = "LA;16B"  # of PNG: as RGBA of 8 bits these are the two bytes
 
 
 def read_deep(file: ImageFile, data: bytes, channels: int) -> NDArray[np.float32] | None:
-    """Read colours of 16 bits as (H, W, C) in [0, 1]; None for an image of another kind.
+    """Read colours of 16 bits as (H, W, C) in [0, 1]; None for other images.
 
     Args:
         file: the opened file, before `load`.
@@ -41,7 +41,7 @@ def read_deep(file: ImageFile, data: bytes, channels: int) -> NDArray[np.float32
 
 
 def _rawmode(file: ImageFile) -> str:
-    """Return the layout of an opened file's pixels, in Pillow's words; empty if it has parts of several."""
+    """Return Pillow's name of the layout of a file's pixels; empty if it has several."""
     names = {tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in file.tile}
     return str(names.pop()) if len(names) == 1 else ""
 

@@ -14,6 +14,7 @@ from PIL import Image
 from hdm_core import method_title
 from hdm_core.heatmap import overlay
 from pipeline.drift.compare import Drift
+from pipeline.report.crop import fill_colour
 from pipeline.report.gallery import NOTES, Tile, draw_photograph, encode_jpeg
 from pipeline.runs import RunStore
 from pipeline.runs.maps import read_map
@@ -80,7 +81,7 @@ def _draw_entry(
         return name
 
     height, width = read_map(drift.after.storage.zarr("maps.zarr"), first["method"], first["row_after"]).shape[-2:]
-    crop, photograph = draw_photograph(image, (height, width), source_options, save)
+    crop, photograph = draw_photograph(image, (height, width), source_options, save, fill_colour(drift.after.metadata()))
 
     def tile(row: Mapping[str, Any], when: str, store: RunStore) -> Tile:
         method, title = row["method"], when.capitalize()

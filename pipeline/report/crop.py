@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from hdm_core.geometry import Geometry, Size
-from hdm_core.photograph import to_rgb
+from hdm_core.photograph import displayed, to_rgb
 from pipeline.datasets import Sample
 from pipeline.datasets.images import UnreadableError, read_image
 
+Colour = tuple[int, int, int]
+BLACK: Colour = (0, 0, 0)
 
-def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any]) -> Image.Image:
+
+def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], fill: Colour = BLACK) -> Image.Image:
     """Read the crop of a photograph that the network saw, RGB.
 
     Args:
         image: row of images.parquet.
         size: height and width of the result.
         storage: fsspec options.
+        fill: of what lies beyond the photograph.
 
     Raises:
         UnreadableError: if the photograph cannot be read any more, or has changed since the run.
@@ -27,21 +32,33 @@ def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any]) 
     decoded = read_image(Sample(image["image_id"], image["path"]), storage)
     if decoded.sha256 != image["sha256"]:
         raise UnreadableError(f"{image['path']} has changed since the run")
-    return crop(to_rgb(decoded.image), image["crop"], size)
+    return crop(to_rgb(decoded.image), image["crop"], size, fill)
 
 
-def crop(photograph: Image.Image, box: Sequence[float], size: Size) -> Image.Image:
-    """Crop a box to height x width pixels, padded with black beyond the photograph.
+def fill_colour(info: Mapping[str, Any]) -> Colour:
+    """Return the colour with which a run's network saw what lies beyond a photograph.
+
+    Args:
+        info: run.json.
+    """
+    fill = (info.get("interface") or {}).get("fill", 0.0)
+    red, green, blue = np.asarray(displayed(np.reshape(fill, (1, 1, -1))))[0, 0].tolist()
+    return red, green, blue
+
+
+def crop(photograph: Image.Image, box: Sequence[float], size: Size, fill: Colour = BLACK) -> Image.Image:
+    """Crop a box to height x width pixels, filled beyond the photograph.
 
     Args:
         box: (left, top, right, bottom) in pixels of the photograph.
         size: height and width of the result.
+        fill: of what lies beyond the photograph.
     """
     left, top, right, bottom = box
     geometry = Geometry((left, top, right, bottom), size)
     inside = geometry.visible(*photograph.size)
     position, end = (tuple(map(round, geometry.to_input(x, y))) for x, y in (inside[:2], inside[2:]))
-    cropped = Image.new("RGB", size[::-1])
+    cropped = Image.new("RGB", size[::-1], fill)
     resized = photograph.resize((end[0] - position[0], end[1] - position[1]), Image.Resampling.BILINEAR, box=inside)
     cropped.paste(resized, (position[0], position[1]))
     return cropped

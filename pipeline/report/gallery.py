@@ -16,7 +16,7 @@ from hdm_core import method_title
 from hdm_core.geometry import Size
 from hdm_core.heatmap import overlay
 from pipeline.datasets.images import UnreadableError
-from pipeline.report.crop import read_crop
+from pipeline.report.crop import BLACK, Colour, fill_colour, read_crop
 from pipeline.runs import RunStore
 from pipeline.runs.maps import STAGES, read_map
 
@@ -77,10 +77,11 @@ def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: in
     by_row: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
     for record in shown:
         by_row[record["row"]].append(record)
-    storage = store.metadata()["config"]["storage"]
+    info = store.metadata()
+    storage, fill = info["config"]["storage"], fill_colour(info)
 
     def draw(image: dict[str, Any]) -> GalleryEntry:
-        return _draw_entry(store, image, by_row[image["row"]], storage)
+        return _draw_entry(store, image, by_row[image["row"]], storage, fill)
 
     with ThreadPoolExecutor(_WORKERS) as workers:
         return list(workers.map(draw, images.take(pa.array(rows, pa.int64())).to_pylist()))
@@ -94,7 +95,7 @@ def evenly_spaced(rows: Sequence[int], limit: int) -> list[int]:
 
 
 def _draw_entry(
-    store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[str, Any]], storage: Mapping[str, Any]
+    store: RunStore, image: Mapping[str, Any], records: Sequence[Mapping[str, Any]], storage: Mapping[str, Any], fill: Colour
 ) -> GalleryEntry:
     maps = store.storage.zarr("maps.zarr")
     row, name = image["row"], image["image_id"]
@@ -106,7 +107,7 @@ def _draw_entry(
         store.storage.write(f"report/{path}", encode_jpeg(rendered))
         return path
 
-    crop, photograph = draw_photograph(image, (height, width), storage, save)
+    crop, photograph = draw_photograph(image, (height, width), storage, save, fill)
 
     tiles: list[Tile] = []
     others: list[Tile] = []
@@ -129,7 +130,7 @@ def _draw_entry(
 
 
 def draw_photograph(
-    image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], save: Callable[[str, Image.Image], str]
+    image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], save: Callable[[str, Image.Image], str], fill: Colour = BLACK
 ) -> tuple[Image.Image, Tile]:
     """Return the crop that the network saw, and its tile.
 
@@ -139,9 +140,10 @@ def draw_photograph(
         image: row of images.parquet.
         size: height and width of the crop.
         save: writes an image of the given kind and returns its path below report/.
+        fill: of what lies beyond the photograph.
     """
     try:
-        crop = read_crop(image, size, storage)
+        crop = read_crop(image, size, storage, fill)
     except UnreadableError as error:
         note = f"The photograph is not available any more: {error}"
         return Image.new("RGB", size[::-1], _EMPTY), Tile("Photograph", "", None, note)

@@ -67,6 +67,21 @@ def test_photographs_that_do_not_fit_are_refused_in_one_line(explanation: Explan
         explanation.overlay([np.zeros((3, 16, 20))] * 2)
 
 
+@pytest.mark.parametrize("channels", [1, 5])
+def test_heatmaps_over_photographs_of_other_channels(channels: int) -> None:
+    """Grey is shown as grey, of five channels the first three."""
+    preprocess = Preprocess((16, 20), None, (0.5,) * channels, (0.5,) * channels)
+    network = torch.nn.Sequential(torch.nn.Conv2d(channels, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    classifier = Classifier.from_module(network, preprocess)
+    array = np.random.default_rng(0).integers(0, 65536, (30, 40, channels), np.uint16)
+    explanation = explain(classifier, classifier.prepare([array]), "gradient")
+    assert explanation.maps.shape == (1, 16, 20)
+    drawn = explanation.overlay(array)
+    assert drawn.tobytes() == overlay(preprocess.cropped(array), explanation.maps[0].numpy()).tobytes()
+    crop = np.asarray(preprocess.cropped(array))
+    assert (crop[..., 0] == crop[..., 1]).all() == (channels == 1)
+
+
 # Files
 
 

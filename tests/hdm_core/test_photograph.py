@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hdm_core import Classifier, Preprocess
-from hdm_core.photograph import to_rgb
+from hdm_core.photograph import displayed, to_rgb, with_channels
 from tests.support.tiny_networks import smooth
 
 LEVELS: NDArray[np.uint16] = np.array([[0, 10, 200, 255]], np.uint16) * 257
@@ -145,3 +145,80 @@ def test_prepare_keeps_sixteen_bits() -> None:
     classifier = Classifier.from_module(smooth(), Preprocess(4, 4, (0.0,) * 3, (1.0,) * 3))
     images = classifier.prepare([Image.fromarray(np.full((4, 4), 128 * 256 + 7, np.uint16))])
     assert torch.equal(images, torch.full((1, 3, 4, 4), (128 * 256 + 7) / 65535))
+
+
+# Channels
+
+
+def channels_of(image: Any, channels: int) -> NDArray[np.float32]:
+    """Return what a network of that many channels gets, (H, W, C) in [0, 1]."""
+    found = with_channels(image, channels)
+    if isinstance(found, Image.Image):
+        assert found.mode == {1: "L", 3: "RGB"}[channels]
+        return np.asarray(found, np.float32).reshape(found.height, found.width, channels) / 255
+    assert found.dtype == np.float32
+    return found
+
+
+def test_grey_of_a_colour_is_that_of_pillow() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    np.testing.assert_array_equal(channels_of(image, 1)[:, :, 0] * 255, np.asarray(image.convert("L")))
+    np.testing.assert_allclose(channels_of(pixels / 255, 1)[:, :, 0] * 255, np.asarray(image.convert("L")), atol=0.51)  # Pillow rounds
+    np.testing.assert_array_equal(channels_of(image.convert("L"), 3), np.asarray(image.convert("L").convert("RGB")) / np.float32(255))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "LA", "PA", "La"])
+def test_every_mode_becomes_grey_as_its_colours_do(mode: str) -> None:
+    steps = {"LA": ("L",), "PA": ("P",), "LAB": (), "La": ("LA",)}.get(mode, ())
+    image = Image.new("LAB", (2, 2)) if mode == "LAB" else Image.new("RGB", (2, 2), (200, 30, 60))
+    for step in (*steps, mode):
+        image = image.convert(step) if image.mode != step else image
+    np.testing.assert_array_equal(channels_of(image, 1), np.asarray(to_rgb(image).convert("L"))[:, :, None] / np.float32(255))
+
+
+def test_an_image_of_exactly_the_channels_is_taken_as_it_is() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 4), np.uint8)
+    np.testing.assert_array_equal(channels_of(Image.fromarray(pixels), 4), pixels / np.float32(255))
+    array = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
+    np.testing.assert_array_equal(channels_of(array, 7), array)
+    np.testing.assert_array_equal(channels_of((array * 65535).astype(np.uint16), 7), (array * 65535).astype(np.uint16) / np.float32(65535))
+
+
+@pytest.mark.parametrize(
+    ("image", "channels", "message"),
+    [
+        (Image.new("RGB", (2, 2)), 4, "the image has 3 channels, and the network takes 4"),
+        (Image.new("L", (2, 2)), 2, "the image has 1 channel, and the network takes 2"),
+        (np.zeros((2, 2, 5), np.uint8), 3, "the image has 5 channels, and the network takes 3"),
+        (np.zeros((2, 2, 2), np.uint16), 1, "the image has 2 channels, and the network takes 1"),
+        (np.zeros((2, 2), np.int32), 1, "pixels of type int32 have no known range"),
+        (np.full((2, 2), 300.0), 1, "a photograph of floats has values in 0 to 1, not 300 to 300"),
+        (np.full((2, 2), np.nan), 1, "a photograph of floats has values in 0 to 1, not nan to nan"),
+        (np.zeros(4), 1, "a photograph as an array has the shape (H, W) or (H, W, C), not (4,)"),
+        (np.zeros((0, 4)), 1, "a photograph as an array has the shape (H, W) or (H, W, C), not (0, 4)"),
+    ],
+)
+def test_other_channels_and_unknown_ranges_are_one_line(image: Any, channels: int, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        with_channels(image, channels)
+    assert str(error.value).startswith(message)
+    classifier = Classifier.from_module(smooth(), Preprocess(4, 4, (0.0,) * channels, (1.0,) * channels))
+    with pytest.raises(ValueError, match=r"channel|range|values|shape"):
+        classifier.prepare([image])
+
+
+def test_a_value_range_by_hand() -> None:
+    """torchxrayvision's own: 2 x / largest - 1, times 1024."""
+    pixels = np.random.default_rng(0).integers(0, 65536, (8, 8), np.uint16)
+    preprocess = Preprocess((8, 8), None, (0.0,), (1.0,), value_range=(-1024, 1024))
+    expected = (2 * (pixels.astype(np.float32) / 65535) - 1) * 1024
+    np.testing.assert_allclose(preprocess(pixels)[0].numpy(), expected, atol=1e-3)
+    np.testing.assert_allclose(preprocess(Image.fromarray(pixels))[0].numpy(), expected, atol=1e-3)
+
+
+def test_shown_are_grey_colours_or_the_first_three() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 6), np.uint8)
+    for channels, shown in ((1, (0, 0, 0)), (2, (0, 0, 0)), (3, (0, 1, 2)), (6, (0, 1, 2))):
+        image = displayed(pixels[:, :, :channels] / np.float32(255))
+        np.testing.assert_array_equal(np.asarray(image), pixels[:, :, list(shown)])

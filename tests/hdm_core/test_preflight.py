@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -112,3 +113,24 @@ def test_without_batch_normalisation_the_range_is_judged() -> None:
     assert check(smooth_network(), sample_images(4), []).findings[-1].verdict == "ok"
     finding = check(smooth_network(), sample_images(4) * 70 + 120, []).findings[-1]
     assert (finding.subject, finding.verdict) == ("preprocessing", "doubtful")
+
+
+def test_a_network_of_other_channels_is_one_line() -> None:
+    result = check(Classifier.from_module(nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), Preprocess(16, 16)))
+    assert result.refused == (
+        "channels: the first convolution of the network takes 1, and images have 3: "
+        "give as many values of mean and std, and channels in a configuration"
+    )
+
+
+def test_the_range_is_judged_in_units_of_the_value_range() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    preprocess = Preprocess((16, 20), None, (0.0,), (1.0,), value_range=(-1024, 1024))
+    classifier = Classifier.from_module(network, preprocess)
+    noise = np.random.default_rng(0).random((4, 30, 30), np.float32)
+    photographs = classifier.prepare(list(noise))
+    assert photographs.shape == (4, 1, 16, 20)
+    assert check(classifier, photographs, []).findings[-1].verdict == "ok"
+    assert check(network, photographs, []).findings[-1].verdict == "doubtful"  # without a preprocess the range is unknown
+    assert check(classifier, photographs / 40_000, []).findings[-1].verdict == "doubtful"
+    assert check(classifier).refused == ""  # noise alone has that spread, too

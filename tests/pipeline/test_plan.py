@@ -45,7 +45,7 @@ def test_the_papers_passes(tmp_path: Path) -> None:
     classifier = {"arch": "squeezenet1_1"}  # random weights, 224 x 224
     paper = {"preset": "paper-cub"}
     plan = make_plan(config_of(tmp_path, 3, methods=["hdm", "dm", "grad_cam"], classifier=classifier, hdm=paper, dm=paper))
-    assert plan.side == 224
+    assert plan.size == (224, 224)
     assert plan.passes_per_image == {"hdm": 134_800, "dm": 44_800, "grad_cam": 1}
     assert plan.passes == 3 * (134_800 + 44_800 + 1)
     pm = make_plan(config_of(tmp_path, 3, methods=["hdm"], classifier=classifier, hdm={"preset": "paper-pm"}))
@@ -118,7 +118,7 @@ def test_a_target_is_checked_against_the_names_of_the_classes(tmp_path: Path, mo
     classifier = Classifier(smooth(3), Preprocess(resize=16, crop=16), ("ant", "bee", "cat"), "insects")
     monkeypatch.setattr("pipeline.plan.load_classifier", lambda *_: classifier)
     assert refused(lambda: make_plan(config_of(tmp_path, target=3))) == "target 3: insects has 3 classes, numbered from 0"
-    assert make_plan(config_of(tmp_path, target=2)).side == 16
+    assert make_plan(config_of(tmp_path, target=2)).size == (16, 16)
 
 
 def test_masks_that_are_larger_than_the_picture(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def stored_run(
     )
     named = {row: (f"bird-{row}", "wren") for row in range(images)} | {row: (name, name) for row, name in (names or {}).items()}
     samples = [Sample(image_id, str(folder / f"{row}.png"), row, class_name) for row, (image_id, class_name) in named.items()]
-    plan = Plan(config, samples, [Shard(row, row, row + 1) for row in range(images)], SIDE, "f" * 64, dict.fromkeys(methods, 12))
+    plan = Plan(config, samples, [Shard(row, row, row + 1) for row in range(images)], (SIDE, SIDE), "f" * 64, dict.fromkeys(methods, 12))
     store = RunStore.from_config(config)
     store.create(plan)
     draw = np.random.default_rng(0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -53,3 +54,22 @@ def test_blur_keeps_the_size_and_a_constant_image(side: int) -> None:
 def test_the_type_is_the_images(kind: str) -> None:
     images = pictures(2).double()
     assert baseline_image(kind, CLASSIFIER, images).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "black"),
+    [
+        (Preprocess(16, 16, (0.5,), (0.25,)), -2.0),
+        (Preprocess(16, 16, (0.0,), (1.0,), value_range=(-1024, 1024)), -1024.0),
+        (Preprocess(16, 16, (10.0,), (5.0,), value_range=(-20, 20)), -6.0),
+        (Preprocess(16, 16, (0.5,) * 7, (0.25,) * 7), -2.0),
+    ],
+)
+def test_black_of_other_channels_and_ranges(preprocess: Preprocess, black: float) -> None:
+    classifier = Classifier.from_module(smooth(), preprocess)
+    images = torch.zeros(2, preprocess.channels, 16, 20)
+    found = baseline_image("black", classifier, images)
+    assert torch.equal(found.expand_as(images), torch.full_like(images, black))
+    assert torch.equal(preprocess(np.zeros((16, 16, preprocess.channels), np.uint8)), torch.full((preprocess.channels, 16, 16), black))
+    assert baseline_image("mean", classifier, images).shape == (1, preprocess.channels, 1, 1)
+    assert baseline_image("blur", classifier, images).shape == images.shape

@@ -16,12 +16,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hdm_core import Preprocess
+from pipeline.cli.explain import explain_image
+from pipeline.config.schema import ClassifierConfig
 from pipeline.datasets import Sample
 from pipeline.datasets.dicom import read_dicom, window
 from pipeline.datasets.errors import UnreadableError
 from pipeline.datasets.formats import has_image_suffix, missing_reader
 from pipeline.datasets.images import read_image
+from pipeline.plan import make_plan
+from tests.support.bright_network import HEIGHT, WIDTH, photograph
 from tests.support.dicom_files import PATIENT, dicom, ramp, table
+from tests.support.plans import configuration
+from tests.support.plans import refused as refused_plan
 
 pytest.importorskip("pydicom", reason="the extra `medical` is not installed")
 
@@ -98,6 +104,14 @@ def test_colours() -> None:
     separate = dicom(np.ascontiguousarray(pixels), PlanarConfiguration=1)
     planes = pixels.reshape(3, 4, 6).transpose(1, 2, 0)
     assert read_dicom(separate) == pytest.approx(planes / 255)
+
+
+def test_colours_of_jpeg_become_red_green_and_blue() -> None:
+    from pydicom.pixels import convert_color_space
+
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    expected = convert_color_space(pixels, "YBR_FULL", "RGB")
+    np.testing.assert_allclose(read_dicom(dicom(pixels, PhotometricInterpretation="YBR_FULL")), expected / 255, atol=1e-6)
 
 
 def test_a_palette() -> None:
@@ -208,3 +222,24 @@ def test_nothing_of_the_patient_is_read(tmp_path: Path, caplog: pytest.LogCaptur
     assert "ReferencedPatientSequence" not in header
     everything = f"{header}{caplog.text}{decoded}"
     assert not any(value in everything for value in PATIENT.values())
+
+
+def test_a_dataset_of_dicom_is_refused_before_the_run_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, ramp(0, 256, np.uint8))
+    original = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "pydicom" else original(name, *rest))
+    config = configuration(dataset={"kind": "folder", "root": str(tmp_path)}, output=str(tmp_path / "runs"))
+    assert refused_plan(lambda: make_plan(config)) == (
+        "dataset: DICOM is read by pydicom, which is not installed: pip install 'hdm-pipeline[medical]'"
+    )
+
+
+def test_the_explain_command_reads_dicom_in_grey(tmp_path: Path) -> None:
+    sample = write(tmp_path, photograph(300, 400)[:, :, 0])
+    section = {"source": "import", "factory": "tests.support.bright_network:make", "arguments": {"channels": 1}, "channels": 1}
+    classifier = ClassifierConfig(**section, resize=(HEIGHT, WIDTH), value_range=(-1024, 1024), mean=(-600,), std=(400,))
+    out = tmp_path / "map.png"
+    facts = explain_image(sample.path, str(out), classifier, method="grad_cam", preset=None, target=None)
+    assert facts["status"] == "ok"
+    with Image.open(out) as heatmap:
+        assert heatmap.size == (WIDTH, HEIGHT)

@@ -70,6 +70,26 @@ def test_a_large_jpeg_is_the_same_picture_to_a_small_tolerance(tmp_path: Path, s
     assert abs((whole - read).mean()) < 0.3
 
 
+OBLONG = [
+    Preprocess((40, 88), None),
+    Preprocess((88, 40), None, pad=True, fill=0.4),
+    Preprocess(48, (40, 72)),
+    Preprocess((50, 90), (40, 72)),
+]
+
+
+@pytest.mark.parametrize("preprocess", OBLONG)
+@pytest.mark.parametrize("size", [(1071, 711), (711, 1071)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_so_it_is_for_inputs_that_are_no_squares(tmp_path: Path, preprocess: Preprocess, size: tuple[int, int], orientation: int) -> None:
+    """The size of a rotated JPEG is exchanged before it is resized exactly."""
+    whole, read = both(save(tmp_path, large(*size), orientation=orientation), preprocess)
+    assert whole.shape == (*preprocess.size, 3)
+    difference = np.abs(whole - read)
+    assert difference.mean() < 1.1
+    assert np.percentile(difference, 99) <= 4
+
+
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_so_it_is_without_colours_and_with_four(tmp_path: Path, mode: str) -> None:
     whole, read = both(save(tmp_path, large(1000, 700, mode)))
@@ -146,25 +166,26 @@ def stored(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(Image.Transpose(back[orientation])) if orientation in back else image
 
 
-def seen(picture: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(PREPROCESS.cropped(picture).convert("L")) >= 128)
+def seen(picture: Image.Image, preprocess: Preprocess) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(preprocess.cropped(picture).convert("L")) >= 128)
 
 
+@pytest.mark.parametrize("preprocess", [PREPROCESS, Preprocess((64, 48), None), Preprocess((48, 64), None, pad=True)])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_mask_drawn_on_the_picture_moves_with_it(tmp_path: Path, size: tuple[int, int], orientation: int) -> None:
+def test_a_mask_drawn_on_the_picture_moves_with_it(tmp_path: Path, size: tuple[int, int], orientation: int, preprocess: Preprocess) -> None:
     """Follow a mark through rotation, draft, resize and crop, with a mask that is upright or rotated like its image."""
     picture, mask, box = mark(size)
     sample = save(tmp_path, stored(picture, orientation), orientation=orientation)
     mask.save(tmp_path / "upright.png")
     save(tmp_path, stored(mask, orientation), "turned.png", orientation)
-    read = read_image(sample, {}, PREPROCESS)
+    read = read_image(sample, {}, preprocess)
     assert read.size == size
-    white = seen(read.image)
+    white = seen(read.image, preprocess)
     assert white.any()
     masks = [Masks((str(tmp_path / name),), root=str(tmp_path)) for name in ("upright.png", "turned.png")]
     for truth in ({"masks": masks[0]}, {"masks": masks[1]}, {"bbox": box}):
-        inside, kind = read_region(Sample("a", sample.path, **truth), read, PREPROCESS, {})
+        inside, kind = read_region(Sample("a", sample.path, **truth), read, preprocess, {})
         assert kind == ("bbox" if "bbox" in truth else "segmentation")
         wrong = inside ^ white
         inner = white[1:-1, 1:-1]

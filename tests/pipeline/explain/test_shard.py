@@ -310,7 +310,7 @@ def test_the_same_shard_twice_has_the_same_bytes(samples: list[Sample], tmp_path
         classifier = Classifier(normalised(3), PREPROCESS, name="insects")
         result = work(classifier, config, samples)
         config_of_turn = config.model_copy(update={"output": str(tmp_path / turn)})
-        plan = Plan(config_of_turn, samples, [Shard(0, 0, 6)], SIDE, classifier.weights_digest(), {})
+        plan = Plan(config_of_turn, samples, [Shard(0, 0, 6)], (SIDE, SIDE), classifier.weights_digest(), {})
         store = RunStore.from_config(plan.config)
         store.create(plan)
         records = [replace(record, seconds=0.0) for record in result.records]

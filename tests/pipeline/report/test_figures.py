@@ -45,7 +45,7 @@ def explained(
         output=str(folder / "runs"),
     )
     samples = list_samples(config.dataset, {})
-    plan = Plan(config, samples, [Shard(row, row, row + 1) for row in range(images)], SIDE, "f" * 64, dict.fromkeys(METHODS, 1))
+    plan = Plan(config, samples, [Shard(row, row, row + 1) for row in range(images)], (SIDE, SIDE), "f" * 64, dict.fromkeys(METHODS, 1))
     store = RunStore.from_config(config)
     store.create(plan)
     region = {None: "none", "bbox": "bbox", "mask": "segmentation"}[truth]

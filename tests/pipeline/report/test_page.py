@@ -15,7 +15,7 @@ from PIL import Image
 
 from hdm_core import METHODS, METRICS, Preprocess
 from pipeline.report import overlay, write_report
-from pipeline.report.crop import crop
+from pipeline.report.crop import crop, fill_colour
 from pipeline.report.gallery import evenly_spaced
 from pipeline.report.summary import DEFINITIONS
 from pipeline.runs import RunStore
@@ -157,11 +157,22 @@ def test_a_map_of_another_size_is_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [(48, 30), (30, 48), (20, 20), (61, 47)])
-@pytest.mark.parametrize("preprocess", [PREPROCESS, Preprocess(resize=20, crop=26)])
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        PREPROCESS,
+        Preprocess(resize=20, crop=26),
+        Preprocess((26, 18), None),
+        Preprocess((26, 18), None, pad=True, fill=(0.2, 0.5, 0.9)),
+        Preprocess(20, (16, 30), fill=0.5),
+    ],
+)
 def test_a_view_is_what_the_network_saw(tmp_path: Path, size: tuple[int, int], preprocess: Preprocess) -> None:
     ramp = np.linspace(40, 255, size[0] * size[1]).reshape(size[1], size[0])
     photograph = Image.fromarray(np.stack([ramp, ramp[::-1], ramp[:, ::-1]], axis=2).astype(np.uint8))
-    view = crop(photograph, np.float32(preprocess.crop_box(*size)).tolist(), preprocess.size)
+    view = crop(
+        photograph, np.float32(preprocess.crop_box(*size)).tolist(), preprocess.size, fill_colour({"interface": {"fill": preprocess.fill}})
+    )
     seen = preprocess.cropped(photograph)
     difference = np.abs(np.asarray(view, np.float32) - np.asarray(seen, np.float32))
     assert view.size == seen.size

@@ -95,9 +95,11 @@ def examples(tmp_path: Path) -> list[Example]:
     return [Example(Sample(f"{i}", str(save_picture(tmp_path / f"{i}.png", 60 + i, 50, i))), TRAIN, i % 2) for i in range(3)]
 
 
+@pytest.mark.parametrize("preprocess", [Preprocess(resize=40, crop=32), Preprocess((40, 24), None), Preprocess(40, (24, 56))])
 @pytest.mark.parametrize("max_bytes", [0, 12_000, 10**9], ids=["nothing cached", "one cached", "all cached"])
-def test_without_augmentation_a_network_sees_what_an_explanation_shows_it(examples: list[Example], max_bytes: float) -> None:
-    preprocess = Preprocess(resize=40, crop=32)
+def test_without_augmentation_a_network_sees_what_an_explanation_shows_it(
+    examples: list[Example], max_bytes: float, preprocess: Preprocess
+) -> None:
     cache = ImageCache(examples, preprocess, {}, max_bytes)
     assert cache.read() == examples
     dataset = ImageDataset(cache, examples)
@@ -115,6 +117,8 @@ def test_augmentation_follows_from_torchs_seed(examples: list[Example]) -> None:
         torch.manual_seed(seed)
         views.append(torch.stack([ImageDataset(cache, examples, augmentation)[index][0] for index in range(3)]))
     assert views[0].shape == (3, 3, 32, 32)
+    oblong = ImageCache(examples, Preprocess((40, 24), None), {}, 10**9)
+    assert ImageDataset(oblong, examples, augmentation)[0][0].shape == (3, 40, 24)
     assert torch.equal(views[0], views[1])
     assert not torch.equal(views[0], views[2])
 
