@@ -100,8 +100,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     try:
         content = load_weights(path)
     except pickle.UnpicklingError:
-        others = describe_foreign(path)
-        holds = f"objects that cannot be skipped ({others})" if others else "more than weights, or is no file of torch.save"
+        foreign = describe_foreign(path)
+        holds = f"objects that cannot be skipped ({foreign})" if foreign else "more than weights, or is no file of torch.save"
         raise ValueError(f"{path} holds {holds}: save model.state_dict() alone") from None
     except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError) as error:
         if "TorchScript" in str(error):

@@ -95,6 +95,8 @@ def test_the_problem_type_of_the_configuration_is_returned(folders: Path, tmp_pa
     shutil.copytree(folders / "vit", tmp_path / "vit")
     edit(tmp_path / "vit/config.json", problem_type="multi_label_classification")
     assert load_transformers(tmp_path / "vit").problem_type == "multi_label_classification"
+    with pytest.raises(ValueError, match="is of the problem_type multi_label_classification"):
+        Classifier.from_transformers(tmp_path / "vit")
 
 
 def test_what_the_library_reports_is_not_switched_off_for_good(folders: Path) -> None:
