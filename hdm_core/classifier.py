@@ -220,8 +220,6 @@ class Classifier:
             ValueError: if the checkpoint is no image classifier, needs code of its own, lacks weights, or its processor cannot be followed.
         """
         loaded = load_transformers(source, preprocess)
-        if loaded.problem_type not in (None, "single_label_classification"):
-            raise ValueError(f"{source} is of the problem_type {loaded.problem_type}, and classes that exclude each other are explained")
         return cls(loaded.module, loaded.preprocess, loaded.class_names, Path(source).name, output)
 
     @property
