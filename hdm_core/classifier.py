@@ -205,7 +205,7 @@ class Classifier:
 
     @classmethod
     def from_transformers(cls, source: str | Path, preprocess: Preprocess | None = None, output: OutputKey | None = None) -> Classifier:
-        """Load an image classifier of Hugging Face's transformers; needs the extra `transformers`.
+        """Load an image classifier of transformers; needs the extra `transformers`.
 
         Only safetensors are read, and no code of the checkpoint runs. It is in evaluation mode, on the CPU, in float32.
 

@@ -186,7 +186,10 @@ class Preprocess:
         return canvas
 
     def _crop_start(self, width: int, height: int) -> tuple[int, int]:
-        """Return the first column and row of the input in what was resized, negative where it is filled."""
+        """Return the column and row at which the input begins after the resize.
+
+        They are negative where it is filled.
+        """
         return crop_start(width, self.size[1], self.crop_rounding), crop_start(height, self.size[0], self.crop_rounding)
 
     def _fill_levels(self) -> tuple[float, ...]:
