@@ -1,1 +1,1 @@
-"""Sources of classifiers: torchvision, timm, checkpoints, exported programs."""
+"""Sources of classifiers: torchvision, timm, transformers, files."""

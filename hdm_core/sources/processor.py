@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from hdm_core.messages import one_line
 from hdm_core.preprocess import Preprocess
 
 _TOLERANCE = 1e-5  # of the largest value, at least of 1
@@ -39,7 +40,10 @@ def follow_processor(processor: Any, name: str) -> Preprocess:
         raise ValueError(f"{name}: its processor {kind} cannot be followed exactly ({error}): {_HINT}") from None
     for number, size in enumerate(_SIZES):
         image = _noise(size, number)
-        expected = np.asarray(processor(images=image, return_tensors="np")["pixel_values"][0])
+        try:
+            expected = np.asarray(processor(images=image, return_tensors="np")["pixel_values"][0])
+        except Exception as error:  # processors of other tasks raise errors of many types
+            raise ValueError(f"{name}: its processor {kind} gives no pixel_values for an image ({one_line(error)}): {_HINT}") from None
         found = preprocess(image).numpy()
         if found.shape != expected.shape:
             difference = f"an input of {expected.shape} instead of {found.shape}"

@@ -58,10 +58,11 @@ def build_timm(
 
 
 def follow_timm(arch: str, config: Mapping[str, Any]) -> Preprocess:
-    """Return the preprocessing that `timm.data.create_transform` makes of a configuration.
+    """Return the preprocessing that timm's transform of a configuration is.
 
-    Its crop modes: center crops what is resized in proportion, squash resizes to a size exactly, border fits the image into a size and
-    fills the rest with the mean. Each resizes to the input's size divided by `crop_pct`, and crops the centre.
+    It is that of `timm.data.create_transform`, in evaluation. Its crop modes: center crops what is resized in proportion, squash resizes to
+    a size exactly, border fits the image into a size and fills the rest with the mean. Each resizes to the input's size divided by
+    `crop_pct`, and crops the centre.
 
     Args:
         arch: name of the network, for the error.

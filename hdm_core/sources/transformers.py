@@ -44,7 +44,9 @@ class Pretrained:
 
 
 def load_transformers(source: str | Path, preprocess: Preprocess | None = None) -> Pretrained:
-    """Load an image classifier, on the CPU; only safetensors are read, and no code of the checkpoint runs.
+    """Load an image classifier, on the CPU.
+
+    Only safetensors are read, and no code of the checkpoint runs.
 
     Args:
         source: a local folder, or the name of a repository of the hub, such as "google/vit-base-patch16-224". Without a network the
@@ -188,7 +190,10 @@ def _call(name: str, load: Callable[[], _T]) -> _T:
 
 @contextmanager
 def _quiet(library: Any) -> Iterator[None]:
-    """Switch the progress bars and the report of loading off: what matters of it is an error here."""
+    """Switch progress bars and the report of loading off.
+
+    What matters of the report is an error here.
+    """
     settings, hub = library.utils.logging, logging.getLogger("huggingface_hub")
     level, hub_level, bar = settings.get_verbosity(), hub.level, settings.is_progress_bar_enabled()
     settings.set_verbosity_error()

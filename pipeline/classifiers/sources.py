@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -196,7 +197,8 @@ def _load_timm(config: ClassifierConfig, classes: Classes, seed: int) -> Classif
 def _load_transformers(config: ClassifierConfig, classes: Classes, seed: int) -> Classifier:
     # A checkpoint without the settings of a processor needs these keys instead, which `configure_preprocess` sets.
     replaced = config.resize is not None and config.mean is not None and config.std is not None
-    return Classifier.from_transformers(config.path or config.arch or "", Preprocess() if replaced else None)
+    source = Path(config.path) if config.path else config.arch or ""
+    return Classifier.from_transformers(source, Preprocess() if replaced else None)
 
 
 def _check_checkpoint(config: ClassifierConfig) -> None:

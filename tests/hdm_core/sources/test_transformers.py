@@ -190,6 +190,18 @@ def own_processor(folder: Path) -> None:
     (folder / "mine.py").write_text(f"open({str(folder / 'harm')!r}, 'w')\n")
 
 
+def sound_processor(folder: Path) -> None:
+    edit(
+        folder / "preprocessor_config.json",
+        image_processor_type="Wav2Vec2FeatureExtractor",
+        feature_extractor_type="Wav2Vec2FeatureExtractor",
+    )
+
+
+def odd_processor(folder: Path) -> None:
+    save_processor("Pix2Struct", folder, {})
+
+
 def other_weights(folder: Path) -> None:
     save("resnet", folder.parent / "other")
     shutil.copy(folder.parent / "other/model.safetensors", folder / "model.safetensors")
@@ -223,8 +235,10 @@ def other_weights(folder: Path) -> None:
         ),
         (own_code, ValueError, "needs code of its own, which is not run"),
         (own_processor, ValueError, "needs code of its own, which is not run"),
+        (sound_processor, ValueError, "its processor Wav2Vec2FeatureExtractor cannot be followed exactly"),
+        (odd_processor, ValueError, "its processor Pix2StructImageProcessorPil"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_what_cannot_be_loaded_is_one_line(
     folders: Path, tmp_path: Path, change: Callable[[Path], object], kind: type[Exception], words: str

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
 from hdm_core import Preprocess
 from hdm_core.sources.checkpoint import CARD, MODEL, Card, save_checkpoint
 from pipeline.classifiers.load import load_classifier, preprocess_identity
+from pipeline.config.schema import RunConfig
 from pipeline.plan import make_plan
 from tests.support.plans import configuration, refused, save_picture
 
@@ -170,3 +171,44 @@ def test_a_network_without_a_digest_is_one_line(tmp_path: Path) -> None:
     config = configuration(classifier=section, methods=["gradient"], dataset={"kind": "folder", "root": str(tmp_path)})
     message = refused(lambda: make_plan(config))
     assert "the network's state '1._extra_state' has no digest: an object of type object has no fixed bytes" in message
+
+
+# Outputs
+
+
+class TwoHeads(nn.Module):
+    """Network with two heads of the same shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.species, self.age = nn.Flatten(), nn.Linear(3 * 32 * 32, 2), nn.Linear(3 * 32 * 32, 2)
+
+    def forward(self, images: Tensor) -> dict[str, dict[str, Tensor]]:
+        features = self.body(images)
+        return {"heads": {"species": self.species(features), "age": self.age(features)}}
+
+
+def heads_config(folder: Path, **keys: Any) -> RunConfig:
+    save_picture(folder / "images/a.png")
+    section = {"source": "import", "factory": f"{__name__}:TwoHeads", "resize": 32, "crop": 32, **keys}
+    return configuration(classifier=section, methods=["gradient"], dataset={"kind": "folder", "root": str(folder / "images")})
+
+
+def test_several_outputs_are_refused_before_a_run_with_the_key_to_write(tmp_path: Path) -> None:
+    assert refused(lambda: make_plan(heads_config(tmp_path))).endswith(
+        "it returned a dict with 2 such tensors, heads.species (1, 2), heads.age (1, 2): "
+        "name the logits with output= (classifier.output in a configuration), such as heads.species"
+    )
+    message = refused(lambda: make_plan(heads_config(tmp_path, output="heads.colour")))
+    assert message.endswith("the network returned a dict without an output 'heads.colour'; it has heads.species (1, 2), heads.age (1, 2)")
+
+
+def test_the_named_output_is_the_classifiers_and_part_of_the_identity(tmp_path: Path) -> None:
+    plans = {key: make_plan(heads_config(tmp_path, output=f"heads.{key}")) for key in ("species", "age")}
+    assert {plan.preprocess_identity["output"] for plan in plans.values()} == {"heads.species", "heads.age"}
+    assert len({plan.weights_digest for plan in plans.values()}) == 1
+    assert len({plan.config.hash() for plan in plans.values()}) == 2
+    classifier = load_classifier(heads_config(tmp_path, output="heads.age").classifier, 0)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(classifier.module(images), classifier.network(images)["heads"]["age"])
+    assert "output" not in preprocess_identity(load_classifier(configuration().classifier, 0))
