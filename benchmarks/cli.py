@@ -156,7 +156,7 @@ def models(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Explain one image per architecture of torchvision and timm by every method, or show why not."""
+    """Explain an image per architecture of torchvision and timm by every method."""
     from pathlib import Path
 
     import torch

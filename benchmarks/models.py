@@ -1,4 +1,4 @@
-"""Architectures of torchvision and timm, each explained by every method, or refused."""
+"""Architectures of torchvision and timm, explained by every method or refused."""
 
 from __future__ import annotations
 
@@ -97,7 +97,10 @@ def _bench(name: str, limit: float) -> ModelResult:
 
 
 def _build(source: str, arch: str) -> Classifier:
-    """Build an architecture with random weights; a head of zeros, with which all logits are zero, becomes random."""
+    """Build an architecture with random weights.
+
+    A head of zeros, with which all logits are zero, becomes random.
+    """
     classifier = Classifier.from_timm(arch) if source == "timm" else Classifier.from_torchvision(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -28,7 +28,10 @@ def write_page(path: Path, results: list[ModelResult]) -> None:
 
 
 def models_table(results: list[ModelResult]) -> str:
-    """Build the table, one row per architecture and one column per family of methods, and the list of reasons below it."""
+    """Build the table, and the list of reasons below it.
+
+    It has one row per architecture and one column per family of methods.
+    """
     families: dict[str, list[str]] = {}
     for method in results[0].verdicts:
         families.setdefault(METHODS[method].family, []).append(method)
@@ -54,7 +57,10 @@ def models_table(results: list[ModelResult]) -> str:
 
 
 def _cell(result: ModelResult, methods: Iterable[str], reasons: dict[str, str]) -> str:
-    """Return the verdicts of some methods: ok, and those that are not by name, with the letter of the reason."""
+    """Return the verdicts of some methods.
+
+    Those that are not ok are named, with the letter of the reason.
+    """
     groups: dict[str, list[str]] = {}
     for method in methods:
         verdict = result.verdicts[method]

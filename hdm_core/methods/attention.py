@@ -1,4 +1,4 @@
-"""Shared by the methods that read attention maps: blocks, batching, and the map of patches."""
+"""Shared by the methods that read attention maps: batching, and the maps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ Evidence = Callable[[Transformer, Tensor, Tensor, Any], Tensor]
 
 
 def attention_method(id: str, title: str, source: str, settings: Settings, evidence: Evidence, sign: str) -> Method:  # noqa: A002
-    """Build the registry entry of a method for transformers; it costs one pass per image.
+    """Build the registry entry of a method for transformers.
+
+    It costs one pass per image.
 
     Args:
         settings: those of the preset `paper`.
@@ -68,7 +70,10 @@ def _transformer(classifier: Classifier, images: Tensor) -> Transformer:
 
 
 def _patch_maps(transformer: Transformer, evidence: Tensor, height: int, width: int) -> Tensor:
-    """Return N(g(N(E))) of the evidence E at the patches, (B, H, W); zeros where it is constant."""
+    """Return N(g(N(E))) of the evidence E at the patches, (B, H, W).
+
+    It is zero where E is constant.
+    """
     grid = transformer.grid
     patches = grid.of_patches(evidence)
     largest, least = patches.amax(1, keepdim=True), patches.amin(1, keepdim=True)

@@ -19,7 +19,7 @@ from hdm_core.settings import Settings
 
 
 class AttentionRolloutSettings(Settings):
-    """Settings of attention rollout: fusion of the heads, and the share of the residual."""
+    """Settings of attention rollout: fusion of the heads, share of the residual."""
 
     fusion: Literal["mean", "max", "min"] = Field("mean", description="of a block's heads")
     residual: float = Field(0.5, ge=0, lt=1, description="share of the residual connection, the identity, in a block's mixing of tokens")

@@ -16,7 +16,7 @@ from hdm_core.settings import Settings
 
 
 class LeGradSettings(Settings):
-    """Settings of LeGrad: the blocks that count, and the tokens that a block's score is of."""
+    """Settings of LeGrad: the blocks that count, and the pooling of their tokens."""
 
     blocks: int | None = Field(None, ge=1, description="number of last blocks whose gradients are summed; all by default")
     pool: Literal["mean", "network"] = Field(

@@ -48,7 +48,11 @@ class TokenGrid:
         return patches.reshape(*patches.shape[:2], self.rows, self.columns)
 
     def from_maps(self, maps: Tensor, tokens: Tensor) -> Tensor:
-        """Return tokens (B, N, K) with maps (B, K, h, w) in place of their patches; unused if all of them are patches."""
+        """Return tokens (B, N, K) with maps (B, K, h, w) in place of their patches.
+
+        Args:
+            tokens: unused if all of them are patches.
+        """
         if self.tokens == self.rows * self.columns:
             return maps.flatten(2).mT
         last = tokens[:, self.before + self.rows * self.columns :]
@@ -88,7 +92,7 @@ def find_grid(network: nn.Module, layer: nn.Module, tokens: int, images: Tensor)
 
 
 def _plausible_grids(tokens: int, height: int, width: int) -> Iterator[tuple[int, int, int]]:
-    """Yield rows, columns and the side of a patch in pixels, for every grid that the tokens may be.
+    """Yield rows, columns and pixels per side of a patch, for all possible grids.
 
     Pixels that fill no patch are dropped by convolutions, and padded by some networks. A patch that divides the image is preferred.
     """
@@ -105,12 +109,17 @@ def _plausible_grids(tokens: int, height: int, width: int) -> Iterator[tuple[int
 
 
 def _binary(numbers: Tensor, count: int) -> list[Tensor]:
-    """Return the binary digits of numbers below `count`, from the lowest: a tensor of False and True for each."""
+    """Return the binary digits of numbers below `count`, from the lowest.
+
+    Each is a tensor of False and True.
+    """
     return [(numbers >> digit) % 2 == 1 for digit in range((count - 1).bit_length())]
 
 
 def _coded_images(images: Tensor, rows: int, columns: int, patch: int, shift: int) -> Tensor:
-    """Return two noise images and one image per binary digit of rows and columns, (2 + digits, C, H, W).
+    """Return two noise images, and one image per binary digit of row and column.
+
+    They are (2 + digits, C, H, W).
 
     A patch of the last ones is that of the first noise image where the digit is 1, else that of the second. The patches start `shift`
     pixels above and left of the image.
@@ -126,7 +135,10 @@ def _coded_images(images: Tensor, rows: int, columns: int, patch: int, shift: in
 
 @torch.no_grad()
 def _observe(network: nn.Module, layer: nn.Module, tokens: int, images: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return a layer's last tokens, and the network's first ones of the same number, each (B, N, K); None if the layer returns others."""
+    """Return a layer's last tokens, and the network's first ones of that number.
+
+    Each is (B, N, K). None if the layer returns others.
+    """
     own: list[Tensor] = []
     first: list[Tensor] = []
 
@@ -152,14 +164,16 @@ def _observe(network: nn.Module, layer: nn.Module, tokens: int, images: Tensor) 
 
 
 def _agreements(outputs: Tensor, rows: int, columns: int) -> dict[TokenGrid, float]:
-    """Return how well the tokens follow each place that a grid may have among them; see `_agreement`."""
+    """Return the `_agreement` of each place that a grid may have among tokens."""
     others = outputs.shape[1] - rows * columns
     grids = [TokenGrid(rows, columns, before, others - before) for before in range(others + 1)]
     return {grid: _agreement(outputs, grid) for grid in grids}
 
 
 def _agreement(outputs: Tensor, grid: TokenGrid) -> float:
-    """Return the share of patches that follow their row and column, for the binary digit that they follow least.
+    """Return the share of patches that follow their row and column.
+
+    It is that of the binary digit that they follow least.
 
     Args:
         outputs: tokens for `_coded_images`, (2 + digits, N, K).
