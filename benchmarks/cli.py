@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmarks.architectures import models
 from benchmarks.scale import plan, pool, store
 from benchmarks.tables import memory_table, methods_table, networks_table, points_table
 from pipeline.cli.console import accept_any_encoding, err, out, print_json
@@ -30,6 +31,7 @@ bench = typer.Typer(
 bench.command()(pool)
 bench.command()(plan)
 bench.command()(store)
+bench.command()(models)
 
 Arch = Annotated[list[str] | None, typer.Option(help="torchvision network, repeatable; MobileNetV2 by default")]
 Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random by default")]
@@ -146,36 +148,6 @@ def methods(
         print_json({"methods": [result.as_dict() for result in results]})
     else:
         out.print(methods_table(results))
-
-
-@bench.command()
-def models(
-    only: Annotated[str | None, typer.Option(help="architectures such as timm:resnet10t, separated by commas; all by default")] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="time per architecture, after which its further methods are skipped")] = 60,
-    page: Annotated[str | None, typer.Option(help="page of the documentation whose table is replaced")] = None,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Explain an image per architecture of torchvision and timm by every method."""
-    from pathlib import Path
-
-    import torch
-
-    from benchmarks.models import all_names, bench_models
-    from benchmarks.models_page import models_table, write_page
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    names = all_names() if only is None else only.split(",")
-    if wrong := [name for name in names if name.partition(":")[0] not in ("torchvision", "timm") or not name.partition(":")[2]]:
-        raise InputError(f"--only {wrong[0]}: write torchvision:ARCH or timm:ARCH")
-    results = bench_models(names, seconds, lambda line: err.print(line, markup=False, highlight=False))
-    if page is not None:
-        write_page(Path(page), results)
-    if as_json:
-        print_json({"models": [asdict(result) for result in results]})
-    else:
-        out.print(models_table(results), markup=False, highlight=False, soft_wrap=True)
 
 
 @bench.command()
