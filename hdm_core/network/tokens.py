@@ -12,8 +12,8 @@ from torch import Tensor, nn
 # Tokens that are no patch of the image: class, distillation and register tokens. DeiT has 2, DINOv3 has 5, EVA-X has 1.
 _OTHERS = 16
 # Share of the patches that must follow their row and column, for each bit of the two; chance gives 0.5, a grid that is shifted by one
-# patch 0 for the last bit of the column. In 20 transformers of torchvision and timm with random weights it is 1 in most, 0.88 to 0.95 in XCiT
-# and VOLO; Twins (0.68 to 0.8) and LeViT (0.5) are decided by their first tokens, in which it is 1.
+# patch 0 for the last bit of the column. In 20 transformers of torchvision and timm with random weights it is 1 in most, 0.88 to 0.95 in
+# XCiT and VOLO; Twins (0.68 to 0.8) and LeViT (0.5) are decided by their first tokens, in which it is 1.
 _CLEAR = 0.8
 _MARGIN = 0.15  # between the best and the second best place of the grid
 # Where a layer's own patches follow the place that the network's first tokens of that number have less than 0.5 by this / sqrt(patches),
