@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmarks.architectures import models
 from benchmarks.scale import plan, pool, store
 from benchmarks.tables import memory_table, methods_table, networks_table, points_table
 from pipeline.cli.console import accept_any_encoding, err, out, print_json
@@ -30,6 +31,7 @@ bench = typer.Typer(
 bench.command()(pool)
 bench.command()(plan)
 bench.command()(store)
+bench.command()(models)
 
 Arch = Annotated[list[str] | None, typer.Option(help="torchvision network, repeatable; MobileNetV2 by default")]
 Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random by default")]

@@ -11,27 +11,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hdm_core.checks.finding import Finding
-from hdm_core.classifier import Classifier
-from hdm_core.masking.ops import normalise, upsample
-from hdm_core.methods.base import ExplainJob, Method, RawMaps
-from hdm_core.methods.legrad import blocks_finding
+from hdm_core.methods.attention import attention_method
 from hdm_core.network.attention import AttentionReader
 from hdm_core.network.gradients import gradient_of
-from hdm_core.network.transformer import Transformer, find_transformer, replaced_tokens
+from hdm_core.network.transformer import Transformer, replaced_tokens
 from hdm_core.settings import Settings
-from hdm_core.sources.exported import require_layers
 
 
 class AttentionRolloutSettings(Settings):
-    """Settings of attention rollout: fusion of the heads, and the share of the residual."""
+    """Settings of attention rollout: fusion of the heads, share of the residual."""
 
     fusion: Literal["mean", "max", "min"] = Field("mean", description="of a block's heads")
     residual: float = Field(0.5, ge=0, lt=1, description="share of the residual connection, the identity, in a block's mixing of tokens")
 
 
 def attention_rollout(transformer: Transformer, images: Tensor, targets: Tensor, settings: AttentionRolloutSettings) -> Tensor:
-    """Compute the rows of R = A_L ... A_1 that lead to the logits, at the patches: (B, rows, columns).
+    """Compute the rows of R = A_L ... A_1 that lead to the logits, (B, N).
 
     A_l = r I + (1 - r) fused(attention of block l), each row divided by its sum, (B, N, N). The rows are those of the tokens of the last
     block to which a gradient of the target's logit is not zero, in equal parts: the class token, or all tokens where the network averages
@@ -59,47 +54,14 @@ def attention_rollout(transformer: Transformer, images: Tensor, targets: Tensor,
         logits = transformer.network(images)
     gradient = gradient_of(logits.gather(1, targets[:, None]).sum(), tokens[0], "the tokens of the last block")
     rows = (gradient != 0).any(2).to(gradient)
-    evidence = (rows[:, None] @ rollout[0])[:, 0]
-    grid = transformer.grid
-    return grid.of_patches(evidence).reshape(-1, grid.rows, grid.columns)
+    return (rows[:, None] @ rollout[0])[:, 0]
 
 
-def _run(job: ExplainJob, settings: AttentionRolloutSettings) -> RawMaps:
-    height, width = job.images.shape[-2:]
-    transformer = _transformer(job.classifier, job.images)
-    maps = []
-    for images, targets in zip(torch.split(job.images, job.batch), torch.split(job.targets, job.batch), strict=True):
-        evidence = attention_rollout(transformer, images, targets, settings)
-        # N also before g: upsampling rounds, so a constant would not stay constant.
-        maps.append(normalise(upsample(normalise(evidence)[:, None], height, width))[:, 0])
-        job.passes.add(len(images))
-    return RawMaps(torch.cat(maps))
-
-
-def _transformer(classifier: Classifier, images: Tensor) -> Transformer:
-    require_layers(classifier.module)
-    return find_transformer(classifier.module, images)
-
-
-def _check(settings: AttentionRolloutSettings, classifier: Classifier, image: Tensor) -> Finding:
-    """Check that the network has blocks with attention over all patches."""
-    with torch.inference_mode(False), classifier.frozen():
-        transformer = _transformer(classifier, image)
-        attention_rollout(transformer, image, torch.zeros(len(image), dtype=torch.int64, device=image.device), settings)
-    return blocks_finding(transformer)
-
-
-ATTENTION_ROLLOUT = Method(
+ATTENTION_ROLLOUT = attention_method(
     id="attention_rollout",
     title="Attention rollout",
     source="Abnar, Zuidema: Quantifying Attention Flow in Transformers, ACL 2020, arXiv 2005.00928",
-    settings=AttentionRolloutSettings,
-    presets={"paper": AttentionRolloutSettings()},
-    default="paper",
-    run=_run,
-    passes=lambda settings, height, width: 1,
-    check=_check,
-    needs_attention=True,
-    family="attention",
+    settings=AttentionRolloutSettings(),
+    evidence=attention_rollout,
     sign="independent of the class",
 )

@@ -112,7 +112,7 @@ def layer_of(job: ExplainJob, settings: CAMSettings) -> TargetLayer:
 
 
 def target_layer(network: nn.Module, settings: CAMSettings, images: Tensor) -> TargetLayer:
-    """Return the submodule that the settings name, or the last convolutional stage; see `default_layer`.
+    """Return the submodule that the settings name, or that of `default_layer`.
 
     Raises:
         TypeError: if the named submodule does not return one map per image.

@@ -1,4 +1,4 @@
-"""Attention maps of a network, computed in the open and read as leaves of the graph.
+"""Attention maps of a network, read while they are computed in the open.
 
 The fused functions of torch return no attention map: for as long as the context lasts they are replaced by the computation that they stand
 for.
@@ -72,7 +72,7 @@ class AttentionReader(TorchFunctionMode):
         return leaf
 
     def _fused(self, given: dict[str, Any]) -> Tensor:
-        """Compute scaled_dot_product_attention in the open; dropout is that of evaluation, none."""
+        """Compute scaled_dot_product_attention in the open, without dropout."""
         query: Tensor = given["query"]
         key, value = given["key"], given["value"]
         if given.get("enable_gqa"):
@@ -106,12 +106,19 @@ class AttentionReader(TorchFunctionMode):
 
 
 def _is_plain(given: dict[str, Any]) -> bool:
-    """Return whether arguments of multi_head_attention_forward are tokens that attend to each other, and nothing else."""
+    """Return whether tokens attend to each other, and to nothing else.
+
+    Args:
+        given: arguments of multi_head_attention_forward.
+    """
     plain = not given["add_zero_attn"] and not given["use_separate_proj_weight"] and not any(given[name] is not None for name in _UNUSUAL)
     return plain and given["query"].ndim == 3 and given["query"] is given["key"] is given["value"]
 
 
 def _is_map(result: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether the result of a softmax may be attention: four axes, of which the last sums to one."""
+    """Return whether the result of a softmax may be attention.
+
+    It has four axes, of which the last sums to one.
+    """
     axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
     return isinstance(result, Tensor) and result.ndim == 4 and axis in (-1, 3)

@@ -113,7 +113,9 @@ def _edge_changes(images: Tensor, seed: int) -> Tensor:
 
 @torch.no_grad()
 def _observe(network: nn.Module, layer: nn.Module, images: Tensor) -> tuple[Tensor, Axes | None]:
-    """Return a layer's last output of four axes for images, else its last output, and the axes of its kind.
+    """Return a layer's last output of four axes, and the axes of its kind.
+
+    Without such an output it is the last one.
 
     The kind is that of the last part of the network before whose output has the same shape, if one has a kind.
     """

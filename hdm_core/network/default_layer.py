@@ -34,7 +34,7 @@ _chosen: WeakKeyDictionary[nn.Module, tuple[torch.Size, str | None]] = WeakKeyDi
 
 
 def default_layer(network: nn.Module, images: Tensor) -> TargetLayer:
-    """Return the last layer with maps; of a network that classifies from tokens, the last one whose patches matter.
+    """Return the last layer with maps, or with tokens whose patches matter.
 
     After the last attention of a ViT only the class token leads to the logits: the output of its last block has no gradient at the patches.
     The choice is then the last normalisation whose patches lead to the logits, which is the first one of the last block. Where the logits
@@ -69,7 +69,9 @@ def default_layer(network: nn.Module, images: Tensor) -> TargetLayer:
 
 @torch.no_grad()
 def last_outputs(network: nn.Module, images: Tensor) -> tuple[nn.Module | None, dict[nn.Module, int]]:
-    """Find the last submodule to finish whose output of four axes exceeds one pixel, unless tokens follow.
+    """Find the last submodule to finish whose output exceeds one pixel.
+
+    There is none if tokens follow.
 
     The output may be (B, K, h, w) or (B, h, w, K): `locate` finds its axes. Submodules count in the order in which their calls return.
     Pooling, dropout and the like are skipped. A stage returns after its blocks and a block after its skip connection: for torchvision's
@@ -132,7 +134,10 @@ def _last_tokens(network: nn.Module, tokens: dict[nn.Module, int], images: Tenso
 
 @torch.no_grad()
 def _determines(network: nn.Module, layer: nn.Module, images: Tensor) -> bool:
-    """Return whether the logits depend on nothing but the layer's output: with that of one image, another has the logits of the one."""
+    """Return whether the logits depend on nothing but the layer's output.
+
+    With the output of one image, another has the logits of the one.
+    """
     outputs: list[Tensor] = []
 
     def record(_module: nn.Module, _inputs: object, output: Tensor) -> None:

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 # Tokens that are no patch of the image: class, distillation and register tokens. DeiT has 2, DINOv3 has 5, EVA-X has 1.
 _OTHERS = 16
 # Share of the patches that must follow their row and column, for each bit of the two; chance gives 0.5, a grid that is shifted by one
-# patch 0 for the last bit of the column. In the transformers of docs/models.md, with random weights, it is 0.97 to 1.
+# patch 0 for the last bit of the column. In 20 transformers of torchvision and timm with random weights it is 1 in most, 0.88 to 0.95 in
+# XCiT and VOLO; Twins (0.68 to 0.8) and LeViT (0.5) are decided by their first tokens, in which it is 1.
 _CLEAR = 0.8
 _MARGIN = 0.15  # between the best and the second best place of the grid
-# A layer whose own tokens contradict the place that the network's first tokens of that number have follows them less than this.
-_CONTRADICTION = 0.35
+# Where a layer's own patches follow the place that the network's first tokens of that number have less than 0.5 by this / sqrt(patches),
+# three standard deviations of chance, they contradict it.
+_CONTRADICTION = 1.5
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,11 @@ class TokenGrid:
         return patches.reshape(*patches.shape[:2], self.rows, self.columns)
 
     def from_maps(self, maps: Tensor, tokens: Tensor) -> Tensor:
-        """Return tokens (B, N, K) with maps (B, K, h, w) in place of their patches; unused if all of them are patches."""
+        """Return tokens (B, N, K) with maps (B, K, h, w) in place of their patches.
+
+        Args:
+            tokens: unused if all of them are patches.
+        """
         if self.tokens == self.rows * self.columns:
             return maps.flatten(2).mT
         last = tokens[:, self.before + self.rows * self.columns :]
@@ -80,7 +86,7 @@ def find_grid(network: nn.Module, layer: nn.Module, tokens: int, images: Tensor)
                 return None
             own, first = (_agreements(each, rows, columns) for each in outputs)
             clear = _clear(own)
-            if clear is None and (clear := _clear(first)) is not None and own[clear] < _CONTRADICTION:
+            if clear is None and (clear := _clear(first)) is not None and own[clear] < 0.5 - _CONTRADICTION / (rows * columns) ** 0.5:
                 return None
             if clear is not None:
                 return clear
@@ -88,7 +94,7 @@ def find_grid(network: nn.Module, layer: nn.Module, tokens: int, images: Tensor)
 
 
 def _plausible_grids(tokens: int, height: int, width: int) -> Iterator[tuple[int, int, int]]:
-    """Yield rows, columns and the side of a patch in pixels, for every grid that the tokens may be.
+    """Yield rows, columns and pixels per side of a patch, for all possible grids.
 
     Pixels that fill no patch are dropped by convolutions, and padded by some networks. A patch that divides the image is preferred.
     """
@@ -105,12 +111,17 @@ def _plausible_grids(tokens: int, height: int, width: int) -> Iterator[tuple[int
 
 
 def _binary(numbers: Tensor, count: int) -> list[Tensor]:
-    """Return the binary digits of numbers below `count`, from the lowest: a tensor of False and True for each."""
+    """Return the binary digits of numbers below `count`, from the lowest.
+
+    Each is a tensor of False and True.
+    """
     return [(numbers >> digit) % 2 == 1 for digit in range((count - 1).bit_length())]
 
 
 def _coded_images(images: Tensor, rows: int, columns: int, patch: int, shift: int) -> Tensor:
-    """Return two noise images and one image per binary digit of rows and columns, (2 + digits, C, H, W).
+    """Return two noise images, and one image per binary digit of row and column.
+
+    They are (2 + digits, C, H, W).
 
     A patch of the last ones is that of the first noise image where the digit is 1, else that of the second. The patches start `shift`
     pixels above and left of the image.
@@ -126,7 +137,10 @@ def _coded_images(images: Tensor, rows: int, columns: int, patch: int, shift: in
 
 @torch.no_grad()
 def _observe(network: nn.Module, layer: nn.Module, tokens: int, images: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return a layer's last tokens, and the network's first ones of the same number, each (B, N, K); None if the layer returns others."""
+    """Return a layer's last tokens, and the network's first ones of that number.
+
+    Each is (B, N, K). None if the layer returns others.
+    """
     own: list[Tensor] = []
     first: list[Tensor] = []
 
@@ -152,14 +166,16 @@ def _observe(network: nn.Module, layer: nn.Module, tokens: int, images: Tensor) 
 
 
 def _agreements(outputs: Tensor, rows: int, columns: int) -> dict[TokenGrid, float]:
-    """Return how well the tokens follow each place that a grid may have among them; see `_agreement`."""
+    """Return the `_agreement` of each place that a grid may have among tokens."""
     others = outputs.shape[1] - rows * columns
     grids = [TokenGrid(rows, columns, before, others - before) for before in range(others + 1)]
     return {grid: _agreement(outputs, grid) for grid in grids}
 
 
 def _agreement(outputs: Tensor, grid: TokenGrid) -> float:
-    """Return the share of patches that follow their row and column, for the binary digit that they follow least.
+    """Return the share of patches that follow their row and column.
+
+    It is that of the binary digit that they follow least.
 
     Args:
         outputs: tokens for `_coded_images`, (2 + digits, N, K).

@@ -1,4 +1,4 @@
-"""Blocks of a vision transformer: their attention maps, tokens, and grid of patches."""
+"""Blocks of a vision transformer, and the grid of patches of their tokens."""
 
 from __future__ import annotations
 
@@ -146,7 +146,10 @@ def replaced_tokens(block: nn.Module, replace: Callable[[Tensor], Tensor]) -> It
 
 @contextmanager
 def separate_blocks(transformer: Transformer) -> Iterator[list[Tensor]]:
-    """Detach the tokens that enter each block, and yield the list of those that leave it, in order."""
+    """Detach the tokens that enter each block.
+
+    The list of those that leave it is yielded, in order.
+    """
     outputs: list[Tensor] = []
 
     def detach(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -170,7 +173,7 @@ def _detached(value: object) -> object:
 
 @torch.no_grad()
 def _check_end(transformer: Transformer, images: Tensor) -> None:
-    """Raise an error unless the logits depend on the last block's tokens alone, for any number of images.
+    """Raise an error unless the logits depend on the last block's tokens alone.
 
     Args:
         images: (2, C, H, W).

@@ -14,7 +14,8 @@ from typing import Any
 import hdm_core.testing.method_networks  # noqa: F401 - adds its promises to METHOD_PROMISES
 from hdm_core.methods import METHODS, Method
 from hdm_core.metrics import METRICS, Metric
-from hdm_core.testing.methods import METHOD_PROMISES, MethodCase
+from hdm_core.testing.method_case import MethodCase
+from hdm_core.testing.methods import METHOD_PROMISES
 from hdm_core.testing.metrics import METRIC_PROMISES, MetricCase
 from hdm_core.testing.promises import Promise, check_all, registered
 

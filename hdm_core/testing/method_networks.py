@@ -16,7 +16,8 @@ from hdm_core.network.outputs import SelectedOutput
 from hdm_core.preprocess import Preprocess
 from hdm_core.sources.exported import Exported
 from hdm_core.testing.families import FAMILIES, transformer
-from hdm_core.testing.methods import METHOD_PROMISES, MethodCase, refusal
+from hdm_core.testing.method_case import MethodCase
+from hdm_core.testing.methods import METHOD_PROMISES, refusal
 from hdm_core.testing.networks import (
     FailingNetwork,
     InterruptionError,

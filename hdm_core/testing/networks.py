@@ -88,7 +88,10 @@ class _Block(nn.Module):
 
 
 class AttentionNetwork(nn.Module):
-    """A vision transformer without kinks, for images of any size: patches of 4 x 4 pixels, a class token, no positions."""
+    """A vision transformer without kinks, for images of any size.
+
+    It has patches of 4 x 4 pixels, a class token, and no positions.
+    """
 
     def __init__(self, classes: int = 3, channels: int = 3, blocks: int = 2) -> None:
         super().__init__()
@@ -106,7 +109,10 @@ class AttentionNetwork(nn.Module):
 
 
 def attention_network(classes: int = 3, channels: int = 3, seed: int = 0) -> AttentionNetwork:
-    """Build a vision transformer in the default dtype; its logits spread over several units."""
+    """Build a vision transformer in the default dtype.
+
+    Its logits spread over several units.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = AttentionNetwork(classes, channels)

@@ -1,7 +1,7 @@
 """CAMs of tokens, and LeGrad, against pytorch-grad-cam and torch-cam with their reshape transforms.
 
-The heads are scaled up: pytorch-grad-cam adds constants to denominators, which outweigh small gradients, and where denominators nearly vanish
-also larger ones.
+The heads are scaled up: pytorch-grad-cam adds constants to denominators, which outweigh small gradients, and also larger ones where the
+denominators nearly vanish.
 """
 
 from __future__ import annotations
