@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
 Coordinate = TypeVar("Coordinate", float, Tensor)
 Box = tuple[float, float, float, float]
 Size = tuple[int, int]
+Rounding = Literal["nearest", "down"]
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,17 @@ class Geometry:
     size: Size
 
     @classmethod
-    def of_resize(cls, photograph: Size, resized: Size, size: Size) -> Geometry:
+    def of_resize(cls, photograph: Size, resized: Size, size: Size, rounding: Rounding = "nearest") -> Geometry:
         """Return the map of a resize and a centred crop or fill.
 
         Args:
             photograph: width and height of the photograph.
             resized: width and height after the resize.
             size: height and width of the input.
+            rounding: of half a pixel at the crop, see `crop_start`.
         """
         (width, height), (resized_width, resized_height), (rows, columns) = photograph, resized, size
-        left, top = crop_start(resized_width, columns), crop_start(resized_height, rows)
+        left, top = crop_start(resized_width, columns, rounding), crop_start(resized_height, rows, rounding)
         across, down = width / resized_width, height / resized_height
         return cls((left * across, top * down, (left + columns) * across, (top + rows) * down), size)
 
@@ -62,11 +64,14 @@ class Geometry:
         return max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
 
 
-def crop_start(length: int, crop: int) -> int:
+def crop_start(length: int, crop: int, rounding: Rounding = "nearest") -> int:
     """Return the first pixel of a centred crop, rounded and padded as in torchvision.
 
     It is negative where the crop is larger.
+
+    Args:
+        rounding: of half a pixel: "nearest" even number, as in torchvision and timm, or "down", as in transformers.
     """
     if crop > length:
         return -((crop - length) // 2)
-    return round((length - crop) / 2.0)
+    return (length - crop) // 2 if rounding == "down" else round((length - crop) / 2.0)

@@ -14,9 +14,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
-from hdm_core.geometry import Box, Geometry, Size
-from hdm_core.integers import as_integer
-from hdm_core.photograph import Photograph, centred, displayed, resize, with_channels
+from hdm_core.geometry import Box, Geometry, Rounding, Size, crop_start
+from hdm_core.integers import as_size
+from hdm_core.photograph import Photograph, cut_or_fill, displayed, resize, with_channels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -38,6 +38,8 @@ class Preprocess:
         interpolation: of the resize, with antialiasing, as torchvision resizes Pillow's images.
         pad: fit the whole photograph into `resize` without changing its proportions (letterbox), and fill the rest.
         fill: value of all that lies beyond the photograph, in [0, 1], one for all channels or one each; rounded to a level of 8 bits.
+        crop_rounding: of a crop whose margins would be half a pixel apart: "nearest" even number, as in torchvision, or "down", as in
+            transformers.
         value_range: black and white of the network's images before `mean` and `std`, such as (-1024, 1024) of torchxrayvision.
     """
 
@@ -49,6 +51,7 @@ class Preprocess:
     pad: bool = False
     fill: float | tuple[float, ...] = 0.0
     value_range: tuple[float, float] = (0.0, 1.0)
+    crop_rounding: Rounding = "nearest"
 
     def __post_init__(self) -> None:
         """Convert numbers of numpy and torch, and the interpolation's name.
@@ -59,7 +62,7 @@ class Preprocess:
             TypeError: if a size is no integer.
         """
         for name in ("resize", "crop"):
-            object.__setattr__(self, name, _as_size(name, getattr(self, name)))
+            object.__setattr__(self, name, as_size(name, getattr(self, name)))
         for name in ("mean", "std", "value_range"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         fill: Any = self.fill
@@ -113,7 +116,7 @@ class Preprocess:
     def unused(self) -> set[str]:
         """Names of the settings that earlier versions did not have, and that are not used."""
         defaults = {field.name: field.default for field in fields(self)}
-        return {name for name in ("pad", "fill", "value_range") if getattr(self, name) == defaults[name]}
+        return {name for name in ("pad", "fill", "value_range", "crop_rounding") if getattr(self, name) == defaults[name]}
 
     @property
     def resampling(self) -> Image.Resampling:
@@ -167,9 +170,16 @@ class Preprocess:
     def _pixels(self, image: Photograph) -> Tensor:
         """Return the network's input before normalisation, (C, H, W) float32 in [0, 1]."""
         pixels = with_channels(image, self.channels)
-        width, height = pixels.size if isinstance(pixels, Image.Image) else pixels.shape[1::-1]
+        resized = self.resized(*(pixels.size if isinstance(pixels, Image.Image) else pixels.shape[1::-1]))
         levels = [round(255 * float(level)) / 255 for level in np.broadcast_to(self.fill, self.channels)]
-        return centred(resize(pixels, self.resized(width, height), self.resampling), self.size, levels)
+        return cut_or_fill(resize(pixels, resized, self.resampling), self._crop_start(*resized), self.size, levels)
+
+    def _crop_start(self, width: int, height: int) -> tuple[int, int]:
+        """Return the column and row at which the input begins after the resize.
+
+        They are negative where it is filled.
+        """
+        return crop_start(width, self.size[1], self.crop_rounding), crop_start(height, self.size[0], self.crop_rounding)
 
     def region(self, mask: Image.Image) -> Tensor:
         """Convert a ground-truth mask of the photograph's size to (H, W) bool.
@@ -177,7 +187,8 @@ class Preprocess:
         Grey levels of at least one half are inside the region, and nothing beyond the photograph is.
         """
         resized = mask.convert("L").resize(self.resized(*mask.size), Image.Resampling.NEAREST)
-        grey: Tensor = F.to_tensor(F.center_crop(resized, list(self.size)))[0]
+        left, top = self._crop_start(*resized.size)
+        grey: Tensor = F.to_tensor(resized.crop((left, top, left + self.size[1], top + self.size[0])))[0]
         return grey >= 0.5
 
     def region_of_box(self, box: Box, width: int, height: int) -> Tensor:
@@ -199,7 +210,7 @@ class Preprocess:
 
     def geometry(self, width: int, height: int) -> Geometry:
         """Return the affine map between a photograph of this size and the input."""
-        return Geometry.of_resize((width, height), self.resized(width, height), self.size)
+        return Geometry.of_resize((width, height), self.resized(width, height), self.size, self.crop_rounding)
 
     def crop_box(self, width: int, height: int) -> Box:
         """Return the input's edges, (left, top, right, bottom) in photograph pixels.
@@ -229,15 +240,3 @@ class Preprocess:
     def black(self) -> Tensor:
         """Return a black pixel after normalisation, (C, 1, 1)."""
         return (self.value_range[0] - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
-
-
-def _as_size(name: str, value: Any) -> int | Size | None:
-    """Return a side, or (height, width), as integers; None stays None."""
-    if value is None:
-        return None
-    sides = [as_integer(name, side) for side in (value if np.ndim(value) else [value])]
-    if len(sides) not in (1, 2) or (np.ndim(value) and len(sides) == 1):
-        raise ValueError(f"{name} must be one side or (height, width), not {value}")
-    if min(sides) < 1:
-        raise ValueError(f"{name} must be at least 1 pixel, not {min(sides)}")
-    return (sides[0], sides[1]) if len(sides) > 1 else sides[0]

@@ -15,6 +15,9 @@ from hdm_core.sources.state_dict import read_classes
 from pipeline.classifiers.sources import CLASSIFIER_SOURCES, ClassifierConfig
 from pipeline.errors import InputError, one_line
 
+# Settings of the preprocessing that earlier versions did not have: they are part of an identity where they are used.
+_ADDED = ("pad", "fill", "value_range", "crop_rounding")
+
 
 def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
     """Load the classifier on the CPU with its preprocessing and class names.
@@ -126,7 +129,7 @@ def preprocess_identity(classifier: Classifier) -> dict[str, Any]:
         "interpolation": preprocess.interpolation.value,
         "classes_sha256": hashlib.sha256(names).hexdigest(),
         **transformed,
-        **{name: _as_json(getattr(preprocess, name)) for name in ("pad", "fill", "value_range") if name not in preprocess.unused},
+        **{name: _as_json(getattr(preprocess, name)) for name in _ADDED if name not in preprocess.unused},
     }
 
 
