@@ -22,7 +22,16 @@ from tests.support.drift_runs import stored_run
 from tests.support.plans import configuration, plan_of, results, save_picture
 
 CLASSES = ("crow", "owl", "wren")
-FACTORY = "import torchvision\n\ndef make(classes):\n    return torchvision.models.squeezenet1_1(num_classes=classes)\n"
+FACTORY = """
+import torch
+import torchvision
+
+def make(classes):
+    return torchvision.models.squeezenet1_1(num_classes=classes)
+
+def xray():
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+"""
 
 
 def make_run(output: str, storage: dict[str, object] | None = None, done: int = 3, name: str = "demo") -> RunStore:
@@ -57,7 +66,7 @@ def make_models(folder: Path) -> nn.Module:
 def check_classifier(classifier: Classifier, classes: tuple[str, ...] | None) -> None:
     """Check that a classifier of docs/models.md takes a photograph and returns logits for its classes."""
     images = classifier.prepare([Image.open("photo.png")])
-    assert images.shape == (1, 3, 224, 224)
+    assert images.shape == (1, 1 if classifier.name == "my_models:xray" else 3, 224, 224)
     with classifier.frozen() as module, torch.no_grad():
         logits = module(images)
     assert classifier.class_names is not None
