@@ -59,6 +59,23 @@ def as_integers(name: str, values: Any) -> Tensor:
     return torch.tensor(number)
 
 
+def as_size(name: str, value: Any) -> int | tuple[int, int] | None:
+    """Return a side, or (height, width), as integers; None stays None.
+
+    Raises:
+        TypeError: if one of them is no integer.
+        ValueError: if one of them is not positive, or there are more.
+    """
+    if value is None:
+        return None
+    sides = [as_integer(name, side) for side in (value if np.ndim(value) else [value])]
+    if len(sides) not in (1, 2) or (np.ndim(value) and len(sides) == 1):
+        raise ValueError(f"{name} must be one side or (height, width), not {value}")
+    if min(sides) < 1:
+        raise ValueError(f"{name} must be at least 1 pixel, not {min(sides)}")
+    return (sides[0], sides[1]) if len(sides) > 1 else sides[0]
+
+
 def _describe(value: object) -> str:
     """Return a value's type, and the value itself if it is a single one."""
     kind = str(value.dtype) if isinstance(value, (Tensor, np.ndarray)) else type(value).__name__

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
 
-from hdm_core.geometry import Rounding, Size, crop_start
+from hdm_core.geometry import Size
 
 Photograph = Image.Image | NDArray[Any]
 
@@ -139,19 +139,19 @@ def resize(pixels: Photograph, size: tuple[int, int], resampling: Image.Resampli
     return resized.clip(0, 1)  # bicubic and Lanczos overshoot, which 8 bits cut off as well
 
 
-def centred(pixels: Photograph, size: Size, fill: Sequence[float], rounding: Rounding = "nearest") -> Tensor:
-    """Cut out the centre of what `resize` returns, or fill around it.
+def cut_or_fill(pixels: Photograph, start: tuple[int, int], size: Size, fill: Sequence[float]) -> Tensor:
+    """Cut a rectangle out of what `resize` returns, and fill what lies beyond it.
 
     Args:
+        start: first column and row of the rectangle; negative beyond the pixels.
         size: height and width of the result.
         fill: value of each channel beyond the pixels, in [0, 1].
-        rounding: of half a pixel at the crop, see `crop_start`.
 
     Returns:
         (C, H, W) float32 in [0, 1].
     """
     width, height = pixels.size if isinstance(pixels, Image.Image) else pixels.shape[1::-1]
-    (rows, columns), left, top = size, crop_start(width, size[1], rounding), crop_start(height, size[0], rounding)
+    (rows, columns), (left, top) = size, start
     # Only what is cut out is converted to floats.
     inside = max(left, 0), max(top, 0), min(left + columns, width), min(top + rows, height)
     if isinstance(pixels, Image.Image):

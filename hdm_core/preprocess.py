@@ -15,8 +15,8 @@ from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
 from hdm_core.geometry import Box, Geometry, Rounding, Size, crop_start
-from hdm_core.integers import as_integer
-from hdm_core.photograph import Photograph, centred, displayed, resize, with_channels
+from hdm_core.integers import as_size
+from hdm_core.photograph import Photograph, cut_or_fill, displayed, resize, with_channels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,7 +62,7 @@ class Preprocess:
             TypeError: if a size is no integer.
         """
         for name in ("resize", "crop"):
-            object.__setattr__(self, name, _as_size(name, getattr(self, name)))
+            object.__setattr__(self, name, as_size(name, getattr(self, name)))
         for name in ("mean", "std", "value_range"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         fill: Any = self.fill
@@ -170,14 +170,14 @@ class Preprocess:
     def _pixels(self, image: Photograph) -> Tensor:
         """Return the network's input before normalisation, (C, H, W) float32 in [0, 1]."""
         pixels = with_channels(image, self.channels)
-        width, height = pixels.size if isinstance(pixels, Image.Image) else pixels.shape[1::-1]
+        resized = self.resized(*(pixels.size if isinstance(pixels, Image.Image) else pixels.shape[1::-1]))
         levels = [round(255 * float(level)) / 255 for level in np.broadcast_to(self.fill, self.channels)]
-        return centred(resize(pixels, self.resized(width, height), self.resampling), self.size, levels, self.crop_rounding)
+        return cut_or_fill(resize(pixels, resized, self.resampling), self._crop_start(*resized), self.size, levels)
 
     def _crop_start(self, width: int, height: int) -> tuple[int, int]:
-        """Return the first column and row of the input, negative where it is filled.
+        """Return the column and row at which the input begins after the resize.
 
-        They are those of an image that was resized.
+        They are negative where it is filled.
         """
         return crop_start(width, self.size[1], self.crop_rounding), crop_start(height, self.size[0], self.crop_rounding)
 
@@ -240,15 +240,3 @@ class Preprocess:
     def black(self) -> Tensor:
         """Return a black pixel after normalisation, (C, 1, 1)."""
         return (self.value_range[0] - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
-
-
-def _as_size(name: str, value: Any) -> int | Size | None:
-    """Return a side, or (height, width), as integers; None stays None."""
-    if value is None:
-        return None
-    sides = [as_integer(name, side) for side in (value if np.ndim(value) else [value])]
-    if len(sides) not in (1, 2) or (np.ndim(value) and len(sides) == 1):
-        raise ValueError(f"{name} must be one side or (height, width), not {value}")
-    if min(sides) < 1:
-        raise ValueError(f"{name} must be at least 1 pixel, not {min(sides)}")
-    return (sides[0], sides[1]) if len(sides) > 1 else sides[0]
