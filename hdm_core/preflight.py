@@ -155,6 +155,8 @@ def _not_taken(classifier: Classifier, images: Tensor, error: Exception) -> str:
     """Describe a network that raises for images of this shape."""
     if isinstance(error, OutputError):
         return str(error)
+    if notes := getattr(error, "__notes__", None):
+        return f"{notes[0]} ({one_line(error)})"
     _, channels, height, width = images.shape
     first = next((module for module in classifier.module.modules() if isinstance(module, nn.Conv2d)), None)
     if first is not None and first.in_channels != channels and type(first).forward is nn.Conv2d.forward:

@@ -12,7 +12,6 @@ from hdm_core.checks.finding import Finding, refusals
 from hdm_core.checks.outputs import check_output, check_values, disagreement
 from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier
-from hdm_core.messages import one_line
 from hdm_core.network.gradients import refuses_gradient
 from hdm_core.network.logits import class_logits
 from hdm_core.network.outputs import find_logits
@@ -91,16 +90,18 @@ def _check_repetition(network: nn.Module, first: Tensor, second: Tensor) -> Find
 
 
 def _check_batch(network: nn.Module, alone: Tensor, probes: Tensor) -> Finding:
-    """Run images in one batch that were run one by one, and compare the logits."""
+    """Run images in one batch that were run one by one, and compare the logits.
+
+    An exception of the network gets a note: it took the images one by one.
+    """
     try:
         together = class_logits(network, probes)
-    except Exception as error:  # the network's forward may raise any exception
-        return Finding(
-            "independence",
-            "refused",
-            f"the network takes one image and fails for a batch of {len(probes)} ({one_line(error)}): let it take any number of images, "
-            "such as by torch.cat([forward(image) for image in images.split(1)])",
+    except Exception as error:
+        error.add_note(
+            f"the network takes one image and fails for a batch of {len(probes)}: let it take any number of images, such as by "
+            "torch.cat([forward(image) for image in images.split(1)])"
         )
+        raise
     return _check_independence(alone, together)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hdm_core.checks.finding import Finding
 from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier
+from hdm_core.network.agreement import answer
 from hdm_core.network.gradients import DetachRecorder, NoGradientError, gradient_of, refuses_gradient
 from hdm_core.network.logits import class_logits
 
@@ -34,7 +35,7 @@ def check_gradient(classifier: Classifier, images: Tensor, batch: int = 4) -> Fi
         return Finding("gradient", "refused", str(error))
     if not alone.isfinite().all():
         return Finding("values", "doubtful", "the gradient of the highest logit to the input is NaN or infinite")
-    if batch > 1 and not both.any() and _varies(classifier, probes):
+    if not both.any() and _rounds(classifier, probes):
         return Finding(
             "gradient",
             "refused",
@@ -81,9 +82,13 @@ def _gradient(network: nn.Module, images: Tensor) -> Tensor:
     return gradient
 
 
-@torch.no_grad()
-def _varies(classifier: Classifier, images: Tensor) -> bool:
-    """Return whether the logits of two images differ."""
-    with classifier.frozen() as network:
-        first, second = class_logits(network, images)
-    return not torch.equal(first, second)
+def _rounds(classifier: Classifier, images: Tensor) -> bool:
+    """Return whether no logit has a slope, and the logits of two images differ.
+
+    The highest logit alone proves nothing: of a yes/no network with the logits 0 and z it may be the constant.
+    """
+    with torch.inference_mode(False), classifier.frozen() as network:
+        first, second = (answer(network, image[None]) for image in images)
+    if any(each.gradient is None or each.gradient.any() or not each.logits.isfinite().all() for each in (first, second)):
+        return False
+    return not torch.equal(first.logits, second.logits)

@@ -264,6 +264,16 @@ def test_a_gradient_that_gives_no_map_is_doubtful_or_refused(before: Callable[[T
     assert (finding.verdict, words in finding.text) == (verdict, True), finding.text
 
 
+def test_a_constant_logit_that_is_the_highest_is_no_rounding() -> None:
+    class YesOrNo(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            z = images.mean((1, 2, 3))[:, None]
+            return torch.cat([torch.zeros_like(z), z - 1e3], 1)  # no is the answer for every image
+
+    finding = check_gradient(Classifier.from_module(YesOrNo()), sample_images(2))
+    assert (finding.subject, finding.verdict) == ("values", "doubtful")
+
+
 def test_a_backward_that_is_wrong_for_one_image_is_refused() -> None:
     norm = nn.BatchNorm2d(3)
     norm.running_var = torch.tensor([0.5, 1.0, 2.0])

@@ -131,9 +131,12 @@ def test_a_class_instead_of_logits_is_refused_for_all() -> None:
 def test_a_network_for_one_image_at_a_time_is_told_to_take_more() -> None:
     network, images = OutsideTorch(batches=False), sample_images(2, 16)
     assert check(network, images).refused == (
-        "the network takes one image and fails for a batch of 4 (Got invalid dimensions for input: index 0 got 4, expected 1): let it take "
-        "any number of images, such as by torch.cat([forward(image) for image in images.split(1)])"
+        "the network takes one image and fails for a batch of 4: let it take any number of images, such as by "
+        "torch.cat([forward(image) for image in images.split(1)]) (Got invalid dimensions for input: index 0 got 4, expected 1)"
     )
+    with pytest.raises(RuntimeError, match="Got invalid dimensions") as caught:  # in Python it is the network's own error, with a note
+        explain(network, images, "rise", masks=8)
+    assert "fails for a batch of 4" in caught.value.__notes__[0]
     assert explain(network, images[:1], "rise", masks=8, batch=1).status == ["ok"]
 
 
