@@ -36,10 +36,10 @@ def models_table(results: list[ModelResult]) -> str:
     for method in results[0].verdicts:
         families.setdefault(METHODS[method].family, []).append(method)
     reasons: dict[str, str] = {}  # text -> letter
-    rows = [["architecture", "side", *families, "layer of the CAMs, maps", "seconds"], ["---"] * (4 + len(families))]
+    rows = [["architecture", "side", *families, "layer of the CAMs, maps"], ["---"] * (3 + len(families))]
     for result in results:
         cells = [_cell(result, methods, reasons) for methods in families.values()]
-        rows.append([f"`{result.arch}` ({result.source})", str(result.side), *cells, result.layer, f"{result.seconds:.0f}"])
+        rows.append([f"`{result.arch}` ({result.source})", str(result.side), *cells, result.layer])
     counts = [
         sum(verdict == name for result in results for verdict in result.verdicts.values()) for name in ("ok", "checked", "refused", "error")
     ]
