@@ -26,7 +26,7 @@ def fast(session: nox.Session) -> None:
     folder = Path(session.create_tmp())
     session.install("--no-deps", "--require-hashes", "-r", str(ROOT / "requirements.lock"))
     # Then with its dependencies: the lock is resolved for 3.11, and other versions need a package more (3.13: whenever, for Prefect).
-    session.install(f"{wheel(session, folder)}[demo,timm,analysis,dev]")
+    session.install(f"{wheel(session, folder)}[demo,timm,analysis,medical,tiff,dev]")
     # Appended, the checkout gives `tests` and `benchmarks`, and the environment the packages that are tested; conftest.py asserts it.
     session.chdir(folder)
     session.run(
