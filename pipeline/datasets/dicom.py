@@ -87,7 +87,7 @@ def _grey(header: Any, pixels: Any) -> NDArray[np.float32]:
     if header.get("VOILUTSequence"):
         shown = _by_table(values, header, pixels)
     elif header.get("WindowWidth") is not None and header.get("WindowCenter") is not None:
-        shown = window(values, _first(header.WindowCenter), _first(header.WindowWidth), header.get("VOILUTFunction", "LINEAR"))
+        shown = window(values, _first(header.WindowCenter), _first(header.WindowWidth), header.get("VOILUTFunction") or "LINEAR")
     else:
         low, high = _stored_range(header)
         shown = (values.astype(np.float64) - low) / (high - low)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from hdm_core import Classifier
+from hdm_core import Classifier, Preprocess
 from hdm_core.probe import fastest_batch, probe
 from tests.support.tiny_networks import Failing, assert_unchanged, smooth, snapshot
 
@@ -28,6 +30,19 @@ def test_a_candidate_is_chosen_and_a_pass_takes_longer_than_a_forward_pass() -> 
     found = probe(Classifier.from_module(smooth()), 32, [2, 4, 8])
     assert found.batch in {2, 4, 8}
     assert found.seconds_per_pass > found.seconds_per_forward > 0
+
+
+def test_images_have_the_networks_size_and_channels() -> None:
+    shapes = SimpleNamespace(seen=set())
+
+    class Grey(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            shapes.seen.add(tuple(images.shape[1:]))
+            return images.flatten(1)[:, :3]
+
+    classifier = Classifier.from_module(Grey(), Preprocess((16, 20), None, (0.5,), (0.5,)))
+    assert probe(classifier, (16, 20), [2]).batch == 2
+    assert shapes.seen == {(1, 16, 20)}
 
 
 def test_a_batch_that_does_not_fit_is_not_chosen() -> None:

@@ -24,12 +24,13 @@ PATIENT = {
 }
 
 
-def dicom(pixels: NDArray[Any] | None, syntax: str | None = None, **attributes: Any) -> bytes:
+def dicom(pixels: NDArray[Any] | None, syntax: str | None = None, frame: bytes | None = None, **attributes: Any) -> bytes:
     """Build a DICOM file of grey (H, W) or coloured (H, W, 3) pixels.
 
     Args:
         pixels: of 8 or 16 bits, signed or not; None for a file without pixel data.
         syntax: UID of the transfer syntax that the file claims; explicit little endian by default.
+        frame: the compressed frame, for a syntax that has one; the pixels' own bytes by default.
         attributes: further attributes, or other values.
     """
     from pydicom import Dataset, FileMetaDataset
@@ -65,7 +66,7 @@ def dicom(pixels: NDArray[Any] | None, syntax: str | None = None, **attributes: 
         if meta.TransferSyntaxUID.is_encapsulated:
             from pydicom.encaps import encapsulate
 
-            file.PixelData = encapsulate([data])
+            file.PixelData = encapsulate([frame or data])
             file["PixelData"].is_undefined_length = True
     buffer = io.BytesIO()
     file.save_as(buffer, enforce_file_format=True)

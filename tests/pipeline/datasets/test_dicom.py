@@ -123,6 +123,17 @@ def test_a_palette() -> None:
     assert found[0].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
+@pytest.mark.parametrize(("form", "syntax"), [("JPEG", "1.2.840.10008.1.2.4.50"), ("JPEG2000", "1.2.840.10008.1.2.4.90")])
+def test_a_codec_that_pillow_brings(form: str, syntax: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(ramp(0, 256, np.uint8, 64)).save(buffer, form)
+    frame = buffer.getvalue()
+    if form == "JPEG2000":  # DICOM holds the code stream without the box around it
+        frame = frame[frame.index(b"\xff\x4f\xff\x51") :]
+    expected = np.asarray(Image.open(io.BytesIO(buffer.getvalue()))) / 255
+    np.testing.assert_allclose(read_dicom(dicom(ramp(0, 256, np.uint8, 64), syntax, frame))[:, :, 0], expected, atol=1e-6)
+
+
 # Files that cannot be read
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hdm_core import Classifier, MetricSettings, evaluate
+from hdm_core import Classifier, MetricSettings, Preprocess, evaluate
 from hdm_core.metrics.curves import Protocol
 from hdm_core.metrics.evaluate import metric_forwards
 from pipeline.execution.cost import PUBLISHED, busiest, estimate, forward_flop
@@ -73,9 +74,11 @@ def test_the_busiest_worker_has_no_less_than_its_share_and_no_more_than_a_shard_
 
 def test_operations_of_a_forward_pass_and_of_a_pass() -> None:
     classifier = Classifier.from_torchvision("resnet50")
-    flop = forward_flop(classifier, 224)
+    flop = forward_flop(classifier, (224, 224))
     assert flop == pytest.approx(8.2e9, rel=0.01), "the published 4.1 G multiplications and additions"
     images = torch.zeros(16, 3, 64, 64, requires_grad=True)
     with classifier.frozen() as network, FlopCounterMode(display=False) as counter:
         network(images)[:, 0].sum().backward()
-    assert counter.get_total_flops() == pytest.approx(16 * 2 * forward_flop(classifier, 64), rel=0.01)
+    assert counter.get_total_flops() == pytest.approx(16 * 2 * forward_flop(classifier, (64, 64)), rel=0.01)
+    grey = Classifier.from_module(nn.Conv2d(1, 2, 1), Preprocess((16, 20), None, (0.5,), (0.5,)))
+    assert forward_flop(grey, (16, 20)) == 2 * 16 * 20 * 2
