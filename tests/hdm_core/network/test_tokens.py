@@ -132,7 +132,7 @@ def test_tokens_that_belong_to_no_place_are_no_grid_by_chance(count: int) -> Non
         def forward(self, images: Tensor) -> Tensor:
             return self.head(self.latent(self.mix(images.flatten(1)).reshape(-1, count, 8)).mean(1))
 
-    for seed in range(60):
+    for seed in range(30):
         torch.manual_seed(seed)
         network = Latent().eval()
         assert find_grid(network, network.latent, count, pictures(1, 16)) is None, seed
