@@ -29,6 +29,7 @@ CHEAPEST: Mapping[str, Mapping[str, Any]] = {
     "rise": {"masks": 4},
     "mask": {"steps": 1, "circles": 2},
 }
+_SIDES = {"inception_v3": 299}  # of torchvision's networks that were trained on larger images than 224 x 224
 _COSTLY = 64  # passes per image, beyond which the pre-flight stands for the run: Score-CAM's and Ablation-CAM's, one per channel
 
 
@@ -78,7 +79,7 @@ def _bench(name: str, limit: float) -> ModelResult:
     start = time.perf_counter()
     source, _, arch = name.partition(":")
     classifier = _build(source, arch)
-    side = getattr(classifier.module, "pretrained_cfg", {"input_size": (3, 224, 224)})["input_size"][-1]
+    side = _SIDES.get(arch) or getattr(classifier.module, "pretrained_cfg", {"input_size": (3, 224, 224)})["input_size"][-1]
     image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     verdicts, reasons = {}, {}
     with warnings.catch_warnings():

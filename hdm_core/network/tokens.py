@@ -15,6 +15,7 @@ _OTHERS = 16
 # patch 0 for the last bit of the column. In 20 transformers of torchvision and timm with random weights it is 1 in most, 0.88 to 0.95 in
 # XCiT and VOLO; Twins (0.68 to 0.8) and LeViT (0.5) are decided by their first tokens, in which it is 1.
 _CLEAR = 0.8
+_PATCHES = 32  # of a small grid as many are looked at, in several draws of noise: four tokens of no place follow a 2 x 2 grid by chance
 _MARGIN = 0.15  # between the best and the second best place of the grid
 # Where a layer's own patches follow the place that the network's first tokens of that number have less than 0.5 by this / sqrt(patches),
 # three standard deviations of chance, they contradict it.
@@ -81,10 +82,15 @@ def find_grid(network: nn.Module, layer: nn.Module, tokens: int, images: Tensor)
     """
     for half in (False, True):
         for rows, columns, patch in _plausible_grids(tokens, *images.shape[-2:]):
-            outputs = _observe(network, layer, tokens, _coded_images(images, rows, columns, patch, patch // 2 if half else 0))
-            if outputs is None:
-                return None
-            own, first = (_agreements(each, rows, columns) for each in outputs)
+            own: dict[TokenGrid, float] = {}
+            first: dict[TokenGrid, float] = {}
+            for draw in range(math.ceil(_PATCHES / (rows * columns))):
+                outputs = _observe(network, layer, tokens, _coded_images(images, rows, columns, patch, patch // 2 if half else 0, draw))
+                if outputs is None:
+                    return None
+                for agreements, each in zip((own, first), outputs, strict=True):
+                    found = _agreements(each, rows, columns)
+                    agreements.update({grid: min(found[grid], agreements.get(grid, 1.0)) for grid in found})
             clear = _clear(own)
             if clear is None and (clear := _clear(first)) is not None and own[clear] < 0.5 - _CONTRADICTION / (rows * columns) ** 0.5:
                 return None
@@ -118,7 +124,7 @@ def _binary(numbers: Tensor, count: int) -> list[Tensor]:
     return [(numbers >> digit) % 2 == 1 for digit in range((count - 1).bit_length())]
 
 
-def _coded_images(images: Tensor, rows: int, columns: int, patch: int, shift: int) -> Tensor:
+def _coded_images(images: Tensor, rows: int, columns: int, patch: int, shift: int, seed: int) -> Tensor:
     """Return two noise images, and one image per binary digit of row and column.
 
     They are (2 + digits, C, H, W).
@@ -127,7 +133,7 @@ def _coded_images(images: Tensor, rows: int, columns: int, patch: int, shift: in
     pixels above and left of the image.
     """
     channels, height, width = images.shape[1:]
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     one, zero = torch.randn(2, channels, height, width, generator=generator, dtype=torch.float32)
     row = ((torch.arange(height) + shift) // patch).clamp(max=rows - 1)[:, None].expand(height, width)
     column = ((torch.arange(width) + shift) // patch).clamp(max=columns - 1).expand(height, width)

@@ -119,6 +119,25 @@ def test_a_number_of_tokens_that_is_no_grid_is_refused() -> None:
     assert find_grid(network, network.norm, 3, pictures(1, 32)) is None
 
 
+@pytest.mark.parametrize("count", [4, 5, 9, 16])
+def test_tokens_that_belong_to_no_place_are_no_grid_by_chance(count: int) -> None:
+    """Four such tokens follow both digits of a grid of 2 x 2 in one of 256 networks, for one draw of noise."""
+
+    class Latent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.head = nn.Linear(3 * 16 * 16, count * 8), nn.Linear(8, 3)
+            self.latent = nn.Tanh()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.latent(self.mix(images.flatten(1)).reshape(-1, count, 8)).mean(1))
+
+    for seed in range(30):
+        torch.manual_seed(seed)
+        network = Latent().eval()
+        assert find_grid(network, network.latent, count, pictures(1, 16)) is None, seed
+
+
 def test_where_a_layer_mixes_all_patches_the_first_tokens_decide() -> None:
     class Mixed(Tokens):
         def forward(self, images: Tensor) -> Tensor:
