@@ -78,8 +78,8 @@ def a_network_that_cannot_be_folded_is_explained_alike(case: MethodCase) -> None
 
 @_promise("tuple", "dict", "heads")
 def logits_among_other_outputs_are_found(case: MethodCase, form: str) -> None:
-    images, expected = sample_images(2), case.explain(smooth_network(), sample_images(2))
-    several = SeveralOutputs(smooth_network(), form)
+    images, expected = sample_images(2), case.explain(case.smooth_network(), sample_images(2))
+    several = SeveralOutputs(case.smooth_network(), form)
     result = case.explain(SelectedOutput(several, "heads.1") if form == "heads" else several, images)
     assert torch.equal(result.targets, expected.targets)
     torch.testing.assert_close(result.maps, expected.maps, rtol=0, atol=1e-2)  # as where a network is folded
