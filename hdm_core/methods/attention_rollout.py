@@ -14,6 +14,7 @@ from torch import Tensor
 from hdm_core.methods.attention import attention_method
 from hdm_core.network.attention import AttentionReader
 from hdm_core.network.gradients import gradient_of
+from hdm_core.network.outputs import logits_in
 from hdm_core.network.transformer import Transformer, replaced_tokens
 from hdm_core.settings import Settings
 
@@ -51,7 +52,7 @@ def attention_rollout(transformer: Transformer, images: Tensor, targets: Tensor,
         return tokens[0].clone()  # a later operation in place may overwrite it
 
     with torch.enable_grad(), replaced_tokens(transformer.blocks[-1], to_leaf), AttentionReader(mix):
-        logits = transformer.network(images)
+        logits = logits_in(transformer.network(images))
     gradient = gradient_of(logits.gather(1, targets[:, None]).sum(), tokens[0], "the tokens of the last block")
     rows = (gradient != 0).any(2).to(gradient)
     return (rows[:, None] @ rollout[0])[:, 0]

@@ -11,6 +11,7 @@ from torch import Tensor
 from hdm_core.methods.attention import attention_method
 from hdm_core.network.attention import AttentionReader
 from hdm_core.network.gradients import gradients_of
+from hdm_core.network.outputs import logits_in
 from hdm_core.network.transformer import Transformer, replaced_tokens, separate_blocks
 from hdm_core.settings import Settings
 
@@ -44,7 +45,7 @@ def legrad(transformer: Transformer, images: Tensor, targets: Tensor, settings: 
     # The hooks of a block run in the order in which they are registered: the last block's tokens are recorded, then replaced.
     with torch.enable_grad(), separate_blocks(transformer) as outputs, replaced_tokens(transformer.blocks[-1], to_head):
         with AttentionReader(attention.append, leaves=True):
-            logits = transformer.network(images)
+            logits = logits_in(transformer.network(images))
         used = attention[-count:]
         score = logits.gather(1, targets.repeat(len(used))[:, None]).sum()
         gradients = gradients_of(score, used, "the attention maps")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from hdm_core.network.outputs import find_logits
+from hdm_core.network.outputs import logits_in
 from hdm_core.network.wrappers import NetworkWrapper
 
 
@@ -16,11 +16,11 @@ def differences(output: Any, first: Sequence[int], second: Sequence[int]) -> Any
     """Return z_a - z_b for P pairs of classes, (B, P).
 
     Args:
-        output: logits (B, classes), or an output in which `find_logits` finds them.
+        output: logits (B, classes), or an output in which `logits_in` finds them.
         first: a, P numbers.
         second: b, P numbers.
     """
-    logits = output if isinstance(output, Tensor) else find_logits(output)[1]
+    logits = logits_in(output)
     return logits[:, list(first)] - logits[:, list(second)]
 
 

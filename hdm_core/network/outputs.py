@@ -55,6 +55,15 @@ def find_logits(output: object, images: int | None = None) -> tuple[str, Tensor]
     )
 
 
+def logits_in(output: object) -> Tensor:
+    """Return an output that is a tensor, else the logits that `find_logits` finds.
+
+    Raises:
+        TypeError: as `find_logits`.
+    """
+    return output if isinstance(output, Tensor) else find_logits(output)[1]
+
+
 @fx.wrap
 def select_output(output: Any, key: OutputKey) -> Any:
     """Return the entry of a network's output that a key names.

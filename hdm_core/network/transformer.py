@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hdm_core.network.attention import AttentionReader
 from hdm_core.network.axes import locate
 from hdm_core.network.logits import class_logits
-from hdm_core.network.outputs import find_logits
+from hdm_core.network.outputs import logits_in
 from hdm_core.network.tokens import TokenGrid
 
 _OTHERS = "choose another method"
@@ -193,8 +193,7 @@ def _check_end(transformer: Transformer, images: Tensor) -> None:
     # A head that expects as many images as the network was given raises one of these.
     doubled = replaced_tokens(last, lambda _output: torch.cat([tokens[0], tokens[0].flip(0)]))
     with suppress(RuntimeError, TypeError), AttentionReader(lambda attention: None), doubled:
-        output = network(images.flip(0))
-        logits = output if isinstance(output, Tensor) else find_logits(output)[1]  # more of them than images
+        logits = logits_in(network(images.flip(0)))
     if logits is None or logits.shape != expected.shape or not _close(logits, expected):
         raise ValueError(f"the logits of this network depend on more than the tokens of its last block: {_OTHERS}")
 

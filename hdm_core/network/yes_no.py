@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from hdm_core.network.outputs import find_logits
+from hdm_core.network.outputs import logits_in
 from hdm_core.network.wrappers import NetworkWrapper
 
 
@@ -18,9 +18,9 @@ def both_answers(output: Any) -> Any:
     The sigmoid of z is the probability of yes, and that of -z the probability of no.
 
     Args:
-        output: logits, or an output in which `find_logits` finds them.
+        output: logits, or an output in which `logits_in` finds them.
     """
-    logits = output if isinstance(output, Tensor) else find_logits(output)[1]
+    logits = logits_in(output)
     return torch.cat([-logits, logits], 1) if logits.ndim == 2 and logits.shape[1] == 1 else output
 
 
