@@ -29,6 +29,7 @@ CHEAPEST: Mapping[str, Mapping[str, Any]] = {
     "rise": {"masks": 4},
     "mask": {"steps": 1, "circles": 2},
 }
+_CLASSES = 10  # of timm's networks, some of which have no head otherwise
 _SIDES = {"inception_v3": 299}  # of torchvision's networks that were trained on larger images than 224 x 224
 _COSTLY = 64  # passes per image, beyond which the pre-flight stands for the run: Score-CAM's and Ablation-CAM's, one per channel
 
@@ -102,7 +103,7 @@ def _build(source: str, arch: str) -> Classifier:
 
     A head of zeros, with which all logits are zero, becomes random.
     """
-    classifier = Classifier.from_timm(arch) if source == "timm" else Classifier.from_torchvision(arch)
+    classifier = Classifier.from_timm(arch, classes=_CLASSES) if source == "timm" else Classifier.from_torchvision(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for module in classifier.module.modules():
