@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_bench_store_measures_the_runs_own_maps(plan: Plan, store: RunStore, tmp
     assert ours.bytes_by_method["hdm"] == pytest.approx(len(written) / 2, rel=0.05), "as the run stores them"
     assert ours.error == 0
     assert 0 < codecs["uint8", "none"].error <= 0.5 / 255 + 1e-6
-    assert codecs["float32", "none"].bytes == pytest.approx(4 * plan.side**2, rel=0.1)
+    assert codecs["float32", "none"].bytes == pytest.approx(4 * math.prod(plan.size), rel=0.1)
     for name in places:
         one, many = (next(row for row in found.layouts if (row.place, row.chunk, row.shard) == (name, c, 256)) for c in (1, 16))
         assert one.one_requests == many.one_requests == 2, "the shard's index and the chunk"
