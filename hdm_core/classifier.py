@@ -66,8 +66,7 @@ class Classifier:
     ) -> None:
         check_problem_type(problem_type)
         network = unwrap(module)
-        selected = network if output is None else SelectedOutput(network, output)
-        self.module: nn.Module = YesNo(selected) if problem_type == "multi_label_classification" else selected
+        self.module: nn.Module = _wrapped(network, output, problem_type)
         self.preprocess = preprocess
         self.output = output
         self.problem_type: ProblemType = problem_type
@@ -331,6 +330,26 @@ class Classifier:
             for parameter, required in flags:
                 parameter.requires_grad_(required)
 
+    def interpreted(
+        self, class_names: Sequence[str] | None, output: OutputKey | None, problem_type: ProblemType | None = None
+    ) -> Classifier:
+        """Return a classifier of the same network that reads its outputs otherwise.
+
+        It is of the same Python class.
+
+        Args:
+            class_names: as of a new classifier; None for the names as they are.
+            output: as of a new classifier; None for the output as it is.
+            problem_type: None for the problem type as it is.
+        """
+        other = copy.copy(self)  # of a subclass, too
+        other.output = self.output if output is None else output
+        other.problem_type = problem_type or self.problem_type
+        check_problem_type(other.problem_type)
+        other.module = _wrapped(self.network, other.output, other.problem_type)
+        other.class_names = answer_names(self.class_names if class_names is None else as_names(class_names), other.problem_type)
+        return other
+
     def contrasting(self, pairs: Sequence[tuple[int, int]]) -> Classifier:
         """Return a classifier with one logit z_a - z_b for each pair (a, b) of classes.
 
@@ -356,6 +375,12 @@ class Classifier:
                 yield Contrasts(fold_network(network.network, images).network, network.pairs)
             else:
                 yield fold_network(network, images).network
+
+
+def _wrapped(network: nn.Module, output: OutputKey | None, problem_type: ProblemType) -> nn.Module:
+    """Return the network with one output, (B, classes), as it is explained."""
+    selected = network if output is None else SelectedOutput(network, output)
+    return YesNo(selected) if problem_type == "multi_label_classification" else selected
 
 
 def as_classifier(model: Classifier | nn.Module) -> Classifier:

@@ -41,10 +41,7 @@ def load_classifier(config: ClassifierConfig, seed: int) -> Classifier:
         raise InputError(f"classifier: {what} cannot be loaded ({one_line(error)})") from None
     if classifier.dtype not in (None, torch.float32):
         raise InputError(f"classifier: {classifier.name} has weights of {classifier.dtype}, and images are float32: convert it by float()")
-    names = classes if isinstance(classes, tuple) else classifier.class_names
-    output = classifier.output if config.output is None else config.output
-    problem_type = config.problem_type or classifier.problem_type
-    classifier = Classifier(classifier.network, classifier.preprocess, names, classifier.name, output, problem_type)
+    classifier = classifier.interpreted(classes if isinstance(classes, tuple) else None, config.output, config.problem_type)
     try:
         classifier.preprocess = configure_preprocess(classifier.preprocess or Preprocess(), config)
     except ValueError as error:

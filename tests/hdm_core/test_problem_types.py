@@ -149,6 +149,21 @@ def test_names_of_both_answers(names: list[str] | None, expected: tuple[str, ...
         assert explain(classifier, pictures(1), "gradient", target=expected[0]).targets.tolist() == [0]
 
 
+def test_another_reading_keeps_the_class_and_the_network() -> None:
+    class Own(Classifier):
+        """A classifier with its own preparation, as a factory may return it."""
+
+    before = Own.from_module(smooth(1), class_names=["mass"])
+    after = before.interpreted(None, None, YES_NO)
+    assert type(after) is Own
+    assert after.network is before.network
+    assert (after.class_names, before.class_names) == (("not mass", "mass"), ("mass",))
+    assert after.module(pictures(2)).shape == (2, 2)
+    assert before.module(pictures(2)).shape == (2, 1)
+    assert after.interpreted(["no", "yes"], None).class_names == ("no", "yes")
+    assert after.interpreted(None, None, "regression").module is before.network
+
+
 # Methods that use the probability
 
 
