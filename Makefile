@@ -23,7 +23,7 @@ demo: .venv/ready ## explain six photographs through Prefect, Ray, Zarr and Parq
 cluster-demo: .venv/ready ## run the demo on a cluster of processes: Postgres, Prefect, three Ray nodes, S3 (infra/README.md)
 	$(BIN)/python -m infra.cluster_demo
 
-test: .venv/ready ## run all tests but the fault matrix: under ten minutes
+test: .venv/ready ## run all tests but the fault matrix: about a quarter of an hour
 	$(PYTEST) -m "not faults" $(ARGS)
 
 test-fast: .venv/ready ## run the tests that need no server and take seconds: no Ray, Prefect, S3, browser

@@ -11,8 +11,6 @@ from torch import Tensor
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 T = TypeVar("T")
 
-_ANSWERS = ("no", "yes")
-
 PROBLEM_TYPES: tuple[str, ...] = get_args(ProblemType)
 
 
@@ -65,7 +63,7 @@ def load_with_logits(load: Callable[[Any], T], classes: int | tuple[str, ...] | 
     try:
         return load(count)
     except ValueError:
-        if not isinstance(classes, tuple) or count != len(_ANSWERS) or problem_type != "multi_label_classification":
+        if not isinstance(classes, tuple) or count != 2 or problem_type != "multi_label_classification":
             raise
         with suppress(ValueError):
             return load(1)

@@ -8,6 +8,7 @@ from hdm_core.masking.baselines import baseline_image
 from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.dynamic import dm_passes, dynamic_mask
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
+from hdm_core.methods.job_loss import job_loss
 from hdm_core.methods.presets import DM_PRESETS
 from hdm_core.settings import DMSettings
 
@@ -20,19 +21,7 @@ def consistency_loss(job: ExplainJob, network: nn.Module, settings: DMSettings) 
     """
     baseline = baseline_image(settings.baseline, job.classifier, job.images)
     spread = 1.0 if job.classifier.preprocess is None else job.classifier.preprocess.spread
-    return ConsistencyLoss(
-        network,
-        job.images,
-        job.targets,
-        baseline,
-        settings.activation,
-        job.batch,
-        job.passes,
-        relative=settings.relative,
-        noise=settings.noise * spread,
-        precision=job.precision,
-        problem_type=job.classifier.problem_type,
-    )
+    return job_loss(ConsistencyLoss, job, network, baseline, settings.activation, settings.relative, settings.noise * spread)
 
 
 def _run(job: ExplainJob, settings: DMSettings) -> RawMaps:

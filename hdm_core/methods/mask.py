@@ -13,6 +13,7 @@ from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.ops import Upsampling
 from hdm_core.masking.optimizer import MaskBank
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
+from hdm_core.methods.job_loss import job_loss
 from hdm_core.settings import Baseline, Settings
 
 # A circle suffices when at most this share of the probability that blurring the whole image removes remains.
@@ -119,17 +120,7 @@ def _regularisation_gradient(masks: Tensor, settings: MaskSettings) -> Tensor:
 def _run(job: ExplainJob, settings: MaskSettings) -> RawMaps:
     baseline = baseline_image(settings.baseline, job.classifier, job.images).expand_as(job.images)
     with job.classifier.folded(job.images[:1]) as network:
-        deletion = DeletionLoss(
-            network,
-            job.images,
-            job.targets,
-            baseline,
-            "probability",
-            job.batch,
-            job.passes,
-            precision=job.precision,
-            problem_type=job.classifier.problem_type,
-        )
+        deletion = job_loss(DeletionLoss, job, network, baseline, "probability")
         return RawMaps(deletion_mask(deletion, settings)[:, 0])
 
 

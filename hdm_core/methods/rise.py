@@ -10,6 +10,7 @@ from hdm_core.masking.baselines import baseline_image
 from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.ops import normalise, upsample
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
+from hdm_core.methods.job_loss import job_loss
 from hdm_core.settings import Baseline, Settings
 
 
@@ -79,17 +80,7 @@ def _run(job: ExplainJob, settings: RiseSettings) -> RawMaps:
     height, width = job.images.shape[-2:]
     masks = RandomMasks(settings, height, width, job.images)
     with job.classifier.folded(job.images[:1]) as network:
-        consistency = ConsistencyLoss(
-            network,
-            job.images,
-            job.targets,
-            baseline,
-            "probability",
-            job.batch,
-            job.passes,
-            precision=job.precision,
-            problem_type=job.classifier.problem_type,
-        )
+        consistency = job_loss(ConsistencyLoss, job, network, baseline, "probability")
         return RawMaps(normalise(rise(consistency, masks, settings.keep_probability)))
 
 

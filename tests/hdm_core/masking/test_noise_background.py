@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hdm_core import Classifier, explain
+from hdm_core import Classifier, Preprocess, explain
 from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
 from tests.support.tiny_networks import pictures, smooth
 
@@ -90,3 +90,28 @@ def test_the_other_images_change_no_bit_of_a_map(chosen: list[int]) -> None:
     together = explain(classifier, images, "dm", targets=targets, **SETTINGS)
     found = explain(classifier, images[chosen], "dm", targets=targets[chosen], **SETTINGS)
     assert torch.equal(found.maps, together.maps[chosen])
+
+
+class Scaled(nn.Module):
+    """The smooth network on images in another unit."""
+
+    def __init__(self, unit: float) -> None:
+        super().__init__()
+        self.network, self.unit = smooth(), unit
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images / self.unit)
+        return logits
+
+
+def test_the_noise_is_in_units_of_the_networks_input() -> None:
+    """A network that takes values from -1024 to 1024 has the maps of the one that takes them divided by their spread."""
+    preprocess = Preprocess((16, 16), None, (0.0,) * 3, (1.0,) * 3, value_range=(-1024, 1024))
+    images = pictures(2)
+    plain = explain(Classifier.from_module(smooth()), images, "dm", **SETTINGS)
+    scaled = Classifier.from_module(Scaled(preprocess.spread), preprocess)
+    assert preprocess.spread > 100
+    found = explain(scaled, images * preprocess.spread, "dm", **SETTINGS)
+    torch.testing.assert_close(found.maps, plain.maps, rtol=0, atol=1e-3)
+    without = explain(Classifier.from_module(Scaled(preprocess.spread)), images * preprocess.spread, "dm", **SETTINGS)
+    assert (without.maps - plain.maps).abs().amax() > 0.01, "noise of one unit would be none at all"

@@ -1,0 +1,37 @@
+"""Consistency loss of a job, for the methods that mask images."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from hdm_core.masking.consistency import ConsistencyLoss
+from hdm_core.methods.base import ExplainJob
+
+L = TypeVar("L", bound=ConsistencyLoss)
+
+
+def job_loss(
+    kind: type[L], job: ExplainJob, network: nn.Module, baseline: Tensor, activation: str, relative: bool = False, noise: float = 0.0
+) -> L:
+    """Build the loss of a job's images and targets.
+
+    Args:
+        kind: ConsistencyLoss, or a loss made from it.
+        network: the job's classifier, folded.
+        baseline: as of `ConsistencyLoss`, and so are the others.
+    """
+    return kind(
+        network,
+        job.images,
+        job.targets,
+        baseline,
+        activation,
+        job.batch,
+        job.passes,
+        relative=relative,
+        noise=noise,
+        precision=job.precision,
+        problem_type=job.classifier.problem_type,
+    )
