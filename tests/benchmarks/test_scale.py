@@ -55,7 +55,6 @@ def test_bench_plan_resumes_a_half_done_run() -> None:
     facts = json.loads(ended.stdout.splitlines()[-1])["plan"]
     assert (facts["rows"], facts["shards"], facts["left"]) == (30_000, 300, 150)
     assert facts["seconds"] == pytest.approx(sum(step["seconds"] for step in facts["steps"]))
-    assert facts["seconds"] < 30, "two seconds where the machine is idle; a million rows are to take less than a minute"
 
 
 def test_the_listing_is_the_hash_of_all_samples_whatever_the_chunk(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from tests.support.paths import ROOT
 
@@ -37,8 +38,13 @@ class Prefect:
         with (self.home / "worker.log").open("a") as log:
             self.workers.append(subprocess.Popen(command, env=self.env, stdout=log, stderr=subprocess.STDOUT, cwd=self.home))
 
+    @retry(retry=retry_if_exception_type(httpx.TransportError), stop=stop_after_attempt(6), wait=wait_fixed(1), reraise=True)
     def post(self, route: str, **query: Any) -> list[dict[str, Any]]:
-        """Return the response of the server's API to a filter."""
+        """Return the response of the server's API to a filter.
+
+        A request without an answer is sent again, as often as Prefect's own client does: a
+        server on SQLite, on a busy machine, once did not answer for 30 seconds.
+        """
         response = httpx.post(f"{self.env['PREFECT_API_URL']}/{route}", json=query, timeout=30)
         found: list[dict[str, Any]] = response.raise_for_status().json()
         return found

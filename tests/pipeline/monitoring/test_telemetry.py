@@ -59,7 +59,7 @@ def test_the_metrics_say_what_the_records_say(measured_ray: str, tmp_path: Path)
 
     Storage("memory://telemetry")._retry(flaky)
 
-    deadline, ours = time.monotonic() + 30, scrape(measured_ray)
+    deadline, ours = time.monotonic() + 120, scrape(measured_ray)
     while time.monotonic() < deadline and ours["ray_hdm_storage_retries_total"] != {(): 2}:  # the last number to be exported
         time.sleep(1)
         ours = scrape(measured_ray)
