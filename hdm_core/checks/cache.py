@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from hdm_core.checks.finding import Finding
 from hdm_core.network.state import NetworkState
 
-_findings: WeakKeyDictionary[nn.Module, tuple[NetworkState, dict[Hashable, list[Finding]]]] = WeakKeyDictionary()
+_Found = TypeVar("_Found")
+
+_findings: WeakKeyDictionary[nn.Module, tuple[NetworkState, dict[Hashable, Any]]] = WeakKeyDictionary()
 
 
-def cached(network: nn.Module, key: Hashable, check: Callable[[], list[Finding]]) -> list[Finding]:
+def cached(network: nn.Module, key: Hashable, check: Callable[[], _Found]) -> _Found:
     """Return the findings of an earlier call for this network and key, or check now.
 
     Findings are dropped when the network has changed in any way that `NetworkState` notices.
@@ -25,4 +27,5 @@ def cached(network: nn.Module, key: Hashable, check: Callable[[], list[Finding]]
             state, findings = NetworkState(network), {}
         findings[key] = found
         _findings[network] = state, findings
-    return findings[key]
+    result: _Found = findings[key]
+    return result

@@ -35,7 +35,7 @@ def require_same_type(classifier: Classifier, images: Tensor) -> None:
         raise ValueError(f"the network's weights are {classifier.dtype} and the images {images.dtype}: convert one, such as module.float()")
 
 
-def require(classifier: Classifier, images: Tensor, batch: int, concerns: Callable[[Finding], bool] | None = None) -> None:
+def require(classifier: Classifier, images: Tensor, batch: int, concerns: Callable[[Finding], bool] | None = None) -> int:
     """Check a classifier on the images at hand, if it is new or has changed.
 
     What is doubtful becomes a warning. Logits that are not finite or never change are left to the status of each map.
@@ -45,12 +45,16 @@ def require(classifier: Classifier, images: Tensor, batch: int, concerns: Callab
         batch: upper limit of images per forward pass.
         concerns: whether a finding about the gradient concerns the method; None for no gradient at all.
 
+    Returns:
+        The number of classes.
+
     Raises:
         ValueError: if explanations or metrics would be wrong.
         TypeError: if the network does not return (B, classes).
     """
     network, shape = classifier.module, (tuple(images.shape[1:]), images.dtype, classifier.problem_type)
-    findings = list(cached(network, ("behaviour", shape, batch == 1), lambda: check_behaviour(classifier, images, batch).findings))
+    behaviour = cached(network, ("behaviour", shape, batch == 1), lambda: check_behaviour(classifier, images, batch))
+    findings = list(behaviour.findings)
     if concerns is not None and findings[0].verdict != "refused":
         by_gradient = cached(network, ("gradient", shape, batch == 1), lambda: [check_gradient(classifier, images, batch)])
         # Without repeatable and independent logits a gradient differs for that reason.
@@ -62,3 +66,4 @@ def require(classifier: Classifier, images: Tensor, batch: int, concerns: Callab
     for finding in findings:
         if finding.verdict == "doubtful":
             warnings.warn(f"{classifier.name}: {finding.text}", stacklevel=3)
+    return behaviour.classes

@@ -21,6 +21,7 @@ from hdm_core.metrics.registry import METRICS
 from hdm_core.metrics.scale import Scale
 from hdm_core.metrics.settings import MetricSettings, Protocol
 from hdm_core.metrics.views import Viewer, map_views, shared_views
+from hdm_core.network.logits import require_classes
 from hdm_core.targets import Targets, contrasting, one_target, target_numbers
 
 
@@ -97,11 +98,13 @@ def evaluate(
     require_same_type(classifier, images)
     batch = default_batch(classifier.device) if batch is None else as_integer("batch", batch)
     images, maps, classes, index = (tensor.to(classifier.device) for tensor in (images, maps, classes, index))
-    require(classifier, images, batch)
+    known = require(classifier, images, batch)
+    require_classes(classes, known)
     if contrast is not None:
         others = as_integers("contrast", contrast).to(images.device)
         if others.shape != classes.shape:
             raise ValueError(f"contrast must have shape {tuple(classes.shape)}, not {tuple(others.shape)}")
+        require_classes(others, known)
         classifier, classes = contrasting(classifier, classes, others)
     height, width = images.shape[-2:]
     baseline = baseline_image(settings.baseline, classifier, images)
@@ -156,8 +159,6 @@ def _check_shapes(images: Tensor, maps: Tensor, targets: Tensor, regions: Tensor
     # torch would count a negative number from the end.
     if (wrong := index[(index < 0) | (index >= len(images))]).numel():
         raise ValueError(f"index {int(wrong[0])} is none of the {len(images)} images, which are numbered from 0")
-    if (wrong := targets[targets < 0]).numel():
-        raise ValueError(f"target {int(wrong[0])} is no class: classes are numbered from 0")
 
 
 def _values(metric: Metric, measured: MetricInput) -> Tensor:

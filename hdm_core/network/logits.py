@@ -127,7 +127,16 @@ def resolve_targets(logits: Tensor, targets: Targets, problem_type: ProblemType 
         numbers = numbers.expand(batch).clone()
     if numbers.shape != (batch,):
         raise ValueError(f"{batch} images need {batch} targets; the targets given have shape {tuple(numbers.shape)}")
-    wrong = numbers[(numbers < 0) | (numbers >= classes)]
+    require_classes(numbers, classes)
+    return numbers.to(logits.device)
+
+
+def require_classes(targets: Tensor, classes: int) -> None:
+    """Refuse targets that are none of a network's classes.
+
+    Raises:
+        ValueError: if one is.
+    """
+    wrong = targets[(targets < 0) | (targets >= classes)]
     if wrong.numel():
         raise ValueError(f"target {int(wrong[0])} is no class of this network: it has {classes}, numbered from 0")
-    return numbers.to(logits.device)

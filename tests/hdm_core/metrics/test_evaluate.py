@@ -179,6 +179,13 @@ def test_shapes_that_do_not_fit_are_refused(name: str, changed: dict[str, Tensor
         evaluate(linear(), **arguments)
 
 
+@pytest.mark.parametrize(("target", "contrast"), [([0, 9], None), ([-1, 0], None), ([0, 1], [1, 9])])
+def test_targets_that_are_no_class_are_refused(target: list[int], contrast: list[int] | None) -> None:
+    images, maps = pictures(2, 7, 9), torch.zeros(2, 7, 9)
+    with pytest.raises(ValueError, match=r"target (9|-1) is no class of this network: it has \d, numbered from 0"):
+        evaluate(linear(), images, maps, target, contrast=contrast)
+
+
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="baseline"):
         MetricSettings(baseline="white")
