@@ -18,7 +18,7 @@ from pipeline.runs import RunStore
 from pipeline.runs.verify import verify
 from tests.support.fault_runs import SHARDS, contents, driver, holders, until, written
 from tests.support.paths import ROOT
-from tests.support.ray_nodes import CODE, Machines, machines
+from tests.support.ray_nodes import CODE, Machine, Machines, machines
 from tests.support.s3_server import S3
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
@@ -44,6 +44,12 @@ def placed(folder: Path, cluster: Machines, s3: S3, name: str, gpus: float) -> P
     )
 
 
+def stop(machine: Machine) -> None:
+    """Stop the workers of a machine that have started."""
+    for worker in machine.workers():
+        os.kill(worker, signal.SIGSTOP)
+
+
 def hosts(store: RunStore) -> set[str]:
     """Return the machines that have committed shards."""
     return {store.storage.read_json(f"commits/{name}")["holder"].split(" ")[0] for name in store.storage.names("commits")}
@@ -56,11 +62,17 @@ def test_a_machine_dies_and_another_joins(folder: Path, undisturbed: dict[str, A
     with driver(file, **cluster.environment) as process:
         store = RunStore.from_config(load_config(str(file)))
         until(lambda: {host for host, _ in holders(store).values()} == {"staying", "dying"})
-        for worker in staying.workers():
-            os.kill(worker, signal.SIGSTOP)
+        stop(staying)
         os.kill(dying.raylet(), signal.SIGKILL)
+        until(lambda: len(staying.workers()) == 2)
+        stop(staying)  # also a worker that started late: it would do all shards before the third machine is there
         cluster.join("joining", hidden=[*CODE, folder], num_cpus=1, num_gpus=1)
-        until(lambda: "joining" in {host for host, _ in holders(store).values()})
+
+        def taken_over() -> bool:
+            assert process.poll() is None, "the run ended without the third machine"
+            return "joining" in {host for host, _ in holders(store).values()}
+
+        until(taken_over)
         for worker in staying.workers():
             os.kill(worker, signal.SIGCONT)
         assert process.wait(120) == 0
