@@ -97,15 +97,16 @@ def evaluate(
     _check_shapes(images, maps, classes, regions, index)
     require_same_type(classifier, images)
     batch = default_batch(classifier.device) if batch is None else as_integer("batch", batch)
-    images, maps, classes, index = (tensor.to(classifier.device) for tensor in (images, maps, classes, index))
+    images, maps, index = (tensor.to(classifier.device) for tensor in (images, maps, index))
     known = require(classifier, images, batch)
     require_classes(classes, known)
     if contrast is not None:
-        others = as_integers("contrast", contrast).to(images.device)
+        others = as_integers("contrast", contrast)
         if others.shape != classes.shape:
             raise ValueError(f"contrast must have shape {tuple(classes.shape)}, not {tuple(others.shape)}")
         require_classes(others, known)
         classifier, classes = contrasting(classifier, classes, others)
+    classes = classes.to(images.device)
     height, width = images.shape[-2:]
     baseline = baseline_image(settings.baseline, classifier, images)
     backgrounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]
