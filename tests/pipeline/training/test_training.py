@@ -29,7 +29,6 @@ from tests.support.plans import files_below, refused
 from tests.support.small_run import LOCAL, hdm
 from tests.support.trainings import load_training, run_training, training_config, write_colour_dataset
 
-
 # A kill from outside comes too late on a busy machine: these epochs take milliseconds.
 TRAINING_KILLED = """
 import os, signal, sys
