@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.checks.finding import Finding, refusals
-from hdm_core.checks.outputs import check_output, check_values, disagreement
+from hdm_core.checks.outputs import agree, check_output, check_values
 from hdm_core.checks.probes import probe_images
 from hdm_core.classifier import Classifier
 from hdm_core.network.gradients import refuses_gradient
 from hdm_core.network.logits import class_logits
 from hdm_core.network.outputs import find_logits
 
-# Disagreement, in units of its tolerance, of networks that quantise on the fly: 0.8 to 4. That of batch statistics is 10 to 60.
-_ROUNDED = 6
+# Share of the spread of logits by which neighbours in a batch may change them. Networks that quantise on the fly: 0.8% to 4%. Batch
+# statistics: 10% to 60%.
+_QUANTISED = 0.06
 _LOUD = 1e3  # times the spread of photographs
 
 
@@ -49,7 +50,7 @@ def check_behaviour(classifier: Classifier, images: Tensor, batch: int = 4) -> B
         if not isinstance(output, Tensor):
             taken = f"the network returns a {type(output).__name__}; its output {find_logits(output, 1)[0]!r} is taken as the logits"
             findings.append(Finding("output", "handled", taken))
-        if values := check_values(alone):
+        if not refusals(findings) and (values := check_values(alone)):
             findings.append(values)
         if not refusals(findings):
             again = torch.cat([class_logits(network, probe[None]) for probe in probes])
@@ -80,7 +81,7 @@ def _loud_logits(network: nn.Module, image: Tensor) -> Tensor:
 
 def _check_repetition(network: nn.Module, first: Tensor, second: Tensor) -> Finding:
     """Judge the logits of images in two equal calls."""
-    if disagreement(second, first) <= 1:
+    if agree(second, first):
         return Finding("repetition", "ok", "the same images give the same logits")
     training = [name for name, module in network.named_modules() if module.training]
     cause = (
@@ -107,12 +108,11 @@ def _check_batch(network: nn.Module, alone: Tensor, probes: Tensor) -> Finding:
 
 def _check_independence(alone: Tensor, together: Tensor) -> Finding:
     """Judge the logits of images one by one, and in one batch."""
-    excess = disagreement(alone, together)
-    if excess <= 1:
+    if agree(alone, together):
         return Finding("independence", "ok", "an image has the same logits alone and beside others")
     difference = float((alone - together).abs().amax())
     text = f"an image's logits depend on the others in its batch (by up to {difference:.3g}), and so would its map"
-    if excess <= _ROUNDED:
+    if agree(alone, together, _QUANTISED):
         return Finding("independence", "doubtful", f"{text}, slightly, as with weights that are quantised on the fly")
     advice = "use normalisation with running statistics, and nothing that is computed over the batch"
     return Finding("independence", "refused", f"{text}: {advice}")

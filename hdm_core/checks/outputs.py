@@ -31,15 +31,16 @@ def check_output(
         loud: returns the logits of an image far beyond any photograph, which leave [0, 1] unless they cannot.
     """
     dtype = str(logits.dtype).removeprefix("torch.")
+    exclusive = problem_type == "single_label_classification"
+    # Before the sums of rows: sigmoids that are all 0 or 1 may sum to 1. Of a single one the number of logits says more.
+    if problem_type != "regression" and logits.shape[1] > 1 and ends_in_sigmoid(differentiable):
+        return Finding("output", "refused", _SOFTMAX_OF_SIGMOID if exclusive else _AFTER_SIGMOID)
     reason = not_logits(logits, problem_type)
     if reason is not None:
         return Finding("output", "refused", reason)
     if problem_type == "regression":
         return Finding("output", "ok", f"{logits.shape[1]} outputs of a regression, {dtype}")
-    exclusive = problem_type == "single_label_classification"
     classes = f"{logits.shape[1]} {'classes' if exclusive else 'labels'}, {dtype}"
-    if ends_in_sigmoid(differentiable):
-        return Finding("output", "refused", _SOFTMAX_OF_SIGMOID if exclusive else _AFTER_SIGMOID)
     values = logits.float()
     if bool((values <= 0).all() & ((values.double().exp().sum(1) - 1).abs() < _SUM).all()):
         if exclusive:
@@ -64,23 +65,44 @@ def check_values(logits: Tensor) -> Finding | None:
         return Finding("values", "refused", "every logit of photographs and of noise is NaN or infinite: the weights are damaged")
     if not values.isfinite().all():
         return Finding("values", "doubtful", "some logits are NaN or infinite; maps of such images have the status nan")
-    if spread(values) == 0:
+    differ = float(spread(values))
+    if differ == 0:
         return Finding("values", "doubtful", "the logits are the same for all photographs and noise, so that maps are flat")
+    if (_spread_per_class(logits) <= _rounding(logits)).all():
+        text = f"the logits of photographs and of noise differ by only {differ:.2g}, which is rounding of {logits.dtype} at their size"
+        return Finding("values", "refused", f"{text}: train the network, or return logits without a constant that outweighs them")
     return None
 
 
 def spread(logits: Tensor) -> Tensor:
     """Return the largest difference of a class's logit between images, ()."""
-    values = logits.double().nan_to_num(0, 0, 0)
-    return (values.amax(0) - values.amin(0)).amax()
+    return _spread_per_class(logits).amax()
 
 
-def disagreement(actual: Tensor, expected: Tensor) -> float:
-    """Return the largest difference of two (N, classes), in units of the tolerance.
+def agree(actual: Tensor, expected: Tensor, tolerance: float = 1e-2) -> bool:
+    """Return whether two (N, classes) are the same but for a share of the spread.
 
-    Tolerated are 1% of the spread of the logits between images, and rounding: 100 steps of the data type at the largest logit.
+    Rounding is tolerated, too; `check_values` holds it below the spread.
+
+    Args:
+        tolerance: share of the spread of the logits between images.
     """
-    eps = torch.finfo(expected.dtype).eps
-    a, b = actual.double().nan_to_num(0, 0, 0), expected.double().nan_to_num(0, 0, 0)
-    tolerance = 1e-2 * spread(expected) + 100 * eps * b.abs().amax()
-    return float((a - b).abs().amax() / tolerance.clamp(min=torch.finfo(torch.float64).tiny))
+    difference = (_finite(actual) - _finite(expected)).abs().amax(0)
+    return bool((difference <= tolerance * spread(expected) + _rounding(expected)).all())
+
+
+def _spread_per_class(logits: Tensor) -> Tensor:
+    values = _finite(logits)
+    return values.amax(0) - values.amin(0)
+
+
+def _rounding(logits: Tensor) -> Tensor:
+    """Return a difference per class that counts as rounding: 10 steps at its largest logit.
+
+    Per class, since some networks give the classes that they exclude a logit such as -1e9.
+    """
+    return 10 * torch.finfo(logits.dtype).eps * _finite(logits).abs().amax(0)
+
+
+def _finite(logits: Tensor) -> Tensor:
+    return logits.double().nan_to_num(0, 0, 0)

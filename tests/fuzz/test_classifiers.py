@@ -115,6 +115,11 @@ def test_every_method_agrees_with_its_reference_or_refuses() -> None:
         Spec(classes=1),
         Spec(odd="batch_statistics"),
         Spec(odd="random_dropout"),
+        # Logits that differ by little more than rounding: 8e-6 at 1.1.
+        Spec(odd="random_dropout", ending="log_softmax", scale=1e-4, double=False, sides=(12, 12)),
+        Spec(odd="batch_mean", ending="log_softmax", scale=1e-4, double=False, sides=(12, 12)),
+        Spec(odd="batch_statistics", ending="log_softmax", scale=1e-4, double=False, sides=(12, 12)),
+        Spec(ending="log_softmax", scale=1e-4, double=False, sides=(12, 12)),
     ],
     ids=repr,
 )

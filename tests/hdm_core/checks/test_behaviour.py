@@ -82,6 +82,20 @@ def test_the_scale_of_the_logits_does_not_matter(scale: float) -> None:
     assert verdicts(dependent)["independence"][0] == "refused"
 
 
+def test_a_class_that_is_excluded_by_a_large_constant_hides_nothing() -> None:
+    """Many networks give the classes that do not apply a logit such as -1e9, whose rounding is 60."""
+    exclude = torch.tensor([0, 0, -1e9])
+    assert {verdict for verdict, _ in verdicts(Wrapped(lambda z: z + exclude)).values()} == {"ok"}
+    assert verdicts(Wrapped(lambda z: z + 0.2 * z.mean(0) + exclude))["independence"][0] == "refused"
+
+
+@pytest.mark.parametrize("after", [lambda z: z + 0.2 * z.mean(0), lambda z: z * (0.9 + 0.2 * torch.rand(()))], ids=["mean", "draw"])
+def test_a_constant_that_outweighs_the_logits_hides_nothing(after: Callable[[Tensor], Tensor]) -> None:
+    """At log-probabilities of -1.1 that differ by 1e-5, as those of a network whose training has just begun."""
+    found = verdicts(Wrapped(lambda z: (1e-4 * after(z)).log_softmax(1)))
+    assert "refused" in {verdict for verdict, _ in found.values()}, found
+
+
 @pytest.mark.parametrize(
     ("after", "words"),
     [
@@ -188,8 +202,10 @@ def test_one_image_at_a_time_has_no_neighbours() -> None:
         (lambda z: z * 0, "doubtful", "the same for all photographs and noise"),
         (lambda z: z / 0, "refused", "NaN or infinite"),
         (lambda z: torch.where(torch.arange(3) == 1, torch.nan, z), "doubtful", "some logits are NaN"),
+        (lambda z: z + 1e7, "refused", "rounding of torch.float32"),
+        (lambda z: (1e-6 * z).log_softmax(1), "refused", "rounding of torch.float32"),
     ],
-    ids=["constant", "infinite", "one class is nan"],
+    ids=["constant", "infinite", "one class is nan", "large constant", "small logits after log_softmax"],
 )
 def test_values_that_give_flat_maps_or_none(after: Callable[[Tensor], Tensor], verdict: str, words: str) -> None:
     found = verdicts(Wrapped(after))["values"]
