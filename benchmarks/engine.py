@@ -78,6 +78,8 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
             dynamic_mask(_loss(network, images, targets, settings, batch, passes, precision), settings)
             return (now(device) - begin) / passes.total
 
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)  # not of larger batches, which were tried for their speed
         engine()
         timings = [(bare_pass(network, inputs, precision), engine()) for _ in range(pairs)]
         # Without the random noise background: the sequential version has none.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median, quantiles
 
 import torch
@@ -22,13 +23,13 @@ def bare_pass(network: nn.Module, images: Tensor, precision: Precision) -> float
     Averaged over batches, images (B, C, H, W), for at least MIN_SECONDS.
     """
     images = images.detach().requires_grad_()
-    begin, done = now(images.device), 0
-    while done == 0 or now(images.device) - begin < MIN_SECONDS:
+
+    def run() -> None:
         with in_precision(precision, images.device):
             logits = network(images)
         torch.autograd.grad(logits[:, 0].sum(), images)
-        done += len(images)
-    return (now(images.device) - begin) / done
+
+    return _seconds_per_image(run, images)
 
 
 @torch.no_grad()
@@ -37,11 +38,18 @@ def bare_forward(network: nn.Module, images: Tensor) -> float:
 
     Averaged over batches, images (B, C, H, W), for at least MIN_SECONDS.
     """
-    begin, done = now(images.device), 0
-    while done == 0 or now(images.device) - begin < MIN_SECONDS:
-        network(images)
-        done += len(images)
-    return (now(images.device) - begin) / done
+    return _seconds_per_image(lambda: network(images), images)
+
+
+def _seconds_per_image(run: Callable[[], object], images: Tensor) -> float:
+    """Time as many calls as take MIN_SECONDS, without a wait for the device between them."""
+    begin = now(images.device)
+    run()
+    calls = max(1, math.ceil(MIN_SECONDS / (now(images.device) - begin)))
+    begin = now(images.device)
+    for _ in range(calls):
+        run()
+    return (now(images.device) - begin) / (calls * len(images))
 
 
 def repeat_to_batch(images: Tensor, batch: int, layout: str) -> Tensor:

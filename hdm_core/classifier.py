@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.class_names import as_names
+from hdm_core.device import float32_arithmetic
 from hdm_core.network.contrasts import Contrasts
 from hdm_core.network.digest import state_digest
 from hdm_core.network.folding import fold_network
@@ -312,8 +313,8 @@ class Classifier:
     def frozen(self) -> Iterator[nn.Module]:
         """Yield the network in evaluation mode with no gradient to its weights.
 
-        Parts compiled by `torch.compile` run in Python meanwhile, as compiled code calls no hooks. Modes and flags are restored, also
-        after an exception.
+        Parts compiled by `torch.compile` run in Python meanwhile, as compiled code calls no hooks. On CUDA float32 is IEEE arithmetic, see
+        `hdm_core.device.float32_arithmetic`. Modes and flags are restored, also after an exception.
         """
         # A part that torch.jit.freeze made has no mode: it stays in the one in which it was frozen.
         modes = [(module, module.training) for module in self.module.modules() if hasattr(module, "training")]
@@ -322,7 +323,7 @@ class Classifier:
             self.module.eval()
             for parameter, _ in flags:
                 parameter.requires_grad_(False)
-            with run_eagerly():
+            with run_eagerly(), float32_arithmetic(self.device):
                 yield self.module
         finally:
             for module, training in modes:

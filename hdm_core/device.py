@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
 
 import torch
 
-Precision = Literal["float32", "bfloat16"]
+# tf32 and bfloat16 multiply with 10 and 7 bits of the 23 of float32. On the CPU tf32 is float32.
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+# Memory of a process on a GPU before its first tensor: CUDA's context, and the kernels of cuDNN and cuBLAS. An estimate.
+_CONTEXT_BYTES = 512 * 2**20
 
 # Memory layout of activations and masked images: on every network measured it was the faster one, or as fast.
 LAYOUT = torch.channels_last
@@ -23,7 +28,11 @@ def batch_candidates(device: torch.device) -> list[int]:
 
 
 def default_batch(device: torch.device) -> int:
-    """Return the batch size to use without probing."""
+    """Return the batch size of a run whose configuration leaves it open.
+
+    It depends on the kind of device alone: convolutions of another batch size round differently, so that a measured one would give maps
+    that differ from worker to worker.
+    """
     return 64 if device.type == "cuda" else 8
 
 
@@ -40,11 +49,53 @@ def default_precision(device: torch.device) -> Precision:
     return "bfloat16" if device.type == "cuda" else "float32"
 
 
-def in_precision(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context to run a network in: bfloat16 autocast, or none for float32."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
+@contextmanager
+def in_precision(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Run a network's forward in a precision: bfloat16 by autocast, see `float32_arithmetic`."""
+    with float32_arithmetic(device, tf32=precision == "tf32"):
+        if precision == "bfloat16":
+            with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
+                yield
+        else:
+            yield
+
+
+def float32_arithmetic(device: torch.device, tf32: bool = False) -> AbstractContextManager[None]:
+    """Compute float32 on CUDA in IEEE arithmetic, or in TF32, with deterministic kernels.
+
+    Torch's own default is TF32 in convolutions, with which logits of MobileNetV2 differ by up to 0.04 from those of a CPU, and kernels that
+    may add in another order in each call. The settings are of the process and are restored at the end.
+    """
+    return _cuda_arithmetic(tf32) if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def _cuda_arithmetic(tf32: bool) -> Iterator[None]:
+    cudnn: Any = torch.backends.cudnn
+    deterministic, benchmark = cudnn.deterministic, cudnn.benchmark
+    try:
+        legacy = cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:  # the user's program has set precisions by torch's newer interface; then the older one cannot be read
+        legacy = None
+    units: tuple[Any, ...] = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
+    precisions = [unit.fp32_precision for unit in units]
+    try:
+        cudnn.deterministic, cudnn.benchmark = True, False
+        if legacy is None:
+            for unit in units:
+                unit.fp32_precision = "tf32" if tf32 else "ieee"
+        else:
+            cudnn.allow_tf32 = tf32
+            torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
+        if legacy is None:
+            for unit, precision in zip(units, precisions, strict=True):
+                unit.fp32_precision = precision
+        else:
+            cudnn.allow_tf32 = legacy[0]
+            torch.set_float32_matmul_precision(legacy[1])
 
 
 def synchronise(device: torch.device) -> None:
@@ -56,17 +107,32 @@ def synchronise(device: torch.device) -> None:
 def pick_device(gpus: float) -> torch.device:
     """Return the worker's device: CUDA if it requested a share of a GPU, else the CPU.
 
-    It is the CPU, too, where CUDA is not available. Ray makes only the assigned GPU visible to a worker, so it is device 0 here. Ray does
-    not divide a GPU's memory: the worker limits itself to its share.
+    It is the CPU, too, where CUDA is not available. The GPU is the current one of the process. Ray shows an actor its own GPU only. A
+    worker of Ray Train sees all GPUs of its machine, and Ray has made its own the current one. Ray does not divide a GPU's memory: the
+    worker limits itself to its share.
 
     Args:
         gpus: share of a GPU that the worker requested, 0 for none.
     """
     if gpus > 0 and torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
         if gpus < 1:
-            torch.cuda.set_per_process_memory_fraction(gpus)
-        return torch.device("cuda", 0)
+            torch.cuda.set_per_process_memory_fraction(memory_fraction(gpus, torch.cuda.mem_get_info(device)[1]), device)
+        return device
     return torch.device("cpu")
+
+
+def memory_fraction(gpus: float, total: int) -> float:
+    """Return the share of a GPU's memory that one of several workers may allocate.
+
+    The context of every process, with the libraries that it loads, lies outside of what torch's allocator counts.
+
+    Args:
+        gpus: share of the GPU, below 1.
+        total: memory of the GPU in bytes.
+    """
+    contexts = int(1 / gpus) * _CONTEXT_BYTES
+    return gpus * max(1 - contexts / total, 0.5)
 
 
 def device_name(device: torch.device) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from hdm_core.device import LAYOUT, Precision, in_precision
+from hdm_core.device import LAYOUT, Precision, float32_arithmetic, in_precision
 from hdm_core.masking.ops import upsample
 from hdm_core.network.gradients import gradient_of
 from hdm_core.network.logits import class_logits
@@ -196,8 +196,9 @@ class ConsistencyLoss:
     def _gradient(self, masks: Tensor, index: Tensor, background: Tensor | None) -> Tensor:
         images, contrast = self._masked(masks, index, background)
         images.requires_grad_()
-        loss = self.loss(self._activation(images, self.targets[index]), index).sum()  # a sum keeps the images independent of each other
-        return (gradient_of(loss, images) * contrast).sum(1, keepdim=True)
+        with float32_arithmetic(images.device, tf32=self.precision == "tf32"):  # the backward, too
+            loss = self.loss(self._activation(images, self.targets[index]), index).sum()  # a sum keeps the images independent of each other
+            return (gradient_of(loss, images) * contrast).sum(1, keepdim=True)
 
     def _masked(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the masked images and their derivatives by the masks, (N, C, H, W) each."""

@@ -43,13 +43,26 @@ def integrated_gradients(
     baseline = baseline.expand_as(images)
     path = images - baseline
     mean = torch.zeros_like(images)
-    for rows in torch.split(torch.arange(len(images) * steps, device=images.device), batch):
-        image, step = rows // steps, rows % steps
+    count = len(images)
+    for start in range(0, count * steps, batch):
+        rows = torch.arange(start, min(start + batch, count * steps), device=images.device)
+        image, step = rows % count, rows // count
         point = baseline[image] + nodes[step, None, None, None] * path[image]
         gradient = input_gradient(network, point, targets[image])
-        mean.index_add_(0, image, weights[step, None, None, None] * gradient)
+        _add_cyclically(mean, weights[step, None, None, None] * gradient, start % count)
         passes.add(len(rows))
     return mean * path
+
+
+def _add_cyclically(total: Tensor, rows: Tensor, first: int) -> None:
+    """Add rows to those of `total`, from the `first` on, beginning again at its end.
+
+    No two rows are added to the same one at once: `index_add_` adds those in any order on CUDA, and rounds otherwise in each call.
+    """
+    while len(rows):
+        target = total[first : first + len(rows)]
+        target.add_(rows[: len(target)])
+        rows, first = rows[len(target) :], 0
 
 
 def gauss_legendre(points: int) -> tuple[Tensor, Tensor]:

@@ -82,6 +82,7 @@ def plan(config: Config, output: Output = None, root: Root = None, limit: Limit 
             "maps": f"{planned.bytes / 2**20:,.1f} MiB before compression",
             "time": f"{clock(cost.seconds)} with {cost.workers} workers on {cost.device} ({rates}, measured)",
             "work": f"{cost.worker_hours:,.2f} worker-hours",
+            **({} if cost.fastest_batch == cost.batch else {"faster": f"compute.batch_size={cost.fastest_batch}, now {cost.batch}"}),
             **{f"{gpu}, estimate": f"{hours:,.2f} GPU-hours, from published throughput" for gpu, hours in cost.gpu_hours.items()},
         }
     )

@@ -49,16 +49,17 @@ class ComputeConfig(Section):
     threads: Count = Field(1, description="CPU threads of a worker without a GPU.")
     shard_size: Count = Field(256, description="Images per shard, the unit of work that is committed or repeated as a whole.")
     batch_size: Count | Literal["auto"] = Field(
-        "auto", description="Images per forward pass of the network. auto: as measured by each worker."
+        "auto", description="Images per forward pass of the network. auto: 64 on a GPU, 8 on a CPU."
     )
     precision: Precision | Literal["auto"] = Field(
-        "auto", description="Precision of the network while masks are trained. auto: bfloat16 on GPUs, else float32."
+        "auto",
+        description="Precision of the network while masks are trained: float32, tf32 or bfloat16. auto: bfloat16 on GPUs, else float32.",
     )
     max_attempts: Count = Field(3, description="Attempts per shard before it counts as failed.")
     stall_timeout: float = Field(
         21600,
         gt=0,
-        description="Seconds without a pass after which a worker counts as hung. Must exceed the time that measuring the batch size takes.",
+        description="Seconds without a pass after which a worker counts as hung.",
     )
     lease_seconds: float = Field(60, gt=0, description="Seconds without a renewed lease after which another driver takes over a shard.")
     storage_timeout: float = Field(
@@ -69,7 +70,7 @@ class ComputeConfig(Section):
 
     @property
     def fixed_batch_size(self) -> int | None:
-        """Configured batch size; None if the worker measures it."""
+        """Configured batch size; None if the device decides."""
         return None if self.batch_size == "auto" else self.batch_size
 
     @property

@@ -35,6 +35,7 @@ class Cost:
     Attributes:
         seconds: from the command's start to the last shard, including `start_seconds` until the workers are ready.
         gpu_hours: GPU -> hours on one such GPU, estimated from published throughput.
+        batch, fastest_batch: batch size of the run, and the smallest one within 5% of the fastest on the first worker's device.
     """
 
     workers: int
@@ -43,11 +44,14 @@ class Cost:
     forwards: int
     seconds_per_pass: float
     seconds_per_forward: float
+    seconds_per_float32_forward: float
     seconds_per_reading: float
     start_seconds: float
     seconds: float
     worker_hours: float
     gpu_hours: dict[str, float]
+    batch: int
+    fastest_batch: int
 
 
 def measure_cost(plan: Plan) -> Cost:
@@ -95,16 +99,15 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
         start: seconds until the workers were ready.
         flop: floating point operations of one forward pass.
     """
-    per_pass, per_forward, per_read = (
-        fmean(getattr(found, name) for found in measured) for name in ("seconds_per_pass", "seconds_per_forward", "seconds_per_read")
-    )
+    names = ("seconds_per_pass", "seconds_per_forward", "seconds_per_float32_forward", "seconds_per_read")
+    per_pass, per_forward, per_float32_forward, per_read = (fmean(getattr(found, name) for found in measured) for name in names)
     passes, alone = (
         sum(count for method, count in plan.passes_per_image.items() if get_method(method).backward == backward)
         for backward in (True, False)
     )
     methods, ranks = len(plan.config.methods), plan.config.ranks
     forwards = ranks * (methods + metric_forwards(*plan.size, plan.config.metrics.protocol, methods))
-    seconds_per_image = passes * per_pass + (alone + forwards) * per_forward + per_read
+    seconds_per_image = passes * per_pass + alone * per_forward + forwards * per_float32_forward + per_read
     work = busiest([len(shard) for shard in plan.shards], len(measured)) * seconds_per_image
     count = len(plan.samples)
     total_flop = count * (2 * passes + alone + forwards) * flop  # backward to the input alone costs what forward does
@@ -115,11 +118,14 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
         forwards=count * forwards,
         seconds_per_pass=per_pass,
         seconds_per_forward=per_forward,
+        seconds_per_float32_forward=per_float32_forward,
         seconds_per_reading=per_read,
         start_seconds=start,
         seconds=start + work,
         worker_hours=count * seconds_per_image / 3600,
         gpu_hours={gpu: total_flop / (rate * _RESNET50_TRAINING_FLOP) / 3600 for gpu, rate in PUBLISHED.items()},
+        batch=measured[0].batch,
+        fastest_batch=measured[0].fastest_batch,
     )
 
 

@@ -114,7 +114,8 @@ def ray_defaults() -> dict[str, str]:
     """Return the variables of Ray that are set unless the user has set them."""
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray warns that the default will change; a worker that requested no GPU must not see one.
+        # A worker that requested no GPU still sees those of its machine, and does not use them. Without a value Ray warns that this
+        # default will change.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
     return {name: os.environ.get(name, value) for name, value in defaults.items()}

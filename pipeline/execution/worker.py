@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import torch
 
-from hdm_core.device import device_name, pick_device
-from hdm_core.probe import fastest_batch, probe
+from hdm_core.device import batch_candidates, default_batch, device_name, pick_device
+from hdm_core.probe import probe
 from pipeline.classifiers.load import load_classifier, preprocess_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
@@ -50,12 +50,21 @@ class ShardReport:
 
 @dataclass(frozen=True)
 class WorkerTimings:
-    """Seconds per image, measured by a worker on its machine."""
+    """Seconds per image, measured by a worker on its machine.
+
+    Attributes:
+        seconds_per_forward, seconds_per_float32_forward: in the precision of the masks, and of the metrics.
+        batch: batch size of the run.
+        fastest_batch: smallest batch size within 5% of the fastest on this device; the run's where the device has no choice.
+    """
 
     seconds_per_pass: float
     seconds_per_forward: float
+    seconds_per_float32_forward: float
     seconds_per_read: float
     device: str
+    batch: int
+    fastest_batch: int
 
 
 class Worker:
@@ -72,9 +81,7 @@ class Worker:
         self._device = pick_device(config.compute.gpus_per_worker)
         self._classifier = load_classifier(config.classifier, config.seed).to(self._device)
         self._store = RunStore.from_config(config, config.compute.storage_timeout)
-        self._batch = config.compute.fixed_batch_size or fastest_batch(
-            self._classifier, preprocess_of(self._classifier).size, config.compute.fixed_precision
-        )
+        self._batch = config.compute.fixed_batch_size or default_batch(self._device)
         self._weights_digest = weights_digest
         self._on_passes = on_passes
         self._passes = 0
@@ -103,8 +110,18 @@ class Worker:
         for _ in read_batches(samples, self._config.storage, preprocess, self._batch, timeout=self._config.compute.storage_timeout):
             pass
         seconds_per_read = (time.perf_counter() - begin) / len(samples)
-        timings = probe(self._classifier, preprocess.size, [self._batch], self._config.compute.fixed_precision)
-        return WorkerTimings(timings.seconds_per_pass, timings.seconds_per_forward, seconds_per_read, device_name(self._device))
+        precision, candidates = self._config.compute.fixed_precision, batch_candidates(self._device)
+        timings = probe(self._classifier, preprocess.size, [self._batch], precision)
+        fastest = self._batch if len(candidates) == 1 else probe(self._classifier, preprocess.size, candidates, precision).batch
+        return WorkerTimings(
+            timings.seconds_per_pass,
+            timings.seconds_per_forward,
+            timings.seconds_per_float32_forward,
+            seconds_per_read,
+            device_name(self._device),
+            self._batch,
+            fastest,
+        )
 
     def run(self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
         """Explain a shard and commit it, unless another driver's worker has its lease.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+import torch
+
+from hdm_core.device import default_batch, default_precision
 from pipeline.config.diff import differences
+from pipeline.config.schema import ComputeConfig
 from pipeline.errors import InputError
 from pipeline.plan import Plan
 from pipeline.runs.records import SCHEMA_VERSION
@@ -19,6 +23,7 @@ def run_json(plan: Plan) -> dict[str, Any]:
         "name": plan.config.name,
         "config": plan.config.model_dump(mode="json"),
         "identity": plan.config.identity(),
+        "auto": _automatic(plan.config.compute),
         "config_hash": plan.config.hash(),
         "model_fingerprint": plan.weights_digest,
         "interface": plan.preprocess_identity,
@@ -30,6 +35,13 @@ def run_json(plan: Plan) -> dict[str, Any]:
         "seed": plan.config.seed,
         "versions": {name: version(name) for name in ("hdm-pipeline", "torch", "torchvision", "ray", "zarr", "pyarrow")},
     }
+
+
+def _automatic(compute: ComputeConfig) -> dict[str, dict[str, Any]]:
+    """Return the value of each key that is left to the device, by kind of device."""
+    choices: dict[str, Callable[[torch.device], Any]] = {"batch_size": default_batch, "precision": default_precision}
+    devices = [torch.device(kind) for kind in ("cpu", "cuda")]
+    return {key: {device.type: choose(device) for device in devices} for key, choose in choices.items() if getattr(compute, key) == "auto"}
 
 
 def check_same_plan(url: str, stored: Mapping[str, Any], plan: Plan) -> None:
@@ -53,6 +65,11 @@ def check_same_plan(url: str, stored: Mapping[str, Any], plan: Plan) -> None:
         raise InputError(
             f"{url} was started with configuration {stored['config_hash'][:12]}, this is {planned['config_hash'][:12]}; "
             f"they differ in {differing}; choose another name for this run"
+        )
+    if stored.get("auto") not in (None, planned["auto"]):
+        raise InputError(
+            f"{url} was started by a version of hdm in which auto stood for {stored['auto']}, now {planned['auto']}; "
+            "choose another name for this run"
         )
     for key, what in (("schema_version", "schema version"), ("model_fingerprint", "classifier"), ("dataset_listing", "dataset")):
         if stored.get(key) != planned[key]:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import functional as F
@@ -23,13 +30,15 @@ from pipeline.training.split import Example
 _log = logging.getLogger(__name__)
 
 _READERS = 8  # images read and decoded in parallel
+_SHARED = "images"
 _LOG_INTERVAL = 10.0  # seconds between two log lines while images are read
 
 
 class ImageCache:
     """Decoded images (3, H, W) uint8, resized as by the preprocessing.
 
-    At most `max_bytes` of them are held in memory; the others are read again each time.
+    At most `max_bytes` of them are held in memory; the others are read again each time. A cache that is sent to another process takes its
+    images along only if they are shared.
 
     Attributes:
         read_results: (sha256, error) of each item, either of them empty; filled by `read`.
@@ -42,6 +51,38 @@ class ImageCache:
         self._storage = storage
         self._cached: dict[str, Tensor] = {}
         self._free_bytes = max_bytes
+        self._folder = ""  # of the file of shared images
+
+    def share(self) -> None:
+        """Move the cached images to a file, which other processes map into memory.
+
+        Not to /dev/shm, of which a container has 64 MiB.
+        """
+        if self._folder or not self._cached:
+            return
+        self._folder = tempfile.mkdtemp(prefix="hdm-images-")
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        with Path(self._folder, _SHARED).open("wb") as file:
+            for image in self._cached.values():
+                file.write(image.contiguous().numpy().data)
+        self._map({name: tuple(image.shape) for name, image in self._cached.items()})
+        self._free_bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: it maps shared images, and reads the others."""
+        shapes = {name: tuple(image.shape) for name, image in self._cached.items()} if self._folder else {}
+        return {**self.__dict__, "_cached": shapes, "_free_bytes": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a cache that another process has sent."""
+        self.__dict__.update(state)
+        if self._folder:
+            self._map(state["_cached"])
+
+    def _map(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        sizes = [torch.Size(shape).numel() for shape in shapes.values()]
+        values = torch.from_file(str(Path(self._folder, _SHARED)), shared=True, size=sum(sizes), dtype=torch.uint8)
+        self._cached = {name: part.view(*shape) for (name, shape), part in zip(shapes.items(), torch.split(values, sizes), strict=True)}
 
     def read(self) -> list[Example]:
         """Read every image, cache those that fit, and return the items that could be read."""
@@ -105,10 +146,22 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return self._transform(self._cache.get(item)), item.target
 
 
+def reader_processes(readers: int) -> dict[str, Any]:
+    """Return the arguments of a DataLoader whose batches other processes load.
+
+    These are not forked from a training, which has threads and uses the GPU, but from a server that has imported what they need. They are
+    new in each epoch: random numbers of processes that persist would depend on the epochs that the training has seen.
+    """
+    if not readers:
+        return {}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return {"num_workers": readers, "multiprocessing_context": context}
+
+
 def eval_transform(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
     """Return the centre crop and normalisation with which images are explained."""
-    normalise = _normalisation(preprocess)
-    return lambda image: normalise(F.center_crop(image, list(preprocess.size)))
+    return partial(_crop_and_normalise, preprocess=preprocess)
 
 
 def train_transform(preprocess: Preprocess, augmentation: Augmentation) -> Callable[[Tensor], Tensor]:
@@ -121,14 +174,19 @@ def train_transform(preprocess: Preprocess, augmentation: Augmentation) -> Calla
         v2.RandomHorizontalFlip() if augmentation.flip else None,
         v2.RandomVerticalFlip() if augmentation.vertical_flip else None,
         v2.ColorJitter(colour, colour, colour) if colour else None,
-        v2.Lambda(_normalisation(preprocess)),
+        v2.Lambda(partial(_normalise, preprocess=preprocess)),
         v2.RandomErasing(augmentation.erasing) if augmentation.erasing else None,
     ]
     transform: Callable[[Tensor], Tensor] = v2.Compose([step for step in steps if step is not None])
     return transform
 
 
-def _normalisation(preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
-    """Return the conversion from uint8 pixels to normalised floats of `Preprocess`."""
+def _crop_and_normalise(image: Tensor, preprocess: Preprocess) -> Tensor:
+    return _normalise(F.center_crop(image, list(preprocess.size)), preprocess)
+
+
+def _normalise(image: Tensor, preprocess: Preprocess) -> Tensor:
+    """Convert uint8 pixels to normalised floats as `Preprocess` does."""
     # Not v2's own conversion, which rounds differently.
-    return lambda image: F.normalize(image.float().div(255), list(preprocess.mean), list(preprocess.std))
+    normalised: Tensor = F.normalize(image.float().div(255), list(preprocess.mean), list(preprocess.std))
+    return normalised

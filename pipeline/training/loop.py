@@ -18,11 +18,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.transforms import v2
 
-from hdm_core.device import LAYOUT, default_batch, default_precision, in_precision
+from hdm_core.device import LAYOUT, default_batch, default_precision, float32_arithmetic, in_precision
 from pipeline.errors import RunError
 from pipeline.monitoring.progress import ProgressCallback
 from pipeline.training.config import TrainConfig
-from pipeline.training.dataset import ImageCache, ImageDataset
+from pipeline.training.dataset import ImageCache, ImageDataset, reader_processes
 from pipeline.training.metrics import classification_metrics
 from pipeline.training.network import main_logits, parameter_groups, train_mode, unfreeze
 from pipeline.training.progress import EpochTracker
@@ -89,6 +89,8 @@ class Training:
         self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         readers = config.compute.readers
         self._readers = (8 if device.type == "cuda" else 0) if readers == "auto" else readers
+        if self._readers:
+            images.share()
 
     def fit(self, state: TrainingState, save: Callable[[TrainingState], None], on_progress: ProgressCallback) -> None:
         """Train from a state to the end of the recipe, then test the result.
@@ -111,7 +113,8 @@ class Training:
             self.network.load_state_dict(state.network)
             if self._average is not None:
                 self._average.load_state_dict(state.average)
-        with torch.random.fork_rng(enabled=self._world == 1):
+        exact = float32_arithmetic(self.device, tf32=self._precision == "tf32")
+        with torch.random.fork_rng(enabled=self._world == 1), exact:
             while state.epoch < recipe.epochs:
                 number, done = recipe.locate_epoch(state.epoch)
                 self._stage(number, done, state, save, on_epochs)
@@ -166,7 +169,9 @@ class Training:
             inputs = images.to(self.device, memory_format=LAYOUT, non_blocking=True)
             with in_precision(self._precision, self.device):
                 logits = main_logits(learner(inputs))
-            loss = F.cross_entropy(logits.float(), targets.to(self.device), label_smoothing=self.config.recipe.label_smoothing)
+            loss = F.cross_entropy(
+                logits.float(), targets.to(self.device, non_blocking=True), label_smoothing=self.config.recipe.label_smoothing
+            )
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
@@ -205,7 +210,8 @@ class Training:
         sampler: DistributedSampler[tuple[Tensor, int]] = DistributedSampler(
             dataset, self._world, self._rank, seed=self.config.seed, drop_last=True
         )
-        return DataLoader(dataset, batch, sampler=sampler, num_workers=self._readers, drop_last=True, pin_memory=self.device.type == "cuda")
+        pinned = self.device.type == "cuda"
+        return DataLoader(dataset, batch, sampler=sampler, drop_last=True, pin_memory=pinned, **reader_processes(self._readers))
 
     @torch.no_grad()
     def _evaluate(self, network: nn.Module, role: str) -> dict[str, float]:
@@ -213,7 +219,7 @@ class Training:
         network.eval()
         dataset = ImageDataset(self._images, self._items[role][self._rank :: self._world])
         logits, classes = [], []
-        for images, targets in DataLoader(dataset, default_batch(self.device), num_workers=self._readers):
+        for images, targets in DataLoader(dataset, default_batch(self.device), **reader_processes(self._readers)):
             with in_precision(self._precision, self.device):
                 logits.append(network(images.to(self.device, memory_format=LAYOUT)).float().cpu())
             classes.append(targets)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, Preprocess
-from hdm_core.probe import fastest_batch, probe
-from tests.support.tiny_networks import Failing, assert_unchanged, smooth, snapshot
+from hdm_core.probe import probe
+from tests.support.tiny_networks import assert_unchanged, smooth, snapshot
 
 
 class Small(nn.Module):
@@ -30,6 +30,7 @@ def test_a_candidate_is_chosen_and_a_pass_takes_longer_than_a_forward_pass() -> 
     found = probe(Classifier.from_module(smooth()), 32, [2, 4, 8])
     assert found.batch in {2, 4, 8}
     assert found.seconds_per_pass > found.seconds_per_forward > 0
+    assert found.seconds_per_forward == found.seconds_per_float32_forward, "on a CPU both are in float32"
 
 
 def test_images_have_the_networks_size_and_channels() -> None:
@@ -56,9 +57,3 @@ def test_a_smallest_batch_that_does_not_fit_is_an_error_and_the_network_is_resto
         probe(Classifier.from_module(network), 16, [4, 8])
     assert str(caught.value) == "Small with images of 16 x 16 does not fit into the memory of cpu"
     assert_unchanged(network, before)
-
-
-def test_on_a_cpu_there_is_nothing_to_choose_and_nothing_is_measured() -> None:
-    network = Failing(smooth(), at=1)
-    assert fastest_batch(Classifier.from_module(network), 16) == 8
-    assert network.calls == 0

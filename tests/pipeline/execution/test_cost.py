@@ -46,22 +46,23 @@ def test_a_plan_by_hand() -> None:
     # 5 images in shards of 2, 2, 1; two methods of one pass each; metrics of 8 x 8 = 64 pixels.
     plan = plan_of(configuration())
     forwards = 2 + metric_forwards(8, 8, maps=2)
-    measured = [WorkerTimings(0.5, 0.01, 0.1, "cpu"), WorkerTimings(1.5, 0.03, 0.3, "cpu")]
+    measured = [WorkerTimings(0.5, 9.0, 0.01, 0.1, "GPU", 64, 128), WorkerTimings(1.5, 9.0, 0.03, 0.3, "GPU", 64, 64)]
     cost = estimate(plan, measured, start=7.0, flop=1e9)
     image = 2 * 1.0 + forwards * 0.02 + 0.2
     assert (cost.workers, cost.passes, cost.forwards) == (2, 10, 5 * forwards)
     assert cost.seconds == pytest.approx(7 + 3 * image), "one worker has two shards, of 2 and of 1"
     assert cost.worker_hours == pytest.approx(5 * image / 3600)
+    assert (cost.device, cost.batch, cost.fastest_batch) == ("GPU", 64, 128)
     assert set(cost.gpu_hours) == set(PUBLISHED)
     assert cost.gpu_hours["A100"] == pytest.approx(5 * (4 + forwards) * 1e9 / (2470 * 24.6e9) / 3600)
 
 
 def test_a_pass_without_a_backward_costs_a_forward() -> None:
-    measured = [WorkerTimings(1.0, 0.25, 0.0, "cpu")]
+    measured = [WorkerTimings(1.0, 0.25, 0.5, 0.0, "cpu", 8, 8)]
     rise, cam = (
         replace(plan_of(configuration(methods=[method]), images=1), passes_per_image={method: 8}) for method in ("rise", "grad_cam")
     )
-    metrics = (1 + metric_forwards(8, 8)) * 0.25
+    metrics = (1 + metric_forwards(8, 8)) * 0.5  # in float32
     assert estimate(rise, measured, 0.0, 1e9).seconds == pytest.approx(8 * 0.25 + metrics)
     assert estimate(cam, measured, 0.0, 1e9).seconds == pytest.approx(8 * 1.0 + metrics)
 

@@ -48,6 +48,7 @@ def test_run_json_describes_the_run(plan: Plan, store: RunStore) -> None:
     assert info["config"] == plan.config.model_dump(mode="json")
     assert info["config_hash"] == plan.config.hash()
     assert info["identity"] == json.loads(json.dumps(plan.config.identity()))
+    assert info["auto"] == {"batch_size": {"cpu": 8, "cuda": 64}, "precision": {"cpu": "float32", "cuda": "bfloat16"}}
     assert info["model_fingerprint"] == plan.weights_digest
     assert info["dataset_listing"] == plan.dataset_digest()
     assert (info["images"], info["shards"], info["seed"]) == (5, 3, 0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from hdm_core import Classifier, Preprocess
 from hdm_core.sources.checkpoint import Card, build, save_checkpoint
@@ -15,7 +17,7 @@ from pipeline.config.load import load_config
 from pipeline.datasets import Sample
 from pipeline.datasets.images import read_image
 from pipeline.training.config import Augmentation, NetworkConfig, Recipe, TrainingStage
-from pipeline.training.dataset import ImageCache, ImageDataset
+from pipeline.training.dataset import ImageCache, ImageDataset, reader_processes
 from pipeline.training.loop import _warmup_cosine
 from pipeline.training.metrics import classification_metrics
 from pipeline.training.network import head_name, make_network, parameter_groups, train_mode, unfreeze
@@ -107,6 +109,33 @@ def test_without_augmentation_a_network_sees_what_an_explanation_shows_it(
         image, target = dataset[index]
         assert torch.equal(image, preprocess(read_image(item.sample, {}).image))
         assert target == item.target
+
+
+@pytest.mark.parametrize("max_bytes", [0, 12_000, 10**9], ids=["nothing cached", "one cached", "all cached"])
+def test_images_that_are_shared_are_the_same_in_another_process(examples: list[Example], max_bytes: float) -> None:
+    """Those that are cached are mapped, and not sent."""
+    cache = ImageCache(examples, Preprocess(resize=40, crop=32), {}, max_bytes)
+    cache.read()
+    before = [cache.get(item) for item in examples]
+    cache.share()
+    sent = pickle.dumps(ImageDataset(cache, examples, Augmentation(vertical_flip=True, rotation=30, colour=0.4, erasing=0.5)))
+    assert len(sent) < 8000
+    other = pickle.loads(sent)._cache
+    for item, image in zip(examples, before, strict=True):
+        assert torch.equal(cache.get(item), image)
+        assert torch.equal(other.get(item), image)
+
+
+@pytest.mark.slow
+def test_processes_that_load_batches_are_not_forked(examples: list[Example]) -> None:
+    cache = ImageCache(examples, Preprocess(resize=40, crop=32), {}, 10**9)
+    cache.read()
+    cache.share()
+    dataset = ImageDataset(cache, examples)
+    (images, targets), *_ = DataLoader(dataset, 3, **reader_processes(2))
+    assert torch.equal(images, torch.stack([dataset[index][0] for index in range(3)]))
+    assert targets.tolist() == [item.target for item in examples]
+    assert reader_processes(2)["multiprocessing_context"].get_start_method() == "forkserver"
 
 
 def test_augmentation_follows_from_torchs_seed(examples: list[Example]) -> None:
