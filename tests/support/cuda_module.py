@@ -49,7 +49,7 @@ def cuda_module(synchronise: Callable[[], None]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for name, answer in _ANSWERS.items():
-            stack.enter_context(mock.patch(f"torch.{name}", lambda *_, answer=answer, **__: answer))
-        stack.enter_context(mock.patch("torch.cuda.synchronize", lambda *_: synchronise()))
+            stack.enter_context(mock.patch(f"torch.{name}", return_value=answer))
+        stack.enter_context(mock.patch("torch.cuda.synchronize", side_effect=lambda *_: synchronise()))
         stack.enter_context(mock.patch("torch.autocast", _Autocast))
         yield

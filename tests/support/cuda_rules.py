@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -62,11 +63,8 @@ def memory_of(tensor: Tensor) -> Memory:
 
 def set_memory(tensor: Tensor, memory: Memory) -> Tensor:
     """Mark a tensor's storage, which its views share, and return the tensor."""
-    with torch._C.DisableTorchFunction():
-        try:
-            tensor.untyped_storage().pretended_memory = memory  # type: ignore[attr-defined]
-        except (NotImplementedError, RuntimeError):
-            pass
+    with torch._C.DisableTorchFunction(), suppress(NotImplementedError, RuntimeError):
+        tensor.untyped_storage().pretended_memory = memory  # type: ignore[attr-defined]
     return tensor
 
 
