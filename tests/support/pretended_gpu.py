@@ -24,7 +24,7 @@ from tests.support.cuda_rules import INDEXING, READS, Memory, copy_waits, index_
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 
 # Paths of frames that belong to torch or to this module, and not to the caller of torch.
-_FRAMEWORK = ("/torch/", "/torchvision/", "/unittest/", "/tests/support/pretended_gpu.py")
+_FRAMEWORK = ("/torch/", "/torchvision/", "/unittest/", "/tests/support/pretended_gpu.py", "/tests/support/cuda_module.py")
 
 
 class DeviceMismatchError(RuntimeError):
