@@ -162,5 +162,6 @@ def _check(maps: Tensor, logits: Tensor) -> tuple[Tensor, list[Status]]:
     pixels = maps.flatten(1)
     nan = ~(pixels.isfinite().all(1) & logits.isfinite())
     flat = ~nan & (pixels.amax(1) == pixels.amin(1))
-    status: list[Status] = ["nan" if n else "flat" if f else "ok" for n, f in zip(nan.tolist(), flat.tolist(), strict=True)]
+    rows = torch.stack([nan, flat], 1).tolist()  # one wait for the device, not two
+    status: list[Status] = ["nan" if is_nan else "flat" if is_flat else "ok" for is_nan, is_flat in rows]
     return torch.where((nan | flat)[:, None, None], 0.0, maps), status

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hdm_core.class_names import class_numbers
@@ -78,7 +79,7 @@ def contrasting(classifier: Classifier, classes: Tensor, contrasts: Tensor) -> t
         classes: a, (B,) int64.
         contrasts: b, (B,) int64.
     """
-    pairs = list(zip(classes.tolist(), contrasts.tolist(), strict=True))
+    pairs = [(a, b) for a, b in torch.stack([classes, contrasts.to(classes)], 1).tolist()]
     unique = list(dict.fromkeys(pairs))
     return classifier.contrasting(unique), classes.new_tensor([unique.index(pair) for pair in pairs])
 

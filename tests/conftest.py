@@ -7,17 +7,20 @@ import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import settings
 
-from pipeline.plan import Plan
-from pipeline.runs import RunStore
-from tests.support.plans import configuration, plan_of
-from tests.support.prefect_server import Prefect, serve_prefect
-from tests.support.s3_server import S3, serve
 from tests.support.tiers import ServerGuard, longest_first, mark
+
+# The tests of hdm_core also run where Ray, Zarr, Prefect and S3 are not installed, such as in an image for a GPU: fixtures import them.
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
+    from pipeline.runs import RunStore
+    from tests.support.prefect_server import Prefect
+    from tests.support.s3_server import S3
 
 torch.set_num_threads(1)
 settings.register_profile("hdm", deadline=None, max_examples=50, derandomize=True)
@@ -72,6 +75,8 @@ def double() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3]:
     """Start one S3 server for the session."""
+    from tests.support.s3_server import serve
+
     with serve() as server:
         yield server
 
@@ -87,17 +92,23 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     """Plan five images in shards of two, explained by HDM and Grad-CAM, with its output below tmp_path."""
+    from tests.support.plans import configuration, plan_of
+
     return plan_of(configuration(output=str(tmp_path / "runs")))
 
 
 @pytest.fixture
 def store(plan: Plan) -> RunStore:
     """Give the store of the plan's run; nothing is written yet."""
+    from pipeline.runs import RunStore
+
     return RunStore.from_config(plan.config)
 
 
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     """Start one Prefect server for the session, with a work pool, all deployments and a worker."""
+    from tests.support.prefect_server import serve_prefect
+
     with serve_prefect(tmp_path_factory.mktemp("prefect")) as server:
         yield server

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ class ConsistencyLoss:
         batch: masked images per forward; halved permanently when they do not fit into memory.
         passes: counter of the passes.
         relative: see above; the paper's J is not relative.
-        noise: standard deviation of the values that `noise_background` draws before upsampling, in units of the images.
+        noise: standard deviation of the values that `noise_backgrounds` draws before upsampling, in units of the images.
         precision: of the network; masks, their gradients and the optimiser keep the images' dtype.
         problem_type: what a probability is.
     """
@@ -121,16 +122,20 @@ class ConsistencyLoss:
         """Return the number of images."""
         return len(self.targets)
 
-    def noise_background(self) -> Tensor | None:
-        """Draw low-frequency noise (1, C, H, W) for the baseline; None if `noise` is 0.
+    def noise_backgrounds(self, steps: int) -> Iterator[Tensor | None]:
+        """Yield low-frequency noise (1, C, H, W) for the baseline; None if `noise` is 0.
 
-        It is drawn again for every optimiser step, so that masks do not overfit one baseline with texture that works on that one only.
+        Each optimiser step has its own, so that masks do not overfit one baseline with texture that works on that one only. The grids of
+        all steps are drawn at once and copied to the device at once: a copy in every step would make the host wait for the device. The
+        numbers are those of one draw per step, as a grid has a multiple of 16 values, torch's block of normal numbers.
         """
         if not self.noise:
-            return None
+            yield from repeat(None, steps)
+            return
         _, channels, height, width = self.contrast.shape
-        grid = torch.randn(1, channels, _GRID, _GRID, generator=self._generator)
-        return self.noise * upsample(grid.to(self.contrast), height, width)
+        grids = torch.randn(steps, 1, channels, _GRID, _GRID, generator=self._generator).to(self.contrast)
+        for grid in grids:
+            yield self.noise * upsample(grid, height, width)
 
     def gradient(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> Tensor:
         """Return dJ/dM for each mask independently.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -32,12 +33,15 @@ def upsample(v: Tensor, height: int, width: int) -> Tensor:
 # and so by the other masks in its batch.
 _MULTIPLE = 16
 
+# Sizes whose matrices stay in memory, the latest. The paper's settings have 56 per image size, of together 8 MB for images of 224 pixels.
+_CACHED_SIZES = 256
+
 
 class Upsampling:
     """Upsampling g(., H, W) for masks of one size by precomputed matrices.
 
     g(v) = A v B^T, and the adjoint is A^T G B. With a `blur` g is followed by a Gaussian whose sigma is `blur` pixels, which the matrices
-    include.
+    include. Objects of the same sizes share their matrices.
 
     Attributes:
         weights: (a, b), the derivative of mean g(v) by each element of v. They sum to 1.
@@ -45,11 +49,7 @@ class Upsampling:
 
     def __init__(self, size: tuple[int, int], height: int, width: int, like: Tensor, blur: float = 0.0) -> None:
         self._size = size
-        rows, columns = _interpolation(size[0], height), _interpolation(size[1], width)
-        if blur:
-            rows, columns = _gaussian(height, blur) @ rows, _gaussian(width, blur) @ columns
-        self.weights = torch.outer(rows.sum(0), columns.sum(0)).to(like) / (height * width)
-        self._rows, self._columns = _zero_padded(rows.to(like)), _zero_padded(columns.to(like))
+        self._rows, self._columns, self.weights = _matrices(size, height, width, blur, like.dtype, like.device)
 
     def __call__(self, v: Tensor) -> Tensor:
         """Upsample (B, 1, a, b) to (B, 1, H, W)."""
@@ -58,6 +58,22 @@ class Upsampling:
     def adjoint(self, gradient: Tensor) -> Tensor:
         """Map a gradient to g(v), (B, 1, H, W), to the gradient to v, (B, 1, a, b)."""
         return _matrix_product(self._rows.T, gradient[:, 0], self._columns)[:, :, : self._size[0], : self._size[1]]
+
+
+@lru_cache(maxsize=_CACHED_SIZES)
+@torch.inference_mode(False)  # what is made in inference mode has no place in a later graph
+def _matrices(
+    size: tuple[int, int], height: int, width: int, blur: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return A, B and the weights of an `Upsampling`; A and B are padded.
+
+    They are computed in float64 on the CPU, and once per size: each copy to a device makes the host wait for it.
+    """
+    rows, columns = _interpolation(size[0], height), _interpolation(size[1], width)
+    if blur:
+        rows, columns = _gaussian(height, blur) @ rows, _gaussian(width, blur) @ columns
+    weights = torch.outer(rows.sum(0), columns.sum(0)).to(device, dtype) / (height * width)
+    return _zero_padded(rows.to(device, dtype)), _zero_padded(columns.to(device, dtype)), weights
 
 
 def _matrix_product(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:

@@ -72,8 +72,7 @@ def optimize_masks(
     indices = [torch.cat([image[part] for _, part in pieces]) for pieces in chunks]
     optimiser = torch.optim.Adam([bank.values], lr=settings.learning_rate, fused=True)
     bank.values.grad = bank.flat_gradients
-    for _ in range(settings.steps):
-        background = consistency.noise_background()
+    for background in consistency.noise_backgrounds(settings.steps):
         for pieces, index in zip(chunks, indices, strict=True):
             applied = torch.cat([upsamplings[e](_guided(bank.masks[e][part], guides[e], part)) for e, part in pieces])
             gradient = consistency.gradient(applied, index, background)

@@ -118,7 +118,7 @@ def evaluate(
         viewer = Viewer(network, images, classes, backgrounds, rank, index, batch, classifier.problem_type)
         of_images, of_maps = viewer.probabilities(shared, own)
         scale = Scale.of(classifier.problem_type, *of_images[:, :2].unbind(1))
-        of_images, of_maps = scale.apply(of_images, torch.arange(len(images))), scale.apply(of_maps, index)
+        of_images, of_maps = scale.apply(of_images, torch.arange(len(images), device=index.device)), scale.apply(of_maps, index)
         clean, blank, start = (of_images[index, view][:, None] for view in (0, 1, -1))
         curve = (len(own) - len(REMOVED)) // 2
         deleted, inserted, remaining = of_maps.tensor_split([curve, 2 * curve], dim=1)
@@ -140,7 +140,7 @@ def evaluate(
             scale=scale,
         )
         values = {name: _values(metric, measured) for name, metric in METRICS.items()}
-    return Metrics(values, measured.deletion.cpu(), measured.insertion.cpu())
+    return _on_host(values, measured.deletion, measured.insertion)
 
 
 def _classes(classifier: Classifier, targets: Targets, images: int) -> Tensor:
@@ -162,8 +162,18 @@ def _check_shapes(images: Tensor, maps: Tensor, targets: Tensor, regions: Tensor
         raise ValueError(f"index {int(wrong[0])} is none of the {len(images)} images, which are numbered from 0")
 
 
+def _on_host(values: dict[str, Tensor], deletion: Tensor, insertion: Tensor) -> Metrics:
+    """Return the results on the CPU.
+
+    They are copied at once: each copy makes the host wait for the device.
+    """
+    columns = torch.cat([*(column[:, None] for column in values.values()), deletion, insertion], 1).cpu()
+    of_metrics, *curves = columns.split([len(values), deletion.shape[1], insertion.shape[1]], 1)
+    return Metrics({name: of_metrics[:, i].contiguous() for i, name in enumerate(values)}, *(curve.contiguous() for curve in curves))
+
+
 def _values(metric: Metric, measured: MetricInput) -> Tensor:
-    """Return a metric's values, (N,) float32 on the CPU.
+    """Return a metric's values, (N,) float32 on the device of the maps.
 
     Raises:
         ValueError: if the metric does not give one value per map.
@@ -171,4 +181,4 @@ def _values(metric: Metric, measured: MetricInput) -> Tensor:
     values = metric.compute(measured)
     if values.shape != measured.index.shape:
         raise ValueError(f"metric {metric.id} must give one value per map, {tuple(measured.index.shape)}, not {tuple(values.shape)}")
-    return values.float().cpu()
+    return values.to(measured.maps.device, torch.float32)

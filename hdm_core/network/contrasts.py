@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from hdm_core.network.outputs import logits_in
@@ -21,7 +23,17 @@ def differences(output: Any, first: Sequence[int], second: Sequence[int]) -> Any
         second: b, P numbers.
     """
     logits = logits_in(output)
-    return logits[:, list(first)] - logits[:, list(second)]
+    return logits[:, _class_index(tuple(first), logits.device)] - logits[:, _class_index(tuple(second), logits.device)]
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is made in inference mode has no place in a later graph
+def _class_index(classes: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return class numbers as an index on a device.
+
+    It is made once per classes: a list would be copied to the device in every pass, and each copy makes the host wait for it.
+    """
+    return torch.tensor(classes, device=device)
 
 
 class Contrasts(NetworkWrapper):

@@ -60,11 +60,10 @@ def not_logits(logits: Tensor, problem_type: ProblemType = "single_label_classif
             "the network has one logit, and the softmax of a single class is 1 for every image: set problem_type to "
             "multi_label_classification if it is the logit of yes, or to regression if it is a number"
         )
-    rows = logits.detach()[logits.isfinite().all(1)].float()
+    rows, finite = logits.detach().float(), logits.isfinite().all(1)
     tolerance = max(1e-5, 4 * torch.finfo(logits.dtype).eps)
-    if len(rows) < 2:
-        return None
-    if bool((rows >= 0).all() & ((rows.sum(1) - 1).abs() <= tolerance).all()):
+    normalised = (rows >= 0).all(1) & ((rows.sum(1) - 1).abs() <= tolerance)
+    if bool((finite.sum() >= 2) & (normalised | ~finite).all()):  # one wait for the device
         reason = "the network returns probabilities (every row is at least 0 and sums to 1), and "
         if problem_type == "single_label_classification":
             return f"{reason}their softmax would be taken once more: return the logits before its softmax"

@@ -221,7 +221,7 @@ def _logits(classifier: Classifier, images: Tensor) -> list[Tensor | Exception]:
     """
     with classifier.frozen() as network, torch.no_grad():
         try:
-            return list(class_logits(network, images))
+            return list(class_logits(network, images).cpu())  # read on the host, image by image
         except Exception:  # a user's network may raise on one image and not on the others
             return [_logits_of(network, image) for image in images]
 

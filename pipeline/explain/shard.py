@@ -20,7 +20,7 @@ from pipeline.explain.batch import Batch
 from pipeline.explain.isolate import ItemFailure, isolated, warnings_as_messages
 from pipeline.explain.measure import measure
 from pipeline.explain.method import MethodResult, PassCallback, explain_method
-from pipeline.explain.results import ResultCollector, ShardResult
+from pipeline.explain.results import ResultCollector, ShardResult, map_facts
 from pipeline.plan import Shard
 from pipeline.runs.records import Record
 from pipeline.runs.reused import ReusedResults
@@ -106,7 +106,7 @@ def _explain_batch(
 def _collect(classifier: Classifier, batch: Batch, collector: ResultCollector, result: MethodResult) -> list[tuple[Record, Tensor]]:
     """Collect a method's maps and records; return those whose map can be measured."""
     rows, ranks = [batch.rows[request.place] for request in result.requests], [request.rank for request in result.requests]
-    explanation, stage_weights = result.explanation, result.explanation.stage_weights
+    explanation = result.explanation
     collector.add_maps(result.method, rows, ranks, explanation)
     answers, logits, columns = classifier, explanation.logits, explanation.targets
     if explanation.contrasts is not None:
@@ -114,17 +114,17 @@ def _collect(classifier: Classifier, batch: Batch, collector: ResultCollector, r
         logits = answers.differences(logits)
     scores, probabilities = (each.gather(1, columns[:, None])[:, 0] for each in (logits, answers.probabilities(logits)))
     explained = []
-    for i, (request, target) in enumerate(zip(result.requests, explanation.targets.tolist(), strict=True)):
+    for i, (request, facts) in enumerate(zip(result.requests, map_facts(explanation, columns, scores, probabilities), strict=True)):
         record = replace(
             collector.new_record(rows[i], result.method, request.rank, explanation.status[i]),
-            target=target,
-            target_name=as_text(str(answers.class_name(int(columns[i])))),  # Parquet takes valid UTF-8 only
-            contrast=None if explanation.contrasts is None else int(explanation.contrasts[i]),
-            probability=float(probabilities[i]),
-            logit=float(scores[i]),
+            target=facts.target,
+            target_name=as_text(str(answers.class_name(facts.column))),  # Parquet takes valid UTF-8 only
+            contrast=facts.contrast,
+            probability=facts.probability,
+            logit=facts.logit,
             region=batch.region_kinds[request.place],
             passes=explanation.passes,
-            stage_weights=None if stage_weights is None else stage_weights[i].tolist(),
+            stage_weights=facts.stage_weights,
             seconds=result.seconds,
         )
         collector.add_record(record)

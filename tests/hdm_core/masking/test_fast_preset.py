@@ -51,20 +51,20 @@ def loss(noise: float, images: Tensor) -> ConsistencyLoss:
 def test_backgrounds_are_drawn_again_in_every_step_and_the_same_in_every_run() -> None:
     state = torch.random.get_rng_state()
     one, two = (loss(0.5, pictures(2, 12, 10)) for _ in range(2))
-    first, second = one.noise_background(), one.noise_background()
+    first, second = one.noise_backgrounds(2)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert first.shape == (1, 3, 12, 10)
     assert not torch.equal(first, second)
-    assert torch.equal(two.noise_background(), first)
-    torch.testing.assert_close(loss(1.0, pictures(2, 12, 10)).noise_background(), 2 * first)
-    assert loss(0.0, pictures(2)).noise_background() is None
+    assert torch.equal(next(two.noise_backgrounds(1)), first)
+    torch.testing.assert_close(next(loss(1.0, pictures(2, 12, 10)).noise_backgrounds(1)), 2 * first)
+    assert next(loss(0.0, pictures(2)).noise_backgrounds(1)) is None
 
 
 def test_a_background_does_not_matter_where_all_is_shown() -> None:
     images, index = pictures(2, 12), torch.arange(2)
     found = loss(0.5, images)
     shown = torch.ones(2, 1, 12, 12)
-    torch.testing.assert_close(found.gradient(shown, index, found.noise_background()), torch.zeros_like(shown), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.gradient(shown, index, next(found.noise_backgrounds(1))), torch.zeros_like(shown), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [2, 3, 8])

@@ -33,18 +33,18 @@ def test_backgrounds_do_not_depend_on_earlier_random_draws() -> None:
     for seed in (1, 2):
         torch.manual_seed(seed)
         torch.rand(seed)
-        drawn.append(loss(pictures(2, 12, 10), torch.zeros(1, 3, 1, 1)).noise_background())
+        drawn.append(next(loss(pictures(2, 12, 10), torch.zeros(1, 3, 1, 1)).noise_backgrounds(1)))
     assert torch.equal(drawn[0], drawn[1])
 
 
 def test_all_images_share_one_background() -> None:
-    one, two = (loss(pictures(batch, seed=batch), torch.zeros(1, 3, 1, 1)).noise_background() for batch in (1, 3))
+    one, two = (next(loss(pictures(batch, seed=batch), torch.zeros(1, 3, 1, 1)).noise_backgrounds(1)) for batch in (1, 3))
     assert torch.equal(one, two)
 
 
 def test_its_spread_is_the_noise_and_it_is_smooth() -> None:
     found = loss(pictures(1, 32), torch.zeros(1, 3, 1, 1), noise=3.0)
-    drawn = torch.cat([found.noise_background() for _ in range(300)])
+    drawn = torch.cat(list(found.noise_backgrounds(300)))
     # At the centre of a cell of the 4 x 4 grid interpolation averages nothing: pixels 4, 12, .. of 32 are half a pixel beside it.
     assert drawn[:, :, 4::8, 4::8].std() == pytest.approx(3 * (0.9375**2 + 0.0625**2), rel=0.05)
     assert drawn.mean() == pytest.approx(0, abs=0.1)
@@ -61,7 +61,7 @@ def test_the_gradient_is_that_of_the_formula(relative: bool, activation: str, ki
     baseline = torch.full((1, 3, 1, 1), 0.2) if kind == "grey" else 0.5 * images.flip(3)
     masks = torch.rand(5, 1, 8, 10, generator=torch.Generator().manual_seed(0))
     consistency = loss(images, baseline, relative=relative, activation=activation)
-    e = consistency.noise_background()
+    e = next(consistency.noise_backgrounds(1))
     found = consistency.gradient(masks, index, e)
     network = smooth().requires_grad_(False)
 
@@ -80,7 +80,7 @@ def test_the_gradient_is_that_of_the_formula(relative: bool, activation: str, ki
 def test_a_background_matters_where_nothing_is_shown() -> None:
     images, index, hidden = pictures(2, 12), torch.arange(2), torch.zeros(2, 1, 12, 12)
     found = loss(images, torch.zeros(1, 3, 1, 1))
-    one, two = (found.gradient(hidden, index, found.noise_background()) for _ in range(2))
+    one, two = (found.gradient(hidden, index, next(found.noise_backgrounds(1))) for _ in range(2))
     assert (one - two).abs().max() > 0.1 * one.abs().max()
 
 

@@ -119,7 +119,7 @@ def test_a_relative_loss_with_noise_and_removal_equals_the_reference(guided: boo
         **{name: getattr(settings, name) for name in ("sizes", "ratios", "steps", "learning_rate", "eta", "tau", "keep_fraction")},
         relative=True,
         removal=removal,
-        backgrounds=[again.noise_background()[0] for _ in range(settings.steps)],
+        backgrounds=[background[0] for background in again.noise_backgrounds(settings.steps)],
     )
     for b, image in enumerate(images):
         seen = guide[b, 0] if guided else None

@@ -1,0 +1,24 @@
+"""Kernels that both devices have, so that their bits can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+import torch
+
+from hdm_core.network.convolution import DirectConv2d
+
+
+@pytest.fixture(autouse=True)
+def _same_kernels() -> Iterator[None]:
+    """Use no kernel that rounds otherwise and runs on the CPU alone.
+
+    These are `DirectConv2d`, and torch's fused attention for inference, which torch avoids while a mode sees its calls.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    with mock.patch.object(DirectConv2d, "fits", return_value=False):
+        yield
+    torch.backends.mha.set_fastpath_enabled(before)

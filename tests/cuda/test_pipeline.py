@@ -1,0 +1,130 @@
+"""A shard and a training on the pretended GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("zarr", reason="the pipeline needs Zarr, which an image for a GPU may lack")
+pytest.importorskip("pyarrow", reason="the pipeline needs Arrow, which an image for a GPU may lack")
+pytest.importorskip("s3fs", reason="the pipeline needs s3fs, which an image for a GPU may lack")
+
+from hdm_core import Classifier, Preprocess
+from pipeline.datasets import Sample
+from pipeline.explain.results import ShardResult
+from pipeline.explain.shard import explain_shard
+from pipeline.plan import Shard
+from pipeline.runs.records import Record
+from pipeline.training.dataset import ImageCache
+from pipeline.training.loop import Training, TrainingState
+from pipeline.training.split import TEST, TRAIN, VALIDATION, Example
+from tests.cuda.settings import SHORT
+from tests.support.plans import configuration, save_picture
+from tests.support.cuda_module import NAME
+from tests.support.pretended_gpu import PretendedGPU, pretended_gpu
+from tests.support.tiny_networks import normalised, smooth
+from tests.support.trainings import load_training, write_colour_dataset
+
+PREPROCESS = Preprocess(resize=16, crop=16)
+METHODS = ["hdm", "gradient", "grad_cam", "rise"]
+
+
+def samples(folder: Path, count: int) -> list[Sample]:
+    return [
+        Sample(f"{i}.png", str(save_picture(folder / f"{i}.png", seed=i)), label=i % 3, class_name="abc"[i % 3], root=str(folder))
+        for i in range(count)
+    ]
+
+
+def shard(device: str, items: Sequence[Sample], methods: Sequence[str] = METHODS, **changes: Any) -> ShardResult:
+    """Explain a shard; the second of two, since the first one checks and folds the network."""
+    classifier = Classifier(smooth().to(device), PREPROCESS, ("a", "b", "c"), "letters")
+    changes = {"compute.batch_size": 8, "compute.precision": "float32", **changes}
+    config = configuration(changes, methods=list(methods), hdm=SHORT["hdm"], rise=SHORT["rise"])
+    return explain_shard(classifier, config, Shard(0, 0, len(items)), items)
+
+
+def comparable(records: Sequence[Record]) -> list[Record]:
+    return [replace(record, device="", seconds=None) for record in records]
+
+
+@pytest.mark.parametrize("target", ["predicted", {"top": 2}, "label", "wrong", "runner_up", {"contrast": ["a", "c"]}], ids=str)
+def test_a_shard_has_the_maps_and_records_of_the_cpu(target: Any, tmp_path: Path) -> None:
+    items = samples(tmp_path, 3)
+    expected = shard("cpu", items, target=target)
+    with pretended_gpu():
+        found = shard("cuda", items, target=target)
+    assert {record.device for record in found.records} == {NAME}
+    assert {record.status for record in found.records} & {"ok"}
+    assert comparable(found.records) == comparable(expected.records)
+    assert found.arrays.keys() == expected.arrays.keys()
+    for name, array in expected.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+
+
+def waits_of(images: int, methods: Sequence[str], folder: Path, **changes: Any) -> PretendedGPU:
+    """Return the waits for one batch, after a batch that builds what all batches share."""
+    items = samples(folder, images)
+    with pretended_gpu() as gpu:
+        classifier = Classifier(smooth().to("cuda"), PREPROCESS, ("a", "b", "c"), "letters")
+        config = configuration({"compute.batch_size": 16, **changes}, methods=list(methods), hdm=SHORT["hdm"], rise=SHORT["rise"])
+        for _ in range(2):
+            gpu.waits.clear()
+            explain_shard(classifier, config, Shard(0, 0, images), items)
+    return gpu
+
+
+@pytest.mark.parametrize("target", ["predicted", {"top": 2}, "runner_up"], ids=str)
+def test_the_waits_of_a_batch_do_not_grow_with_its_maps(target: Any, tmp_path: Path) -> None:
+    few, many = (waits_of(images, ["gradient", "hdm"], tmp_path, target=target) for images in (2, 5))
+    assert few.waits == many.waits
+
+
+def test_a_method_adds_few_waits_to_a_batch(tmp_path: Path) -> None:
+    one, two = (waits_of(3, methods, tmp_path) for methods in (["gradient"], ["gradient", "layer_cam"]))
+    # A batch: one copy of the images and twelve waits of `evaluate` and its index. A method: copies of indices, a check of the logits,
+    # statuses, numbers of the records, maps; of a CAM also noise to find the layer with.
+    assert one.waits.total() <= 18, one.report()
+    assert (two.waits - one.waits).total() <= 6, two.report()
+
+
+def trained(device: str, folder: Path, batch: int = 4) -> TrainingState:
+    """Train a small network on images of two colours, four of each."""
+    config = load_training(folder, {"compute.precision": "float32", "compute.readers": 0, "recipe.batch": batch})
+    roles = (TRAIN, TRAIN, VALIDATION, TEST)
+    items = [
+        Example(Sample(f"{name}/{i}", str(folder / name / f"{i}.png"), root=str(folder)), role, target)
+        for target, name in enumerate(("red", "blue"))
+        for i, role in enumerate(roles)
+    ]
+    state, network = TrainingState(), normalised(2).to(device)
+    images = ImageCache(items, Preprocess(resize=36, crop=32), {}, 1e9)
+    Training(config, network, images, items, torch.device(device)).fit(state, lambda _state: None, lambda _progress: None)
+    return state
+
+
+def test_a_training_runs_on_the_gpu_and_has_the_weights_of_the_cpu(tmp_path: Path) -> None:
+    folder = write_colour_dataset(tmp_path / "colours", per_class=4)
+    expected = trained("cpu", folder)
+    with pretended_gpu() as gpu:
+        found = trained("cuda", folder)
+        assert {value.device.type for value in found.best.values()} == {"cpu"}
+    assert gpu.kernels["aten._fused_adamw_.default"]
+    for name, value in expected.best.items():
+        assert torch.equal(found.best[name], value), name
+
+
+def test_a_training_step_waits_at_most_twice(tmp_path: Path) -> None:
+    folder, waits = write_colour_dataset(tmp_path / "colours", per_class=4), []
+    for batch in (4, 2):  # one and two steps per epoch, in four epochs
+        with pretended_gpu() as gpu:
+            trained("cuda", folder, batch)
+        waits.append(gpu.waits)
+    # The targets, and the images: MixUp makes new ones, which are not pinned.
+    assert (waits[1] - waits[0]).total() <= 2 * 4, waits[1] - waits[0]
