@@ -19,9 +19,10 @@ class LogBuffer(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self._lines: deque[Line] = deque(maxlen=_MAX_LINES)
-        logger = logging.getLogger("pipeline")
-        logger.setLevel(logging.INFO)
-        logger.addHandler(self)
+        for package in ("pipeline", "hdm_core"):
+            logger = logging.getLogger(package)
+            logger.setLevel(logging.INFO)
+            logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Store a record's level and text."""
