@@ -76,7 +76,7 @@ def explain(
     given, resolved = one_target(target, targets), entry.configure(preset, **settings)
     images = _on_device(classifier, images)
     limit = _batch_limit(classifier, batch, method)
-    require(classifier, images, limit.size, entry.is_concerned if entry.backward else None)
+    limit.run(lambda size: require(classifier, images, size, entry.is_concerned if entry.backward else None))
     return explain_with(classifier, images, method, resolved, given, contrast=contrast, batch=limit, precision=precision, progress=progress)
 
 

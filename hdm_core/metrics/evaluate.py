@@ -100,7 +100,7 @@ def evaluate(
     require_same_type(classifier, images)
     limit = batch if isinstance(batch, BatchLimit) else BatchLimit(_batch_size(classifier, batch), "metrics")
     images, maps, index = (tensor.to(classifier.device) for tensor in (images, maps, index))
-    known = require(classifier, images, limit.size)
+    known = limit.run(lambda size: require(classifier, images, size))
     require_classes(classes, known)
     if contrast is not None:
         others = as_integers("contrast", contrast)

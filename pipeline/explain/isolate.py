@@ -60,17 +60,22 @@ def isolated(items: Sequence[T], work: Callable[[Sequence[T]], R], *, memory_fai
                 size = (len(attempt) + 1) // 2 if no_memory else 1
                 attempts[:0] = [attempt[start : start + size] for start in range(0, len(attempt), size)]
                 continue
-            text = f"{type(error).__name__}: {one_line(error)}"
             if no_memory:
-                text = f"one image does not fit into the device's free memory: {MEMORY_ADVICE} ({one_line(error, 120)})"
+                error = _advised(error)
                 if memory_fails_shard:
-                    raise torch.OutOfMemoryError(text) from error
-                text = f"OutOfMemoryError: {text}"
-            failure = ItemFailure(attempt[0], text)
+                    raise error from None
+            failure = ItemFailure(attempt[0], f"{type(error).__name__}: {one_line(error)}")
         else:
             yield result
             continue
         yield failure
+
+
+def _advised(error: Exception) -> Exception:
+    """Return an error about memory that says what to do, also for one of cuDNN or cuBLAS."""
+    if MEMORY_ADVICE in str(error):
+        return error  # of an inner call
+    return torch.OutOfMemoryError(f"one image does not fit into the device's free memory: {MEMORY_ADVICE} ({one_line(error, 120)})")
 
 
 @contextmanager
