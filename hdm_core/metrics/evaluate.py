@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ def evaluate(
     require_same_type(classifier, images)
     limit = batch if isinstance(batch, BatchLimit) else BatchLimit(_batch_size(classifier, batch), "metrics")
     images, maps, index = (tensor.to(classifier.device) for tensor in (images, maps, index))
-    known = limit.run(lambda size: require(classifier, images, size))
+    known = limit.run(partial(require, classifier, images))
     require_classes(classes, known)
     if contrast is not None:
         others = as_integers("contrast", contrast)

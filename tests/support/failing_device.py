@@ -99,3 +99,8 @@ def network(armed: str, call: int = 4, white: bool = False) -> Classifier:
             raise torch.AcceleratorError(ILLEGAL_ACCESS)
 
     return Classifier(Calling(smooth(3), before).eval(), Preprocess(resize=16, crop=16), ("ant", "bee", "cat"))
+
+
+def failed() -> Classifier:
+    """Build a classifier whose device has failed before."""
+    return Classifier(Calling(smooth(3), fail_from(1)[0]).eval(), Preprocess(resize=16, crop=16), ("ant", "bee", "cat"))
