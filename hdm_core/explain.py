@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hdm_core.batch_limit import BatchLimit
 from hdm_core.checks.require import require, require_precision, require_same_type
 from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import Precision, default_batch, default_precision, largest_batch
@@ -74,8 +75,9 @@ def explain(
     classifier, entry = as_classifier(classifier), get_method(method)
     given, resolved = one_target(target, targets), entry.configure(preset, **settings)
     images = _on_device(classifier, images)
-    require(classifier, images, _batch_size(classifier, batch), entry.is_concerned if entry.backward else None)
-    return explain_with(classifier, images, method, resolved, given, contrast=contrast, batch=batch, precision=precision, progress=progress)
+    limit = _batch_limit(classifier, batch, method)
+    limit.run(lambda size: require(classifier, images, size, entry.is_concerned if entry.backward else None))
+    return explain_with(classifier, images, method, resolved, given, contrast=contrast, batch=limit, precision=precision, progress=progress)
 
 
 def explain_with(
@@ -86,18 +88,38 @@ def explain_with(
     targets: Targets = None,
     *,
     contrast: Targets = None,
-    batch: int | None = None,
+    batch: int | BatchLimit | None = None,
     precision: Precision | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
     """Explain as `explain` does, with settings that are already resolved.
 
-    The classifier is not checked beyond its logits for these images: see `check`.
+    The classifier is not checked beyond its logits for these images: see `check`. If memory runs out, the method starts again with half the
+    batch size; `passes` counts the last attempt alone.
+
+    Args:
+        batch: as for `explain`, or a limit that is shared with other calls.
     """
     images = _on_device(classifier, images)
-    batch = _batch_size(classifier, batch)
+    limit = _batch_limit(classifier, batch, method)
     precision = precision or default_precision(classifier.device)
-    passes, entry = PassCounter(progress), get_method(method)
+
+    return limit.run(lambda _: _explain(classifier, images, method, settings, targets, contrast, limit, precision, PassCounter(progress)))
+
+
+def _explain(
+    classifier: Classifier,
+    images: Tensor,
+    method: str,
+    settings: Settings,
+    targets: Targets,
+    contrast: Targets,
+    limit: BatchLimit,
+    precision: Precision,
+    passes: PassCounter,
+) -> Explanation:
+    """Explain images that are on the device, with the limit's present batch size."""
+    batch, entry = limit.size, get_method(method)
     with torch.inference_mode(False), classifier.frozen() as network, torch.enable_grad():
         output = None
         if (entry.layer or entry.from_input) and len(images) <= batch and contrast is None:
@@ -109,7 +131,7 @@ def explain_with(
         problem_type = classifier.problem_type
         classes = resolve_targets(require_logits(logits, problem_type), target_numbers(targets, classifier), problem_type)
         scores, contrasts = logits.gather(1, classes[:, None])[:, 0], None
-        job = ExplainJob(classifier, images, classes, batch, passes, precision, output)
+        job = ExplainJob(classifier, images, classes, batch, passes, precision, output, limit)
         if contrast is not None:
             contrasts = resolve_contrasts(classifier, logits, classes, contrast)
             scores = scores - logits.gather(1, contrasts[:, None])[:, 0]
@@ -146,12 +168,15 @@ def _on_device(classifier: Classifier, images: Tensor) -> Tensor:
     return images.clone() if images.is_inference() else images
 
 
-def _batch_size(classifier: Classifier, batch: int | None) -> int:
+def _batch_limit(classifier: Classifier, batch: int | BatchLimit | None, method: str) -> BatchLimit:
     """Return the upper limit of images per forward pass."""
+    if isinstance(batch, BatchLimit):
+        batch.size = min(batch.size, largest_batch(classifier.device))
+        return batch
     batch = default_batch(classifier.device) if batch is None else as_integer("batch", batch)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
-    return min(batch, largest_batch(classifier.device))
+    return BatchLimit(min(batch, largest_batch(classifier.device)), method)
 
 
 def _check(maps: Tensor, logits: Tensor) -> tuple[Tensor, list[Status]]:

@@ -17,6 +17,7 @@ from hdm_core.checks.inputs import check_inputs
 from hdm_core.checks.probes import probe_images
 from hdm_core.checks.require import require_precision
 from hdm_core.classifier import Classifier, as_classifier
+from hdm_core.device_errors import is_fatal
 from hdm_core.messages import one_line, typed_line
 from hdm_core.methods import METHODS, get_method
 from hdm_core.methods.check import check_methods
@@ -97,6 +98,8 @@ def check(
         require_precision(shown.dtype)
         behaviour = check_behaviour(classifier, shown)
     except Exception as error:  # the network's forward may raise any exception
+        if is_fatal(error):
+            raise
         reason = str(error) if shown.dtype.itemsize < 4 else _not_taken(classifier, shown, error)
         return CheckResult(classifier.name, ids, photographs, None, (Finding("output", "refused", reason),))
     findings = behaviour.findings
@@ -129,6 +132,8 @@ def _guarded(subject: str, run: Callable[[], Finding]) -> Finding:
     try:
         return run()
     except Exception as error:  # the network's forward and backward may raise any exception
+        if is_fatal(error):
+            raise
         return Finding(subject, "refused", typed_line(error))
 
 

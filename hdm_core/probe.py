@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision, batch_candidates, default_precision, in_precision, synchronise
+from hdm_core.device_errors import is_out_of_memory
 from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
 from hdm_core.network.logits import class_logits
 
@@ -64,7 +65,10 @@ def probe(
                 break  # a larger batch will not fit either
             timings[batch] = seconds
         if not timings:
-            raise torch.OutOfMemoryError(f"{classifier.name} with images of {height} x {width} does not fit into the memory of {device}")
+            raise torch.OutOfMemoryError(
+                f"{classifier.name} with images of {height} x {width} does not fit into the free memory of {device}: "
+                "use fewer workers per GPU, or smaller images"
+            )
         batch = min(batch for batch, seconds in timings.items() if seconds <= _TOLERANCE * min(timings.values()))
         with torch.no_grad():
             images = image.expand(batch, -1, -1, -1)
@@ -87,7 +91,9 @@ def _measure_pass(network: nn.Module, image: Tensor, batch: int, precision: Prec
             network, images, torch.zeros_like(index), image + 1, "logit", batch, PassCounter(), precision=precision
         )
         seconds = _fastest_seconds(lambda: consistency.gradient(torch.full_like(images[:, :1], 0.5), index), image.device, repeats)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return None
     return seconds / batch if consistency.batch == batch else None
 

@@ -32,6 +32,15 @@ class RunError(HdmError):
     """
 
 
+def device_failure(error: BaseException) -> str:
+    """Format a fatal error of the device as the begin of a line.
+
+    The further lines of torch's message are about debugging.
+    """
+    first = next(iter(str(error).splitlines()), "")
+    return f"the device failed ({type(error).__name__}: {one_line(Exception(first))}), and this process can no longer use it"
+
+
 def one_line(error: BaseException, limit: int = 500) -> str:
     """Format an exception as one printable line.
 

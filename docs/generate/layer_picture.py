@@ -52,6 +52,8 @@ PURPOSES = {
     "network": "hooks, folding, logits",
     "preprocess": "resize, crop, normalise",
     "device": "device, batch, precision",
+    "batch_limit": "halved without memory",
+    "device_errors": "fatal, out of memory",
     "settings": "validated settings",
     "registry": "entries and plugins",
     "testing": "contract suites for plugins",

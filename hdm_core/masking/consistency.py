@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -11,6 +10,7 @@ from itertools import repeat
 import torch
 from torch import Tensor, nn
 
+from hdm_core.batch_limit import BatchLimit
 from hdm_core.device import LAYOUT, Precision, float32_arithmetic, in_precision
 from hdm_core.masking.ops import upsample
 from hdm_core.network.gradients import gradient_of
@@ -18,8 +18,6 @@ from hdm_core.network.logits import class_logits
 from hdm_core.problem_type import ProblemType, probabilities
 
 Progress = Callable[[int], None]
-
-_log = logging.getLogger(__name__)
 
 # Values along a side of a noise background: its features are larger than those that a classifier uses.
 _GRID = 4
@@ -58,7 +56,7 @@ class ConsistencyLoss:
         targets: p, (B,) int64.
         baseline: values of masked pixels, broadcastable to X; the masked image is baseline + M (X - baseline).
         activation: f_p, "logit" or "probability".
-        batch: masked images per forward; halved permanently when they do not fit into memory.
+        batch: masked images per forward, as a number or a limit; halved permanently when they do not fit into memory.
         passes: counter of the passes.
         relative: see above; the paper's J is not relative.
         noise: standard deviation of the values that `noise_backgrounds` draws before upsampling, in units of the images.
@@ -73,7 +71,7 @@ class ConsistencyLoss:
         targets: Tensor,
         baseline: Tensor,
         activation: str,
-        batch: int,
+        batch: int | BatchLimit,
         passes: PassCounter,
         relative: bool = False,
         noise: float = 0.0,
@@ -85,7 +83,7 @@ class ConsistencyLoss:
         self.baseline = baseline
         self.contrast = (images - baseline).contiguous(memory_format=LAYOUT)
         self.probability = activation == "probability"
-        self.batch = batch
+        self.limit = batch if isinstance(batch, BatchLimit) else BatchLimit(batch, "masks")  # shared with copies
         self.passes = passes
         self.noise = noise
         self.precision = precision
@@ -117,6 +115,11 @@ class ConsistencyLoss:
         other = copy.copy(self)
         other.reference = self.baseline_scores
         return other
+
+    @property
+    def batch(self) -> int:
+        """Masked images per forward, at present."""
+        return self.limit.size
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -190,11 +193,9 @@ class ConsistencyLoss:
             try:
                 results.append(compute(slice(start, stop)))
                 start = stop
-            except torch.OutOfMemoryError:
-                if self.batch == 1:
+            except RuntimeError as error:
+                if not self.limit.shrink(error, stop - start):
                     raise
-                self.batch = (stop - start + 1) // 2
-                _log.warning("out of memory: continuing with batches of %d images", self.batch)
         return results[0] if len(results) == 1 else torch.cat(results)
 
     @torch.enable_grad()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hdm_core.classifier import Classifier
+from hdm_core.device_errors import is_fatal
 from hdm_core.methods.base import ExplainJob, RawMaps
 from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of, layer_output_of, target_layer
 from hdm_core.network.gradients import NoGradientError
@@ -68,7 +69,9 @@ def _run_tail(tail: Tail, activations: Tensor) -> Tensor | None:
     """
     try:
         return tail.run(activations.clone())  # a tail may begin with an operation in place
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError) as error:
+        if is_fatal(error):
+            raise
         return None
 
 

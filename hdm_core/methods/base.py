@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from hdm_core.batch_limit import BatchLimit
 from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision
@@ -32,6 +33,7 @@ class ExplainJob:
     passes: PassCounter
     precision: Precision = "float32"  # of the network while masks are trained or tried
     layer_output: LayerOutput | None = None  # at a layer or the input, of the pass that found the targets, if one batch holds all
+    limit: BatchLimit | None = None  # that `batch` comes from, for a method that shrinks it without starting again
 
 
 @dataclass(frozen=True)

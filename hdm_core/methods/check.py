@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
+from hdm_core.device_errors import is_fatal
 from hdm_core.messages import one_line, typed_line
 from hdm_core.methods import Method, get_method
 from hdm_core.network.hooks import forward_to
@@ -37,6 +38,8 @@ def check_methods(classifier: Classifier, image: Tensor, settings: Mapping[str, 
             if entry.check is not None:
                 finding = entry.check(each, classifier, image)
         except Exception as error:  # whatever a network raises in a method's check belongs to this method
+            if is_fatal(error):
+                raise
             finding = Finding("method", "refused", (one_line if isinstance(error, (TypeError, ValueError)) else typed_line)(error))
         if finding is not None:
             methods[finding].append(method)

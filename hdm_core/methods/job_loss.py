@@ -28,7 +28,7 @@ def job_loss(
         job.targets,
         baseline,
         activation,
-        job.batch,
+        job.batch if job.limit is None else job.limit,
         job.passes,
         relative=relative,
         noise=noise,

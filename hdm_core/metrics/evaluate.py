@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from hdm_core.batch_limit import BatchLimit
 from hdm_core.checks.require import require, require_same_type
 from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import default_batch
@@ -57,7 +59,7 @@ def evaluate(
     target: Targets = None,
     contrast: Tensor | Sequence[int] | None = None,
     index: Tensor | None = None,
-    batch: int | None = None,
+    batch: int | BatchLimit | None = None,
 ) -> Metrics:
     """Measure how faithful maps are to a classifier.
 
@@ -75,7 +77,8 @@ def evaluate(
         contrast: (B,), the class that each target is compared with, such as `explanation.contrasts`. The probability is then that of
             the target rather than that class.
         index: (N,), the image that each map is of; one map per image, in order, if None. What maps of one image share is computed once.
-        batch: upper limit of images per forward pass; None leaves it to the device.
+        batch: upper limit of images per forward pass, as a number, or a limit that is shared with other calls; None leaves it to the
+            device. If memory runs out, all is measured again with half of it.
 
     Raises:
         ValueError: if the shapes do not fit each other, no target is given, or the network's probabilities would be wrong, see `check`.
@@ -96,9 +99,9 @@ def evaluate(
     index = torch.arange(len(images)) if index is None else as_integers("index", index)
     _check_shapes(images, maps, classes, regions, index)
     require_same_type(classifier, images)
-    batch = default_batch(classifier.device) if batch is None else as_integer("batch", batch)
+    limit = batch if isinstance(batch, BatchLimit) else BatchLimit(_batch_size(classifier, batch), "metrics")
     images, maps, index = (tensor.to(classifier.device) for tensor in (images, maps, index))
-    known = require(classifier, images, batch)
+    known = limit.run(partial(require, classifier, images))
     require_classes(classes, known)
     if contrast is not None:
         others = as_integers("contrast", contrast)
@@ -107,13 +110,31 @@ def evaluate(
         require_classes(others, known)
         classifier, classes = contrasting(classifier, classes, others)
     classes = classes.to(images.device)
+    regions = torch.zeros_like(images[:, 0], dtype=torch.bool) if regions is None else regions.to(images.device)
+    return limit.run(lambda size: _measure(classifier, images, maps, classes, regions, settings, index, size))
+
+
+def _batch_size(classifier: Classifier, batch: int | None) -> int:
+    return default_batch(classifier.device) if batch is None else as_integer("batch", batch)
+
+
+def _measure(
+    classifier: Classifier,
+    images: Tensor,
+    maps: Tensor,
+    classes: Tensor,
+    regions: Tensor,
+    settings: MetricSettings,
+    index: Tensor,
+    batch: int,
+) -> Metrics:
+    """Measure maps of images that are all on the device, `batch` views per forward."""
     height, width = images.shape[-2:]
     baseline = baseline_image(settings.baseline, classifier, images)
     backgrounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]
     # Part by part and in half the bits: sorting all maps of a run's methods at once would need much memory.
     rank = torch.cat([ranks(part).int() for part in torch.split(maps, batch)])
     shared, own = (views(settings.protocol, height, width) for views in (shared_views, map_views))
-    regions = torch.zeros_like(images[:, 0], dtype=torch.bool) if regions is None else regions.to(images.device)
     with torch.inference_mode(False), classifier.folded(images[:1]) as network, torch.no_grad():
         viewer = Viewer(network, images, classes, backgrounds, rank, index, batch, classifier.problem_type)
         of_images, of_maps = viewer.probabilities(shared, own)
@@ -168,7 +189,7 @@ def _on_host(values: dict[str, Tensor], deletion: Tensor, insertion: Tensor) -> 
     They are copied at once: each copy makes the host wait for the device.
     """
     columns = torch.cat([*(column[:, None] for column in values.values()), deletion, insertion], 1).cpu()
-    of_metrics, *curves = columns.split([len(values), deletion.shape[1], insertion.shape[1]], 1)
+    of_metrics, *curves = torch.split(columns, [len(values), deletion.shape[1], insertion.shape[1]], 1)
     return Metrics({name: of_metrics[:, i].contiguous() for i, name in enumerate(values)}, *(curve.contiguous() for curve in curves))
 
 

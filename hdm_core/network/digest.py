@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from hdm_core.device_errors import is_of_device
+
 _HINT = "let get_extra_state return numbers, texts, tensors, and lists, sets or dicts of them"
 
 
@@ -30,6 +32,8 @@ def state_digest(network: nn.Module) -> str:
     try:
         state = network.state_dict(keep_vars=True)  # lazy parameters cannot be detached
     except Exception as error:  # get_extra_state is the user's code
+        if is_of_device(error):
+            raise
         raise ValueError(f"the network's state_dict() raises {type(error).__name__}: {' '.join(str(error).split())}") from None
     for name in sorted(state):
         value = state[name]
@@ -42,6 +46,8 @@ def state_digest(network: nn.Module) -> str:
             else:
                 digest.update(f"{name}\n".encode() + _encode(value))
         except (ValueError, RuntimeError) as error:
+            if is_of_device(error):
+                raise
             reason = "it contains itself" if isinstance(error, RecursionError) else " ".join(str(error).split())
             raise ValueError(f"the network's state {name!r} has no digest: {reason}") from None
     return digest.hexdigest()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.device import LAYOUT
+from hdm_core.device_errors import is_fatal, is_of_device, is_out_of_memory
 from hdm_core.messages import typed_line
 from hdm_core.network.agreement import Answer, answer, gradients_disagree, logits_disagree, noise_like, spread
 from hdm_core.network.fusion import UnfoldableError, fused_copy
@@ -98,12 +99,17 @@ def fold_network(network: nn.Module, images: Tensor) -> Folded:
             unchanged = cached is not None and cached.state.holds(network)
             state = cached.state if cached is not None and unchanged else NetworkState(network)
         except Exception as error:  # such as tensors without memory or without a sum
+            if is_fatal(error):
+                raise
             return _unfolded(network, images, f"its state cannot be read ({typed_line(error, 160)})")
         if cached is not None and unchanged and _disagreement(cached, network, images) is None:
             return cached.folded(network)
         try:
             cached = _fold(network, state, images)
-        except torch.OutOfMemoryError:  # not stored: there may be memory next time
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # Not stored: there may be memory next time.
             return _unfolded(network, images, "the memory is too small for its copy")
         with _LOCK:
             _CACHE[network] = cached
@@ -132,9 +138,9 @@ def _fold(network: nn.Module, state: NetworkState, images: Tensor) -> _Cached:
         noise = noise_like(images)
         try:
             expected = [answer(network, part) for part in (noise, noise[:1])]
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_of_device(error):
+                raise
             reason = f"it fails for images of noise ({typed_line(error, 160)})"
             break
         if not state.holds(network):
@@ -154,9 +160,9 @@ def _answers_otherwise(network: nn.Module, copy: nn.Module, noise: Tensor, expec
     for part, wanted in zip((noise, noise[:1]), expected, strict=True):
         try:
             found = answer(copy, part)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # as a forward that calls `view` on channels last
+            if is_of_device(error):
+                raise
             return f"its copy fails ({typed_line(error, 160)})"
         reason = logits_disagree(found.logits, wanted.logits, spread(expected[0].logits))
         reason = reason or gradients_disagree(found.gradient, wanted.gradient, network, part)
@@ -174,6 +180,8 @@ def _disagreement(cached: _Cached, network: nn.Module, images: Tensor) -> str | 
     try:
         found = class_logits(cached.copy, images)
     except Exception as error:  # a copy of a network that accepts these images should, too
+        if is_fatal(error):
+            raise
         return f"its copy fails ({typed_line(error, 160)})"
     return logits_disagree(found, expected, spread(torch.cat([cached.noise_logits, expected])))
 
@@ -186,7 +194,7 @@ def _needs_contiguous(network: nn.Module, images: Tensor) -> bool:
     try:
         class_logits(network, images.contiguous(memory_format=LAYOUT))
     except RuntimeError as error:
-        if "view" not in str(error):
+        if is_of_device(error) or "view" not in str(error):
             raise
         return True
     return False

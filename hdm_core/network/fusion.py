@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hdm_core.device import LAYOUT
+from hdm_core.device_errors import is_of_device
 from hdm_core.messages import typed_line
 from hdm_core.network.convolution import DirectConv2d
 from hdm_core.network.linear import RowwiseLinear
@@ -45,6 +46,8 @@ def fused_copy(network: nn.Module, channels_last: bool = True) -> nn.Module:
         # Forward can store what it computes in the network. While tracing these are proxies, so a copy is traced that shares parameters.
         graph = trace(copy.deepcopy(network, _without_graphs(network) | {id(parameter): parameter for parameter in network.parameters()}))
     except Exception as error:  # tracing runs the user's forward on symbols: any exception means "not traceable"
+        if is_of_device(error):
+            raise
         raise UnfoldableError(f"torch.fx cannot trace it ({typed_line(error, 160)})") from None
     try:
         with torch.no_grad():  # a scripted module copies its weights by an operation, which would record a graph
@@ -52,9 +55,9 @@ def fused_copy(network: nn.Module, channels_last: bool = True) -> nn.Module:
         if not _refers_to(fused, network):
             _replace_layers(fused, graph, channels_last)
             return _frozen(fused, channels_last)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # deepcopy runs the user's code, and a module of another kind can refuse any of the changes
+        if is_of_device(error):
+            raise
         raise UnfoldableError(f"it cannot be copied ({typed_line(error, 160)})") from None
     raise UnfoldableError("its copy refers to the network itself, as by a closure or a hook that holds a layer")
 

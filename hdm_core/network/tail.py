@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from hdm_core.device_errors import is_fatal
 from hdm_core.network.contrasts import differences
 from hdm_core.network.logits import class_logits
 from hdm_core.network.target_layer import TargetLayer
@@ -65,7 +66,9 @@ def extract_tail(network: nn.Module, layer: TargetLayer) -> Tail | None:
         return None  # the other tokens are not part of the activations
     try:
         graph = trace(network, _Tracer(layer.module))
-    except Exception:  # tracing runs the user's forward on symbols: any exception means "not traceable"
+    except Exception as error:  # tracing runs the user's forward on symbols: any exception means "not traceable"
+        if is_fatal(error):
+            raise
         return None
     calls = [node for node in graph.nodes if node.op == "call_module" and network.get_submodule(str(node.target)) is layer.module]
     if not calls:

@@ -11,7 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hdm_core import Classifier
+from hdm_core.batch_limit import BatchLimit
 from hdm_core.class_names import class_numbers
+from hdm_core.device_errors import is_of_device
 from hdm_core.network.logits import class_logits
 from hdm_core.targets import target_numbers
 from pipeline.datasets import Sample
@@ -75,16 +77,23 @@ class MapFailure:
     status: Literal["failed", "skipped"] = "failed"
 
 
-def request_maps(target: Target, classifier: Classifier, samples: Sequence[Sample], images: Tensor) -> list[MapRequest | MapFailure]:
+def request_maps(
+    target: Target, classifier: Classifier, samples: Sequence[Sample], images: Tensor, limit: BatchLimit | None = None
+) -> list[MapRequest | MapFailure]:
     """List the maps to compute for a batch of images, in the order of image and rank.
 
     Args:
         images: preprocessed images of the B samples, (B, C, H, W).
+        limit: of the images per forward pass; all at once if None.
+
+    Raises:
+        RuntimeError: of the device, which is no image's fault: it failed, or has too little memory for one image.
     """
+    limit = limit or BatchLimit(len(images), "targets")
     if isinstance(target, Top):
-        return list(_request_top(classifier, images, target))
+        return list(_request_top(classifier, images, target, limit))
     if target == "wrong":
-        return list(_request_wrong(classifier, samples, images))
+        return list(_request_wrong(classifier, samples, images, limit))
     if isinstance(target, Contrast):
         first, second = class_pair(target, classifier)
         return [MapRequest(place, 0, first, second) for place in range(len(samples))]
@@ -181,9 +190,11 @@ def _number(name: str, names: Sequence[str], hint: str = "") -> int:
     return numbers[0]
 
 
-def _request_wrong(classifier: Classifier, samples: Sequence[Sample], images: Tensor) -> Iterator[MapRequest | MapFailure]:
+def _request_wrong(
+    classifier: Classifier, samples: Sequence[Sample], images: Tensor, limit: BatchLimit
+) -> Iterator[MapRequest | MapFailure]:
     """Yield two map requests per misclassified image: predicted and true class."""
-    for place, (sample, row) in enumerate(zip(samples, _logits(classifier, images), strict=True)):
+    for place, (sample, row) in enumerate(zip(samples, _logits(classifier, images, limit), strict=True)):
         request = MapRequest(place, 0, None)
         try:
             true = class_of(sample, classifier)
@@ -199,9 +210,9 @@ def _request_wrong(classifier: Classifier, samples: Sequence[Sample], images: Te
             yield MapRequest(place, 1, true)
 
 
-def _request_top(classifier: Classifier, images: Tensor, target: Top) -> Iterator[MapRequest | MapFailure]:
+def _request_top(classifier: Classifier, images: Tensor, target: Top, limit: BatchLimit) -> Iterator[MapRequest | MapFailure]:
     """Yield the map requests of each image, the highest logit first."""
-    for place, row in enumerate(_logits(classifier, images)):
+    for place, row in enumerate(_logits(classifier, images, limit)):
         if isinstance(row, Exception):
             ranks = range(target.top if target.above is None else 1)
             yield from (MapFailure(MapRequest(place, rank, None), f"{type(row).__name__}: {one_line(row)}") for rank in ranks)
@@ -214,15 +225,18 @@ def _request_top(classifier: Classifier, images: Tensor, target: Top) -> Iterato
         yield from (MapRequest(place, rank, number) for rank, number in enumerate(numbers.tolist()))
 
 
-def _logits(classifier: Classifier, images: Tensor) -> list[Tensor | Exception]:
+def _logits(classifier: Classifier, images: Tensor, limit: BatchLimit) -> list[Tensor | Exception]:
     """Return the logits (classes,) of each image, or what the network raises.
 
     If the network fails on the batch, each image is run alone.
     """
     with classifier.frozen() as network, torch.no_grad():
         try:
-            return list(class_logits(network, images).cpu())  # read on the host, image by image
-        except Exception:  # a user's network may raise on one image and not on the others
+            # Read on the host, image by image: one copy for all.
+            return limit.run(lambda size: list(torch.cat([class_logits(network, part) for part in torch.split(images, size)]).cpu()))
+        except Exception as error:  # a user's network may raise on one image and not on the others
+            if is_of_device(error):
+                raise
             return [_logits_of(network, image) for image in images]
 
 
@@ -231,4 +245,6 @@ def _logits_of(network: nn.Module, image: Tensor) -> Tensor | Exception:
     try:
         return class_logits(network, image[None])[0]
     except Exception as error:
+        if is_of_device(error):
+            raise
         return error

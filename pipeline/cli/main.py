@@ -23,7 +23,7 @@ from pipeline.cli.reexplain import reexplain
 from pipeline.cli.repair import repair, verify
 from pipeline.cli.train import train
 from pipeline.environment import bypass_proxies_on_loopback
-from pipeline.errors import InputError, RunError, one_line
+from pipeline.errors import InputError, RunError, device_failure, one_line
 
 if TYPE_CHECKING:
     from pipeline.runs import RunStore
@@ -204,6 +204,12 @@ def main() -> None:
         _fail(f"{error}; run it again to resume it", FAILED)
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        from hdm_core.device_errors import is_fatal
+
+        if not is_fatal(error):
+            raise
+        _fail(f"{device_failure(error)}; run it again", FAILED)
 
 
 def _open(run: str) -> RunStore:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from hdm_core import Preprocess
+from hdm_core.device_errors import is_fatal
 from pipeline.datasets.checksums import truth_sha256
 from pipeline.datasets.images import DecodedImage, UnreadableError, read_image, read_region
 from pipeline.datasets.sample import Sample
@@ -93,6 +94,8 @@ def read_batches(
         except HdmError:
             raise
         except Exception as error:  # of a decoder, a storage library or the preprocessing: it costs this image only
+            if is_fatal(error):
+                raise
             return UnreadableSample(row, f"{type(error).__name__}: {one_line(error)}", {"sha256": None}, "failed")
 
     with ThreadPoolExecutor(_READERS) as readers:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import torch
 
 from hdm_core.device import pick_device
-from pipeline.errors import one_line
+from hdm_core.device_errors import is_fatal
+from pipeline.errors import RunError, device_failure, one_line
 from pipeline.execution.queue import FailedShard, ShardQueue, raise_if_fatal
 from pipeline.execution.tasks import ShardTasks
 from pipeline.execution.worker import Worker, WorkerTimings
@@ -31,7 +32,7 @@ def run_locally(tasks: ShardTasks) -> list[FailedShard]:
 
     Raises:
         InputError: if the classifier is not the one that the run was planned with.
-        RunError: if the storage is full or unreachable.
+        RunError: if the storage is full or unreachable, or the device fails, which no other shard of this process would survive.
     """
     compute = tasks.plan.config.compute
     last_tick = float("-inf")
@@ -57,6 +58,8 @@ def run_locally(tasks: ShardTasks) -> list[FailedShard]:
                 report = worker.run(*tasks.arguments(shard))
             except Exception as error:
                 raise_if_fatal(error)
+                if is_fatal(error):
+                    raise RunError(device_failure(error)) from None
                 cause = f"{type(error).__name__}: {one_line(error)}"
                 _log.warning("shard %d: %s", shard.index, cause)
                 _log.debug("shard %d: traceback", shard.index, exc_info=True)

@@ -169,6 +169,12 @@ class Pool:
             worker.passes = max(worker.passes, report.passes)  # includes the passes since the last poll
             for level, line in report.lines:
                 _log.log(level, "shard %d: %s", shard.index, line)
+            if report.device_failure is not None:
+                _log.warning("shard %d: %s; its worker is replaced", shard.index, report.device_failure)
+                telemetry.count("hdm_workers_lost", run=self.name)
+                self._remove(worker)
+                queue.retry_or_fail(shard, report.device_failure)
+                return
             if report.held is not None:
                 queue.hold(shard)
             else:

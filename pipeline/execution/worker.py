@@ -11,13 +11,17 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import torch
 
+from hdm_core import Classifier
+from hdm_core.batch_limit import BatchLimit
 from hdm_core.device import batch_candidates, default_batch, device_name, pick_device
+from hdm_core.device_errors import is_fatal, is_out_of_memory
 from hdm_core.probe import probe
 from pipeline.classifiers.load import load_classifier, preprocess_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
 from pipeline.datasets.batches import read_batches
-from pipeline.errors import InputError
+from pipeline.errors import InputError, device_failure, one_line
+from pipeline.explain.isolate import MEMORY_ADVICE
 from pipeline.explain.shard import explain_shard
 from pipeline.monitoring import telemetry
 from pipeline.monitoring.log_buffer import Line, LogBuffer
@@ -37,6 +41,7 @@ class ShardReport:
         held: the lease of another driver's worker on the shard; None if the shard is committed.
         passes: of the worker since it started.
         lines: logged by the worker since its last report.
+        device_failure: the fatal error of the device, in one line; the shard is not committed, and the worker's process is of no more use.
     """
 
     shard: int
@@ -46,6 +51,7 @@ class ShardReport:
     held: LeaseHolder | None = None
     passes: int = 0
     lines: tuple[Line, ...] = ()
+    device_failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,13 +85,14 @@ class Worker:
         torch.set_num_threads(config.compute.threads)
         self._config = config
         self._device = pick_device(config.compute.gpus_per_worker)
-        self._classifier = load_classifier(config.classifier, config.seed).to(self._device)
+        self._classifier = _on_device(load_classifier(config.classifier, config.seed), self._device)
         self._store = RunStore.from_config(config, config.compute.storage_timeout)
         self._batch = config.compute.fixed_batch_size or default_batch(self._device)
         self._weights_digest = weights_digest
         self._on_passes = on_passes
         self._passes = 0
         self._lease: Lease | None = None
+        self._limits: dict[str, BatchLimit] = {}
 
     def ready(self) -> str:
         """Return the name of the device, once the classifier is loaded.
@@ -152,7 +159,7 @@ class Worker:
     def _explain(self, shard: Shard, samples: Sequence[Sample], lease: Lease | None, reuse: ReusePlan | None) -> None:
         begin, name = time.perf_counter(), self._config.name
         reused = None if reuse is None else read_reused(reuse, self._config.storage, self._config.compute.storage_timeout)
-        result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, reused)
+        result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, reused, self._limits)
         if self._store.write_shard(shard, result.arrays, result.records, result.image_facts, self._config, lease):
             statuses = worst_statuses(pa.table({key: [getattr(record, key) for record in result.records] for key in ("row", "status")}))
             for status, images in statuses.items():
@@ -164,6 +171,21 @@ class Worker:
         telemetry.count("hdm_passes", passes, run=self._config.name)
         if self._on_passes is not None:
             self._on_passes(self._passes)
+
+
+def _on_device(classifier: Classifier, device: torch.device) -> Classifier:
+    """Move a classifier to the worker's device.
+
+    Raises:
+        torch.OutOfMemoryError: if it does not fit; the message says what to do.
+    """
+    try:
+        return classifier.to(device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        text = f"{classifier.name} does not fit into the free memory of {device}: {MEMORY_ADVICE} ({one_line(error, 120)})"
+        raise torch.OutOfMemoryError(text) from None
 
 
 class WorkerActor(Worker):
@@ -180,8 +202,19 @@ class WorkerActor(Worker):
         return None if self._terminating else self._passes
 
     def run(self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
-        """Explain a shard as `Worker.run` does, and report the lines logged meanwhile."""
-        return replace(super().run(shard, samples, stale_tag, reuse), lines=self._log_buffer.drain())
+        """Explain a shard as `Worker.run` does, and report the lines logged meanwhile.
+
+        A fatal error of the device becomes a report, too, so that the lines are not lost with the process.
+        """
+        begin = time.perf_counter()
+        try:
+            report = super().run(shard, samples, stale_tag, reuse)
+        except Exception as error:
+            if not is_fatal(error):
+                raise
+            seconds, device = time.perf_counter() - begin, str(self._device)  # its name would be a call of CUDA
+            report = ShardReport(shard.index, len(shard), seconds, device, passes=self._passes, device_failure=device_failure(error))
+        return replace(report, lines=self._log_buffer.drain())
 
     def _take(self, lease: Lease, stale_tag: str | None) -> LeaseHolder | None:
         return LeaseHolder("nobody", "") if self._terminating else super()._take(lease, stale_tag)

@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 
 from hdm_core import Classifier, MetricSettings, evaluate
+from hdm_core.batch_limit import BatchLimit
 from pipeline.explain.batch import Batch
 from pipeline.runs.records import Record
 
 
 def measure(
-    classifier: Classifier, batch: Batch, explained: Sequence[tuple[Record, Tensor]], settings: MetricSettings, batch_size: int
+    classifier: Classifier, batch: Batch, explained: Sequence[tuple[Record, Tensor]], settings: MetricSettings, limit: BatchLimit
 ) -> list[Record]:
     """Add metrics and curves to records; all maps of a batch are measured together.
 
     Args:
         explained: records with their maps (H, W), whose status is ok.
-        batch_size: images that go through the network at once.
+        limit: of the images that go through the network at once; halved for good where memory runs out.
     """
     if not explained:
         return []
@@ -40,7 +41,7 @@ def measure(
         settings,
         contrast=None if None in others else torch.tensor(others),
         index=torch.tensor([unique.index(each) for each in explained_classes]),
-        batch=batch_size,
+        batch=limit,
     )
     deletion, insertion = metrics.deletion.tolist(), metrics.insertion.tolist()
     values = {name: column.tolist() for name, column in metrics.values.items()}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hdm_core import Classifier, Explanation, explain_with
+from hdm_core.batch_limit import BatchLimit
 from hdm_core.targets import Targets
 from pipeline.classifiers.targets import MapRequest
 from pipeline.config.schema import RunConfig
@@ -37,14 +38,14 @@ def explain_method(
     batch: Batch,
     requests: Sequence[MapRequest],
     method: str,
-    batch_size: int,
+    limit: BatchLimit,
     progress: PassCallback | None,
 ) -> MethodResult:
     """Explain images of a batch with one method.
 
     Args:
         requests: at least one; all of them have a target, or none has, and so for the contrast.
-        batch_size: images that go through the network at once.
+        limit: of the images that go through the network at once; halved for good where memory runs out.
     """
     targets = [request.target for request in requests if request.target is not None] or None
     contrast: Targets = "runner_up" if requests[0].contrast == "runner_up" else None
@@ -58,7 +59,7 @@ def explain_method(
         config.settings[method],
         targets,
         contrast=contrast,
-        batch=batch_size,
+        batch=limit,
         precision=config.compute.fixed_precision,
         progress=progress,
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
 from hdm_core import Classifier
+from hdm_core.batch_limit import BatchLimit
 from hdm_core.device import default_batch, device_name
 from hdm_core.targets import contrasting
 from pipeline.classifiers.load import preprocess_of
@@ -34,6 +35,7 @@ def explain_shard(
     progress: PassCallback | None = None,
     batch_size: int | None = None,
     reused: ReusedResults | None = None,
+    limits: dict[str, BatchLimit] | None = None,
 ) -> ShardResult:
     """Explain the samples of a shard with every method of the configuration.
 
@@ -45,20 +47,27 @@ def explain_shard(
         progress: called with the number of passes just done.
         batch_size: images that go through the network at once; None takes the configuration's, or the device's.
         reused: results that are taken from earlier runs.
+        limits: batch sizes that ran out of memory before, by method, and for metrics and targets. They are added to, so that the next shard
+            begins with the sizes that fitted.
 
     Raises:
         RunError: if the storage does not answer.
         torch.OutOfMemoryError: if one image alone does not fit into the GPU's memory while it is prepared or measured.
+        RuntimeError: if the device failed, see `is_fatal`: no image is to blame.
     """
     preprocess, device = preprocess_of(classifier), device_name(classifier.device)
     batch_size = batch_size or config.compute.fixed_batch_size or default_batch(classifier.device)
     collector = ResultCollector(config, shard, samples, preprocess.size, device, reused or ReusedResults())
     open_rows = [row - shard.start for row in collector.open_rows()]
+    known_limits = {} if limits is None else limits
     images_at_once, timeout = max(1, batch_size // config.ranks), config.compute.storage_timeout
+
+    def limit_of(work: str) -> BatchLimit:
+        return known_limits.setdefault(work, BatchLimit(batch_size, work))
 
     def explain_loaded(loaded: Sequence[LoadedSample]) -> None:
         batch = Batch.from_loaded(classifier, shard, samples, loaded)
-        _explain_batch(classifier, config, batch, collector, batch_size, progress)
+        _explain_batch(classifier, config, batch, collector, limit_of, progress)
 
     with warnings_as_messages():
         for items in read_batches(samples, config.storage, preprocess, images_at_once, open_rows, timeout=timeout):
@@ -73,16 +82,21 @@ def explain_shard(
 
 
 def _explain_batch(
-    classifier: Classifier, config: RunConfig, batch: Batch, collector: ResultCollector, batch_size: int, progress: PassCallback | None
+    classifier: Classifier,
+    config: RunConfig,
+    batch: Batch,
+    collector: ResultCollector,
+    limit_of: Callable[[str], BatchLimit],
+    progress: PassCallback | None,
 ) -> None:
     """Explain a batch with every method, measure the maps and collect the results."""
-    requested = request_maps(config.target, classifier, batch.samples, batch.images)
+    requested = request_maps(config.target, classifier, batch.samples, batch.images, limit_of("targets"))
     explained: list[tuple[Record, Tensor]] = []
     for method in config.methods:
         is_open = [not collector.is_reused(row, method) for row in batch.rows]
 
         def explain_and_collect(requests: Sequence[MapRequest], method: str = method) -> list[tuple[Record, Tensor]]:
-            result = explain_method(classifier, config, batch, requests, method, batch_size, progress)
+            result = explain_method(classifier, config, batch, requests, method, limit_of(method), progress)
             return _collect(classifier, batch, collector, result)
 
         requests = [item for item in requested if isinstance(item, MapRequest) and is_open[item.place]]
@@ -94,7 +108,7 @@ def _explain_batch(
                 collector.add_failed_map(batch.rows[outcome.item.place], method, outcome.item.rank, outcome.error)
             else:
                 explained += outcome
-    for measured in isolated(explained, lambda pairs: measure(classifier, batch, pairs, config.metrics, batch_size)):
+    for measured in isolated(explained, lambda pairs: measure(classifier, batch, pairs, config.metrics, limit_of("metrics"))):
         if isinstance(measured, ItemFailure):
             record, _ = measured.item
             collector.add_failed_map(record.row, record.method, record.rank, f"{measured.error} (while the map was measured)")

@@ -25,8 +25,8 @@ from pipeline.training.dataset import ImageCache
 from pipeline.training.loop import Training, TrainingState
 from pipeline.training.split import TEST, TRAIN, VALIDATION, Example
 from tests.cuda.settings import SHORT
-from tests.support.plans import configuration, save_picture
 from tests.support.cuda_module import NAME
+from tests.support.plans import configuration, save_picture
 from tests.support.pretended_gpu import PretendedGPU, pretended_gpu
 from tests.support.tiny_networks import normalised, smooth
 from tests.support.trainings import load_training, write_colour_dataset

@@ -55,5 +55,7 @@ def test_a_smallest_batch_that_does_not_fit_is_an_error_and_the_network_is_resto
     before = snapshot(network)
     with pytest.raises(torch.OutOfMemoryError) as caught:
         probe(Classifier.from_module(network), 16, [4, 8])
-    assert str(caught.value) == "Small with images of 16 x 16 does not fit into the memory of cpu"
+    assert str(caught.value) == (
+        "Small with images of 16 x 16 does not fit into the free memory of cpu: use fewer workers per GPU, or smaller images"
+    )
     assert_unchanged(network, before)

@@ -54,6 +54,8 @@ class Clerk:
                 raise OSError("the disk is broken")
             case "full":
                 raise OSError(errno.ENOSPC, "No space left on device")
+            case "device":
+                return ShardReport(shard.index, len(shard), 0.0, "cuda", passes=3, device_failure="the device failed (Xid 79)")
             case "hang":
                 time.sleep(600)
             case "meet":
@@ -127,7 +129,7 @@ class TestOnOneNode:
         assert sorted(report.shard for report in done) == [0, 1, 2]
         assert len({path.name.split("-")[2] for path in tmp_path.iterdir()}) == 1, "the worker was well and must be kept"
 
-    @pytest.mark.parametrize("fault", ["die", "raise"])
+    @pytest.mark.parametrize("fault", ["die", "raise", "device"])
     def test_a_shard_that_fails_every_time_is_set_aside(self, tmp_path: Path, fault: str) -> None:
         pool, done = pool_of(tmp_path, faults={(1, tries): fault for tries in range(1, 9)})
         (item,) = pool.run(shards(4))
@@ -138,6 +140,23 @@ class TestOnOneNode:
             assert item.error == "OSError: the disk is broken"
         assert sorted(report.shard for report in done) == [0, 2, 3]
         assert len(list(tmp_path.glob("1-*"))) == 3
+
+    def test_a_worker_whose_device_failed_is_replaced_and_its_shard_done_by_another(self, tmp_path: Path) -> None:
+        pool, done = pool_of(tmp_path, workers=1, faults={(1, 1): "device"})
+        ticks: list[int] = []
+        pool.on_tick = ticks.append
+        assert pool.run(shards(4)) == []
+        assert sorted(report.shard for report in done) == [0, 1, 2, 3]
+        first, second = (path.name.split("-")[2] for path in sorted(tmp_path.glob("1-*")))
+        assert first != second, "it must not take another shard"
+        assert {path.name.split("-")[2] for path in tmp_path.iterdir()} == {first, second}
+        assert ticks[-1] >= 3, "passes of the lost worker count"
+
+    def test_a_device_that_fails_in_every_shard_of_one_worker_sets_none_aside(self, tmp_path: Path) -> None:
+        """Every shard fails once, each with the worker that takes it first."""
+        pool, done = pool_of(tmp_path, faults={(shard, 1): "device" for shard in range(4)})
+        assert pool.run(shards(4)) == []
+        assert sorted(report.shard for report in done) == [0, 1, 2, 3]
 
     def test_storage_that_is_full_ends_the_run_and_blames_no_shard(self, tmp_path: Path) -> None:
         pool, _ = pool_of(tmp_path, faults={(2, 1): "full"})

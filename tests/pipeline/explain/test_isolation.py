@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from hdm_core import METHODS, Classifier, Method, Preprocess
+from hdm_core.batch_limit import BatchLimit
 from hdm_core.masking.ops import normalise
 from hdm_core.methods import ExplainJob, RawMaps
 from hdm_core.settings import Settings
@@ -26,6 +29,7 @@ from pipeline.explain.shard import explain_shard
 from pipeline.plan import Shard
 from pipeline.runs.records import encode_records
 from pipeline.storage.retry import StorageTimeoutError
+from tests.support.failing_device import Calling, fail_from, room_for
 from tests.support.plans import DM, configuration, save_picture
 from tests.support.tiny_networks import Untraceable, smooth
 
@@ -57,10 +61,12 @@ def samples(tmp_path: Path) -> list[Sample]:
     return [Sample(path.name, str(path), label=row % 3, root=str(tmp_path)) for row, path in enumerate(paths)]
 
 
-def work(samples: Sequence[Sample], network: torch.nn.Module | None = None, **changes: Any) -> ShardResult:
+def work(
+    samples: Sequence[Sample], network: torch.nn.Module | None = None, limits: dict[str, BatchLimit] | None = None, **changes: Any
+) -> ShardResult:
     classifier = Classifier(network or smooth(3), PREPROCESS, ("ant", "bee", "cat"))
     config = configuration({"compute.batch_size": 8, **changes}, methods=["probe", "grad_cam"], dm=DM)
-    return explain_shard(classifier, config, Shard(0, 0, len(samples)), samples)
+    return explain_shard(classifier, config, Shard(0, 0, len(samples)), samples, limits=limits)
 
 
 class Failing(Untraceable):
@@ -127,10 +133,10 @@ def fail_other_size(patch: pytest.MonkeyPatch) -> str:
 def fail_requests(patch: pytest.MonkeyPatch) -> str:
     request = shards.request_maps
 
-    def request_maps(target: Any, classifier: Classifier, samples: Sequence[Sample], images: Tensor) -> Any:
+    def request_maps(target: Any, classifier: Classifier, samples: Sequence[Sample], images: Tensor, limit: BatchLimit) -> Any:
         if is_white(images).any():
             raise IndexError("selected index k out of range")
-        return request(target, classifier, samples, images)
+        return request(target, classifier, samples, images, limit)
 
     patch.setattr(shards, "request_maps", request_maps)
     return "IndexError: selected index k out of range"
@@ -255,6 +261,7 @@ def test_storage_that_does_not_answer_is_no_fault_of_the_image(samples: list[Sam
 def test_memory_of_the_gpu_that_is_short_while_measuring_fails_the_shard_so_that_it_is_tried_again(
     samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One map after another is tried last; before, all were tried alone after the first failure."""
     sizes: list[int] = []
 
     def broken(classifier: Classifier, images: Tensor, *_: Any, **__: Any) -> None:
@@ -262,7 +269,73 @@ def test_memory_of_the_gpu_that_is_short_while_measuring_fails_the_shard_so_that
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(measuring, "evaluate", broken)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.OutOfMemoryError, match="one image does not fit into the device's free memory: start fewer workers per GPU"):
         work(samples)
-    assert sizes[0] > 1
-    assert set(sizes[1:]) == {1}, "each image alone"
+    assert sizes[0] > 2
+    assert sizes[-1] == 1
+    assert all(later <= earlier for earlier, later in pairwise(sizes[:4]))
+
+
+def room(images: int) -> Calling:
+    return Calling(smooth(3), room_for(images))
+
+
+def same(found: ShardResult, expected: ShardResult) -> bool:
+    """Compare two results but for the seconds."""
+    timeless = [[replace(record, seconds=None) for record in result.records] for result in (found, expected)]
+    return timeless[0] == timeless[1] and all(np.array_equal(found.arrays[name], array) for name, array in expected.arrays.items())
+
+
+@pytest.mark.parametrize("target", ["predicted", {"top": 2}, "wrong"], ids=str)
+def test_a_shard_that_runs_out_of_memory_has_the_maps_of_the_batch_that_fits_and_says_so_once(
+    target: Any, samples: list[Sample], caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = work(samples, room(2), **{"compute.batch_size": 2, "target": target})
+    assert not caplog.records
+    limits: dict[str, BatchLimit] = {}
+    assert same(work(samples, room(2), limits, target=target), expected)
+    halved = [
+        f"{name}: out of memory with batches of 8 images; from here on they have at most 2" for name in limits if limits[name].size < 8
+    ]
+    assert [record.getMessage() for record in caplog.records] == halved
+    assert {"grad_cam", "metrics"} <= {name for name, limit in limits.items() if limit.size == 2}
+    assert same(work(samples, room(2), limits, target=target), expected)
+    assert len(caplog.records) == len(halved), "the next shard of the worker begins with what fitted"
+
+
+def test_an_image_that_does_not_fit_alone_is_an_error_that_says_what_to_do(samples: list[Sample]) -> None:
+    records = [record for record in work(samples, room(0)).records if record.method == "grad_cam"]
+    error = (
+        "OutOfMemoryError: one image does not fit into the device's free memory: start fewer workers per GPU (a larger "
+        "compute.gpus_per_worker), or make images smaller (classifier.resize and classifier.crop) (CUDA out of memory)"
+    )
+    assert {(record.status, record.error) for record in records} == {("failed", error)}
+
+
+def test_other_errors_of_one_image_still_cost_the_others_nothing_where_memory_is_short(samples: list[Sample]) -> None:
+    def before(images: Tensor) -> None:
+        room_for(2)(images)
+        if is_white(images).any():
+            raise RuntimeError("no rank 4 tensor")
+
+    records = work(samples, Calling(smooth(3), before)).records
+    assert {record.row for record in records if record.status == "failed"} == {BAD}
+
+
+@pytest.mark.parametrize("target", ["predicted", {"top": 2}], ids=str)
+def test_a_device_that_fails_at_any_call_fails_the_shard_and_no_image(target: Any, samples: list[Sample]) -> None:
+    """Before, every image got a record with the status failed, and the shard was committed."""
+    before, count = fail_from(10**9)
+    assert {record.status for record in work(samples, Calling(smooth(3), before), target=target).records} <= {"ok", "flat"}
+    for call in range(1, count.calls + 1, 1 + count.calls // 12):
+        with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
+            work(samples, Calling(smooth(3), fail_from(call)[0]), target=target)
+
+
+def test_a_device_that_fails_while_an_image_is_preprocessed_fails_the_shard(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_region(*_: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(batches, "read_region", read_region)
+    with pytest.raises(torch.AcceleratorError):
+        work(samples)
