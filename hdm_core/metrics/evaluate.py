@@ -168,7 +168,7 @@ def _on_host(values: dict[str, Tensor], deletion: Tensor, insertion: Tensor) -> 
     They are copied at once: each copy makes the host wait for the device.
     """
     columns = torch.cat([*(column[:, None] for column in values.values()), deletion, insertion], 1).cpu()
-    of_metrics, *curves = columns.split([len(values), deletion.shape[1], insertion.shape[1]], 1)
+    of_metrics, *curves = torch.split(columns, [len(values), deletion.shape[1], insertion.shape[1]], 1)
     return Metrics({name: of_metrics[:, i].contiguous() for i, name in enumerate(values)}, *(curve.contiguous() for curve in curves))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from hdm_core import Classifier, MetricSettings, Metrics, evaluate
+from hdm_core import Classifier, Metrics, MetricSettings, evaluate
 from tests.support.pretended_gpu import pretended_gpu
 from tests.support.tiny_networks import pictures, smooth
 
