@@ -8,7 +8,7 @@ from PIL import Image
 
 from hdm_core import Classifier, Preprocess, check
 from hdm_core.device import device_name, pick_device
-from hdm_core.probe import fastest_batch, probe
+from hdm_core.probe import probe
 from tests.cuda.settings import NETWORKS
 from tests.support.pretended_gpu import pretended_gpu
 from tests.support.tiny_networks import pictures, smooth
@@ -25,7 +25,7 @@ def test_a_network_is_probed_on_the_gpu(precision: str) -> None:
 
 def test_the_batch_is_one_of_the_gpus_candidates() -> None:
     with pretended_gpu():
-        assert fastest_batch(Classifier.from_module(smooth(channels=3).to("cuda")), 8) in {16, 32, 64, 128, 256}
+        assert probe(Classifier.from_module(smooth().to("cuda")), 8, repeats=1).batch in {16, 32, 64, 128, 256}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
