@@ -42,7 +42,10 @@ def bare_forward(network: nn.Module, images: Tensor) -> float:
 
 
 def _seconds_per_image(run: Callable[[], object], images: Tensor) -> float:
-    """Time as many calls as take MIN_SECONDS, without a wait for the device between them."""
+    """Time as many calls as take MIN_SECONDS.
+
+    The host does not wait for the device between them.
+    """
     begin = now(images.device)
     run()
     calls = max(1, math.ceil(MIN_SECONDS / (now(images.device) - begin)))

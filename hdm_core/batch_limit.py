@@ -53,7 +53,7 @@ class BatchLimit:
                 _log.warning("%s: out of memory with batches of %d images; from here on they have at most %d", self._work, first, self.size)
 
     def shrink(self, error: RuntimeError, size: int) -> bool:
-        """Halve the limit if an error is out of memory; return whether a retry makes sense.
+        """Halve the limit if memory ran out; return whether a retry makes sense.
 
         Args:
             error: of a batch of `size` images.

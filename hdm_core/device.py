@@ -51,7 +51,10 @@ def default_precision(device: torch.device) -> Precision:
 
 @contextmanager
 def in_precision(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Run a network's forward in a precision: bfloat16 by autocast, see `float32_arithmetic`."""
+    """Run a network's forward in a precision.
+
+    bfloat16 is torch's autocast; see `float32_arithmetic` for the others.
+    """
     with float32_arithmetic(device, tf32=precision == "tf32"):
         if precision == "bfloat16":
             with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
@@ -61,9 +64,9 @@ def in_precision(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 def float32_arithmetic(device: torch.device, tf32: bool = False) -> AbstractContextManager[None]:
-    """Compute float32 on CUDA in IEEE arithmetic, or in TF32, with deterministic kernels.
+    """Compute float32 on CUDA in IEEE arithmetic, or in TF32.
 
-    Torch's own default is TF32 in convolutions, with which logits of MobileNetV2 differ by up to 0.04 from those of a CPU, and kernels that
+    The kernels are deterministic. Torch's own default is TF32 in convolutions, with which logits of MobileNetV2 differ by up to 0.04 from those of a CPU, and kernels that
     may add in another order in each call. The settings are of the process and are restored at the end.
     """
     return _cuda_arithmetic(tf32) if device.type == "cuda" else nullcontext()

@@ -1,4 +1,4 @@
-"""Errors that belong to the device and to no image: fatal ones, and lack of memory."""
+"""Errors of the device, and of no image: fatal ones, and lack of memory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def is_fatal(error: BaseException) -> bool:
 
 
 def is_of_device(error: BaseException) -> bool:
-    """Return whether an error is the device's, fatal or not, and no fault of a network."""
+    """Return whether an error is the device's, fatal or not."""
     return is_out_of_memory(error) or is_fatal(error)
 
 

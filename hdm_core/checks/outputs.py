@@ -97,9 +97,9 @@ def _spread_per_class(logits: Tensor) -> Tensor:
 
 
 def _rounding(logits: Tensor) -> Tensor:
-    """Return a difference per class that counts as rounding: 10 steps at its largest logit.
+    """Return the difference that counts as rounding, per class, (classes,).
 
-    Per class, since some networks give the classes that they exclude a logit such as -1e9.
+    It is 10 steps at the class's largest logit. Per class, since some networks give the classes that they exclude a logit such as -1e9.
     """
     return 10 * torch.finfo(logits.dtype).eps * _finite(logits).abs().amax(0)
 

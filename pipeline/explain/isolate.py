@@ -72,7 +72,7 @@ def isolated(items: Sequence[T], work: Callable[[Sequence[T]], R], *, memory_fai
 
 
 def _advised(error: Exception) -> Exception:
-    """Return an error about memory that says what to do, also for one of cuDNN or cuBLAS."""
+    """Return an error about memory that says what to do."""
     if MEMORY_ADVICE in str(error):
         return error  # of an inner call
     return torch.OutOfMemoryError(f"one image does not fit into the device's free memory: {MEMORY_ADVICE} ({one_line(error, 120)})")

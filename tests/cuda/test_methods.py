@@ -7,6 +7,8 @@ import torch
 
 from hdm_core import METHODS, Classifier, explain
 from hdm_core.methods.presets import HDM_PRESETS
+from hdm_core.sources.exported import Exported
+from hdm_core.testing.families import FAMILIES
 from tests.cuda.settings import NETWORKS, SHORT, explained
 from tests.support.pretended_gpu import pretended_gpu
 from tests.support.tiny_networks import pictures, smooth
@@ -37,6 +39,25 @@ def test_maps_are_computed_on_the_gpu_with_the_bits_of_the_cpu(method: str, netw
             assert torch.equal(found.logits.cpu(), expected.logits)
             assert found.status == expected.status
         assert gpu.kernels["aten.convolution.default"]
+
+
+@pytest.mark.parametrize("method", ["hdm", "grad_cam"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_torchvisions_families_have_the_bits_of_the_cpu(method: str, family: str) -> None:
+    images = pictures(2, 32)
+    expected = explained(FAMILIES[family](), images, method, target=1)
+    with pretended_gpu():
+        found = explained(FAMILIES[family]().to("cuda"), images, method, target=1, precision="float32")
+        assert torch.equal(found.maps.cpu(), expected.maps)
+
+
+def test_an_exported_program_is_explained_on_the_gpu() -> None:
+    program = torch.export.export(smooth(), (pictures(2, 16),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    for method in ("hdm", "gradient"):
+        expected = explained(Exported(program), pictures(2, 16), method)
+        with pretended_gpu():
+            found = explained(Exported(program).to("cuda"), pictures(2, 16), method, precision="float32")
+            assert torch.equal(found.maps.cpu(), expected.maps)
 
 
 @pytest.mark.parametrize("method", ["hdm", "dm", "mask", "rise"])

@@ -32,7 +32,7 @@ from tests.support.tiny_networks import normalised, smooth
 from tests.support.trainings import load_training, write_colour_dataset
 
 PREPROCESS = Preprocess(resize=16, crop=16)
-METHODS = ["hdm", "gradient", "grad_cam", "rise"]
+METHODS = ["hdm", "gradient", "grad_cam"]
 
 
 def samples(folder: Path, count: int) -> list[Sample]:
@@ -43,10 +43,10 @@ def samples(folder: Path, count: int) -> list[Sample]:
 
 
 def shard(device: str, items: Sequence[Sample], methods: Sequence[str] = METHODS, **changes: Any) -> ShardResult:
-    """Explain a shard; the second of two, since the first one checks and folds the network."""
+    """Explain a shard on a device, in batches of at most 16 images, which both kinds of device take."""
     classifier = Classifier(smooth().to(device), PREPROCESS, ("a", "b", "c"), "letters")
-    changes = {"compute.batch_size": 8, "compute.precision": "float32", **changes}
-    config = configuration(changes, methods=list(methods), hdm=SHORT["hdm"], rise=SHORT["rise"])
+    changes = {"compute.batch_size": 16, "compute.precision": "float32", **changes}
+    config = configuration(changes, methods=list(methods), hdm=SHORT["hdm"])
     return explain_shard(classifier, config, Shard(0, 0, len(items)), items)
 
 
@@ -61,7 +61,7 @@ def test_a_shard_has_the_maps_and_records_of_the_cpu(target: Any, tmp_path: Path
     with pretended_gpu():
         found = shard("cuda", items, target=target)
     assert {record.device for record in found.records} == {NAME}
-    assert {record.status for record in found.records} & {"ok"}
+    assert "ok" in {record.status for record in found.records}
     assert comparable(found.records) == comparable(expected.records)
     assert found.arrays.keys() == expected.arrays.keys()
     for name, array in expected.arrays.items():
@@ -73,7 +73,7 @@ def waits_of(images: int, methods: Sequence[str], folder: Path, **changes: Any) 
     items = samples(folder, images)
     with pretended_gpu() as gpu:
         classifier = Classifier(smooth().to("cuda"), PREPROCESS, ("a", "b", "c"), "letters")
-        config = configuration({"compute.batch_size": 16, **changes}, methods=list(methods), hdm=SHORT["hdm"], rise=SHORT["rise"])
+        config = configuration({"compute.batch_size": 64, **changes}, methods=list(methods), hdm=SHORT["hdm"])
         for _ in range(2):
             gpu.waits.clear()
             explain_shard(classifier, config, Shard(0, 0, images), items)
@@ -82,14 +82,14 @@ def waits_of(images: int, methods: Sequence[str], folder: Path, **changes: Any) 
 
 @pytest.mark.parametrize("target", ["predicted", {"top": 2}, "runner_up"], ids=str)
 def test_the_waits_of_a_batch_do_not_grow_with_its_maps(target: Any, tmp_path: Path) -> None:
-    few, many = (waits_of(images, ["gradient", "hdm"], tmp_path, target=target) for images in (2, 5))
+    few, many = (waits_of(images, ["gradient", "hdm"], tmp_path, target=target) for images in (1, 3))
     assert few.waits == many.waits
 
 
 def test_a_method_adds_few_waits_to_a_batch(tmp_path: Path) -> None:
     one, two = (waits_of(3, methods, tmp_path) for methods in (["gradient"], ["gradient", "layer_cam"]))
-    # A batch: one copy of the images and twelve waits of `evaluate` and its index. A method: copies of indices, a check of the logits,
-    # statuses, numbers of the records, maps; of a CAM also noise to find the layer with.
+    # Per batch 13: the images, the index of the maps, and eleven of `evaluate`. Per method five: the places of its images, the check of the
+    # logits, the statuses, the numbers of the records and the maps; a CAM also copies the noise that it finds its layer with.
     assert one.waits.total() <= 18, one.report()
     assert (two.waits - one.waits).total() <= 6, two.report()
 

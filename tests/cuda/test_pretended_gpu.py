@@ -98,18 +98,18 @@ def test_waits_are_counted(case: str) -> None:
     assert all(line.startswith("tests/cuda/test_pretended_gpu.py:") for _, line in gpu.waits)
 
 
-def test_tensors_say_where_they_are() -> None:
+def test_tensors_report_their_device() -> None:
     with pretended_gpu():
-        there, here = on_gpu(2), torch.ones(2)
-        assert (there.device, here.device) == (torch.device("cuda", 0), torch.device("cpu"))
-        assert (there.is_cuda, there.is_cpu, there.get_device()) == (True, False, 0)
-        assert (here.is_cuda, here.is_cpu, here.get_device()) == (False, True, -1)
-        assert there[:1].device == (there + 1).device == copy.deepcopy(there).device == there.device
-        assert there.cpu().device == here.device
-        assert torch.ones_like(there, device="cpu").device == here.device
+        on_device, on_host = on_gpu(2), torch.ones(2)
+        assert (on_device.device, on_host.device) == (torch.device("cuda", 0), torch.device("cpu"))
+        assert (on_device.is_cuda, on_device.is_cpu, on_device.get_device()) == (True, False, 0)
+        assert (on_host.is_cuda, on_host.is_cpu, on_host.get_device()) == (False, True, -1)
+        assert on_device[:1].device == (on_device + 1).device == copy.deepcopy(on_device).device == on_device.device
+        assert on_device.cpu().device == on_host.device
+        assert torch.ones_like(on_device, device="cpu").device == on_host.device
         assert torch.empty(1, device="meta").device.type == "meta"
         with torch.device("cuda"):
-            assert torch.zeros(2).device == there.device
+            assert torch.zeros(2).device == on_device.device
 
 
 def test_numpy_needs_the_tensor_on_the_host() -> None:

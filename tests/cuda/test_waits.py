@@ -20,7 +20,7 @@ def waits_of(method: str, images: int = 2, **settings: Any) -> Counter[tuple[str
         network, batch = smooth().to("cuda"), pictures(images, 16).to("cuda")
         for _ in range(2):
             gpu.waits.clear()
-            explained(network, batch, method, precision="float32", **settings)
+            explained(network, batch, method, **{"precision": "float32", **settings})
     return gpu.waits
 
 
@@ -31,6 +31,7 @@ def waits_of(method: str, images: int = 2, **settings: Any) -> Counter[tuple[str
         ("dm", {"steps": 2, "noise": 0.5, "relative": True}, {"steps": 5, "noise": 0.5, "relative": True}),
         ("dm", {"steps": 2, "noise": 0.5, "removal": 0.1}, {"steps": 5, "noise": 0.5, "removal": 0.1}),
         ("dm", {"steps": 2, "target": 1, "contrast": 0}, {"steps": 5, "target": 1, "contrast": 0}),
+        ("dm", {"steps": 2, "precision": "bfloat16"}, {"steps": 5, "precision": "bfloat16"}),
         ("dm", {"sizes": (4,)}, {"sizes": (4, 5, 7)}),
         ("hdm", {"mix_steps": 2}, {"mix_steps": 5}),
         ("hdm", {"stages": 2, "noise": 0.0}, {"stages": 3, "noise": 0.0}),
@@ -95,10 +96,10 @@ def test_an_evaluation_waits_equally_often_for_any_number_of_maps(protocol: Any,
     waits = []
     for maps_per_image in (1, 4):
         with pretended_gpu() as gpu:
-            classifier, images = Classifier.from_module(smooth().to("cuda")), pictures(2, 12).to("cuda")
+            classifier, images = Classifier.from_module(smooth().to("cuda")), pictures(2, 8).to("cuda")
             index = torch.arange(2).repeat(maps_per_image)
-            maps = torch.rand(len(index), 12, 12, generator=torch.Generator().manual_seed(0)).to("cuda")
-            regions = torch.ones(2, 12, 12, dtype=torch.bool)
+            maps = torch.rand(len(index), 8, 8, generator=torch.Generator().manual_seed(0)).to("cuda")
+            regions = torch.ones(2, 8, 8, dtype=torch.bool)
             for _ in range(2):
                 gpu.waits.clear()
                 evaluate(
@@ -110,7 +111,7 @@ def test_an_evaluation_waits_equally_often_for_any_number_of_maps(protocol: Any,
                     MetricSettings(protocol=protocol),
                     contrast=None if contrast is None else torch.full((2,), contrast),
                     index=index,
-                    batch=4,
+                    batch=32,
                 )
         waits.append(gpu.waits)
     assert waits[0] == waits[1]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hdm_core import Classifier, Preprocess, explain
 from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
+from hdm_core.masking.ops import upsample
 from tests.support.tiny_networks import pictures, smooth
 
 TARGETS = torch.tensor([1, 0, 2])
@@ -35,6 +36,22 @@ def test_backgrounds_do_not_depend_on_earlier_random_draws() -> None:
         torch.rand(seed)
         drawn.append(next(loss(pictures(2, 12, 10), torch.zeros(1, 3, 1, 1)).noise_backgrounds(1)))
     assert torch.equal(drawn[0], drawn[1])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_noise_of_all_steps_at_once_is_that_of_one_draw_per_step(channels: int, dtype: torch.dtype) -> None:
+    images = torch.zeros(2, channels, 9, 7, dtype=dtype)
+
+    def logits(batch: Tensor) -> Tensor:
+        return batch.mean((2, 3)).repeat(1, 3)
+
+    found = ConsistencyLoss(logits, images, torch.tensor([0, 1]), images[:1, :, :1, :1], "logit", 4, PassCounter(), noise=0.5)
+    generator = torch.Generator().manual_seed(0)
+    expected = [0.5 * upsample(torch.randn(1, channels, 4, 4, generator=generator).to(dtype), 9, 7) for _ in range(12)]
+    # Three levels of a mask, each with its own steps, and a stage that continues the numbers.
+    drawn = [*found.noise_backgrounds(5), *found.noise_backgrounds(1), *found.for_images(images).noise_backgrounds(6)]
+    assert all(torch.equal(one, other) for one, other in zip(drawn, expected, strict=True))
 
 
 def test_all_images_share_one_background() -> None:

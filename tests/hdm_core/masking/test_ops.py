@@ -46,6 +46,22 @@ def test_a_blur_follows_the_upsampling_in_the_same_matrices() -> None:
     torch.testing.assert_close(scale.weights.expand_as(mean), mean)
 
 
+def test_upsamplings_of_the_same_sizes_share_their_matrices_and_others_do_not() -> None:
+    like = torch.zeros(1)
+    one, same = (Upsampling((3, 4), 11, 9, like) for _ in range(2))
+    assert one.weights is same.weights
+    for other in (Upsampling((4, 3), 11, 9, like), Upsampling((3, 4), 9, 11, like), Upsampling((3, 4), 11, 9, like, blur=1.0)):
+        assert other.weights is not one.weights
+    double = Upsampling((3, 4), 11, 9, like.double())
+    assert double.weights.dtype == torch.float64
+    assert one.weights.dtype == torch.float32
+    with torch.inference_mode():
+        made = Upsampling((5, 4), 11, 9, like)
+    v = torch.rand(2, 1, 5, 4, requires_grad=True)
+    made(v).sum().backward()  # what was made in inference mode would be refused here
+    torch.testing.assert_close(v.grad[0, 0], 99 * made.weights)
+
+
 @given(GRIDS)
 def test_n_is_the_papers_formula_and_zero_on_a_constant_map(grid: list[list[int]]) -> None:
     x = torch.tensor(grid, dtype=torch.float64)
