@@ -66,8 +66,8 @@ def in_precision(precision: Precision, device: torch.device) -> Iterator[None]:
 def float32_arithmetic(device: torch.device, tf32: bool = False) -> AbstractContextManager[None]:
     """Compute float32 on CUDA in IEEE arithmetic, or in TF32.
 
-    The kernels are deterministic. Torch's own default is TF32 in convolutions, with which logits of MobileNetV2 differ by up to 0.04 from those of a CPU, and kernels that
-    may add in another order in each call. The settings are of the process and are restored at the end.
+    The kernels are deterministic. Torch's own default is TF32 in convolutions, with which logits of MobileNetV2 differ by up to 0.04 from
+    those of a CPU, and kernels that may add in another order in each call. The settings are of the process and are restored at the end.
     """
     return _cuda_arithmetic(tf32) if device.type == "cuda" else nullcontext()
 
