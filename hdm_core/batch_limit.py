@@ -33,7 +33,7 @@ class BatchLimit:
         self._work = work
 
     def run(self, work: Callable[[int], R]) -> R:
-        """Call `work` with the limit, and again with half of it while memory runs out.
+        """Call `work` with the limit; halve it and try again while memory runs out.
 
         What was halved is logged in one line at the end, because on a GPU the bytes of maps may depend on the batch size.
 
@@ -53,7 +53,7 @@ class BatchLimit:
                 _log.warning("%s: out of memory with batches of %d images; from here on they have at most %d", self._work, first, self.size)
 
     def shrink(self, error: RuntimeError, size: int) -> bool:
-        """Halve the limit if memory ran out; return whether a retry makes sense.
+        """Halve the limit if memory ran out; return whether to try again.
 
         Args:
             error: of a batch of `size` images.

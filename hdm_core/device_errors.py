@@ -1,4 +1,4 @@
-"""Errors of the device, and of no image: fatal ones, and lack of memory."""
+"""Errors of the device and of no image: fatal ones, and lack of memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_fatal(error: BaseException) -> bool:
-    """Return whether the device failed, so that this process cannot use it any more.
+    """Return whether the device failed, for this process for good.
 
     After an illegal memory access, a device-side assertion or a hardware error, every later call of CUDA in the process raises the same
     error. torch raises AcceleratorError for it, a RuntimeError that OutOfMemoryError is not. Errors of cuBLAS, cuDNN, Triton and others
@@ -57,11 +57,11 @@ def is_fatal(error: BaseException) -> bool:
     Args:
         error: with the errors that it was raised from, or while they were handled.
     """
-    return any(_is_fatal_call(each) for each in _chain(error)) or _device_fails()
+    return any(_is_fatal_call(each) for each in _with_causes(error)) or _device_fails()
 
 
 def is_of_device(error: BaseException) -> bool:
-    """Return whether an error is the device's, fatal or not."""
+    """Return whether an error is the device's, fatal or not, and no network's."""
     return is_out_of_memory(error) or is_fatal(error)
 
 
@@ -73,12 +73,13 @@ def _is_fatal_call(error: BaseException) -> bool:
 
 
 def _cuda_reason(error: BaseException) -> str | None:
-    """Return what CUDA says in an error of a call to it; None for another error."""
+    """Return the reason in an error of a call to CUDA; None for another error."""
     found = _API_ERROR.match(str(error)) if isinstance(error, RuntimeError) else None
     return None if found is None else found[1].strip()
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes: those that it was raised from or after."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -87,7 +88,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _device_fails() -> bool:
-    """Return whether CUDA, which the process has used, raises a fatal error now."""
+    """Return whether CUDA, if the process has used it, raises a fatal error now."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return False
     try:

@@ -11,7 +11,7 @@ import torch
 
 from hdm_core.device import pick_device
 from hdm_core.device_errors import is_fatal
-from pipeline.errors import RunError, device_failure, one_line
+from pipeline.errors import HdmError, RunError, device_failure, one_line
 from pipeline.execution.queue import FailedShard, ShardQueue, raise_if_fatal
 from pipeline.execution.tasks import ShardTasks
 from pipeline.execution.worker import Worker, WorkerTimings
@@ -44,7 +44,7 @@ def run_locally(tasks: ShardTasks) -> list[FailedShard]:
             tasks.on_tick(passes)
 
     queue = ShardQueue(tasks.todo, compute.max_attempts, compute.lease_seconds / 4, tasks.plan.config.name)
-    with _process_settings(compute.gpus_per_worker), tasks.running(_gpus(compute.gpus_per_worker)):
+    with _process_settings(compute.gpus_per_worker), tasks.running(_gpus(compute.gpus_per_worker)), _device_failure_ends_run():
         worker = Worker(tasks.plan.config, tasks.plan.weights_digest, on_passes)
         _log.info("1 worker in this process on %s", worker.ready())
         tasks.on_tick(0)
@@ -59,7 +59,7 @@ def run_locally(tasks: ShardTasks) -> list[FailedShard]:
             except Exception as error:
                 raise_if_fatal(error)
                 if is_fatal(error):
-                    raise RunError(device_failure(error)) from None
+                    raise
                 cause = f"{type(error).__name__}: {one_line(error)}"
                 _log.warning("shard %d: %s", shard.index, cause)
                 _log.debug("shard %d: traceback", shard.index, exc_info=True)
@@ -91,6 +91,17 @@ def measure_locally(plan: Plan, images: int) -> tuple[list[WorkerTimings], float
 
 def _gpus(gpus_per_worker: float) -> float:
     return gpus_per_worker if pick_device(gpus_per_worker).type == "cuda" else 0.0
+
+
+@contextmanager
+def _device_failure_ends_run() -> Iterator[None]:
+    """Raise a RunError for a fatal error of the device."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, HdmError) or not is_fatal(error):
+            raise
+        raise RunError(device_failure(error)) from None
 
 
 @contextmanager

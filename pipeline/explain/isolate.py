@@ -61,7 +61,7 @@ def isolated(items: Sequence[T], work: Callable[[Sequence[T]], R], *, memory_fai
                 attempts[:0] = [attempt[start : start + size] for start in range(0, len(attempt), size)]
                 continue
             if no_memory:
-                error = _advised(error)
+                error = _with_advice(error)
                 if memory_fails_shard:
                     raise error from None
             failure = ItemFailure(attempt[0], f"{type(error).__name__}: {one_line(error)}")
@@ -71,8 +71,8 @@ def isolated(items: Sequence[T], work: Callable[[Sequence[T]], R], *, memory_fai
         yield failure
 
 
-def _advised(error: Exception) -> Exception:
-    """Return an error about memory that says what to do."""
+def _with_advice(error: Exception) -> Exception:
+    """Return an error about memory with the remedy, also for one of a library."""
     if MEMORY_ADVICE in str(error):
         return error  # of an inner call
     return torch.OutOfMemoryError(f"one image does not fit into the device's free memory: {MEMORY_ADVICE} ({one_line(error, 120)})")

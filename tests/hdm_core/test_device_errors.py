@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -38,7 +41,7 @@ NEITHER: list[Exception] = [
     RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a non-contiguous input."),
     RuntimeError("CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasSgemm`"),
     RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
-    RuntimeError(f"the layer says: {FATAL[0]}"),
+    RuntimeError(f"a layer raised: {FATAL[0]}"),
     ValueError("CUDA error: an illegal memory access was encountered"),  # quoted by somebody
     MemoryError(),
 ]
@@ -46,7 +49,7 @@ NEITHER: list[Exception] = [
 
 @pytest.mark.parametrize("reason", FATAL)
 @pytest.mark.parametrize("kind", [torch.AcceleratorError, RuntimeError])
-def test_a_device_that_failed_is_told_by_torchs_class_and_by_its_text(kind: type[RuntimeError], reason: str) -> None:
+def test_a_device_that_failed_is_recognised_by_torchs_class_and_by_its_text(kind: type[RuntimeError], reason: str) -> None:
     for text in (f"CUDA error: {reason}", f"CUDA error: {reason}\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions."):
         error = kind(text)
         assert is_fatal(error)
@@ -66,7 +69,7 @@ def test_a_call_that_cuda_refuses_leaves_the_device_usable(reason: str) -> None:
 
 
 @pytest.mark.parametrize("error", NO_MEMORY, ids=str)
-def test_lack_of_memory_is_told_by_class_and_by_the_libraries_texts(error: RuntimeError) -> None:
+def test_lack_of_memory_is_recognised_by_class_and_by_the_libraries_texts(error: RuntimeError) -> None:
     assert is_out_of_memory(error)
     assert is_of_device(error)
     assert not is_fatal(error)
@@ -91,7 +94,7 @@ def test_an_error_that_hides_a_failed_device_is_fatal() -> None:
     assert not is_fatal(ValueError("the network cannot be traced"))
 
 
-def test_where_the_text_says_nothing_the_device_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_for_an_unknown_text_a_wait_for_the_device_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     """cuDNN's and Triton's errors after a failure have texts of their own."""
     errors = [RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), RuntimeError("Triton Error [CUDA]: misaligned address")]
     answers: list[RuntimeError] = []
@@ -108,3 +111,28 @@ def test_where_the_text_says_nothing_the_device_is_asked(monkeypatch: pytest.Mon
     assert not any(is_fatal(error) for error in errors)
     answers[0] = torch.AcceleratorError(ILLEGAL_ACCESS)
     assert all(is_fatal(error) for error in errors)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_real_gpu_raises_what_is_recognised() -> None:
+    """In a process of its own: after an index out of range on the device it cannot use CUDA any more."""
+    code = """
+import torch
+from hdm_core.device_errors import is_fatal, is_out_of_memory
+
+def judge(action):
+    try:
+        action()
+    except RuntimeError as error:
+        return is_fatal(error), is_out_of_memory(error)
+
+values = torch.zeros(4, device="cuda")
+print(judge(lambda: torch.empty(2**50, device="cuda")))
+print(judge(lambda: values.view(3)))
+print(judge(lambda: values[torch.tensor([9], device="cuda")].sum().item()))
+print(judge(lambda: values.sum().item()))
+print(is_fatal(ValueError("another error in the same process")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["(False, True)", "(False, False)", "(True, False)", "(True, False)", "True"]

@@ -100,7 +100,7 @@ def test_an_actor_reports_it_with_the_lines_of_its_log_and_gives_the_lease_back(
     assert leases_are_free(store)
 
 
-def test_a_classifier_that_does_not_fit_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_classifier_that_does_not_fit_is_an_error_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 98.00 MiB.\nGPU 0 has a total capacity of 79 GiB")
 

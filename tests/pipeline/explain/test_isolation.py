@@ -287,7 +287,7 @@ def same(found: ShardResult, expected: ShardResult) -> bool:
 
 
 @pytest.mark.parametrize("target", ["predicted", {"top": 2}, "wrong"], ids=str)
-def test_a_shard_that_runs_out_of_memory_has_the_maps_of_the_batch_that_fits_and_says_so_once(
+def test_a_shard_that_runs_out_of_memory_has_the_maps_of_the_batch_that_fits_and_logs_it_once(
     target: Any, samples: list[Sample], caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = work(samples, room(2), **{"compute.batch_size": 2, "target": target})
@@ -303,7 +303,7 @@ def test_a_shard_that_runs_out_of_memory_has_the_maps_of_the_batch_that_fits_and
     assert len(caplog.records) == len(halved), "the next shard of the worker begins with what fitted"
 
 
-def test_an_image_that_does_not_fit_alone_is_an_error_that_says_what_to_do(samples: list[Sample]) -> None:
+def test_an_image_that_does_not_fit_alone_has_an_error_with_the_remedy(samples: list[Sample]) -> None:
     records = [record for record in work(samples, room(0)).records if record.method == "grad_cam"]
     error = (
         "OutOfMemoryError: one image does not fit into the device's free memory: start fewer workers per GPU (a larger "
