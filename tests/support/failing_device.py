@@ -45,13 +45,17 @@ class Calling(nn.Module):
         return self.network(images)
 
 
-def fail_from(call: int) -> tuple[Callable[[Tensor], None], SimpleNamespace]:
-    """Return a function whose device fails at the nth call and ever after, and the count of its calls."""
+def fail_from(call: int, *, once: bool = False) -> tuple[Callable[[Tensor], None], SimpleNamespace]:
+    """Return a function whose device fails at the nth call and ever after, and the count of its calls.
+
+    Args:
+        once: the device fails at the nth call alone, which shows who swallows the error: later calls do not raise it again.
+    """
     count = SimpleNamespace(calls=0)
 
     def before(_images: Tensor) -> None:
         count.calls += 1
-        if count.calls >= call:
+        if count.calls == call or (count.calls > call and not once):
             raise torch.AcceleratorError(ILLEGAL_ACCESS)
 
     return before, count

@@ -175,6 +175,18 @@ def test_an_image_on_which_the_network_raises_costs_no_other_its_classes() -> No
     assert found[2:4] == [MapFailure(MapRequest(1, rank, None), "RuntimeError: too bright") for rank in range(2)]
 
 
+class Failing(nn.Module):
+    """A network that raises on more than one image, and whose device fails at the next."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("one at a time") if len(images) > 1 else torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+
+def test_a_device_that_fails_is_no_images_failure() -> None:
+    with pytest.raises(torch.AcceleratorError):
+        request_maps(Top(top=2), classifier(module=Failing()), [sample()] * 4, IMAGES)
+
+
 # A shard
 
 

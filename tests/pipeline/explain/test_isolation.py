@@ -322,14 +322,15 @@ def test_other_errors_of_one_image_still_cost_the_others_nothing_where_memory_is
     assert {record.row for record in records if record.status == "failed"} == {BAD}
 
 
+@pytest.mark.parametrize("once", [False, True], ids=["for_ever", "once"])
 @pytest.mark.parametrize("target", ["predicted", {"top": 2}], ids=str)
-def test_a_device_that_fails_at_any_call_fails_the_shard_and_no_image(target: Any, samples: list[Sample]) -> None:
+def test_a_device_that_fails_at_any_call_fails_the_shard_and_no_image(target: Any, once: bool, samples: list[Sample]) -> None:
     """Before, every image got a record with the status failed, and the shard was committed."""
     before, count = fail_from(10**9)
     assert {record.status for record in work(samples, Calling(smooth(3), before), target=target).records} <= {"ok", "flat"}
     for call in range(1, count.calls + 1, 1 + count.calls // 12):
         with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
-            work(samples, Calling(smooth(3), fail_from(call)[0]), target=target)
+            work(samples, Calling(smooth(3), fail_from(call, once=once)[0]), target=target)
 
 
 def test_a_device_that_fails_while_an_image_is_preprocessed_fails_the_shard(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
