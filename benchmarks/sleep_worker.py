@@ -21,7 +21,7 @@ class SimulatedReport:
         seconds: duration of the work.
         process_id: the worker's process.
         memory_bytes: resident memory of that process after the work.
-        device, held, passes, lines: as in `ShardReport`.
+        device, held, passes, lines, device_failure: as in `ShardReport`.
     """
 
     shard: int
@@ -34,6 +34,7 @@ class SimulatedReport:
     held: None = None
     passes: int = 0
     lines: tuple[()] = ()
+    device_failure: None = None
 
     @classmethod
     def since(cls, started: float, shard: int, images: int) -> SimulatedReport:
