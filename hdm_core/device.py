@@ -135,7 +135,7 @@ def memory_fraction(gpus: float, total: int) -> float:
         total: memory of the GPU in bytes.
     """
     contexts = int(1 / gpus) * _CONTEXT_BYTES
-    return gpus * max(1 - contexts / total, 0.5)
+    return gpus * max(1 - contexts / total, 0.5)  # a GPU that is too small for so many workers runs out of memory, and says so
 
 
 def device_name(device: torch.device) -> str:

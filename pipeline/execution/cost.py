@@ -35,7 +35,7 @@ class Cost:
     Attributes:
         seconds: from the command's start to the last shard, including `start_seconds` until the workers are ready.
         gpu_hours: GPU -> hours on one such GPU, estimated from published throughput.
-        batch, fastest_batch: batch size of the run, and the smallest one within 5% of the fastest on the first worker's device.
+        batch, fastest_batch: batch size of the run, and one that is more than 5% faster on the first worker's device, or the same.
     """
 
     workers: int

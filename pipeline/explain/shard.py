@@ -19,9 +19,10 @@ from pipeline.datasets.batches import LoadedSample, UnreadableSample, read_batch
 from pipeline.datasets.sample import as_text
 from pipeline.explain.batch import Batch
 from pipeline.explain.isolate import ItemFailure, isolated, warnings_as_messages
+from pipeline.explain.map_facts import map_facts
 from pipeline.explain.measure import measure
 from pipeline.explain.method import MethodResult, PassCallback, explain_method
-from pipeline.explain.results import ResultCollector, ShardResult, map_facts
+from pipeline.explain.results import ResultCollector, ShardResult
 from pipeline.plan import Shard
 from pipeline.runs.records import Record
 from pipeline.runs.reused import ReusedResults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,9 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from hdm_core import Classifier, MetricSettings, Preprocess, evaluate
 from hdm_core.metrics.curves import Protocol
 from hdm_core.metrics.evaluate import metric_forwards
+from hdm_core.probe import Probe
+from pipeline.execution import worker
 from pipeline.execution.cost import PUBLISHED, busiest, estimate, forward_flop
-from pipeline.execution.worker import WorkerTimings
-from tests.support.plans import configuration, plan_of
+from pipeline.execution.worker import Worker, WorkerTimings
+from pipeline.plan import make_plan
+from tests.support.plans import configuration, plan_of, save_picture
 from tests.support.tiny_networks import Untraceable, pictures, smooth
 
 
@@ -65,6 +69,22 @@ def test_a_pass_without_a_backward_costs_a_forward() -> None:
     metrics = (1 + metric_forwards(8, 8)) * 0.5  # in float32
     assert estimate(rise, measured, 0.0, 1e9).seconds == pytest.approx(8 * 0.25 + metrics)
     assert estimate(cam, measured, 0.0, 1e9).seconds == pytest.approx(8 * 1.0 + metrics)
+
+
+@pytest.mark.parametrize(("seconds", "faster"), [(0.96, 8), (0.94, 16), (1.2, 8)])
+def test_a_batch_size_is_proposed_that_is_more_than_5_percent_faster(
+    seconds: float, faster: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the run's batch size 8 a pass takes 1 second, of the best one `seconds`."""
+    save_picture(tmp_path / "0.png")
+    config = configuration(dataset={"kind": "folder", "root": str(tmp_path)}, output=str(tmp_path / "runs"), compute={"executor": "local"})
+    plan = make_plan(config)
+    probes = {8: Probe(8, 1.0, 0.3, 0.4), 16: Probe(16, seconds, 0.1, 0.2)}
+    monkeypatch.setattr(worker, "batch_candidates", lambda device: [8, 16])
+    monkeypatch.setattr(worker, "probe", lambda classifier, size, batches, precision: probes[batches[-1]])
+    measured = Worker(config, plan.weights_digest).measure(plan.samples)
+    assert (measured.batch, measured.fastest_batch) == (8, faster)
+    assert (measured.seconds_per_pass, measured.seconds_per_forward, measured.seconds_per_float32_forward) == (1.0, 0.3, 0.4)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 8))
