@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from hdm_core.cuda_graphs import release_graphs
 from hdm_core.device_errors import is_out_of_memory
 
 R = TypeVar("R")
@@ -55,12 +56,18 @@ class BatchLimit:
     def shrink(self, error: RuntimeError, size: int) -> bool:
         """Halve the limit if memory ran out; return whether to try again.
 
+        The memory of CUDA graphs is given back first, and then the same size tried.
+
         Args:
             error: of a batch of `size` images.
         """
-        if self.size == 1 or not is_out_of_memory(error):
+        if not is_out_of_memory(error):
             return False
-        self.size = (min(size, self.size) + 1) // 2
+        released = release_graphs()
+        if not released:
+            if self.size == 1:
+                return False
+            self.size = (min(size, self.size) + 1) // 2
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()  # cuDNN and cuBLAS cannot use the memory that torch caches
         return True

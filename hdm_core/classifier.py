@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.class_names import as_names
-from hdm_core.device import float32_arithmetic
+from hdm_core.device import Precision, float32_arithmetic
 from hdm_core.network.contrasts import Contrasts
 from hdm_core.network.digest import state_digest
 from hdm_core.network.folding import fold_network
@@ -364,18 +364,21 @@ class Classifier:
         return other
 
     @contextmanager
-    def folded(self, images: Tensor) -> Iterator[nn.Module]:
+    def folded(self, images: Tensor, precision: Precision = "float32") -> Iterator[nn.Module]:
         """Yield a faster copy of the network, frozen as by `frozen`.
 
         Batch normalisation is folded into the convolutions, and the layout is channels last. The copy is made once for a network and
         again after a change. A network that cannot be copied, or whose copy gives other logits for `images` (B, C, H, W) or another
         gradient, is used unfolded; `hdm_core.network.folding.fold_network` returns the reason.
+
+        Args:
+            precision: of the copy's weights: with "bfloat16" they are cast once.
         """
         with self.frozen() as network:
             if isinstance(network, Contrasts):  # of a few images each: the network inside has one copy for all
-                yield Contrasts(fold_network(network.network, images).network, network.pairs)
+                yield Contrasts(fold_network(network.network, images, precision).network, network.pairs)
             else:
-                yield fold_network(network, images).network
+                yield fold_network(network, images, precision).network
 
 
 def _wrapped(network: nn.Module, output: OutputKey | None, problem_type: ProblemType) -> nn.Module:

@@ -57,7 +57,7 @@ def is_fatal(error: BaseException) -> bool:
     Args:
         error: with the errors that it was raised from, or while they were handled.
     """
-    return any(_is_fatal_call(each) for each in _with_causes(error)) or _device_fails()
+    return any(_is_fatal_call(each) for each in with_causes(error)) or _device_fails()
 
 
 def is_of_device(error: BaseException) -> bool:
@@ -78,7 +78,7 @@ def _cuda_reason(error: BaseException) -> str | None:
     return None if found is None else found[1].strip()
 
 
-def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+def with_causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and its causes: those that it was raised from or after."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

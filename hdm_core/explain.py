@@ -34,6 +34,7 @@ def explain(
     batch: int | None = None,
     precision: Precision | None = None,
     progress: Progress | None = None,
+    cuda_graphs: bool = True,
     **settings: Any,
 ) -> Explanation:
     """Explain a classifier's decision for every image of a batch.
@@ -53,6 +54,7 @@ def explain(
         batch: upper limit of (masked) images per forward pass; None leaves it to the device.
         precision: of the network while HDM, DM, Mask and RISE try masks; None leaves it to the device.
         progress: called with the number of passes just done.
+        cuda_graphs: on CUDA capture the passes of HDM, DM and Mask once and replay them, which saves the time to launch their kernels.
         settings: single settings that replace the preset's.
 
     Raises:
@@ -77,7 +79,8 @@ def explain(
     images = _on_device(classifier, images)
     limit = _batch_limit(classifier, batch, method)
     limit.run(lambda size: require(classifier, images, size, entry.is_concerned if entry.backward else None))
-    return explain_with(classifier, images, method, resolved, given, contrast=contrast, batch=limit, precision=precision, progress=progress)
+    options: dict[str, Any] = {"batch": limit, "precision": precision, "progress": progress, "cuda_graphs": cuda_graphs}
+    return explain_with(classifier, images, method, resolved, given, contrast=contrast, **options)
 
 
 def explain_with(
@@ -91,6 +94,7 @@ def explain_with(
     batch: int | BatchLimit | None = None,
     precision: Precision | None = None,
     progress: Progress | None = None,
+    cuda_graphs: bool = True,
 ) -> Explanation:
     """Explain as `explain` does, with settings that are already resolved.
 
@@ -104,7 +108,10 @@ def explain_with(
     limit = _batch_limit(classifier, batch, method)
     precision = precision or default_precision(classifier.device)
 
-    return limit.run(lambda _: _explain(classifier, images, method, settings, targets, contrast, limit, precision, PassCounter(progress)))
+    def attempt(_: int) -> Explanation:
+        return _explain(classifier, images, method, settings, targets, contrast, limit, precision, PassCounter(progress), cuda_graphs)
+
+    return limit.run(attempt)
 
 
 def _explain(
@@ -117,6 +124,7 @@ def _explain(
     limit: BatchLimit,
     precision: Precision,
     passes: PassCounter,
+    cuda_graphs: bool,
 ) -> Explanation:
     """Explain images that are on the device, with the limit's present batch size."""
     batch, entry = limit.size, get_method(method)
@@ -131,7 +139,7 @@ def _explain(
         problem_type = classifier.problem_type
         classes = resolve_targets(require_logits(logits, problem_type), target_numbers(targets, classifier), problem_type)
         scores, contrasts = logits.gather(1, classes[:, None])[:, 0], None
-        job = ExplainJob(classifier, images, classes, batch, passes, precision, output, limit)
+        job = ExplainJob(classifier, images, classes, batch, passes, precision, output, limit, cuda_graphs)
         if contrast is not None:
             contrasts = resolve_contrasts(classifier, logits, classes, contrast)
             scores = scores - logits.gather(1, contrasts[:, None])[:, 0]

@@ -58,7 +58,7 @@ def probe(
     # Not a constant image: GPUs multiply zeros with less power, and so faster, by 13%.
     image = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0)).to(device, classifier.dtype)
     timings: dict[int, float] = {}
-    with classifier.folded(image) as network:
+    with classifier.folded(image, precision) as network, classifier.folded(image) as in_float32:
         for batch in batches or batch_candidates(device):
             seconds = _measure_pass(network, image, batch, precision, repeats)
             if seconds is None:
@@ -73,7 +73,7 @@ def probe(
         with torch.no_grad():
             images = image.expand(batch, -1, -1, -1)
             forward = _fastest_seconds(lambda: _forward(network, images, precision), device, repeats)
-            exact = forward if precision == "float32" else _fastest_seconds(lambda: class_logits(network, images), device, repeats)
+            exact = forward if precision == "float32" else _fastest_seconds(lambda: class_logits(in_float32, images), device, repeats)
     return Probe(batch, timings[batch], forward / batch, exact / batch)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from hdm_core.batch_limit import BatchLimit
 from hdm_core.device import LAYOUT, Precision, float32_arithmetic, in_precision
 from hdm_core.masking.ops import upsample
+from hdm_core.masking.passes import PassInputs, pass_graphs
+from hdm_core.network.folding import is_folded
 from hdm_core.network.gradients import gradient_of
 from hdm_core.network.logits import class_logits
 from hdm_core.problem_type import ProblemType, probabilities
@@ -62,6 +64,7 @@ class ConsistencyLoss:
         noise: standard deviation of the values that `noise_backgrounds` draws before upsampling, in units of the images.
         precision: of the network; masks, their gradients and the optimiser keep the images' dtype.
         problem_type: what a probability is.
+        cuda_graphs: capture passes on CUDA of a folded network, see `hdm_core.masking.passes.PassGraphs`.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class ConsistencyLoss:
         noise: float = 0.0,
         precision: Precision = "float32",
         problem_type: ProblemType = "single_label_classification",
+        cuda_graphs: bool = True,
     ) -> None:
         self.network = network
         self.targets = targets
@@ -88,6 +92,8 @@ class ConsistencyLoss:
         self.noise = noise
         self.precision = precision
         self.problem_type: ProblemType = problem_type
+        self._graphs = pass_graphs(network) if cuda_graphs and images.device.type == "cuda" and is_folded(network) else None
+        self._checked: set[Hashable] = set()  # graphs that this loss, or a copy of it, has compared with their work
         # On the CPU with a fixed seed: masks depend neither on the device nor on earlier random draws.
         self._generator = torch.Generator().manual_seed(0)
         self.reference = self._unmasked_scores(images)
@@ -137,8 +143,8 @@ class ConsistencyLoss:
             return
         _, channels, height, width = self.contrast.shape
         grids = torch.randn(steps, 1, channels, _GRID, _GRID, generator=self._generator).to(self.contrast)
-        for grid in grids:
-            yield self.noise * upsample(grid, height, width)
+        for grid in grids:  # in the layout of the images: the masked images would be copied otherwise
+            yield (self.noise * upsample(grid, height, width)).contiguous(memory_format=LAYOUT)
 
     def gradient(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> Tensor:
         """Return dJ/dM for each mask independently.
@@ -151,7 +157,7 @@ class ConsistencyLoss:
         Returns:
             (N, 1, H, W).
         """
-        gradient = self._in_batches(len(masks), lambda part: self._gradient(masks[part], index[part], background))
+        gradient = self._in_batches(len(masks), lambda part: self._gradient(self._inputs(masks[part], index[part], background)))
         self.passes.add(len(masks))
         return gradient
 
@@ -164,22 +170,22 @@ class ConsistencyLoss:
         """
 
         def score(part: slice) -> Tensor:
-            images, _ = self._masked(masks[part], index[part])
-            return self._activation(images, self.targets[index[part]])
+            inputs = self._inputs(masks[part], index[part])
+            return self._activation(_masked(inputs)[0], inputs.targets)
 
         with torch.no_grad():
             scores = self._in_batches(len(masks), score)
         self.passes.add(len(masks))
         return scores
 
-    def loss(self, activation: Tensor, index: Tensor) -> Tensor:
+    def loss(self, activation: Tensor, inputs: PassInputs) -> Tensor:
         """Return J for the f_p of masked images, (N,).
 
         Args:
             activation: f_p of the masked images, (N,).
-            index: (N,), the image that each masked image was made from.
+            inputs: of the pass.
         """
-        return ((activation - self.reference[index]) / self.scale[index]).square()
+        return ((activation - inputs.reference) / inputs.scale).square()
 
     def _in_batches(self, rows: int, compute: Callable[[slice], Tensor]) -> Tensor:
         """Concatenate the results of `compute` on rows 0 .. rows - 1, one batch at a time.
@@ -198,21 +204,33 @@ class ConsistencyLoss:
                     raise
         return results[0] if len(results) == 1 else torch.cat(results)
 
+    def _inputs(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> PassInputs:
+        """Return the masks with what a pass reads of their images."""
+        return PassInputs(
+            masks,
+            self.contrast[index].contiguous(memory_format=LAYOUT),
+            self.baseline[index] if len(self.baseline) > 1 else self.baseline,
+            background,
+            self.targets[index],
+            self.reference[index],
+            self.scale[index],
+        )
+
+    def _gradient(self, inputs: PassInputs) -> Tensor:
+        """Return dJ/dM of a batch, by a CUDA graph where there is one."""
+        if self._graphs is None:
+            return self._pass(inputs)
+        kind = type(self), self.probability, self.problem_type, self.precision
+        return self._graphs.gradient(self._pass, inputs, kind, self.batch, self._checked)
+
     @torch.enable_grad()
-    def _gradient(self, masks: Tensor, index: Tensor, background: Tensor | None) -> Tensor:
-        images, contrast = self._masked(masks, index, background)
+    def _pass(self, inputs: PassInputs) -> Tensor:
+        """Run the network forward and backward; (N, 1, H, W)."""
+        images, contrast = _masked(inputs)
         images.requires_grad_()
         with float32_arithmetic(images.device, tf32=self.precision == "tf32"):  # the backward, too
-            loss = self.loss(self._activation(images, self.targets[index]), index).sum()  # a sum keeps the images independent of each other
+            loss = self.loss(self._activation(images, inputs.targets), inputs).sum()  # a sum keeps the images independent of each other
             return (gradient_of(loss, images) * contrast).sum(1, keepdim=True)
-
-    def _masked(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the masked images and their derivatives by the masks, (N, C, H, W) each."""
-        contrast = self.contrast[index].contiguous(memory_format=LAYOUT)
-        baseline = self.baseline[index] if len(self.baseline) > 1 else self.baseline
-        if background is not None:
-            contrast, baseline = contrast - background, baseline + background
-        return torch.addcmul(baseline, masks, contrast).contiguous(memory_format=LAYOUT), contrast
 
     @torch.no_grad()
     def _unmasked_scores(self, images: Tensor) -> Tensor:
@@ -226,6 +244,14 @@ class ConsistencyLoss:
             logits = class_logits(self.network, inputs)[: len(images)].to(images.dtype)
         scores = probabilities(logits, self.problem_type) if self.probability else logits
         return scores.gather(1, targets[:, None])[:, 0]
+
+
+def _masked(inputs: PassInputs) -> tuple[Tensor, Tensor]:
+    """Return the masked images and their derivatives by the masks, (N, C, H, W) each."""
+    contrast, baseline = inputs.contrast, inputs.baseline
+    if inputs.background is not None:
+        contrast, baseline = contrast - inputs.background, baseline + inputs.background
+    return torch.addcmul(baseline, inputs.masks, contrast).contiguous(memory_format=LAYOUT), contrast
 
 
 def chunk_size(rows: int, batch: int) -> int:

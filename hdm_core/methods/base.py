@@ -34,6 +34,7 @@ class ExplainJob:
     precision: Precision = "float32"  # of the network while masks are trained or tried
     layer_output: LayerOutput | None = None  # at a layer or the input, of the pass that found the targets, if one batch holds all
     limit: BatchLimit | None = None  # that `batch` comes from, for a method that shrinks it without starting again
+    cuda_graphs: bool = True  # capture the passes of masks on CUDA
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def consistency_loss(job: ExplainJob, network: nn.Module, settings: DMSettings) 
 
 
 def _run(job: ExplainJob, settings: DMSettings) -> RawMaps:
-    with job.classifier.folded(job.images[:1]) as network:
+    with job.classifier.folded(job.images[:1], job.precision) as network:
         return RawMaps(dynamic_mask(consistency_loss(job, network, settings), settings)[:, 0])
 
 

@@ -10,7 +10,7 @@ from hdm_core.settings import HDMSettings
 
 
 def _run(job: ExplainJob, settings: HDMSettings) -> RawMaps:
-    with job.classifier.folded(job.images[:1]) as network:
+    with job.classifier.folded(job.images[:1], job.precision) as network:
         return RawMaps(*hierarchical_mask(consistency_loss(job, network, settings), settings))
 
 

@@ -34,4 +34,5 @@ def job_loss(
         noise=noise,
         precision=job.precision,
         problem_type=job.classifier.problem_type,
+        cuda_graphs=job.cuda_graphs,
     )

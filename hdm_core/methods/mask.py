@@ -13,6 +13,7 @@ from hdm_core.masking.baselines import baseline_image
 from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.ops import Upsampling
 from hdm_core.masking.optimizer import MaskBank
+from hdm_core.masking.passes import PassInputs
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.methods.job_loss import job_loss
 from hdm_core.settings import Baseline, Settings
@@ -42,7 +43,7 @@ class MaskSettings(Settings):
 class DeletionLoss(ConsistencyLoss):
     """ConsistencyLoss that minimises f_p itself instead of J."""
 
-    def loss(self, activation: Tensor, index: Tensor) -> Tensor:
+    def loss(self, activation: Tensor, inputs: PassInputs) -> Tensor:
         """Return f_p of masked images, (N,)."""
         return activation
 

@@ -79,7 +79,7 @@ def _run(job: ExplainJob, settings: RiseSettings) -> RawMaps:
     baseline = baseline_image(settings.baseline, job.classifier, job.images)
     height, width = job.images.shape[-2:]
     masks = RandomMasks(settings, height, width, job.images)
-    with job.classifier.folded(job.images[:1]) as network:
+    with job.classifier.folded(job.images[:1], job.precision) as network:
         consistency = job_loss(ConsistencyLoss, job, network, baseline, "probability")
         return RawMaps(normalise(rise(consistency, masks, settings.keep_probability)))
 

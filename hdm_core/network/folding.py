@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from hdm_core.device import LAYOUT
+from hdm_core.device import LAYOUT, Precision
 from hdm_core.device_errors import is_fatal, is_of_device, is_out_of_memory
 from hdm_core.messages import typed_line
 from hdm_core.network.agreement import Answer, answer, gradients_disagree, logits_disagree, noise_like, spread
+from hdm_core.network.bfloat16 import bfloat16_copy
+from hdm_core.network.contrasts import Contrasts
 from hdm_core.network.fusion import UnfoldableError, fused_copy
 from hdm_core.network.logits import class_logits
 from hdm_core.network.state import NetworkState
@@ -56,6 +58,7 @@ class _Cached:
         copy: the folded copy; None if the network is used unfolded, for `reason`.
         noise_logits: the network's logits for noise, (N, classes); None without a copy.
         contiguous: the network, used unfolded, needs a contiguous input.
+        in_bfloat16: the copy in bfloat16, or the copy itself where autocast is better; None until it is needed.
     """
 
     state: NetworkState
@@ -63,18 +66,36 @@ class _Cached:
     noise_logits: Tensor | None = None
     reason: str | None = None
     contiguous: bool = False
+    in_bfloat16: nn.Module | None = None
 
-    def folded(self, network: nn.Module) -> Folded:
+    def folded(self, network: nn.Module, precision: Precision) -> Folded:
         if self.copy is not None:
-            return Folded(self.copy)
+            return Folded(self.in_bfloat16 or self.copy if precision == "bfloat16" else self.copy)
         return Folded(ContiguousInput(network) if self.contiguous else network, self.reason)
+
+    def with_bfloat16(self, images: Tensor) -> _Cached:
+        """Return the same with a copy in bfloat16, if there is none yet."""
+        if self.copy is None or self.in_bfloat16 is not None:
+            return self
+        in_bfloat16 = bfloat16_copy(self.copy, noise_like(images)) or self.copy
+        _COPIES.add(in_bfloat16)
+        return replace(self, in_bfloat16=in_bfloat16)
 
 
 _CACHE: WeakKeyDictionary[nn.Module, _Cached] = WeakKeyDictionary()
+_COPIES: WeakSet[nn.Module] = WeakSet()
 _LOCK = threading.Lock()
 
 
-def fold_network(network: nn.Module, images: Tensor) -> Folded:
+def is_folded(network: nn.Module) -> bool:
+    """Return whether a network is a copy by `fold_network`, or contrasts of one.
+
+    The forward of a copy was seen to leave its parameters, buffers and attributes unchanged, and to take the same way for all images.
+    """
+    return (network.network if isinstance(network, Contrasts) else network) in _COPIES
+
+
+def fold_network(network: nn.Module, images: Tensor, precision: Precision = "float32") -> Folded:
     """Return a faster copy of a network in evaluation mode, or why there is none.
 
     A copy is made once and checked on noise, in logits and gradient. It is made again if the network has changed. On every call its logits
@@ -83,6 +104,8 @@ def fold_network(network: nn.Module, images: Tensor) -> Folded:
     Args:
         network: in evaluation mode.
         images: (B, C, H, W), some that are to be explained.
+        precision: "bfloat16" asks for a copy with weights in bfloat16, for use in or outside of autocast. A copy in float32 is returned
+            where none can be made, for use under autocast, see `bfloat16_copy`.
 
     Raises:
         TypeError: if the network does not return logits (B, classes).
@@ -102,10 +125,13 @@ def fold_network(network: nn.Module, images: Tensor) -> Folded:
             if is_fatal(error):
                 raise
             return _unfolded(network, images, f"its state cannot be read ({typed_line(error, 160)})")
-        if cached is not None and unchanged and _disagreement(cached, network, images) is None:
-            return cached.folded(network)
         try:
-            cached = _fold(network, state, images)
+            reason = "there is no copy" if cached is None or not unchanged else _disagreement(cached, network, images)
+            if cached is None or reason is not None:
+                cached = _fold(network, state, images)
+                reason = _disagreement(cached, network, images)
+            if precision == "bfloat16":
+                cached = cached.with_bfloat16(images)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -113,8 +139,7 @@ def fold_network(network: nn.Module, images: Tensor) -> Folded:
             return _unfolded(network, images, "the memory is too small for its copy")
         with _LOCK:
             _CACHE[network] = cached
-        reason = _disagreement(cached, network, images)
-        return cached.folded(network) if reason is None else _unfolded(network, images, reason)
+        return cached.folded(network, precision) if reason is None else _unfolded(network, images, reason)
 
 
 def _unfolded(network: nn.Module, images: Tensor, reason: str) -> Folded:
@@ -148,6 +173,7 @@ def _fold(network: nn.Module, state: NetworkState, images: Tensor) -> _Cached:
             break
         reason = _answers_otherwise(network, copy, noise, expected)
         if reason is None:
+            _COPIES.add(copy)
             return _Cached(state, copy, expected[0].logits)
     return _Cached(NetworkState(network), reason=reason, contiguous=_needs_contiguous(network, images))
 

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.support.cuda_module import cuda_module
 from tests.support.cuda_rules import INDEXING, READS, Memory, copy_waits, index_waits, memory_of, mixes_memories, set_memory
+from tests.support.pretended_graph import Recorder
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 
@@ -37,14 +38,17 @@ class PretendedGPU:
     Attributes:
         waits: (kind, file:line) -> number of times that the host waited for the device there; copies from pageable memory wait, too.
         kernels: name of an aten call -> number of times that it ran on the device; views are left out.
+        graphs: captures and replays of CUDA graphs.
     """
 
     def __init__(self) -> None:
+        self.graphs = Recorder()
         self.waits: Counter[tuple[str, str]] = Counter()
         self.kernels: Counter[str] = Counter()
 
     def wait(self, kind: str) -> None:
-        """Count a wait at the line outside torch that causes it."""
+        """Count a wait at the line outside torch that causes it; refuse it in a capture."""
+        self.graphs.refuse_wait()
         self.waits[kind, _line()] += 1
 
     def report(self) -> str:
@@ -58,14 +62,14 @@ def pretended_gpu() -> Iterator[PretendedGPU]:
 
     Two modes of torch see the calls. `_PythonCalls` sees those of Python, which name devices: it runs them on the CPU and marks the storage
     of the results. `_AtenCalls` sees the operations that these consist of, also those of backward passes, and compares the marks. Results
-    have the CPU's bits. Streams, graphs, memory limits and kernels that one kind of device alone has are not modelled.
+    have the CPU's bits. Streams, memory limits and kernels that one kind of device alone has are not modelled.
 
     Raises:
         DeviceMismatchError: from a call that would fail on CUDA, since its tensors are on different devices.
     """
     gpu = PretendedGPU()
     with ExitStack() as stack:
-        stack.enter_context(cuda_module(lambda: gpu.wait("synchronise")))
+        stack.enter_context(cuda_module(lambda: gpu.wait("synchronise"), gpu.graphs))
         calls = stack.enter_context(_AtenCalls(gpu))
         stack.enter_context(_PythonCalls(gpu, calls))
         yield gpu
@@ -109,10 +113,12 @@ class _AtenCalls(TorchDispatchMode):
                 self._gpu.kernels[str(func)] += 1
             if func is not torch.ops.aten.copy_.default or memories[0] is Memory.UNDECIDED:
                 _mark(result, Memory.DEVICE)
+            self._gpu.graphs.add(func, args, kwargs, result)
             return result
         result = func(*args, **kwargs)
         if self.checked and not tensors and not self.from_python:
             _mark(result, Memory.UNDECIDED)
+            self._gpu.graphs.add(func, args, kwargs, result)
         return result
 
     def _check(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> None:

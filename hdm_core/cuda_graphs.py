@@ -1,0 +1,86 @@
+"""Work captured as a CUDA graph: one launch in place of hundreds of kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+
+from hdm_core.device_errors import is_out_of_memory, with_causes
+
+# cuDNN and cuBLAS make their handles and load their kernels in the first runs, which a capture does not permit.
+_WARM_UPS = 3
+
+_ALIVE: WeakSet[CudaGraph] = WeakSet()
+
+
+class CudaGraph:
+    """Work on tensors that stay where they are, captured once and replayed.
+
+    A replay runs the kernels that the capture saw, on the same memory: the work must read nothing but tensors that outlive it, wait for
+    nothing and draw no numbers. Replays of graphs that share a pool must not overlap, and a result must be copied before the next replay.
+
+    Args:
+        work: run four times on the current device; makes its result anew each time.
+        pool: of `torch.cuda.graph_pool_handle`, for the memory of the work.
+
+    Raises:
+        torch.OutOfMemoryError: if the device's memory is too small.
+        RuntimeError: if the work cannot be captured; the device can be used after it.
+    """
+
+    def __init__(self, work: Callable[[], Tensor], pool: Any) -> None:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.stream(stream):  # restores the stream after a capture that failed, too
+                for _ in range(_WARM_UPS):
+                    work()
+                # Ray's threads use the device meanwhile.
+                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                    self.result: Tensor | None = work()
+        except RuntimeError as error:
+            if any(is_out_of_memory(each) for each in with_causes(error)):  # the end of a capture that failed raises an error of its own
+                raise torch.OutOfMemoryError("out of memory while the network's passes were captured") from error
+            raise
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph: torch.cuda.CUDAGraph | None = graph
+        _ALIVE.add(self)
+
+    @property
+    def is_released(self) -> bool:
+        """Whether `release_graphs` has taken its memory."""
+        return self._graph is None
+
+    def replay(self) -> Tensor:
+        """Run the work again, and return its result, which the next replay overwrites.
+
+        Raises:
+            RuntimeError: if the graph was released.
+        """
+        if self._graph is None or self.result is None:
+            raise RuntimeError("this graph was released")
+        self._graph.replay()
+        return self.result
+
+    def release(self) -> None:
+        """Give up the graph and its memory."""
+        self._graph = self.result = None
+        _ALIVE.discard(self)
+
+
+def captured_graphs() -> int:
+    """Return the number of graphs that can be replayed."""
+    return len(_ALIVE)
+
+
+def release_graphs() -> int:
+    """Release all graphs, so that other work can have their memory; return their number."""
+    graphs = list(_ALIVE)
+    for graph in graphs:
+        graph.release()
+    return len(graphs)
