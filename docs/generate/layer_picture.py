@@ -53,6 +53,7 @@ PURPOSES = {
     "preprocess": "resize, crop, normalise",
     "device": "device, batch, precision",
     "batch_limit": "halved without memory",
+    "cuda_graphs": "capture and replay",
     "device_errors": "fatal, out of memory",
     "settings": "validated settings",
     "registry": "entries and plugins",

@@ -19,8 +19,8 @@ from hdm_core.network.convolution import DirectConv2d
 from hdm_core.network.linear import RowwiseLinear
 from hdm_core.network.tracing import trace
 
-# In place their backward needs a copy of their input: 35 kernels and 15% of the bytes of a pass of MobileNetV2 on a GPU. On CPUs a pass is as
-# fast with them in place (ratios 1.01 and 0.99).
+# In place their backward needs a copy of their input: 35 kernels and 15% of the bytes of a pass of MobileNetV2 on a GPU. On CPUs a pass is
+# as fast with them in place (ratios 1.01 and 0.99).
 _COPIED_IN_PLACE = (nn.Hardtanh, nn.Hardswish, nn.SiLU)  # ReLU6 is a Hardtanh
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -55,6 +55,9 @@ class ComputeConfig(Section):
         "auto",
         description="Precision of the network while masks are trained: float32, tf32 or bfloat16. auto: bfloat16 on GPUs, else float32.",
     )
+    cuda_graphs: bool = Field(
+        True, description="On GPUs capture the passes that train masks once and replay them, instead of launching their kernels one by one."
+    )
     max_attempts: Count = Field(3, description="Attempts per shard before it counts as failed.")
     stall_timeout: float = Field(
         21600,
@@ -187,6 +190,9 @@ class RunConfig(BaseModel):
 
         Runs with equal identities give equal maps.
         """
+        # Of keys that came later only what differs from their default, so that configurations from before keep their hash. Graphs have a
+        # fixed number of rows, for which cuDNN may choose kernels that round differently.
+        added = {} if self.compute.cuda_graphs else {"cuda_graphs": False}
         return {
             "dataset": self.dataset.model_dump(mode="json"),
             "classifier": self.classifier.identity(),
@@ -198,6 +204,7 @@ class RunConfig(BaseModel):
             "batch": self.compute.batch_size,
             "threads": self.compute.threads,
             "precision": self.compute.precision,
+            **added,
         }
 
     def hash(self) -> str:

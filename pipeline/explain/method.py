@@ -61,6 +61,7 @@ def explain_method(
         contrast=contrast,
         batch=limit,
         precision=config.compute.fixed_precision,
+        cuda_graphs=config.compute.cuda_graphs,
         progress=progress,
     )
     return MethodResult(method, requests, explanation, (time.perf_counter() - begin) / len(requests))

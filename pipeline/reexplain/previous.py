@@ -28,6 +28,7 @@ def result_identity(info: dict[str, Any]) -> dict[str, Any]:
         "target": identity["target"],
         "seed": identity["seed"],
         "precision": identity["precision"],
+        "cuda_graphs": identity.get("cuda_graphs", True),
         "hdm": info["versions"]["hdm-pipeline"],
     }
 

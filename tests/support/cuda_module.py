@@ -59,7 +59,7 @@ def cuda_module(synchronise: Callable[[], None], recorder: Recorder) -> Iterator
         for name, answer in _ANSWERS.items():
             stack.enter_context(mock.patch(f"torch.{name}", return_value=answer))
         stack.enter_context(mock.patch("torch.cuda.synchronize", side_effect=lambda *_: synchronise()))
-        stack.enter_context(mock.patch("torch.cuda.CUDAGraph", lambda: PretendedGraph(recorder)))
+        stack.enter_context(mock.patch("torch.cuda.CUDAGraph", partial(PretendedGraph, recorder)))
         stack.enter_context(mock.patch("torch.cuda.graph", partial(capturing, recorder)))
         stack.enter_context(mock.patch("torch.autocast", _Autocast))
         yield

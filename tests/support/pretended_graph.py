@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 NOT_PERMITTED = "CUDA error: operation not permitted when stream is capturing"
+FAILED_BEFORE = "CUDA error: operation failed due to a previous error during capture"
 
 
 class Recorder:
@@ -64,12 +65,14 @@ class PretendedGraph:
 
 @contextmanager
 def capturing(recorder: Recorder, graph: PretendedGraph, **options: Any) -> Iterator[None]:
-    """Record calls, as `torch.cuda.graph` does."""
+    """Record calls, as `torch.cuda.graph` does: the end of a capture that failed raises another error."""
     assert set(options) == {"pool", "stream", "capture_error_mode"}
     recorder.captures += 1
     recorder.calls = []
     try:
         yield
         graph.calls = recorder.calls
+    except Exception:
+        raise torch.AcceleratorError(FAILED_BEFORE)  # noqa: B904 - torch gives no cause either, but the context is there
     finally:
         recorder.calls = None
