@@ -1,4 +1,4 @@
-"""Work captured as a CUDA graph: one launch in place of hundreds of kernels."""
+"""CUDA graphs: work that is captured once, and replayed by one launch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CudaGraph:
 
     @property
     def is_released(self) -> bool:
-        """Whether `release_graphs` has taken its memory."""
+        """True once its memory was given back."""
         return self._graph is None
 
     def replay(self) -> Tensor:
@@ -79,7 +79,10 @@ def captured_graphs() -> int:
 
 
 def release_graphs() -> int:
-    """Release all graphs, so that other work can have their memory; return their number."""
+    """Release all graphs and return their number.
+
+    Other work can have their memory then.
+    """
     graphs = list(_ALIVE)
     for graph in graphs:
         graph.release()

@@ -66,6 +66,7 @@ OTHER: dict[str, Any] = {
     "compute.shard_size": 3,
     "compute.batch_size": 3,
     "compute.threads": 2,
+    "compute.cuda_graphs": False,
     "compute.precision": "bfloat16",
 }
 
