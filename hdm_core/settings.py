@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Size = Annotated[int, Field(ge=1)]
 Ratio = Annotated[int, Field(ge=2)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Baseline = Literal["mean", "black", "blur"]
+Activation = Literal["logit", "probability", "log_odds"]
+Loss = Literal["square", "squared_hinge", "hinge", "linear"]
+View = Literal["soft", "top", "rest"]
 
 
 class Settings(BaseModel):
@@ -19,12 +23,23 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     renamed: ClassVar[Mapping[str, str]] = {}  # old name -> new name, so that an error can name the new one
+    added: ClassVar[frozenset[str]] = frozenset()  # fields that came after the first version
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings as JSON, the added ones only where they are not the default.
+
+        So the configurations of earlier versions keep their hash.
+        """
+        fields = type(self).model_fields
+        left_out = {name for name in self.added if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 class DMSettings(Settings):
     """Settings of DM, Section 3.2 of the paper."""
 
     renamed: ClassVar[Mapping[str, str]] = {"keep": "keep_fraction"}
+    added: ClassVar[frozenset[str]] = frozenset({"loss", "views", "areas", "edge", "max_size", "blur", "schedule", "average"})
 
     sizes: tuple[Size, ...] = Field(min_length=1, description="a_i = b_i: cells of the benchmark masks along the shorter side of the image")
     ratios: tuple[Ratio, ...] = Field(min_length=1, description="t_j: how fast the auxiliary masks grow")
@@ -43,7 +58,31 @@ class DMSettings(Settings):
     tau: float = Field(0.5, ge=0, le=1, description="initial value of the benchmark masks")
     keep_fraction: float = Field(0.3, gt=0, le=1, description="gamma keeps this share of the pixels (Eq. 10); 1 keeps all")
     baseline: Baseline = Field("mean", description="what replaces a masked pixel: the normalisation mean, black, or the blurred image")
-    activation: Literal["logit", "probability"] = Field("logit", description="f_p: the target's logit or its probability")
+    activation: Activation = Field(
+        "logit", description="f_p: the target's logit, its probability, or its log-odds: the logit minus the logsumexp of the others"
+    )
+    loss: Loss = Field(
+        "square", description="J for what is missing, d = (f_p(X) - f_p(M X)) / unit: d^2, max(d, 0)^2, max(d, 0) or d; d^2 is the paper's"
+    )
+    views: tuple[View, ...] = Field(
+        ("soft",),
+        min_length=1,
+        description="how masks are tried, in turn: soft (as they are; the paper's), top (the set of the top pixels) or rest (the others)",
+    )
+    areas: tuple[Share, Share] = Field((0.05, 0.7), description="smallest and largest share of the pixels in a top set; it varies by step")
+    edge: float = Field(0.25, gt=0, description="width of a top set's soft edge, in values of the mask")
+    max_size: Size | None = Field(None, description="cells of the largest auxiliary mask along the shorter side; None: as many as pixels")
+    blur: float = Field(0.0, ge=0, lt=1, description="sigma of a Gaussian after the upsampling g, as a share of the shorter side")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate over the steps; cosine ends at a twentieth")
+    average: float = Field(0.0, ge=0, le=1, description="share of the last steps over which Eq. 9 averages a mask; 0 takes the last alone")
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.max_size is not None and self.max_size < max(self.sizes):
+            raise ValueError(f"max_size is {self.max_size}, less than the size {max(self.sizes)} of a benchmark mask")
+        if self.areas[0] > self.areas[1]:
+            raise ValueError(f"areas are {self.areas[0]:g} and {self.areas[1]:g}: the smallest comes first")
+        return self
 
 
 class HDMSettings(DMSettings):

@@ -140,10 +140,15 @@ def mask_shape(size: int, height: int, width: int) -> tuple[int, int]:
     return rows, columns
 
 
-def auxiliary_masks(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> list[list[AuxiliaryMask]]:
+def auxiliary_masks(
+    sizes: Sequence[int], ratios: Sequence[int], height: int, width: int, max_size: int | None = None
+) -> list[list[AuxiliaryMask]]:
     """List the auxiliary masks of Eq. 7 by level: element k - 1 holds the c_j^k(i).
 
     Every mask of a level depends only on the level before it, so one level is trained as one batch.
+
+    Args:
+        max_size: size of the largest; None for that of the image.
     """
     limit = min(height, width)
     levels: list[list[AuxiliaryMask]] = []
@@ -153,12 +158,14 @@ def auxiliary_masks(sizes: Sequence[int], ratios: Sequence[int], height: int, wi
                 while len(levels) < k:
                     levels.append([])
                 levels[k - 1].append(AuxiliaryMask(base, ratio, ratio**k * size))
-    return levels
+    if max_size is not None:
+        levels = [[mask for mask in level if mask.size <= max_size] for level in levels]
+    return [level for level in levels if level]
 
 
-def masks_trained(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> int:
+def masks_trained(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int, max_size: int | None = None) -> int:
     """Return the number of masks that one DM block trains: benchmark and auxiliary."""
-    return len(sizes) + sum(len(level) for level in auxiliary_masks(sizes, ratios, height, width))
+    return len(sizes) + sum(len(level) for level in auxiliary_masks(sizes, ratios, height, width, max_size))
 
 
 def keep_top(stacked: Tensor, keep_fraction: float) -> Tensor:

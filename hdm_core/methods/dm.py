@@ -21,7 +21,8 @@ def consistency_loss(job: ExplainJob, network: nn.Module, settings: DMSettings) 
     """
     baseline = baseline_image(settings.baseline, job.classifier, job.images)
     spread = 1.0 if job.classifier.preprocess is None else job.classifier.preprocess.spread
-    return job_loss(ConsistencyLoss, job, network, baseline, settings.activation, settings.relative, settings.noise * spread)
+    options = {"relative": settings.relative, "noise": settings.noise * spread, "loss": settings.loss}
+    return job_loss(ConsistencyLoss, job, network, baseline, settings.activation, **options)
 
 
 def _run(job: ExplainJob, settings: DMSettings) -> RawMaps:
