@@ -39,7 +39,9 @@ class DMSettings(Settings):
     """Settings of DM, Section 3.2 of the paper."""
 
     renamed: ClassVar[Mapping[str, str]] = {"keep": "keep_fraction"}
-    added: ClassVar[frozenset[str]] = frozenset({"loss", "views", "areas", "edge", "max_size", "blur", "schedule", "average"})
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"loss", "views", "areas", "edge", "max_size", "blur", "schedule", "average", "start", "ensemble"}
+    )
 
     sizes: tuple[Size, ...] = Field(min_length=1, description="a_i = b_i: cells of the benchmark masks along the shorter side of the image")
     ratios: tuple[Ratio, ...] = Field(min_length=1, description="t_j: how fast the auxiliary masks grow")
@@ -76,6 +78,33 @@ class DMSettings(Settings):
     schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate over the steps; cosine ends at a twentieth")
     average: float = Field(0.0, ge=0, le=1, description="share of the last steps over which Eq. 9 averages a mask; 0 takes the last alone")
 
+    start: Literal["tau", "cam"] = Field(
+        "tau", description="benchmark masks start from tau, or from 0.15 + 0.7 times Grad-CAM's map where the network has a layer for it"
+    )
+    ensemble: tuple[dict[str, Any], ...] = Field(
+        (), description="further DM blocks, each with these settings changed; the blocks' masks are added, and N scales the sum"
+    )
+
+    def members(self) -> list[DMSettings]:
+        """Return the settings of every DM block of the ensemble, this one's first."""
+        return [self._member(changes) for changes in ({}, *self.ensemble)]
+
+    def _member(self, changes: Mapping[str, Any]) -> DMSettings:
+        own = {name: getattr(self, name) for name in DMSettings.model_fields if name != "ensemble"}
+        return DMSettings(**{**own, **changes})
+
+    @model_validator(mode="after")
+    def _check_ensemble(self) -> Self:
+        for place, changes in enumerate(self.ensemble):
+            shared = {"ensemble", "baseline", "start"} & set(changes)
+            if shared:
+                raise ValueError(f"ensemble.{place} has {', '.join(sorted(shared))}, which all its blocks share")
+            try:
+                self._member(changes)
+            except ValidationError as error:
+                raise ValueError(describe_errors(f"ensemble.{place}", DMSettings, error)) from None
+        return self
+
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
         if self.max_size is not None and self.max_size < max(self.sizes):
@@ -88,10 +117,18 @@ class DMSettings(Settings):
 class HDMSettings(DMSettings):
     """Settings of HDM, Section 3.1: `stages` DM blocks and the mixing of their masks."""
 
+    added: ClassVar[frozenset[str]] = DMSettings.added | {"stage_unit", "mixing"}
+
     stages: int = Field(3, ge=1, description="S: the number of successive DM blocks")
     mix_steps: int = Field(400, ge=1, description="Adam steps for the stage weights; one stage needs none")
     mix_learning_rate: float = Field(1e-1, gt=0)
     mix_weight: float = Field(1e-4, ge=0, description="lambda of Eq. 4")
+    stage_unit: Literal["image", "remaining"] = Field(
+        "image", description="unit of a relative J in later stages: the evidence of the whole image, or of what the stages before it left"
+    )
+    mixing: Literal["optimised", "sum"] = Field(
+        "optimised", description="weights of the stages by Eq. 3 to 5, or the plain sum, scaled by N"
+    )
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

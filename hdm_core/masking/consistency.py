@@ -102,19 +102,22 @@ class ConsistencyLoss:
         self._generator = torch.Generator().manual_seed(0)
         self.reference = self._unmasked_scores(images)
         self.baseline_scores = self._unmasked_scores(baseline.expand_as(images))
-        self.scale = torch.ones_like(self.reference)
-        if relative:
-            span = (self.reference - self.baseline_scores).abs()
-            self.scale = torch.where(span == 0, self.scale, span)
+        self.relative = relative
+        self.scale = _unit(self.reference, self.baseline_scores) if relative else torch.ones_like(self.reference)
 
-    def for_images(self, images: Tensor) -> ConsistencyLoss:
-        """Return the loss for X_i of Eq. 2, (B, C, H, W), on the same scale.
+    def for_images(self, images: Tensor, own_unit: bool = False) -> ConsistencyLoss:
+        """Return the loss for X_i of Eq. 2, (B, C, H, W).
 
-        The targets, the baseline and the scale of a relative J stay those of X_0.
+        The targets, the baseline and the unit of a relative J stay those of X_0.
+
+        Args:
+            own_unit: take the unit of X_i instead.
         """
         other = copy.copy(self)
         other.contrast = (images - self.baseline).contiguous(memory_format=LAYOUT)
         other.reference = self._unmasked_scores(images)
+        if own_unit and self.relative:
+            other.scale = _unit(other.reference, self.baseline_scores)
         return other
 
     @property
@@ -258,6 +261,12 @@ class ConsistencyLoss:
             return log_odds(logits, targets, self.problem_type)
         scores = probabilities(logits, self.problem_type) if self.activation == "probability" else logits
         return scores.gather(1, targets[:, None])[:, 0]
+
+
+def _unit(reference: Tensor, baseline_scores: Tensor) -> Tensor:
+    """Return the unit of a relative J, |f_p(X) - f_p(baseline)|, or 1 where that is 0."""
+    span = (reference - baseline_scores).abs()
+    return torch.where(span == 0, torch.ones_like(span), span)
 
 
 def _masked(inputs: PassInputs) -> tuple[Tensor, Tensor]:

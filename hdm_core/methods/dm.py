@@ -6,19 +6,24 @@ from torch import nn
 
 from hdm_core.masking.baselines import baseline_image
 from hdm_core.masking.consistency import ConsistencyLoss
-from hdm_core.masking.dynamic import dm_passes, dynamic_mask
+from hdm_core.masking.dynamic import Member, dm_passes, ensemble_mask
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.methods.job_loss import job_loss
 from hdm_core.methods.presets import DM_PRESETS
+from hdm_core.methods.start import check_start, starting_maps, starting_passes
 from hdm_core.settings import DMSettings
 
 
-def consistency_loss(job: ExplainJob, network: nn.Module, settings: DMSettings) -> ConsistencyLoss:
-    """Build the loss that a job's masks are optimised on.
+def consistency_losses(job: ExplainJob, network: nn.Module, settings: DMSettings) -> list[Member]:
+    """Build the losses that a job's masks are optimised on, with their blocks' settings.
 
     Args:
         network: the job's classifier, folded.
     """
+    return [(_loss(job, network, member), member) for member in settings.members()]
+
+
+def _loss(job: ExplainJob, network: nn.Module, settings: DMSettings) -> ConsistencyLoss:
     baseline = baseline_image(settings.baseline, job.classifier, job.images)
     spread = 1.0 if job.classifier.preprocess is None else job.classifier.preprocess.spread
     options = {"relative": settings.relative, "noise": settings.noise * spread, "loss": settings.loss}
@@ -27,7 +32,7 @@ def consistency_loss(job: ExplainJob, network: nn.Module, settings: DMSettings) 
 
 def _run(job: ExplainJob, settings: DMSettings) -> RawMaps:
     with job.classifier.folded(job.images[:1], job.precision) as network:
-        return RawMaps(dynamic_mask(consistency_loss(job, network, settings), settings)[:, 0])
+        return RawMaps(ensemble_mask(consistency_losses(job, network, settings), starting_maps(job, settings))[:, 0])
 
 
 DM = Method(
@@ -40,6 +45,8 @@ DM = Method(
     run=_run,
     pairs_images=True,
     passes=dm_passes,
+    network_passes=starting_passes,
+    check=check_start,
     family="mask optimisation",
     sign="only evidence for the class",
 )

@@ -34,6 +34,16 @@ def g(v: Tensor, height: int, width: int) -> Tensor:
     return interpolation(v.shape[0], height) @ v @ interpolation(v.shape[1], width).T
 
 
+def averaging(small: int, large: int) -> Tensor:
+    """Return the matrix (small, large) of linear interpolation to fewer pixels, each a mean with the weights of a triangle."""
+    matrix, scale = torch.zeros(small, large, dtype=torch.float64), large / small
+    for row in range(small):
+        weights = [max(0.0, 1 - abs((column + 0.5) / scale - (row + 0.5))) for column in range(large)]
+        for column in range(large):
+            matrix[row, column] = weights[column] / sum(weights)
+    return matrix
+
+
 def gaussian(size: int, sigma: float) -> Tensor:
     """Return the matrix (size, size) that averages a line with the weights of a Gaussian, which sum to 1 also at the edges."""
     matrix = torch.eye(size, dtype=torch.float64)
@@ -99,6 +109,8 @@ class HDM:
     blur: float = 0.0
     schedule: str = "constant"
     average: float = 0.0
+    stage_unit: str = "image"
+    mixing: str = "optimised"
 
     def g(self, v: Tensor, height: int, width: int) -> Tensor:
         """Upsample (a, b) to (height, width), and blur."""
@@ -164,13 +176,16 @@ class HDM:
         """Return the divisor of activation differences."""
         return abs(score(image) - score(baseline.expand_as(image))).detach() if self.relative else torch.ones((), dtype=torch.float64)
 
-    def dm(self, score: Score, image: Tensor, baseline: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Compute M_b of one image, (H, W)."""
+    def dm(self, score: Score, image: Tensor, baseline: Tensor, scale: Tensor | None = None, cam: Tensor | None = None) -> Tensor:
+        """Compute M_b of one image, (H, W); `cam` (H, W) is the map that benchmark masks start from."""
         height, width = image.shape[1:]
         limit = min(height, width, self.max_size or height)
         total = torch.zeros(height, width, dtype=torch.float64)
         for i, size in enumerate(self.sizes):
-            start = torch.full(square_cells(size, height, width), self.tau, dtype=torch.float64)
+            shape = square_cells(size, height, width)
+            start = torch.full(shape, self.tau, dtype=torch.float64)
+            if cam is not None and cam.min() != cam.max():
+                start = averaging(shape[0], height) @ (0.15 + 0.7 * cam) @ averaging(shape[1], width).T
             benchmark, average = self.train(score, image, baseline, start, None, scale, place=i)
             for ratio in self.ratios:
                 previous = benchmark
@@ -192,15 +207,19 @@ class HDM:
         gamma = values[round(self.keep_fraction * len(values)) - 1]
         return N((total - gamma) * (total >= gamma))
 
-    def hdm(self, score: Score, image: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def hdm(self, score: Score, image: Tensor, baseline: Tensor, cam: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Compute M_h (H, W), the stages (S, H, W) and their weights (S,)."""
         masks: list[Tensor] = []
         remaining = image
         scale = self.scale(score, image, baseline)  # of X_0 in every stage
+        explained = torch.zeros(image.shape[1:], dtype=torch.float64)
         for _ in range(self.stages):
-            masks.append(self.dm(score, remaining, baseline, scale))  # Eq. 1
+            unit = self.scale(score, remaining, baseline) if self.stage_unit == "remaining" else scale
+            masks.append(self.dm(score, remaining, baseline, unit, None if cam is None else cam * (1 - explained)))  # Eq. 1
             explained = N(sum(masks))
             remaining = baseline + (1 - explained) * (image - baseline)  # Eq. 2
+        if self.mixing == "sum" and self.stages > 1:
+            return N(sum(masks)), torch.stack(masks), torch.full((self.stages,), 1 / self.stages, dtype=torch.float64)
         v = torch.ones(self.stages, dtype=torch.float64)
         if self.stages > 1:
             adam = Adam(self.mix_learning_rate)

@@ -163,6 +163,9 @@ def test_a_map_does_not_change_with_the_scale_or_an_offset_of_the_logits(changes
         ({"views": ()}, "views"),
         ({"views": ("hard",)}, "views"),
         ({"edge": 0.0}, "edge"),
+        ({"ensemble": ({"step": 3},)}, "ensemble.0 has no setting 'step'; did you mean steps"),
+        ({"ensemble": ({}, {"steps": 0})}, "ensemble.1.steps: "),
+        ({"ensemble": ({"baseline": "black"},)}, "ensemble.0 has baseline, which all its blocks share"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
