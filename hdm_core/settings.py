@@ -40,7 +40,7 @@ class DMSettings(Settings):
 
     renamed: ClassVar[Mapping[str, str]] = {"keep": "keep_fraction"}
     added: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "views", "areas", "edge", "max_size", "blur", "schedule", "average", "start", "ensemble"}
+        {"loss", "views", "areas", "edge", "max_size", "blur", "schedule", "average", "start", "ensemble", "calibration"}
     )
 
     sizes: tuple[Size, ...] = Field(min_length=1, description="a_i = b_i: cells of the benchmark masks along the shorter side of the image")
@@ -85,6 +85,12 @@ class DMSettings(Settings):
         (), description="further DM blocks, each with these settings changed; the blocks' masks are added, and N scales the sum"
     )
 
+    calibration: tuple[Share, ...] = Field(
+        (),
+        description="rising shares of the pixels, most salient first, that are shown to set the final map's values by what the class still "
+        "lacks; ranks stay as they are; none: no calibration",
+    )
+
     def members(self) -> list[DMSettings]:
         """Return the settings of every DM block of the ensemble, this one's first."""
         return [self._member(changes) for changes in ({}, *self.ensemble)]
@@ -96,7 +102,7 @@ class DMSettings(Settings):
     @model_validator(mode="after")
     def _check_ensemble(self) -> Self:
         for place, changes in enumerate(self.ensemble):
-            shared = {"ensemble", "baseline", "start"} & set(changes)
+            shared = {"ensemble", "baseline", "start", "calibration"} & set(changes)
             if shared:
                 raise ValueError(f"ensemble.{place} has {', '.join(sorted(shared))}, which all its blocks share")
             try:
@@ -111,6 +117,8 @@ class DMSettings(Settings):
             raise ValueError(f"max_size is {self.max_size}, less than the size {max(self.sizes)} of a benchmark mask")
         if self.areas[0] > self.areas[1]:
             raise ValueError(f"areas are {self.areas[0]:g} and {self.areas[1]:g}: the smallest comes first")
+        if list(self.calibration) != sorted(set(self.calibration)):
+            raise ValueError("calibration: the shares must rise")
         return self
 
 

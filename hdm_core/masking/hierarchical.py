@@ -76,4 +76,4 @@ def mix_stages(masks: Tensor, weights: Tensor) -> Tensor:
 def hdm_passes(settings: HDMSettings, height: int, width: int) -> int:
     """Return the passes per image of HDM."""
     mixing = settings.mix_steps if settings.stages > 1 and settings.mixing == "optimised" else 0
-    return settings.stages * dm_passes(settings, height, width) + mixing
+    return settings.stages * dm_passes(settings, height, width) + mixing + len(settings.calibration)

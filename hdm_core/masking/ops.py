@@ -21,6 +21,18 @@ def normalise(x: Tensor) -> Tensor:
     return torch.where(spread == 0, torch.zeros_like(x), (x - low) / torch.where(spread == 0, 1.0, spread))
 
 
+def ranks(maps: Tensor) -> Tensor:
+    """Return the pixels' ranks: maps (N, H, W) -> (N, H, W) int64.
+
+    The most salient pixel has the rank 0.
+    Ties go to the pixel that comes first in row order.
+    """
+    pixels = maps.flatten(1)
+    order = pixels.argsort(dim=1, descending=True, stable=True)
+    positions = torch.arange(pixels.shape[1], device=maps.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, positions).reshape(maps.shape)
+
+
 def upsample(v: Tensor, height: int, width: int) -> Tensor:
     """Upsample (B, 1, a, b) to (B, 1, height, width): g(v, h, w) of the paper.
 

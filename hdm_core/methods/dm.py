@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from hdm_core.masking.baselines import baseline_image
+from hdm_core.masking.calibration import calibrated
 from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.dynamic import Member, dm_passes, ensemble_mask
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
@@ -32,7 +33,9 @@ def _loss(job: ExplainJob, network: nn.Module, settings: DMSettings) -> Consiste
 
 def _run(job: ExplainJob, settings: DMSettings) -> RawMaps:
     with job.classifier.folded(job.images[:1], job.precision) as network:
-        return RawMaps(ensemble_mask(consistency_losses(job, network, settings), starting_maps(job, settings))[:, 0])
+        members = consistency_losses(job, network, settings)
+        maps = ensemble_mask(members, starting_maps(job, settings))[:, 0]
+        return RawMaps(calibrated(maps, members[0][0], settings.calibration) if settings.calibration else maps)
 
 
 DM = Method(
@@ -44,7 +47,7 @@ DM = Method(
     default="fast",
     run=_run,
     pairs_images=True,
-    passes=dm_passes,
+    passes=lambda settings, height, width: dm_passes(settings, height, width) + len(settings.calibration),
     network_passes=starting_passes,
     check=check_start,
     family="mask optimisation",

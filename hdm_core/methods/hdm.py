@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hdm_core.masking.calibration import calibrated
 from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.methods.dm import consistency_losses
@@ -12,7 +13,11 @@ from hdm_core.settings import HDMSettings
 
 def _run(job: ExplainJob, settings: HDMSettings) -> RawMaps:
     with job.classifier.folded(job.images[:1], job.precision) as network:
-        return RawMaps(*hierarchical_mask(consistency_losses(job, network, settings), settings, starting_maps(job, settings)))
+        members = consistency_losses(job, network, settings)
+        maps, stages, weights = hierarchical_mask(members, settings, starting_maps(job, settings))
+        if settings.calibration:
+            maps = calibrated(maps, members[0][0], settings.calibration)
+        return RawMaps(maps, stages, weights)
 
 
 HDM = Method(
