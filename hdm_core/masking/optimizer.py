@@ -101,7 +101,10 @@ def optimize_masks(
 def _gradients(
     shown: Sequence[Shown], index: Tensor, background: Tensor | None, consistency: ConsistencyLoss, removal: float
 ) -> Sequence[Tensor]:
-    """Return the gradient to the pixels of every view, with the weighted one of the term that `removal` adds."""
+    """Return the gradient to the pixels of every view.
+
+    It has the term that `removal` weighs.
+    """
     pixels, rows = torch.cat([view.pixels for view in shown]), [len(view.pixels) for view in shown]
     is_rest = None
     if any(view.is_rest for view in shown):

@@ -16,7 +16,7 @@ from hdm_core.settings import DMSettings
 
 
 def consistency_losses(job: ExplainJob, network: nn.Module, settings: DMSettings) -> list[Member]:
-    """Build the losses that a job's masks are optimised on, with their blocks' settings.
+    """Build the losses that a job's masks are optimised on, one per DM block.
 
     Args:
         network: the job's classifier, folded.
