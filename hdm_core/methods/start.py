@@ -22,9 +22,15 @@ def starting_maps(job: ExplainJob, settings: DMSettings) -> Tensor | None:
     """
     if settings.start == "tau" or _layer(job.classifier.module, job.images[:1]) is None:
         return None
-    # Image by image on the CPU: in a batch some convolutions round differently, and the optimiser magnifies that.
-    batch = job.batch if job.images.device.type == "cuda" else 1
-    return GRAD_CAM.run(replace(job, batch=batch, layer_output=None), CAMSettings(layer=None)).maps[:, None].detach()
+    return GRAD_CAM.run(replace(job, batch=cam_batch(job), layer_output=None), CAMSettings(layer=None)).maps[:, None].detach()
+
+
+def cam_batch(job: ExplainJob) -> int:
+    """Return the images per pass of the CAM.
+
+    On the CPU it is one: in a batch some convolutions round differently, and the optimiser magnifies that.
+    """
+    return job.batch if job.images.device.type == "cuda" else 1
 
 
 def starting_passes(settings: DMSettings, classifier: Classifier, image: Tensor) -> int:
