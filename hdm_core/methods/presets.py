@@ -14,8 +14,8 @@ HDM_PRESETS: dict[str, HDMSettings] = {
     "fast": HDMSettings(
         sizes=(6, 8, 11), ratios=(2,), stages=1, steps=20, learning_rate=0.15, eta=1.0, relative=True, noise=0.5, keep_fraction=1.0
     ),
-    # Two blocks of masks that are tried as sets of pixels: by what they keep of the log-odds on grey, and by what they keep and remove of the
-    # logit on noise. See docs/method.md.
+    # Two blocks of masks that are tried as sets of pixels: by what they keep of the log-odds on grey, and by what they keep and remove of
+    # the logit on noise. See docs/method.md.
     "faithful": HDMSettings(
         sizes=(6, 8, 11),
         ratios=(2,),
