@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar, get_args
 
+import torch
 from torch import Tensor
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -37,6 +38,23 @@ def probabilities(logits: Tensor, problem_type: ProblemType) -> Tensor:
             return logits.sigmoid()
         case "regression":
             return logits
+
+
+def log_odds(logits: Tensor, targets: Tensor, problem_type: ProblemType) -> Tensor:
+    """Return log(p / (1 - p)) of the targets' probabilities p, (B,).
+
+    Of classes that exclude each other it is the logit minus the logsumexp of the others, of a label its logit. The output of a regression
+    is returned unchanged.
+
+    Args:
+        logits: (B, classes).
+        targets: (B,) int64.
+    """
+    own = logits.gather(1, targets[:, None])[:, 0]
+    if problem_type != "single_label_classification":
+        return own
+    others: Tensor = logits.scatter(1, targets[:, None], -torch.inf)
+    return own - others.logsumexp(1)
 
 
 def answer_names(names: Sequence[str] | None, problem_type: ProblemType) -> tuple[str, ...] | None:

@@ -17,7 +17,8 @@ from hdm_core.masking.passes import PassInputs, pass_graphs
 from hdm_core.network.folding import is_folded
 from hdm_core.network.gradients import gradient_of
 from hdm_core.network.logits import class_logits
-from hdm_core.problem_type import ProblemType, probabilities
+from hdm_core.problem_type import ProblemType, log_odds, probabilities
+from hdm_core.settings import Activation, Loss
 
 Progress = Callable[[int], None]
 
@@ -57,13 +58,14 @@ class ConsistencyLoss:
         images: X, (B, C, H, W).
         targets: p, (B,) int64.
         baseline: values of masked pixels, broadcastable to X; the masked image is baseline + M (X - baseline).
-        activation: f_p, "logit" or "probability".
+        activation: f_p, the target's logit, probability or log-odds.
         batch: masked images per forward, as a number or a limit; halved permanently when they do not fit into memory.
         passes: counter of the passes.
         relative: see above; the paper's J is not relative.
         noise: standard deviation of the values that `noise_backgrounds` draws before upsampling, in units of the images.
         precision: of the network; masks, their gradients and the optimiser keep the images' dtype.
         problem_type: what a probability is.
+        loss: J for what is missing, see `loss`.
         cuda_graphs: capture passes on CUDA of a folded network, see `hdm_core.masking.passes.PassGraphs`.
     """
 
@@ -73,20 +75,22 @@ class ConsistencyLoss:
         images: Tensor,
         targets: Tensor,
         baseline: Tensor,
-        activation: str,
+        activation: Activation,
         batch: int | BatchLimit,
         passes: PassCounter,
         relative: bool = False,
         noise: float = 0.0,
         precision: Precision = "float32",
         problem_type: ProblemType = "single_label_classification",
+        loss: Loss = "square",
         cuda_graphs: bool = True,
     ) -> None:
         self.network = network
         self.targets = targets
         self.baseline = baseline
         self.contrast = (images - baseline).contiguous(memory_format=LAYOUT)
-        self.probability = activation == "probability"
+        self.activation: Activation = activation
+        self.kind: Loss = loss
         self.limit = batch if isinstance(batch, BatchLimit) else BatchLimit(batch, "masks")  # shared with copies
         self.passes = passes
         self.noise = noise
@@ -98,28 +102,22 @@ class ConsistencyLoss:
         self._generator = torch.Generator().manual_seed(0)
         self.reference = self._unmasked_scores(images)
         self.baseline_scores = self._unmasked_scores(baseline.expand_as(images))
-        self.scale = torch.ones_like(self.reference)
-        if relative:
-            span = (self.reference - self.baseline_scores).abs()
-            self.scale = torch.where(span == 0, self.scale, span)
+        self.relative = relative
+        self.scale = _unit(self.reference, self.baseline_scores) if relative else torch.ones_like(self.reference)
 
-    def for_images(self, images: Tensor) -> ConsistencyLoss:
-        """Return the loss for X_i of Eq. 2, (B, C, H, W), on the same scale.
+    def for_images(self, images: Tensor, own_unit: bool = False) -> ConsistencyLoss:
+        """Return the loss for X_i of Eq. 2, (B, C, H, W).
 
-        The targets, the baseline and the scale of a relative J stay those of X_0.
+        The targets, the baseline and the unit of a relative J stay those of X_0.
+
+        Args:
+            own_unit: take the unit of X_i instead.
         """
         other = copy.copy(self)
         other.contrast = (images - self.baseline).contiguous(memory_format=LAYOUT)
         other.reference = self._unmasked_scores(images)
-        return other
-
-    def removal(self) -> ConsistencyLoss:
-        """Return the loss (f_p(M X) - f_p(baseline))^2 on the same scale.
-
-        It is small where the pixels that M shows hold no evidence for the class.
-        """
-        other = copy.copy(self)
-        other.reference = self.baseline_scores
+        if own_unit and self.relative:
+            other.scale = _unit(other.reference, self.baseline_scores)
         return other
 
     @property
@@ -146,18 +144,24 @@ class ConsistencyLoss:
         for grid in grids:  # in the layout of the images: the masked images would be copied otherwise
             yield (self.noise * upsample(grid, height, width)).contiguous(memory_format=LAYOUT)
 
-    def gradient(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> Tensor:
+    def gradient(self, masks: Tensor, index: Tensor, background: Tensor | None = None, removal: Tensor | None = None) -> Tensor:
         """Return dJ/dM for each mask independently.
 
         Args:
             masks: (N, 1, H, W).
             index: (N,), the image that each mask is applied to.
             background: (1, C, H, W), added to the baseline.
+            removal: (N,) bool, True for masks that should show no evidence of the class: there J is of d = (f_p(M X) - f_p(baseline)) /
+                unit, the evidence that is left; None for none.
 
         Returns:
             (N, 1, H, W).
         """
-        gradient = self._in_batches(len(masks), lambda part: self._gradient(self._inputs(masks[part], index[part], background)))
+
+        def compute(part: slice) -> Tensor:
+            return self._gradient(self._inputs(masks[part], index[part], background, None if removal is None else removal[part]))
+
+        gradient = self._in_batches(len(masks), compute)
         self.passes.add(len(masks))
         return gradient
 
@@ -181,11 +185,17 @@ class ConsistencyLoss:
     def loss(self, activation: Tensor, inputs: PassInputs) -> Tensor:
         """Return J for the f_p of masked images, (N,).
 
+        It is d^2 (`square`, the paper's), max(d, 0)^2 (`squared_hinge`), max(d, 0) (`hinge`) or d (`linear`) for what is missing,
+        d = (f_p(X) - f_p(M X)) / unit.
+
         Args:
             activation: f_p of the masked images, (N,).
             inputs: of the pass.
         """
-        return ((activation - inputs.reference) / inputs.scale).square()
+        missing = inputs.sign * (inputs.reference - activation) / inputs.scale
+        if self.kind in ("hinge", "squared_hinge"):
+            missing = missing.relu()
+        return missing.square() if self.kind in ("square", "squared_hinge") else missing
 
     def _in_batches(self, rows: int, compute: Callable[[slice], Tensor]) -> Tensor:
         """Concatenate the results of `compute` on rows 0 .. rows - 1, one batch at a time.
@@ -204,15 +214,20 @@ class ConsistencyLoss:
                     raise
         return results[0] if len(results) == 1 else torch.cat(results)
 
-    def _inputs(self, masks: Tensor, index: Tensor, background: Tensor | None = None) -> PassInputs:
+    def _inputs(self, masks: Tensor, index: Tensor, background: Tensor | None = None, removal: Tensor | None = None) -> PassInputs:
         """Return the masks with what a pass reads of their images."""
+        reference = self.reference[index]
+        sign = torch.ones_like(reference)
+        if removal is not None:
+            reference, sign = torch.where(removal, self.baseline_scores[index], reference), torch.where(removal, -sign, sign)
         return PassInputs(
             masks,
             self.contrast[index].contiguous(memory_format=LAYOUT),
             self.baseline[index] if len(self.baseline) > 1 else self.baseline,
             background,
             self.targets[index],
-            self.reference[index],
+            reference,
+            sign,
             self.scale[index],
         )
 
@@ -220,7 +235,7 @@ class ConsistencyLoss:
         """Return dJ/dM of a batch, by a CUDA graph where there is one."""
         if self._graphs is None:
             return self._pass(inputs)
-        kind = type(self), self.probability, self.problem_type, self.precision
+        kind = type(self), self.activation, self.kind, self.problem_type, self.precision
         return self._graphs.gradient(self._pass, inputs, kind, self.batch, self._checked)
 
     @torch.enable_grad()
@@ -242,8 +257,16 @@ class ConsistencyLoss:
             # Kernels for a batch of one image round differently from those for two or more.
             inputs = images if len(images) > 1 or self.batch == 1 else images.expand(2, -1, -1, -1)
             logits = class_logits(self.network, inputs)[: len(images)].to(images.dtype)
-        scores = probabilities(logits, self.problem_type) if self.probability else logits
+        if self.activation == "log_odds":
+            return log_odds(logits, targets, self.problem_type)
+        scores = probabilities(logits, self.problem_type) if self.activation == "probability" else logits
         return scores.gather(1, targets[:, None])[:, 0]
+
+
+def _unit(reference: Tensor, baseline_scores: Tensor) -> Tensor:
+    """Return the unit of a relative J, |f_p(X) - f_p(baseline)|, or 1 where that is 0."""
+    span = (reference - baseline_scores).abs()
+    return torch.where(span == 0, torch.ones_like(span), span)
 
 
 def _masked(inputs: PassInputs) -> tuple[Tensor, Tensor]:

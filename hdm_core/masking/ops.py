@@ -21,6 +21,18 @@ def normalise(x: Tensor) -> Tensor:
     return torch.where(spread == 0, torch.zeros_like(x), (x - low) / torch.where(spread == 0, 1.0, spread))
 
 
+def ranks(maps: Tensor) -> Tensor:
+    """Return the pixels' ranks: maps (N, H, W) -> (N, H, W) int64.
+
+    The most salient pixel has the rank 0.
+    Ties go to the pixel that comes first in row order.
+    """
+    pixels = maps.flatten(1)
+    order = pixels.argsort(dim=1, descending=True, stable=True)
+    positions = torch.arange(pixels.shape[1], device=maps.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, positions).reshape(maps.shape)
+
+
 def upsample(v: Tensor, height: int, width: int) -> Tensor:
     """Upsample (B, 1, a, b) to (B, 1, height, width): g(v, h, w) of the paper.
 
@@ -140,10 +152,15 @@ def mask_shape(size: int, height: int, width: int) -> tuple[int, int]:
     return rows, columns
 
 
-def auxiliary_masks(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> list[list[AuxiliaryMask]]:
+def auxiliary_masks(
+    sizes: Sequence[int], ratios: Sequence[int], height: int, width: int, max_size: int | None = None
+) -> list[list[AuxiliaryMask]]:
     """List the auxiliary masks of Eq. 7 by level: element k - 1 holds the c_j^k(i).
 
     Every mask of a level depends only on the level before it, so one level is trained as one batch.
+
+    Args:
+        max_size: size of the largest; None for that of the image.
     """
     limit = min(height, width)
     levels: list[list[AuxiliaryMask]] = []
@@ -153,12 +170,14 @@ def auxiliary_masks(sizes: Sequence[int], ratios: Sequence[int], height: int, wi
                 while len(levels) < k:
                     levels.append([])
                 levels[k - 1].append(AuxiliaryMask(base, ratio, ratio**k * size))
-    return levels
+    if max_size is not None:
+        levels = [[mask for mask in level if mask.size <= max_size] for level in levels]
+    return [level for level in levels if level]
 
 
-def masks_trained(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int) -> int:
+def masks_trained(sizes: Sequence[int], ratios: Sequence[int], height: int, width: int, max_size: int | None = None) -> int:
     """Return the number of masks that one DM block trains: benchmark and auxiliary."""
-    return len(sizes) + sum(len(level) for level in auxiliary_masks(sizes, ratios, height, width))
+    return len(sizes) + sum(len(level) for level in auxiliary_masks(sizes, ratios, height, width, max_size))
 
 
 def keep_top(stacked: Tensor, keep_fraction: float) -> Tensor:

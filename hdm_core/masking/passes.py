@@ -33,6 +33,7 @@ class PassInputs:
         background: (1, C, H, W), added to the baseline; None for zeros.
         targets: (N,) int64.
         reference: f_p that a masked image should have, (N,).
+        sign: 1 where less is missing evidence, -1 where more is evidence that is left, (N,).
         scale: divisor of a relative J, (N,).
     """
 
@@ -42,6 +43,7 @@ class PassInputs:
     background: Tensor | None
     targets: Tensor
     reference: Tensor
+    sign: Tensor
     scale: Tensor
 
     def __len__(self) -> int:
@@ -58,6 +60,7 @@ class PassInputs:
             self.background,
             self.targets[part],
             self.reference[part],
+            self.sign[part],
             self.scale[part],
         )
 
@@ -76,6 +79,7 @@ class PassInputs:
             empty(self.contrast, 1),
             empty(self.targets, rows),
             empty(self.reference, rows),
+            empty(self.sign, rows),
             empty(self.scale, rows),
         )
 

@@ -68,7 +68,7 @@ class Method:
     layer: Callable[[nn.Module, Any, Tensor], TargetLayer | nn.Module] | None = None
     pairs_images: bool = False  # no gradient is taken of one image without another beside it
     from_input: bool = False  # `layer_output` is that of the input
-    check: Callable[[Any, Classifier, Tensor], Finding] | None = None  # settings, classifier, image; a ValueError is a refusal
+    check: Callable[[Any, Classifier, Tensor], Finding | None] | None = None  # settings, classifier, image; a ValueError is a refusal
     needs_attention: bool = False  # explains transformers alone: `methods: all` of a configuration leaves it out
     family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks
     sign: str = ""  # for tables of methods: the treatment of evidence against the class

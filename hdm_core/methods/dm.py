@@ -5,28 +5,37 @@ from __future__ import annotations
 from torch import nn
 
 from hdm_core.masking.baselines import baseline_image
+from hdm_core.masking.calibration import calibrated
 from hdm_core.masking.consistency import ConsistencyLoss
-from hdm_core.masking.dynamic import dm_passes, dynamic_mask
+from hdm_core.masking.dynamic import Member, dm_passes, ensemble_mask
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.methods.job_loss import job_loss
 from hdm_core.methods.presets import DM_PRESETS
+from hdm_core.methods.start import check_start, starting_maps, starting_passes
 from hdm_core.settings import DMSettings
 
 
-def consistency_loss(job: ExplainJob, network: nn.Module, settings: DMSettings) -> ConsistencyLoss:
-    """Build the loss that a job's masks are optimised on.
+def consistency_losses(job: ExplainJob, network: nn.Module, settings: DMSettings) -> list[Member]:
+    """Build the losses that a job's masks are optimised on, one per DM block.
 
     Args:
         network: the job's classifier, folded.
     """
+    return [(_loss(job, network, member), member) for member in settings.members()]
+
+
+def _loss(job: ExplainJob, network: nn.Module, settings: DMSettings) -> ConsistencyLoss:
     baseline = baseline_image(settings.baseline, job.classifier, job.images)
     spread = 1.0 if job.classifier.preprocess is None else job.classifier.preprocess.spread
-    return job_loss(ConsistencyLoss, job, network, baseline, settings.activation, settings.relative, settings.noise * spread)
+    options = {"relative": settings.relative, "noise": settings.noise * spread, "loss": settings.loss}
+    return job_loss(ConsistencyLoss, job, network, baseline, settings.activation, **options)
 
 
 def _run(job: ExplainJob, settings: DMSettings) -> RawMaps:
     with job.classifier.folded(job.images[:1], job.precision) as network:
-        return RawMaps(dynamic_mask(consistency_loss(job, network, settings), settings)[:, 0])
+        members = consistency_losses(job, network, settings)
+        maps = ensemble_mask(members, starting_maps(job, settings))[:, 0]
+        return RawMaps(calibrated(maps, members[0][0], settings.calibration) if settings.calibration else maps)
 
 
 DM = Method(
@@ -38,7 +47,9 @@ DM = Method(
     default="fast",
     run=_run,
     pairs_images=True,
-    passes=dm_passes,
+    passes=lambda settings, height, width: dm_passes(settings, height, width) + len(settings.calibration),
+    network_passes=starting_passes,
+    check=check_start,
     family="mask optimisation",
     sign="only evidence for the class",
 )

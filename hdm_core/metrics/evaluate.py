@@ -15,10 +15,10 @@ from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import default_batch
 from hdm_core.integers import as_integer, as_integers
 from hdm_core.masking.baselines import baseline_image
+from hdm_core.masking.ops import ranks
 from hdm_core.metrics.base import Metric, MetricInput
 from hdm_core.metrics.confidence import REMOVED
 from hdm_core.metrics.curves import rise_blur
-from hdm_core.metrics.pixels import ranks
 from hdm_core.metrics.registry import METRICS
 from hdm_core.metrics.scale import Scale
 from hdm_core.metrics.settings import MetricSettings, Protocol

@@ -1,21 +1,6 @@
-"""The order of a map's pixels: exact counts, stable ties."""
+"""Numbers of pixels: exact shares, and the points of a curve."""
 
 from __future__ import annotations
-
-import torch
-from torch import Tensor
-
-
-def ranks(maps: Tensor) -> Tensor:
-    """Return the pixels' ranks: maps (N, H, W) -> (N, H, W) int64.
-
-    The most salient pixel has the rank 0.
-    Ties go to the pixel that comes first in row order.
-    """
-    pixels = maps.flatten(1)
-    order = pixels.argsort(dim=1, descending=True, stable=True)
-    positions = torch.arange(pixels.shape[1], device=maps.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, positions).reshape(maps.shape)
 
 
 def share(pixels: int, part: int, whole: int) -> int:

@@ -196,7 +196,7 @@ class RunConfig(BaseModel):
         return {
             "dataset": self.dataset.model_dump(mode="json"),
             "classifier": self.classifier.identity(),
-            "methods": {method: settings.model_dump(mode="json") for method, settings in self.settings.items()},
+            "methods": {method: settings.identity() for method, settings in self.settings.items()},
             "metrics": self.metrics.model_dump(mode="json"),
             "target": self.target.model_dump(mode="json", exclude_none=True) if isinstance(self.target, Section) else self.target,
             "seed": self.seed,

@@ -16,11 +16,15 @@ from hdm_core.network.linear import RowwiseLinear
 def _same_kernels() -> Iterator[None]:
     """Use no kernel that rounds otherwise and runs on the CPU alone.
 
-    These are `DirectConv2d`, the blocks of `RowwiseLinear`, and torch's fused attention for inference, which torch avoids while a mode sees
-    its calls.
+    These are `DirectConv2d`, the blocks of `RowwiseLinear`, CAMs image by image, and torch's fused attention for inference, which torch
+    avoids while a mode sees its calls.
     """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    with mock.patch.object(DirectConv2d, "fits", return_value=False), mock.patch.object(RowwiseLinear, "uses_blocks", return_value=False):
+    with (
+        mock.patch.object(DirectConv2d, "fits", return_value=False),
+        mock.patch.object(RowwiseLinear, "uses_blocks", return_value=False),
+        mock.patch("hdm_core.methods.start.cam_batch", return_value=4),
+    ):
         yield
     torch.backends.mha.set_fastpath_enabled(before)

@@ -27,6 +27,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("dm", {"noise": 0.5, "removal": 0.1, "sizes": (4, 5, 7)}),
     ("dm", {"activation": "probability", "baseline": "blur"}),
     ("dm", {"target": 1, "contrast": 0}),
+    ("dm", {"views": ("top", "rest"), "loss": "linear", "activation": "log_odds", "start": "cam", "noise": 0.5, "calibration": (0.1, 0.4)}),
+    ("dm", {"ensemble": ({"activation": "log_odds", "loss": "hinge"},)}),
     ("hdm", {"stages": 3, "noise": 0.5}),
     ("mask", {}),
 ]

@@ -74,7 +74,7 @@ def test_constant_logits_give_a_flat_mask() -> None:
     assert torch.equal(found, torch.zeros(2, 1, 12, 12))
 
 
-@pytest.mark.parametrize("preset", DM_PRESETS)
+@pytest.mark.parametrize("preset", [name for name, settings in DM_PRESETS.items() if settings.schedule == "constant"])
 def test_every_preset_trains_long_enough_to_empty_a_mask(preset: str) -> None:
     assert DM_PRESETS[preset].steps * DM_PRESETS[preset].learning_rate > max(DM_PRESETS[preset].tau, 1 - DM_PRESETS[preset].tau)
 

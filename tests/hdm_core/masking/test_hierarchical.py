@@ -34,11 +34,11 @@ SHARES = st.lists(st.floats(-3, 3).filter(lambda v: abs(v) > 1e-3), min_size=1, 
 
 def loss_of(images: Tensor, baseline: Tensor, passes: PassCounter, settings: HDMSettings = SETTINGS) -> ConsistencyLoss:
     network = smooth().requires_grad_(False)
-    return ConsistencyLoss(network, images, TARGETS[: len(images)], baseline, settings.activation, 16, passes)
+    return ConsistencyLoss(network, images, TARGETS[: len(images)], baseline, settings.activation, 16, passes, relative=settings.relative)
 
 
 def reference_of(settings: HDMSettings) -> reference.HDM:
-    return reference.HDM(**{field: getattr(settings, field) for field in reference.HDM.__dataclass_fields__ if field != "backgrounds"})
+    return reference.HDM(**{field: value for field, value in settings if field in reference.HDM.__dataclass_fields__})
 
 
 def score_of(target: int) -> reference.Score:
@@ -54,7 +54,7 @@ def test_hdm_equals_the_reference(stages: int, kind: str) -> None:
     images = pictures(2, 12, 14)
     baseline = torch.zeros(1, 3, 1, 1) if kind == "mean" else 0.4 * images.flip(2)
     passes = PassCounter()
-    maps, masks, weights = hierarchical_mask(loss_of(images, baseline, passes, settings), settings)
+    maps, masks, weights = hierarchical_mask([(loss_of(images, baseline, passes, settings), settings)], settings)
     assert maps.shape == (2, 12, 14)
     assert masks.shape == (2, stages, 12, 14)
     for b, image in enumerate(images):
@@ -66,17 +66,52 @@ def test_hdm_equals_the_reference(stages: int, kind: str) -> None:
 
 
 @pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("stages", [1, 3])
+@pytest.mark.parametrize("with_start", [False, True], ids=["from tau", "from a map"])
+@pytest.mark.parametrize("changes", [{"stage_unit": "remaining"}, {"mixing": "sum"}, {"stage_unit": "remaining", "mixing": "sum"}], ids=str)
+def test_sums_of_stages_in_units_of_what_is_left_equal_the_reference(stages: int, with_start: bool, changes: dict[str, str]) -> None:
+    settings = SETTINGS.model_copy(update={"stages": stages, "relative": True, "eta": 0.5, **changes})
+    images, baseline, passes = pictures(3, 12, 14)[:2], torch.zeros(1, 3, 1, 1), PassCounter()
+    start = torch.rand(2, 1, 12, 14, generator=torch.Generator().manual_seed(5)) if with_start else None
+    if start is not None:
+        start[1] = 0.0  # a flat map: tau
+    maps, masks, weights = hierarchical_mask([(loss_of(images, baseline, passes, settings), settings)], settings, start)
+    for b, image in enumerate(images):
+        cam = None if start is None else start[b, 0]
+        expected = reference_of(settings).hdm(score_of(int(TARGETS[b])), image, baseline[0], cam)
+        for found, value in zip((maps[b], masks[b], weights[b]), expected, strict=True):
+            torch.testing.assert_close(found, value, rtol=0, atol=1e-6)
+    assert passes.total == 2 * hdm_passes(settings, 12, 14)
+
+
+@pytest.mark.usefixtures("double")
+def test_an_ensemble_is_n_of_the_sum_of_its_blocks() -> None:
+    settings = SETTINGS.model_copy(update={"stages": 1, "ensemble": ({"eta": 0.3, "steps": 3}, {"sizes": (4,)})})
+    images, passes = pictures(2, 12, 14), PassCounter()
+    members = [(loss_of(images, torch.zeros(1, 3, 1, 1), passes), member) for member in settings.members()]
+    maps, _, _ = hierarchical_mask(members, settings)
+    assert passes.total == 2 * hdm_passes(settings, 12, 14)
+    for b, image in enumerate(images):
+        blocks = ({}, *settings.ensemble)
+        alone = [
+            reference_of(settings.model_copy(update=changes)).dm(score_of(int(TARGETS[b])), image, torch.zeros(3, 1, 1))
+            for changes in blocks
+        ]
+        torch.testing.assert_close(maps[b], reference.N(sum(alone)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("double")
 def test_the_second_stage_gets_the_image_without_what_the_first_found(monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures(2, 12)
     seen: list[Tensor] = []
     of = ConsistencyLoss.for_images
 
-    def watch(self: ConsistencyLoss, x: Tensor) -> ConsistencyLoss:
+    def watch(self: ConsistencyLoss, x: Tensor, own_unit: bool) -> ConsistencyLoss:
         seen.append(x)
-        return of(self, x)
+        return of(self, x, own_unit)
 
     monkeypatch.setattr(ConsistencyLoss, "for_images", watch)
-    _, masks, _ = hierarchical_mask(loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)
+    _, masks, _ = hierarchical_mask([(loss_of(images, torch.zeros(1, 3, 1, 1), PassCounter()), SETTINGS)], SETTINGS)
     assert len(seen) == 2
     for stage in (1, 2):
         for b in range(2):
@@ -140,17 +175,17 @@ def test_a_map_never_exceeds_one_by_rounding(monkeypatch: pytest.MonkeyPatch) ->
     weights = stage_weights(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)))
     full = torch.ones(100, 1, 8, 8)
     assert mix_stages(full.expand(-1, 3, -1, -1), weights).max() > 1
-    monkeypatch.setattr(hierarchical, "dynamic_mask", lambda _consistency, _settings: full)
+    monkeypatch.setattr(hierarchical, "ensemble_mask", lambda _members, _start: full)
     monkeypatch.setattr(hierarchical, "optimize_stage_weights", lambda _masks, _consistency, _settings: weights)
-    unused = SimpleNamespace(baseline=torch.zeros(1), contrast=torch.zeros(1), for_images=lambda _images: None)
-    maps, _, _ = hierarchical_mask(unused, SETTINGS)
+    unused = SimpleNamespace(baseline=torch.zeros(1), contrast=torch.zeros(1), for_images=lambda _images, _own_unit: None)
+    maps, _, _ = hierarchical_mask([(unused, SETTINGS)], SETTINGS)
     assert maps.max() == 1
 
 
 def test_one_stage_is_not_mixed() -> None:
     settings = SETTINGS.model_copy(update={"stages": 1})
     images, baseline = pictures(2, 12), torch.zeros(1, 3, 1, 1)
-    maps, masks, weights = hierarchical_mask(loss_of(images, baseline, PassCounter(), settings), settings)
+    maps, masks, weights = hierarchical_mask([(loss_of(images, baseline, PassCounter(), settings), settings)], settings)
     assert torch.equal(maps, masks[:, 0])
     assert torch.equal(weights, torch.ones(2, 1))
 

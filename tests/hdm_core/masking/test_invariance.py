@@ -22,7 +22,7 @@ TARGETS = torch.tensor([3, 1, 4, 1, 5])
 def train(network: nn.Module, images: Tensor, targets: Tensor, batch: int, passes: PassCounter | None = None) -> list[Tensor]:
     loss = ConsistencyLoss(network, images, targets, torch.zeros(1, 3, 1, 1), "logit", batch, passes or PassCounter(), relative=True)
     start = [torch.full((len(images), 1, size, size), 0.5) for size in SIZES]
-    return optimize_masks(start, [None] * len(SIZES), loss, SETTINGS)
+    return optimize_masks(start, [None] * len(SIZES), loss, SETTINGS)[0]
 
 
 @pytest.fixture(scope="module", params=["mobilenet_v2", "resnet18"])
@@ -74,7 +74,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:
     network = Small(smooth(), 4)
     loss = ConsistencyLoss(network, images, targets, torch.zeros(1, 3, 1, 1), "logit", 4, passes, relative=True)
     loss.limit.size = 16  # does not fit; noticed during the optimisation
-    tight = optimize_masks([torch.full((4, 1, size, size), 0.5) for size in SIZES], [None] * len(SIZES), loss, SETTINGS)
+    tight, _ = optimize_masks([torch.full((4, 1, size, size), 0.5) for size in SIZES], [None] * len(SIZES), loss, SETTINGS)
     for found, value in zip(tight, free, strict=True):
         torch.testing.assert_close(found, value, rtol=0, atol=1e-5)
     assert loss.batch == 4

@@ -97,12 +97,12 @@ def test_optimised_masks_equal_the_reference(guided: bool) -> None:
     sizes = [2, 3, 5]
     start = [torch.rand(3, 1, size, size, generator=generator) for size in sizes]
     guides = [torch.rand(3, 1, size, size, generator=generator) if guided else None for size in sizes]
-    trained = optimize_masks(start, guides, consistency(images), SETTINGS)
+    trained, _ = optimize_masks(start, guides, consistency(images), SETTINGS)
     block = reference.HDM((3,), (2,), SETTINGS.steps, SETTINGS.learning_rate, SETTINGS.eta, SETTINGS.tau, SETTINGS.keep_fraction)
     for e in range(3):
         for b, image in enumerate(images):
             guide = None if guides[e] is None else guides[e][b, 0]
-            expected = block.train(score_of(int(TARGETS[b])), image, torch.zeros(3, 1, 1), start[e][b, 0], guide)
+            expected, _ = block.train(score_of(int(TARGETS[b])), image, torch.zeros(3, 1, 1), start[e][b, 0], guide)
             # float64, the same sums in another order: Adam's division by |g| magnifies 1e-16 where g is small, not beyond 1e-8 here.
             torch.testing.assert_close(trained[e][b, 0], expected, rtol=0, atol=1e-8)
 
@@ -114,23 +114,23 @@ def test_a_relative_loss_with_noise_and_removal_equals_the_reference(guided: boo
     generator = torch.Generator().manual_seed(1)
     start, guide = (torch.rand(3, 1, 3, 3, generator=generator) for _ in range(2))
     loss, again = (consistency(images, relative=True, noise=0.5) for _ in range(2))
-    (trained,) = optimize_masks([start], [guide if guided else None], loss, settings)
+    (trained,), _ = optimize_masks([start], [guide if guided else None], loss, settings)
     block = reference.HDM(
         **{name: getattr(settings, name) for name in ("sizes", "ratios", "steps", "learning_rate", "eta", "tau", "keep_fraction")},
         relative=True,
         removal=removal,
-        backgrounds=[background[0] for background in again.noise_backgrounds(settings.steps)],
+        backgrounds=[[background[0] for background in again.noise_backgrounds(settings.steps)]],
     )
     for b, image in enumerate(images):
         seen = guide[b, 0] if guided else None
-        expected = block.train(score_of(int(TARGETS[b])), image, torch.zeros(3, 1, 1), start[b, 0], seen)
+        expected, _ = block.train(score_of(int(TARGETS[b])), image, torch.zeros(3, 1, 1), start[b, 0], seen)
         torch.testing.assert_close(trained[b, 0], expected, rtol=0, atol=1e-8)
     assert loss.passes.total == 3 * settings.steps * (2 if removal else 1)
 
 
 def test_the_initial_masks_are_not_changed() -> None:
     start = torch.full((2, 1, 3, 3), 0.5)
-    (trained,) = optimize_masks([start], [None], consistency(pictures(2, 8)), SETTINGS)
+    (trained,), _ = optimize_masks([start], [None], consistency(pictures(2, 8)), SETTINGS)
     assert torch.equal(start, torch.full((2, 1, 3, 3), 0.5))
     assert not torch.equal(trained, start)
     assert not trained.requires_grad
@@ -139,7 +139,7 @@ def test_the_initial_masks_are_not_changed() -> None:
 def test_masks_stay_between_zero_and_one() -> None:
     settings = SETTINGS.model_copy(update={"learning_rate": 0.9, "steps": 5})
     for size in (2, 4):
-        (trained,) = optimize_masks([torch.full((3, 1, size, size), 0.5)], [None], consistency(pictures(3, 8)), settings)
+        (trained,), _ = optimize_masks([torch.full((3, 1, size, size), 0.5)], [None], consistency(pictures(3, 8)), settings)
         assert trained.min() >= 0
         assert trained.max() <= 1
         assert ((trained == 0) | (trained == 1)).any()
@@ -149,7 +149,7 @@ def test_training_lowers_the_loss() -> None:
     images = pictures(3, 12)
     settings = SETTINGS.model_copy(update={"steps": 40, "learning_rate": 0.03, "eta": 0.3})
     start = torch.full((3, 1, 4, 4), 0.5)
-    (trained,) = optimize_masks([start], [None], consistency(images), settings)
+    (trained,), _ = optimize_masks([start], [None], consistency(images), settings)
 
     def loss(mask: Tensor, b: int) -> float:
         applied = upsample(mask[b : b + 1], 12, 12)[0]
@@ -165,5 +165,5 @@ def test_sparsity_alone_empties_a_mask_and_consistency_alone_does_not() -> None:
     heavy = SETTINGS.model_copy(update={"eta": 1e6, "steps": 20})
     light = SETTINGS.model_copy(update={"eta": 0.0, "steps": 20})
     start = torch.full((2, 1, 3, 3), 0.5)
-    assert torch.equal(optimize_masks([start], [None], consistency(images), heavy)[0], torch.zeros(2, 1, 3, 3))
-    assert optimize_masks([start], [None], consistency(images), light)[0].mean() > 0.1
+    assert torch.equal(optimize_masks([start], [None], consistency(images), heavy)[0][0], torch.zeros(2, 1, 3, 3))
+    assert optimize_masks([start], [None], consistency(images), light)[0][0].mean() > 0.1

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hdm_core import METRICS, Classifier, MetricSettings, evaluate
+from hdm_core.masking.ops import ranks
 from hdm_core.metrics.curves import Protocol
-from hdm_core.metrics.pixels import boundaries, ranks
+from hdm_core.metrics.pixels import boundaries
 from tests.support.slow_metrics import HEIGHT, WIDTH, descending, half_up, linear
 from tests.support.tiny_networks import Linear, pictures
 
