@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Size = Annotated[int, Field(ge=1)]
 Ratio = Annotated[int, Field(ge=2)]
@@ -98,6 +98,12 @@ class DMSettings(Settings):
     def _member(self, changes: Mapping[str, Any]) -> DMSettings:
         own = {name: getattr(self, name) for name in DMSettings.model_fields if name != "ensemble"}
         return DMSettings(**{**own, **changes})
+
+    @field_validator("ensemble", mode="after")
+    @classmethod
+    def _as_json_has_it(cls, ensemble: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        """Return lists for tuples, so that settings that were read from JSON are equal."""
+        return tuple({name: list(value) if isinstance(value, tuple) else value for name, value in changes.items()} for changes in ensemble)
 
     @model_validator(mode="after")
     def _check_ensemble(self) -> Self:
