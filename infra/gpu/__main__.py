@@ -23,8 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     use_checkout(options.wheels, options.out.resolve() / "site")
-    # torch and pydantic may be among the wheels.
-    from infra.gpu.sections import run_sections
+    try:  # torch and pydantic may be among the wheels
+        from infra.gpu.sections import run_sections
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"infra.gpu: {sys.executable} has no module {error.name}: name another Python by PYTHON=, or a folder of wheels by GPU_WHEELS="
+        ) from None
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of `timeout`, say: the JSON is printed, too
     return run_sections(options.out.resolve(), options.seconds, options.tiny, [name for name in options.only.split(",") if name])
@@ -37,8 +41,8 @@ def use_checkout(wheels: Path | None, site: Path) -> None:
         files = sorted(map(str, wheels.glob("*.whl")))
         if not files:
             raise SystemExit(f"infra.gpu: {wheels} has no wheels: name the folder that `pip download` filled")
-        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--upgrade", "--target", str(site)]
-        subprocess.run([*install, *files], check=True)
+        options = ("--quiet", "--no-index", "--no-deps", "--no-compile", "--upgrade", "--target", str(site))
+        subprocess.run([sys.executable, "-m", "pip", "install", *options, *files], check=True)
         paths.insert(0, str(site))
     sys.path[:0] = paths
     os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])])

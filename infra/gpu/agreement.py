@@ -23,7 +23,7 @@ _GRAPHED = ("hdm", "dm", "mask")
 
 
 def check_agreement(session: Session, facts: Facts) -> None:
-    """Compare each method, in each precision, with and without graphs, in batches and alone."""
+    """Compare each method in each precision."""
     device, sizes = pick_test_device(), session.sizes
     before = torch.get_num_threads()
     torch.set_num_threads(sizes.threads or os.cpu_count() or before)
@@ -71,7 +71,7 @@ def compared(on_cpu: Classifier, on_device: Classifier, images: Tensor, method: 
 
 
 def difference(maps: Tensor, others: Tensor) -> tuple[float, float]:
-    """Return the largest absolute difference of maps (B, H, W), and their lowest correlation.
+    """Return the largest difference and lowest correlation of maps (B, H, W).
 
     Equal maps correlate by 1, also constant ones; those of which one is constant by 0.
     """

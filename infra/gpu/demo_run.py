@@ -97,7 +97,7 @@ def run_demo(folder: Path, changes: dict[str, object], session: Session, disturb
     if process.returncode != 0:
         last = log.read_text(errors="replace").strip().splitlines()[-3:]
         raise RuntimeError(f"hdm run demo ended with {process.returncode}: {' / '.join(last)}")
-    printed: dict[str, Any] = json.loads(output)
+    printed: dict[str, Any] = json.loads(output.splitlines()[-1])  # before it Ray prints that a worker was lost
     facts = {key: printed[key] for key in ("images", "shards", "resumed", "seconds", "statuses")}
     return facts | ({} if killed is None else {"killed": killed})
 

@@ -1,4 +1,4 @@
-"""Calls of the engine that the checks make: maps, and the number of captured graphs."""
+"""Calls of the engine: maps, and the number of captured graphs."""
 
 from __future__ import annotations
 

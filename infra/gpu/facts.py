@@ -46,7 +46,7 @@ def _copied_bytes_per_second(numbers: int, device: torch.device, min_seconds: fl
 
 
 def pick_test_device() -> torch.device:
-    """Return the device that is checked: the first GPU, or the CPU where there is none."""
+    """Return the device to check: the first GPU, or the CPU where there is none."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 

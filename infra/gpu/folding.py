@@ -1,4 +1,4 @@
-"""Section: folded copies, for how many photographs they are used and what they cost."""
+"""Section: photographs that a folded copy explains, and seconds of a fold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from infra.gpu.session import Facts, Session
 
 
 def check_folding(session: Session, facts: Facts) -> None:
-    """Store, for each network, the copies used and the seconds of the first and of later calls."""
+    """Store the number of photographs and the seconds for each network."""
     device = pick_test_device()
 
     def fold(name: str) -> Facts:

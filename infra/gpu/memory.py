@@ -19,7 +19,10 @@ from infra.gpu.speed import release
 
 
 class RoomFor(nn.Module):
-    """Network that runs out of memory with more images than `room`, for a CPU, which has no limit."""
+    """Network that runs out of memory with more images than `room`.
+
+    It takes the place of a limit, which a CPU does not have.
+    """
 
     def __init__(self, network: nn.Module, room: int) -> None:
         super().__init__()

@@ -32,9 +32,9 @@ def kernels(call: Callable[[], object], device: torch.device) -> tuple[int, floa
 
 
 def idle_share(intervals: list[tuple[float, float]]) -> float:
-    """Return the share of the time from the first start to the last end that no interval covers.
+    """Return the share of the time that no interval covers.
 
-    Intervals of several streams may overlap.
+    The time is that from the first start to the last end. Intervals of several streams may overlap.
     """
     if not intervals:
         return 0.0

@@ -1,6 +1,7 @@
-"""Process that explains images on a share of the device: `python -m infra.gpu.share_worker`.
+"""Process that explains images on a share of the device.
 
-It prints `ready`, waits for a line on standard input, and then prints the images that it explained and the seconds that they took.
+`python -m infra.gpu.share_worker` prints `ready`, waits for a line on standard input, and then prints the images that it has explained
+and their seconds.
 """
 
 from __future__ import annotations

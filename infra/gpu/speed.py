@@ -11,6 +11,7 @@ from benchmarks.engine import engine_pass, peak_mib
 from benchmarks.reference import bare_pass, graphed_pass, input_gradient
 from hdm_core import Classifier
 from hdm_core.device import LAYOUT
+from hdm_core.masking.dynamic import dm_passes
 from hdm_core.methods.presets import DM_PRESETS
 from hdm_core.settings import DMSettings
 from infra.gpu.engine import captured_graphs
@@ -20,6 +21,7 @@ from infra.gpu.profiles import kernels
 from infra.gpu.session import Facts, Session
 
 _REPEATS = 3
+_STEPS = 4  # that are profiled
 
 
 def check_speed(session: Session, facts: Facts) -> None:
@@ -40,7 +42,7 @@ def check_speed(session: Session, facts: Facts) -> None:
 
 
 def measured(classifier: Classifier, images: Tensor, settings: DMSettings, min_seconds: float) -> Facts:
-    """Return milliseconds per pass, their ratios, kernels per batch, idle shares and the peak memory.
+    """Return milliseconds per pass, kernels per batch, idle shares, peak memory.
 
     Args:
         images: (B, C, H, W); B is the batch size.
@@ -79,10 +81,13 @@ def _engine(way: str, network: nn.Module, images: Tensor, targets: Tensor, setti
         torch.cuda.reset_peak_memory_stats(device)
     seconds = sorted(run() for _ in range(_REPEATS))[_REPEATS // 2]
     peak = peak_mib(device)
-    one_step = settings.model_copy(update={"steps": 1, "sizes": settings.sizes[:1], "ratios": (max(images.shape[-2:]),)})
-    run(one_step)
-    number, idle = kernels(lambda: run(one_step), device)
-    return {f"{way}_ms": 1e3 * seconds, f"{way}_kernels": number, f"{way}_idle": idle, f"{way}_peak_mib": peak}
+    # Masks of one size and no auxiliary ones, so that a step is one batch; the difference leaves out what is done once.
+    few, many = (settings.model_copy(update={"steps": steps, "sizes": settings.sizes[:1], "ratios": (1000,)}) for steps in (1, 1 + _STEPS))
+    run(few)
+    before, _ = kernels(lambda: run(few), device)
+    number, idle = kernels(lambda: run(many), device)
+    batches = _STEPS * dm_passes(few, *images.shape[-2:])
+    return {f"{way}_ms": 1e3 * seconds, f"{way}_kernels": (number - before) / batches, f"{way}_idle": idle, f"{way}_peak_mib": peak}
 
 
 def release(device: torch.device) -> None:

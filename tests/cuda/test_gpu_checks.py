@@ -15,10 +15,11 @@ from infra.gpu.folding import check_folding
 from infra.gpu.memory import RoomFor, check_memory
 from infra.gpu.networks import build, images_for
 from infra.gpu.session import Section, Session
-from infra.gpu.sizes import TINY
+from infra.gpu.sizes import FULL, TINY, Sizes
 from infra.gpu.speed import check_speed
 from infra.gpu.throughput import check_throughput
 from tests.gpu.checks import PRECISIONS, check_agreement, check_fallback, check_graphs, check_halving, check_same_bits_twice
+from tests.gpu.test_processes import digests_of_two_processes
 from tests.support.pretended_gpu import pretended_gpu
 from tests.support.tiny_networks import pictures, smooth
 
@@ -76,6 +77,21 @@ def test_a_section_runs(check: object, tmp_path: Path, monkeypatch: pytest.Monke
         facts = session.result["checked"]["small_resnet 4"]
         assert facts["of_graphed"] > 0
         assert facts["graphs"] > 0
+
+
+@pytest.mark.slow
+def test_the_check_of_two_processes() -> None:
+    first, second = digests_of_two_processes()
+    assert first == second
+    assert len(first[1]) == 64
+
+
+@pytest.mark.parametrize("sizes", [FULL, TINY])
+def test_the_settings_are_those_of_the_methods(sizes: Sizes) -> None:
+    for method, settings in [*sizes.settings.items(), *sizes.timed.items()]:
+        METHODS[method].configure(**settings)
+    assert sizes.batch in sizes.batches
+    assert sizes.explained[0] >= sizes.batch or sizes.tiny
 
 
 def test_networks_and_images_are_on_the_gpu() -> None:

@@ -119,8 +119,8 @@ def check_halving(classifier: Classifier, images: Tensor, batch: int) -> tuple[i
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
-    """Return Pearson's correlation of two maps."""
-    return float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])
+    """Return Pearson's correlation of two maps; 1 for equal ones, which may be flat."""
+    return 1.0 if torch.equal(one, other) else float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import nn
 
-from hdm_core import Classifier, Preprocess
-from hdm_core.testing.families import FAMILIES
+from hdm_core import Classifier
 from tests.gpu.checks import check_halving
 from tests.gpu.marks import ON_GPU
 from tests.support.tiny_networks import pictures
@@ -20,10 +20,10 @@ _MIB = 2**20
 
 @pytest.fixture
 def little_memory() -> Iterator[None]:
-    """Leave 256 MiB of the GPU to torch, beside what it holds already."""
+    """Leave 768 MiB of the GPU to torch, beside what it holds already."""
     torch.cuda.empty_cache()
     total = torch.cuda.mem_get_info()[1]
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 256 * _MIB) / total)
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 768 * _MIB) / total)
     yield
     torch.cuda.set_per_process_memory_fraction(1.0)
     torch.cuda.empty_cache()
@@ -31,7 +31,8 @@ def little_memory() -> Iterator[None]:
 
 @pytest.mark.usefixtures("little_memory")
 def test_a_batch_that_does_not_fit_is_halved() -> None:
-    # Its first layers hold 10 MB per image of 224 x 224 and more in bfloat16: 64 need above 600 MB, 4 fit.
-    classifier = Classifier(FAMILIES["vgg"]().to("cuda"), Preprocess(resize=224, crop=224))
+    # 128 channels of 224 x 224 are 12.8 MB per image in bfloat16, and the ReLU has its own: 64 images need 1.6 GB, and 16 need 0.4.
+    layers = nn.Conv2d(3, 128, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 3)
+    classifier = Classifier.from_module(nn.Sequential(*layers).eval().to("cuda"))
     fits, _ = check_halving(classifier, pictures(64, 224), 64)
-    assert fits >= 1
+    assert fits >= 4

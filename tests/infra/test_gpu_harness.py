@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -283,6 +284,14 @@ subprocess.run([sys.executable, "-c", "import hdm_brought; print(hdm_brought.__f
     site = tmp_path / "site"
     done = subprocess.run([sys.executable, "-c", code, str(wheels), str(site)], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == ["7", str(site / "hdm_brought.py")], done.stderr
+
+
+def test_a_python_without_a_package_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BLOCK.replace("('ray',", "('torch', 'ray',"))
+    command = [sys.executable, "-m", "infra.gpu", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert re.fullmatch(r"infra\.gpu: \S+ has no module torch: name another Python by PYTHON=, or .* by GPU_WHEELS=\n", done.stderr)
 
 
 def test_a_folder_without_wheels_is_one_line(tmp_path: Path) -> None:
