@@ -1,4 +1,4 @@
-"""`make gpu` and `make gpu-pipeline` without a GPU: every section gives its facts, and an error or a hang costs one section."""
+"""`make gpu` without a GPU: every section gives its facts, and an error or a hang costs one section."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from infra.gpu.demo_run import process_of, verdicts
-from infra.gpu.goals import Goal, goals
 from infra.gpu.profiles import idle_share, kernels
 from infra.gpu.run_tests import failed_tests
 from infra.gpu.sections import SECTIONS, run_sections
 from infra.gpu.session import NO_TIME, Facts, Section, Session, rounded
-from infra.gpu.sizes import FULL, TINY
+from infra.gpu.sizes import TINY
 from tests.cuda.test_collection import BLOCK
 from tests.support.paths import ROOT
 
@@ -159,70 +157,6 @@ def test_the_sections_take_less_than_nine_minutes() -> None:
     assert sum(section.seconds for section in SECTIONS) <= 530
 
 
-# Goals
-
-
-def measured() -> dict[str, Any]:
-    """Return a result that reaches all goals."""
-    method = {"float32": [1e-4, 0.999], "twice": ["float32", "bfloat16"], "statuses": {}, "singles": 0.0}
-    return {
-        "errors": [],
-        "tests": {"rc": 0},
-        "folding": {"resnet50": {"used": 4, "of": 4}, "took_s": 1.0},
-        "agreement": {"hdm": {**method, "graphs": {"float32": [0, 1], "bfloat16": [0, 1]}}, "rise": method, "took_s": 2.0},
-        "speed": {f"{name} 64": {"of_graphed": 0.93} for name in FULL.networks},
-        "throughput": {"hdm resnet50 128": 26.0},
-        "memory": {"graphs": {"batch": 256, "fits": 64, "statuses": {"ok": 86}}},
-        "seconds": 500.0,
-    }
-
-
-def missed(result: dict[str, Any]) -> list[str]:
-    return [goal.text for goal in goals(result) if goal.reached is False]
-
-
-def test_goals_that_are_reached() -> None:
-    assert [goal.reached for goal in goals(measured())] == [True] * 12
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "text"),
-    [
-        (("tests", "rc"), 1, "exit status"),
-        (("folding", "resnet50", "used"), 3, "folded copy, resnet50"),
-        (("agreement", "rise", "float32"), [0.4, 0.5], "in float32"),
-        (("agreement", "hdm", "graphs", "float32"), [0.4, 0.5], "without graphs"),
-        (("agreement", "rise", "twice"), ["float32"], "same bits twice"),
-        (("agreement", "rise", "statuses"), {"tf32": ["nan"]}, "other statuses"),
-        (("speed", "resnet50 64", "of_graphed"), 0.89, "resnet50, batch 64"),
-        (("throughput", "hdm resnet50 128"), 24.9, "images per second"),
-        (("memory", "graphs", "fits"), 256, "halved"),
-        (("memory", "graphs", "statuses"), {"nan": 1, "ok": 85}, "halved"),
-        (("errors",), ["speed: RuntimeError"], "errors"),
-        (("seconds",), 541.0, "seconds"),
-    ],
-)
-def test_a_goal_that_is_missed(path: tuple[str, ...], value: Any, text: str) -> None:
-    result = measured()
-    facts = result
-    for key in path[:-1]:
-        facts = facts[key]
-    facts[path[-1]] = value
-    assert [text in goal for goal in missed(result)] == [True]
-
-
-def test_a_section_without_time_is_no_goal_missed() -> None:
-    result = measured() | {"speed": NO_TIME, "throughput": {"hdm resnet50 128": NO_TIME}}
-    assert missed(result) == []
-    assert [goal.reached for goal in goals(result)].count(None) == 3
-
-
-def test_a_goal_is_one_line() -> None:
-    assert Goal("images per second", 26.123456, 25).line() == "reached      images per second: 26.12, goal >= 25"
-    assert Goal("seconds", 541.0, 540, at_most=True).line() == "NOT REACHED  seconds: 541, goal <= 540"
-    assert Goal("seconds", None, 540, at_most=True).line() == "not measured seconds: goal <= 540"
-
-
 # Measurements
 
 
@@ -299,44 +233,3 @@ def test_a_folder_without_wheels_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr == f"infra.gpu: {tmp_path} has no wheels: name the folder that `pip download` filled\n"
-
-
-# The pipeline
-
-
-@pytest.mark.server
-@pytest.mark.slow
-def test_the_demo_is_run_killed_and_resumed_by_workers_of_a_cpu(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "infra.gpu.demo_run", "--tiny", "--out", str(tmp_path), "--seconds", "280"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=295)
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert set(result["checks"].values()) == {True}
-    assert result["first"]["records"]["device"] == {"cpu": 8}
-    assert result["disturbed"]["killed"] > 0
-    assert result["disturbed"]["again"] == result["disturbed"]["shards"] == 4
-
-
-def test_each_promise_of_the_runs_can_be_broken() -> None:
-    run = {"records": {"status": {"ok": 4}, "device": {"H100": 4}}, "maps": "a", "shards": 2}
-    result = {"errors": [], "first": run, "second": run, "disturbed": run | {"killed": 7, "again": 2}}
-    assert set(verdicts(result, "H100").values()) == {True}
-
-    def broken(**changes: Any) -> list[bool]:
-        return [holds for holds in verdicts(result | changes, "H100").values() if not holds]
-
-    assert len(broken(first=run | {"records": {"status": {"ok": 3, "failed": 1}, "device": {"H100": 4}}})) == 1
-    assert len(broken(second=run | {"records": {"status": {"ok": 4}, "device": {"cpu": 4}}})) == 1
-    assert len(broken(second=run | {"maps": "b"})) == 1
-    assert len(broken(disturbed=run | {"killed": 7, "again": 2, "maps": "b"})) == 1
-    assert len(broken(disturbed=run | {"killed": 7, "again": 1})) == 1
-    assert len(broken(errors=["second: RuntimeError"])) == 1
-    assert not any(verdicts({"errors": ["first: x"], "first": NO_TIME}, "H100").values())
-
-
-def test_the_process_of_a_lease_is_read(tmp_path: Path) -> None:
-    lease = tmp_path / "000000.json"
-    assert process_of(lease) is None
-    for text, process in (("", None), ('{"holder": null}', None), ('{"holder": "a host 42 abc"}', 42)):
-        lease.write_text(text)
-        assert process_of(lease) == process
