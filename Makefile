@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo cluster-demo test test-fast test-faults test-nightly test-python lint docs bench lock
+.PHONY: help demo cluster-demo test test-fast test-faults test-nightly test-python gpu gpu-pipeline lint docs bench lock
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -8,6 +8,9 @@ MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export RAY_USAGE_STATS_ENABLED := 0
+
+# An image for a GPU has a Python of its own with torch: `make gpu` uses python3 unless PYTHON is given.
+GPU_PYTHON := $(if $(filter file,$(origin PYTHON)),python3,$(PYTHON))
 
 # Two processes; a file's tests (or a group's, tests/support/tiers.py) stay in one of them, the longest groups first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
@@ -38,6 +41,16 @@ test-nightly: .venv/ready ## fuzz 500 random classifiers: every method agrees wi
 
 test-python: .venv/ready ## install the wheel on Python 3.11, 3.12 and 3.13 and run the fast tests against it
 	$(BIN)/nox -s fast $(ARGS)
+
+gpu: SECONDS_LEFT ?= 530
+gpu: OUT ?= runs/gpu
+gpu: ## prove it on a GPU in 9 minutes, without .venv; PYTHON=python3 SECONDS_LEFT=530 OUT=runs/gpu GPU_WHEELS=folder (docs/gpu.md)
+	$(GPU_PYTHON) -m infra.gpu --seconds $(SECONDS_LEFT) --out $(OUT) $(if $(GPU_WHEELS),--wheels $(GPU_WHEELS)) $(ARGS)
+
+gpu-pipeline: SECONDS_LEFT ?= 290
+gpu-pipeline: OUT ?= runs/gpu-pipeline
+gpu-pipeline: .venv/ready ## run the demo on a GPU that two workers share, kill one and resume, in 5 minutes
+	$(BIN)/python -m infra.gpu.demo_run --seconds $(SECONDS_LEFT) --out $(OUT) $(ARGS)
 
 lint: .venv/ready ## check style, types, the direction of imports, known vulnerabilities
 	$(BIN)/ruff check .

@@ -69,19 +69,18 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
     device, precision = classifier.device, default_precision(classifier.device)
     with classifier.frozen() as network, torch.no_grad():
         targets = network(images).argmax(1)
-    with classifier.folded(images[:1]) as network:
+    with classifier.folded(images[:1], precision) as network:
         layout, batch = _fastest(network, images, precision)
         inputs = repeat_to_batch(images, batch, layout)
 
         def engine() -> float:
-            passes, begin = PassCounter(), now(device)
-            dynamic_mask(_loss(network, images, targets, settings, batch, passes, precision), settings)
-            return (now(device) - begin) / passes.total
+            return engine_pass(network, images, targets, settings, batch, precision)
 
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # not of larger batches, which were tried for their speed
         engine()
         timings = [(bare_pass(network, inputs, precision), engine()) for _ in range(pairs)]
+    with classifier.folded(images[:1]) as network:
         # Without the random noise background: the sequential version has none.
         deterministic = settings.model_copy(update={"noise": 0.0})
         ours = dynamic_mask(_loss(network, images[:1], targets[:1], deterministic, batch, PassCounter(), "float32"), deterministic)[0, 0]
@@ -109,16 +108,54 @@ def bench_engine(classifier: Classifier, images: Tensor, settings: DMSettings, p
         speedup=sequential / engine_seconds,
         correlation=float(torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1]),
         difference=float((ours - theirs).abs().max()),
-        peak_mib=_peak(device),
+        peak_mib=peak_mib(device),
     )
 
 
+def engine_pass(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    settings: DMSettings,
+    batch: int,
+    precision: Precision,
+    cuda_graphs: bool = True,
+) -> float:
+    """Return the seconds per pass of the mask optimiser, with all of its own work.
+
+    Args:
+        network: as `Classifier.folded` yields it for this precision.
+        images: (B, C, H, W).
+        targets: (B,).
+    """
+    passes, begin = PassCounter(), now(images.device)
+    dynamic_mask(_loss(network, images, targets, settings, batch, passes, precision, cuda_graphs), settings)
+    return (now(images.device) - begin) / passes.total
+
+
 def _loss(
-    network: nn.Module, images: Tensor, targets: Tensor, settings: DMSettings, batch: int, passes: PassCounter, precision: Precision
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    settings: DMSettings,
+    batch: int,
+    passes: PassCounter,
+    precision: Precision,
+    cuda_graphs: bool = True,
 ) -> ConsistencyLoss:
     baseline = torch.zeros(1, images.shape[1], 1, 1, device=images.device)
     return ConsistencyLoss(
-        network, images, targets, baseline, "logit", batch, passes, settings.relative, settings.noise, precision=precision
+        network,
+        images,
+        targets,
+        baseline,
+        "logit",
+        batch,
+        passes,
+        settings.relative,
+        settings.noise,
+        precision=precision,
+        cuda_graphs=cuda_graphs,
     )
 
 
@@ -135,7 +172,8 @@ def _fastest(network: nn.Module, images: Tensor, precision: Precision) -> tuple[
     return min(seconds, key=seconds.__getitem__)
 
 
-def _peak(device: torch.device) -> float:
+def peak_mib(device: torch.device) -> float:
+    """Return the peak memory in MiB: of the GPU, or of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # KiB on Linux

@@ -10,6 +10,7 @@ from statistics import median, quantiles
 import torch
 from torch import Tensor, nn
 
+from hdm_core.cuda_graphs import CudaGraph
 from hdm_core.device import Precision, in_precision, synchronise
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -17,19 +18,40 @@ LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_
 MIN_SECONDS = 2.0  # of one measurement
 
 
-def bare_pass(network: nn.Module, images: Tensor, precision: Precision) -> float:
+def bare_pass(network: nn.Module, images: Tensor, precision: Precision, min_seconds: float = MIN_SECONDS) -> float:
     """Return the seconds per image of a forward and a backward to the input.
 
-    Averaged over batches, images (B, C, H, W), for at least MIN_SECONDS.
+    Averaged over batches, images (B, C, H, W), for at least `min_seconds`.
     """
+    return seconds_per_call(input_gradient(network, images, precision), images.device, min_seconds) / len(images)
+
+
+def graphed_pass(network: nn.Module, images: Tensor, min_seconds: float = MIN_SECONDS) -> float:
+    """Return the seconds per image of a pass that is replayed as one CUDA graph.
+
+    No kernel is launched from Python and nothing else runs: no faster pass is possible with this network and these kernels.
+
+    Args:
+        network: with weights in the precision to measure.
+        images: (B, C, H, W), on a GPU.
+    """
+    graph = CudaGraph(input_gradient(network, images, "float32"), torch.cuda.graph_pool_handle())
+    try:
+        return seconds_per_call(graph.replay, images.device, min_seconds) / len(images)
+    finally:
+        graph.release()
+
+
+def input_gradient(network: nn.Module, images: Tensor, precision: Precision) -> Callable[[], Tensor]:
+    """Return a function of the gradient of the first logit to images (B, C, H, W)."""
     images = images.detach().requires_grad_()
 
-    def run() -> None:
+    def run() -> Tensor:
         with in_precision(precision, images.device):
             logits = network(images)
-        torch.autograd.grad(logits[:, 0].sum(), images)
+        return torch.autograd.grad(logits[:, 0].sum(), images)[0]
 
-    return _seconds_per_image(run, images)
+    return run
 
 
 @torch.no_grad()
@@ -38,21 +60,22 @@ def bare_forward(network: nn.Module, images: Tensor) -> float:
 
     Averaged over batches, images (B, C, H, W), for at least MIN_SECONDS.
     """
-    return _seconds_per_image(lambda: network(images), images)
+    return seconds_per_call(lambda: network(images), images.device, MIN_SECONDS) / len(images)
 
 
-def _seconds_per_image(run: Callable[[], object], images: Tensor) -> float:
-    """Time as many calls as take MIN_SECONDS.
+def seconds_per_call(run: Callable[[], object], device: torch.device, min_seconds: float) -> float:
+    """Time as many calls as take `min_seconds`, after one call that is not counted.
 
     The host does not wait for the device between them.
     """
-    begin = now(images.device)
     run()
-    calls = max(1, math.ceil(MIN_SECONDS / (now(images.device) - begin)))
-    begin = now(images.device)
+    begin = now(device)
+    run()
+    calls = max(1, math.ceil(min_seconds / (now(device) - begin)))
+    begin = now(device)
     for _ in range(calls):
         run()
-    return (now(images.device) - begin) / (calls * len(images))
+    return (now(device) - begin) / calls
 
 
 def repeat_to_batch(images: Tensor, batch: int, layout: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Style of the docstrings of hdm_core, pipeline, flows and benchmarks."""
+"""Style of the docstrings of hdm_core, pipeline, flows, benchmarks and infra/gpu."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.paths import ROOT
 
-MODULES = [path for package in ("hdm_core", "pipeline", "flows", "benchmarks") for path in sorted((ROOT / package).rglob("*.py"))]
+PACKAGES = ("hdm_core", "pipeline", "flows", "benchmarks", "infra/gpu")
+MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 def first_lines(module: Path) -> list[str]:

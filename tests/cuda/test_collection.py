@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from infra.gpu.sizes import FULL
 from tests.support.paths import ROOT
 
 # An image for a GPU has torch, torchvision, timm, pydantic and pytest, and none of these.
 MISSING = ("ray", "zarr", "s3fs", "fsspec", "prefect", "captum", "pyarrow", "xdist", "transformers")
-FOR_A_GPU = ("tests/hdm_core", "tests/cuda", "tests/contracts/test_methods.py", "tests/contracts/test_metrics.py")
+FOR_A_GPU = (*FULL.tests, "tests/cuda")
 
 # Read by the interpreter on its start.
 BLOCK = f"""
@@ -42,7 +43,7 @@ def test_the_tests_for_a_gpu_are_collected_without_the_pipelines_dependencies(tm
     done = pytest_without(tmp_path, "--collect-only", *FOR_A_GPU)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     assert "error" not in done.stdout.splitlines()[-1]
-    for name in ("tests/cuda/test_methods.py", "[the_maps_on_cuda_are_those_of_the_cpu-hdm]"):
+    for name in ("tests/cuda/test_methods.py", "[the_maps_on_cuda_are_those_of_the_cpu-hdm]", "test_maps_agree_with_the_cpu[hdm-tf32]"):
         assert name in done.stdout
 
 

@@ -21,15 +21,13 @@ from pipeline.explain.results import ShardResult
 from pipeline.explain.shard import explain_shard
 from pipeline.plan import Shard
 from pipeline.runs.records import Record
-from pipeline.training.dataset import ImageCache
-from pipeline.training.loop import Training, TrainingState
-from pipeline.training.split import TEST, TRAIN, VALIDATION, Example
 from tests.cuda.settings import SHORT
+from tests.gpu.training import trained
+from tests.support.colour_images import write_colour_dataset
 from tests.support.cuda_module import NAME
 from tests.support.plans import configuration, save_picture
 from tests.support.pretended_gpu import PretendedGPU, pretended_gpu
-from tests.support.tiny_networks import normalised, smooth
-from tests.support.trainings import load_training, write_colour_dataset
+from tests.support.tiny_networks import smooth
 
 PREPROCESS = Preprocess(resize=16, crop=16)
 METHODS = ["hdm", "gradient", "grad_cam"]
@@ -92,21 +90,6 @@ def test_a_method_adds_few_waits_to_a_batch(tmp_path: Path) -> None:
     # logits, the statuses, the numbers of the records and the maps; a CAM also copies the noise that it finds its layer with.
     assert one.waits.total() <= 18, one.report()
     assert (two.waits - one.waits).total() <= 6, two.report()
-
-
-def trained(device: str, folder: Path, batch: int = 4) -> TrainingState:
-    """Train a small network on images of two colours, four of each."""
-    config = load_training(folder, {"compute.precision": "float32", "compute.readers": 0, "recipe.batch": batch})
-    roles = (TRAIN, TRAIN, VALIDATION, TEST)
-    items = [
-        Example(Sample(f"{name}/{i}", str(folder / name / f"{i}.png"), root=str(folder)), role, target)
-        for target, name in enumerate(("red", "blue"))
-        for i, role in enumerate(roles)
-    ]
-    state, network = TrainingState(), normalised(2).to(device)
-    images = ImageCache(items, Preprocess(resize=36, crop=32), {}, 1e9)
-    Training(config, network, images, items, torch.device(device)).fit(state, lambda _state: None, lambda _progress: None)
-    return state
 
 
 def test_a_training_runs_on_the_gpu_and_has_the_weights_of_the_cpu(tmp_path: Path) -> None:

@@ -5,24 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from pipeline.config.load import load
 from pipeline.training.config import TrainConfig
 from pipeline.training.run import Trained, train, train_presets
+from tests.support.colour_images import write_colour_dataset
 
-
-def write_colour_dataset(folder: Path, per_class: int = 8) -> Path:
-    """Write images of red noise and of blue noise: folder/red, folder/blue."""
-    for number, name in enumerate(("red", "blue")):
-        noise = np.random.default_rng(number)
-        (folder / name).mkdir(parents=True)
-        for index in range(per_class):
-            pixels = noise.integers(0, 140, (40, 48, 3))
-            pixels[..., 2 * number] += 110
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
-    return folder
+__all__ = ["load_training", "run_training", "training_config", "write_colour_dataset"]
 
 
 def training_config(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""Section: images per second, end to end."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor
+
+from benchmarks.reference import now
+from hdm_core import METHODS, Classifier
+from infra.gpu.engine import explained
+from infra.gpu.facts import pick_test_device
+from infra.gpu.networks import build, images_for
+from infra.gpu.session import Facts, Session
+from infra.gpu.sizes import Sizes
+from infra.gpu.speed import release
+
+
+def check_throughput(session: Session, facts: Facts) -> None:
+    """Measure HDM `fast` on each network, then all other methods on the last."""
+    sizes, device = session.sizes, pick_test_device()
+    for name in reversed(sizes.networks):  # the largest first: it has the goal
+        classifier = build(name, sizes.side, device)
+        images = images_for(classifier, max(sizes.explained))
+        images_per_second(classifier, images[: sizes.batch], "hdm", sizes)  # folds the network and captures its passes
+
+        def of_hdm(count: int, classifier: Classifier = classifier, images: Tensor = images) -> float:
+            return images_per_second(classifier, images[:count], "hdm", sizes)
+
+        session.each(facts, sizes.explained, of_hdm, f"hdm {name} {{}}".format)
+        del classifier, images
+        release(device)
+    classifier = build(sizes.networks[-1], sizes.side, device)
+    images = images_for(classifier, sizes.others)
+    others = [method for method, entry in METHODS.items() if method != "hdm" and not entry.needs_attention]
+    session.each(
+        facts, others, partial(images_per_second, classifier, images, sizes=sizes), f"{{}} {sizes.networks[-1]} {sizes.others}".format
+    )
+
+
+def images_per_second(classifier: Classifier, images: Tensor, method: str, sizes: Sizes) -> float:
+    """Return the images per second of a method with its default preset and precision."""
+    begin = now(classifier.device)
+    explained(classifier, images, method, batch=sizes.batch, **sizes.timed.get(method, {}))
+    return len(images) / (now(classifier.device) - begin)
