@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.reference import now
-from hdm_core import METHODS, Classifier, Explanation
+from hdm_core import METHODS, Classifier, Explanation, explain
 from hdm_core.device import Precision
-from infra.gpu.engine import explained
 from infra.gpu.facts import pick_test_device
 from infra.gpu.networks import build, photographs
 from infra.gpu.session import Facts, Session
@@ -45,9 +44,9 @@ def compared(on_cpu: Classifier, on_device: Classifier, images: Tensor, method: 
         `statuses`, those that differ from the CPU's.
     """
     begin = now(on_device.device)
-    expected = explained(on_cpu, images, method, precision="float32", **settings)
+    expected = explain(on_cpu, images, method, precision="float32", **settings)
     found: Facts = {"cpu_s": now(on_device.device) - begin}
-    run = partial(explained, on_device, method=method, **settings)
+    run = partial(explain, on_device, method=method, **settings)
     maps: dict[Precision, Explanation] = {}
     for precision in _PRECISIONS:
         maps[precision] = run(images=images, targets=expected.targets, precision=precision)

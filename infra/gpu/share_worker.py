@@ -13,8 +13,8 @@ import sys
 import torch
 
 from benchmarks.reference import now
+from hdm_core import explain
 from hdm_core.device import pick_device
-from infra.gpu.engine import explained
 from infra.gpu.networks import build, images_for
 from infra.gpu.session import say
 from infra.gpu.sizes import FULL, TINY
@@ -32,7 +32,7 @@ def main() -> None:
     images, settings = images_for(classifier, sizes.shared), sizes.timed.get("hdm", {})
 
     def work() -> None:
-        explained(classifier, images, "hdm", batch=sizes.batch, **settings)
+        explain(classifier, images, "hdm", batch=sizes.batch, **settings)
 
     work()
     now(classifier.device)

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from benchmarks.engine import engine_pass, peak_mib
 from benchmarks.reference import bare_pass, graphed_pass, input_gradient
 from hdm_core import Classifier
+from hdm_core.cuda_graphs import captured_graphs
 from hdm_core.device import LAYOUT
 from hdm_core.masking.dynamic import dm_passes
 from hdm_core.methods.presets import DM_PRESETS
 from hdm_core.settings import DMSettings
-from infra.gpu.engine import captured_graphs
 from infra.gpu.facts import pick_test_device
 from infra.gpu.networks import build, images_for
 from infra.gpu.profiles import kernels

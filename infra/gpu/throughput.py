@@ -7,8 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from benchmarks.reference import now
-from hdm_core import METHODS, Classifier
-from infra.gpu.engine import explained
+from hdm_core import METHODS, Classifier, explain
 from infra.gpu.facts import pick_test_device
 from infra.gpu.networks import build, images_for
 from infra.gpu.session import Facts, Session
@@ -41,5 +40,5 @@ def check_throughput(session: Session, facts: Facts) -> None:
 def images_per_second(classifier: Classifier, images: Tensor, method: str, sizes: Sizes) -> float:
     """Return the images per second of a method with its default preset and precision."""
     begin = now(classifier.device)
-    explained(classifier, images, method, batch=sizes.batch, **sizes.timed.get(method, {}))
+    explain(classifier, images, method, batch=sizes.batch, **sizes.timed.get(method, {}))
     return len(images) / (now(classifier.device) - begin)
