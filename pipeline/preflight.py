@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hdm_core import CheckResult, Classifier, check
@@ -55,13 +56,13 @@ def read_photographs(classifier: Classifier, samples: Sequence[Sample], storage:
     chosen = [samples[number * len(samples) // count] for number in range(count)]
     batches = read_batches(chosen, storage, preprocess_of(classifier), len(chosen), timeout=timeout)
     try:
-        loaded = [item for items in batches for item in items]
+        items = [item for batch in batches for item in batch.items]
     except StorageTimeoutError as error:
         _log.warning("no photograph can be read to check the classifier with (%s); noise is used", one_line(error))
         return None
-    images = [item.image.image for item in loaded if isinstance(item, LoadedSample)]
+    images = [item.image for item in items if isinstance(item, LoadedSample)]
     if images:
-        return classifier.prepare(images)
-    errors = [item.error for item in loaded if not isinstance(item, LoadedSample)]
-    _log.warning("none of %d photographs can be read to check the classifier with (%s); noise is used", len(loaded), errors[0])
+        return torch.stack(images).to(classifier.device, classifier.dtype or torch.float32)
+    errors = [item.error for item in items if not isinstance(item, LoadedSample)]
+    _log.warning("none of %d photographs can be read to check the classifier with (%s); noise is used", len(items), errors[0])
     return None

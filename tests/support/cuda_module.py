@@ -10,6 +10,8 @@ from unittest import mock
 
 import torch
 
+from tests.support.cuda_rules import Memory, set_memory
+
 NAME = "pretended GPU"
 _GIB = 1 << 30
 
@@ -52,4 +54,6 @@ def cuda_module(synchronise: Callable[[], None]) -> Iterator[None]:
             stack.enter_context(mock.patch(f"torch.{name}", return_value=answer))
         stack.enter_context(mock.patch("torch.cuda.synchronize", side_effect=lambda *_: synchronise()))
         stack.enter_context(mock.patch("torch.autocast", _Autocast))
+        # Also for the threads that read images, in which the modes of the pretended GPU are not active.
+        stack.enter_context(mock.patch("torch.Tensor.pin_memory", lambda tensor, *_: set_memory(tensor.clone(), Memory.PINNED)))
         yield
