@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hdm_core import CheckResult, Classifier, check
 from hdm_core.settings import Settings
-from pipeline.classifiers.load import preprocess_of
+from pipeline.classifiers.load import own_preparation, preprocess_of
 from pipeline.datasets import Sample
 from pipeline.datasets.batches import LoadedSample, read_batches
 from pipeline.errors import InputError, one_line
@@ -54,7 +54,7 @@ def read_photographs(classifier: Classifier, samples: Sequence[Sample], storage:
     """
     count = min(_PHOTOGRAPHS, len(samples))
     chosen = [samples[number * len(samples) // count] for number in range(count)]
-    batches = read_batches(chosen, storage, preprocess_of(classifier), len(chosen), timeout=timeout)
+    batches = read_batches(chosen, storage, preprocess_of(classifier), len(chosen), timeout=timeout, prepare=own_preparation(classifier))
     try:
         items = [item for batch in batches for item in batch.items]
     except StorageTimeoutError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hdm_core import Preprocess
 from hdm_core.device_errors import is_fatal
+from hdm_core.photograph import Photograph
 from pipeline.datasets.checksums import truth_sha256
 from pipeline.datasets.images import UnreadableError, read_image, read_region
 from pipeline.datasets.sample import Sample
@@ -29,7 +30,7 @@ class LoadedSample:
 
     Attributes:
         row: row within the shard.
-        image: (C, H, W) float32 as the preprocessing gives it.
+        image: (C, H, W) as the preprocessing gives it.
         region: (H, W) bool, the ground truth after the preprocessing's resize and crop.
         kind: kind of the region: segmentation, bbox or none.
         image_facts: the image's columns of images.parquet.
@@ -65,7 +66,7 @@ class LoadedBatch:
 
     Attributes:
         items: in the order of the samples.
-        images: (B, C, H, W) float32, the images of the B loaded samples, whose own images are views of it; None if there is none, or they
+        images: (B, C, H, W), the images of the B loaded samples, whose own images are views of it; None if there is none, or they
             differ in size.
     """
 
@@ -86,6 +87,7 @@ def read_batches(
     rows: Sequence[int] | None = None,
     *,
     timeout: float,
+    prepare: Callable[[Photograph], Tensor] | None = None,
     pin_memory: bool = False,
 ) -> Generator[LoadedBatch]:
     """Read samples in order, in batches, one batch ahead of the caller.
@@ -97,12 +99,14 @@ def read_batches(
         storage: fsspec options for paths that are URLs.
         rows: rows of the samples to read. Default: all.
         timeout: seconds for which requests to an object store are retried.
+        prepare: converts a decoded image to (C, H, W), on several threads. Default: the preprocessing.
         pin_memory: put the images into page-locked memory, from which a copy to a GPU does not wait.
 
     Raises:
         RunError: if the object store does not answer; the batches before have been returned.
     """
     selected = range(len(samples)) if rows is None else rows
+    convert = prepare or preprocess
 
     def read(row: int) -> LoadedSample | UnreadableSample:
         facts: dict[str, Any] = {"sha256": None}
@@ -117,7 +121,7 @@ def read_batches(
                 "height": height,
                 "crop": preprocess.crop_box(width, height),
             }
-            return LoadedSample(row, preprocess(image.image), region, kind, facts)
+            return LoadedSample(row, convert(image.image), region, kind, facts)
         except UnreadableError as error:
             return UnreadableSample(row, one_line(error), {"sha256": error.sha256})
         except HdmError:

@@ -12,7 +12,7 @@ from hdm_core import Classifier
 from hdm_core.batch_limit import BatchLimit
 from hdm_core.device import default_batch, device_name
 from hdm_core.targets import contrasting
-from pipeline.classifiers.load import preprocess_of
+from pipeline.classifiers.load import own_preparation, preprocess_of
 from pipeline.classifiers.targets import MapFailure, MapRequest, request_maps
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
@@ -82,8 +82,17 @@ def explain_shard(
             if isinstance(outcome, ItemFailure):
                 collector.add_failed_image(shard.start + outcome.item.row, "failed", outcome.error)
 
-    pin_memory = classifier.device.type == "cuda"
-    batches = read_batches(samples, config.storage, preprocess, images_at_once, open_rows, timeout=timeout, pin_memory=pin_memory)
+    prepare = own_preparation(classifier)
+    batches = read_batches(
+        samples,
+        config.storage,
+        preprocess,
+        images_at_once,
+        open_rows,
+        timeout=timeout,
+        prepare=prepare,
+        pin_memory=prepare is None and classifier.device.type == "cuda",
+    )
     with warnings_as_messages(), closing(batches):  # closed at once if the shard fails: a traceback would keep its threads
         for read in batches:
             explain_batch(read)

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -187,6 +188,22 @@ def test_lines_that_threads_log_reach_the_handlers(
     work(samples)
     assert {record.getMessage() for record in caplog.records} == {f"retry of {name}" for name in names(*range(6))}
     assert {record.threadName.partition("_")[0] for record in caplog.records if record.threadName} == {"reader"}
+
+
+def test_a_classifier_with_a_preparation_of_its_own_is_given_the_decoded_images(samples: list[Sample]) -> None:
+    class Negative(Classifier):
+        def prepare(self, images: Any) -> Tensor:
+            return -super().prepare(images)
+
+    config = configuration({"compute.batch_size": 2}, methods=["gradient"])
+    own = explain_shard(Negative(smooth(3), PREPROCESS, ("a", "b", "c")), config, Shard(0, 0, 6), samples)
+    plain = explain_shard(Classifier(smooth(3), PREPROCESS, ("a", "b", "c")), config, Shard(0, 0, 6), samples)
+    assert {record.status for record in own.records} == {"ok"}
+    assert [record.logit for record in own.records] != [record.logit for record in plain.records]
+    (batch,) = read_batches(samples, {}, PREPROCESS, 6, timeout=10)
+    with torch.no_grad():
+        logits = smooth(3)(-batch.images).amax(1)
+    np.testing.assert_allclose([record.logit for record in own.records], logits, atol=1e-5)
 
 
 def test_nothing_is_pinned_for_the_cpu(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,10 @@ from PIL import Image
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
 from pipeline.errors import RunError
-from pipeline.execution import worker as workers
+from pipeline.execution import worker_actor as actors
 from pipeline.execution.driver import RunSummary, explain_run, plan_run
-from pipeline.execution.worker import Worker, WorkerActor
+from pipeline.execution.worker import Worker
+from pipeline.execution.worker_actor import WorkerActor
 from pipeline.plan import make_plan
 from pipeline.runs import RunStore
 from pipeline.runs.leases import is_free
@@ -78,7 +79,7 @@ def test_in_the_drivers_own_process_the_run_stops_and_the_next_resumes(tmp_path:
 
 
 def test_an_actor_reports_it_with_the_lines_of_its_log_and_gives_the_lease_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(actors.signal, "signal", lambda *_: None)
     ray = config(tmp_path, "ray", "ray")
     plan, store = plan_run(ray)
     packages = [logging.getLogger(name) for name in ("pipeline", "hdm_core")]

@@ -18,7 +18,8 @@ from PIL import Image
 
 from pipeline.config.schema import RunConfig
 from pipeline.execution.driver import plan_run
-from pipeline.execution.worker import Worker, WorkerActor
+from pipeline.execution.worker import Worker
+from pipeline.execution.worker_actor import WorkerActor
 from pipeline.plan import Plan, make_plan
 from pipeline.reexplain.plan import ReexplainPlan, create_run, plan_reexplain
 from pipeline.reexplain.series import next_name
