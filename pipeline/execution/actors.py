@@ -23,7 +23,7 @@ def actor_factory(plan: Plan, resources: WorkerResources) -> Callable[[], ActorH
         options["runtime_env"] = {"env_vars": CPU_ENVIRONMENT}
 
     def create_actor() -> ActorHandle[WorkerActor]:
-        handle: ActorHandle[WorkerActor] = actor.options(**options).remote(shared, plan.weights_digest)
+        handle: ActorHandle[WorkerActor] = actor.options(**options).remote(shared, plan.weights_digest, resources.gpus)
         return handle
 
     return create_actor

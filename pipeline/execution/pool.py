@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, RayError
 
 from pipeline.errors import RunError, one_line
 from pipeline.execution.queue import FailedShard, ShardQueue, raise_if_fatal
-from pipeline.execution.worker import ShardReport
+from pipeline.execution.reports import ShardReport
 from pipeline.execution.worker_state import WorkerState
 from pipeline.monitoring import telemetry
 from pipeline.plan import Shard

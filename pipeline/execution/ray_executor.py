@@ -11,8 +11,8 @@ from pipeline.execution.actors import actor_factory
 from pipeline.execution.cluster import allocate_workers, cluster
 from pipeline.execution.pool import COMMITS, Pool
 from pipeline.execution.queue import FailedShard
+from pipeline.execution.reports import ShardReport
 from pipeline.execution.tasks import ShardTasks
-from pipeline.execution.worker import ShardReport
 from pipeline.execution.worker_actor import WorkerActor
 from pipeline.plan import Shard
 

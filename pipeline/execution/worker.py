@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ import torch
 
 from hdm_core import Classifier
 from hdm_core.batch_limit import BatchLimit
-from hdm_core.device import batch_candidates, default_batch, device_name, pick_device
+from hdm_core.device import batch_candidates, cuda_fault, default_batch, device_name, pick_device
 from hdm_core.device_errors import is_out_of_memory
 from hdm_core.probe import probe
 from pipeline.classifiers.load import load_classifier, preprocess_of
@@ -20,11 +21,11 @@ from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
 from pipeline.datasets.batches import read_batches
 from pipeline.errors import InputError, one_line
+from pipeline.execution.reports import ShardReport, WorkerTimings
 from pipeline.explain.isolate import MEMORY_ADVICE
 from pipeline.explain.results import ShardResult
 from pipeline.explain.shard import explain_shard
 from pipeline.monitoring import telemetry
-from pipeline.monitoring.log_buffer import Line
 from pipeline.plan import Shard
 from pipeline.runs import RunStore
 from pipeline.runs.leases import Lease, LeaseHolder, LeaseLostError
@@ -34,28 +35,6 @@ from pipeline.runs.reused import read_reused
 
 # A batch size that is faster by less than this factor is not worth a line of `hdm plan`.
 _FASTER = 1.05
-
-
-@dataclass(frozen=True)
-class ShardReport:
-    """Report of a worker on one shard.
-
-    Attributes:
-        seconds: of the worker's time, without those that its last report counted: a shard may be computed while one is committed.
-        held: the lease of another driver's worker on the shard; None if the shard is committed.
-        passes: of the worker since it started.
-        lines: logged by the worker since its last report, also by the shard that it computed meanwhile.
-        device_failure: the fatal error of the device, in one line; the shard is not committed, and the worker's process is of no more use.
-    """
-
-    shard: int
-    images: int
-    seconds: float
-    device: str
-    held: LeaseHolder | None = None
-    passes: int = 0
-    lines: tuple[Line, ...] = ()
-    device_failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,37 +54,25 @@ class ComputedShard:
     began: float
 
 
-@dataclass(frozen=True)
-class WorkerTimings:
-    """Seconds per image, measured by a worker on its machine.
-
-    Attributes:
-        seconds_per_forward, seconds_per_float32_forward: in the precision of the masks, and of the metrics.
-        batch: batch size of the run.
-        fastest_batch: a batch size that is more than 5% faster on this device; the run's if there is none.
-    """
-
-    seconds_per_pass: float
-    seconds_per_forward: float
-    seconds_per_float32_forward: float
-    seconds_per_read: float
-    device: str
-    batch: int
-    fastest_batch: int
-
-
 class Worker:
     """One loaded classifier that explains shards of one run, one after another.
 
     Args:
         weights_digest: of the classifier that the run was planned with.
         on_passes: called with the worker's passes so far, after each batch of passes.
+        gpus: GPUs that Ray gave the worker; None for a GPU if this process has one, and the CPU otherwise.
+
+    Raises:
+        InputError: if torch cannot use the GPU.
+        torch.OutOfMemoryError: if the classifier does not fit into the GPU's free memory; the message says what to do.
     """
 
-    def __init__(self, config: RunConfig, weights_digest: str, on_passes: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, weights_digest: str, on_passes: Callable[[int], None] | None = None, gpus: float | None = None
+    ) -> None:
         torch.set_num_threads(config.compute.threads)
         self._config = config
-        self._device = pick_device(config.compute.gpus_per_worker)
+        self._device = _usable_device(config.compute.gpus_per_worker if gpus is None else gpus, given=gpus is not None)
         self._classifier = _on_device(load_classifier(config.classifier, config.seed), self._device)
         self._store = RunStore.from_config(config, config.compute.storage_timeout)
         self._batch = config.compute.fixed_batch_size or default_batch(self._device)
@@ -218,6 +185,29 @@ class Worker:
         telemetry.count("hdm_passes", passes, run=self._config.name)
         if self._on_passes is not None:
             self._on_passes(self._passes)
+
+
+def _usable_device(gpus: float, given: bool) -> torch.device:
+    """Return the device of a worker that requested a share of a GPU.
+
+    Args:
+        given: Ray has given it the GPU; on the CPU its maps would be other ones than those of the other workers, and late.
+
+    Raises:
+        InputError: if torch cannot use the GPU.
+        torch.OutOfMemoryError: if the GPU has no memory left for this process; the message says what to do.
+    """
+    if gpus > 0 and (given or torch.cuda.is_available()) and (fault := cuda_fault()) is not None:
+        raise InputError(
+            f"compute.gpus_per_worker is {gpus:g}, but torch {torch.__version__} on {socket.gethostname()} cannot use its GPU: "
+            f"{one_line(Exception(fault), 300)}; install a driver and a torch for the same CUDA there, or set compute.gpus_per_worker=0"
+        )
+    try:
+        return pick_device(gpus)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise torch.OutOfMemoryError(f"the GPU has no free memory: {MEMORY_ADVICE} ({one_line(error, 120)})") from None
 
 
 def _on_device(classifier: Classifier, device: torch.device) -> Classifier:

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
+import torch
+
 from hdm_core.device_errors import is_fatal
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
-from pipeline.errors import device_failure
-from pipeline.execution.worker import ShardReport, Worker
+from pipeline.errors import RunError, device_failure
+from pipeline.execution.reports import ShardReport, ShardTiming
+from pipeline.execution.worker import ComputedShard, Worker
 from pipeline.monitoring.log_buffer import LogBuffer
 from pipeline.plan import Shard
 from pipeline.runs.leases import Lease, LeaseHolder
@@ -27,12 +30,12 @@ class WorkerActor(Worker):
     neither the network nor the device.
     """
 
-    def __init__(self, config: RunConfig, weights_digest: str) -> None:
+    def __init__(self, config: RunConfig, weights_digest: str, gpus: float = 0.0) -> None:
         self._log_buffer = LogBuffer()
         self._terminating = False
         self._committer = ThreadPoolExecutor(1, "commit")
         self._commits: dict[int, Future[ShardReport]] = {}
-        super().__init__(config, weights_digest)
+        super().__init__(config, weights_digest, gpus=gpus)
         signal.signal(signal.SIGTERM, lambda number, frame: self._on_sigterm())
 
     def passes(self) -> int | None:
@@ -73,6 +76,30 @@ class WorkerActor(Worker):
     def run(self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
         """Explain and commit a shard in one call."""
         return self.begin(shard, samples, stale_tag, reuse) or self.committed(shard.index)
+
+    def time_shards(self, shards: Sequence[Shard], samples: Sequence[Sample]) -> ShardTiming:
+        """Explain the same samples as one shard after another; time the last of them, from commit to commit.
+
+        The shards before it load kernels and fold the network.
+
+        Raises:
+            torch.OutOfMemoryError: if the GPU's memory has no room for one image.
+        """
+        commits = []
+        for shard in shards:
+            computed = self.compute(shard, samples)
+            if not isinstance(computed, ComputedShard):
+                raise RunError(f"shard {shard.index} of the measurement was committed by another process")
+            for record in computed.result.records:
+                if record.error is not None and "OutOfMemoryError" in record.error:
+                    raise torch.OutOfMemoryError(record.error.partition(": ")[2])
+            commits.append(self._committer.submit(self._commit_and_time, computed))
+        *_, before, end = (commit.result() for commit in commits)
+        return ShardTiming(len(samples), end - before, self._log_buffer.drain())
+
+    def _commit_and_time(self, computed: ComputedShard) -> float:
+        self.commit(computed)
+        return time.perf_counter()
 
     def _with_lines(self, report: ShardReport) -> ShardReport:
         return replace(report, lines=self._log_buffer.drain())

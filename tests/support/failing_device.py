@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,3 +109,11 @@ def network(armed: str, call: int = 4, white: bool = False) -> Classifier:
 def failed() -> Classifier:
     """Build a classifier whose device has failed before."""
     return Classifier(Calling(smooth(3), fail_from(1)[0]).eval(), Preprocess(resize=16, crop=16), ("ant", "bee", "cat"))
+
+
+def network_for(share: float) -> nn.Module:
+    """Return a network that fits into the memory of a worker with at least this share of a GPU."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized() and 0 < ray.get_runtime_context().get_assigned_resources().get("GPU", 0) < share:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 98.00 MiB.\nGPU 0 has a total capacity of 79 GiB")
+    return smooth(3)

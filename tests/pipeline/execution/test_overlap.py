@@ -27,7 +27,7 @@ from pipeline.execution import worker_actor as actors
 from pipeline.execution.driver import RunSummary, explain_run, plan_run
 from pipeline.execution.pool import COMMITS, PROGRESS, Pool
 from pipeline.execution.queue import FailedShard
-from pipeline.execution.worker import ShardReport
+from pipeline.execution.reports import ShardReport
 from pipeline.execution.worker_actor import WorkerActor
 from pipeline.plan import Plan, Shard
 from pipeline.runs import RunStore
