@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 from pipeline.execution import worker as workers
 from pipeline.explain.shard import explain_shard
 from pipeline.runs import RunStore
+from tests.support.failing_device import in_actor
 from tests.support.tiny_networks import smooth
 
 SECONDS = 60.0
@@ -54,12 +54,6 @@ def network(folder: str, wait: bool = False, kill: int | None = None, seconds: f
         workers.explain_shard = traced_explain  # type: ignore[attr-defined]
         RunStore.write_shard = traced_write  # type: ignore[assignment,method-assign]
     return smooth(3)
-
-
-def in_actor() -> bool:
-    """Return whether this process is an actor of Ray."""
-    ray = sys.modules.get("ray")
-    return ray is not None and ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
 
 
 def await_file(path: Path) -> None:
