@@ -127,7 +127,7 @@ class Pool:
             worker.pending = None
 
     def _on_finished(self, worker: WorkerState, result: ray.ObjectRef[Any], queue: ShardQueue) -> None:
-        shard = worker.commits.get(result) or worker.shard
+        shard = worker.commits.get(result, worker.shard)
         assert shard is not None  # noqa: S101 - for the type checker: a busy worker returns results of its shards
         try:
             report: ShardReport | None = ray.get(result)

@@ -1,4 +1,4 @@
-"""Speed of a GPU by the share of it that each worker gets, measured with real batches."""
+"""Speed of a GPU by the share of it that each worker gets."""
 
 from __future__ import annotations
 

@@ -73,14 +73,13 @@ class WorkerActor(Worker):
         """
         return self._with_lines(self._commits.pop(shard).result())
 
-    def run(self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
-        """Explain and commit a shard in one call."""
-        return self.begin(shard, samples, stale_tag, reuse) or self.committed(shard.index)
-
     def time_shards(self, shards: Sequence[Shard], samples: Sequence[Sample]) -> ShardTiming:
-        """Explain the same samples as one shard after another; time the last of them, from commit to commit.
+        """Explain samples again and again, and time the last shard.
 
-        The shards before it load kernels and fold the network.
+        It is timed from the commit of the shard before it to its own. The shards before load kernels and fold the network.
+
+        Args:
+            samples: of each of the shards.
 
         Raises:
             torch.OutOfMemoryError: if the GPU's memory has no room for one image.

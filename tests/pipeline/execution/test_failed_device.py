@@ -89,11 +89,12 @@ def test_an_actor_reports_it_with_the_lines_of_its_log_and_gives_the_lease_back(
         actor = WorkerActor(on_ray, plan.weights_digest)
         logging.getLogger("hdm_core.batch_limit").warning("gradient: out of memory")
         (tmp_path / "armed").touch()
-        report = actor.run(plan.shards[1], plan.samples[2:4])
+        report = actor.begin(plan.shards[1], plan.samples[2:4])
     finally:
         for logger, (level, handlers) in zip(packages, before, strict=True):
             logger.setLevel(level)
             logger.handlers[:] = handlers
+    assert report is not None
     assert report.device_failure is not None
     assert "illegal memory access" in report.device_failure
     assert "\n" not in report.device_failure
