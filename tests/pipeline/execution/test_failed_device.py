@@ -146,7 +146,10 @@ def test_a_run_whose_workers_cannot_use_their_gpu_ends_with_one_line(tmp_path: P
     plan, store = plan_run(config(tmp_path, "blind", "ray", gpus_per_worker=0.5, max_attempts=1))
     ray.init(address="local", num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        with pytest.raises(RunError, match=r"^no worker could start, tried 1 times: InputError: compute.gpus_per_worker is 0.5, but torch"):
+        with pytest.raises(
+            RunError,
+            match=r"^no worker could start, tried 1 times: pipeline.errors.InputError: compute.gpus_per_worker is 0.5, but torch .* cannot use its GPU: ",
+        ):
             explain_run(plan, store)
     finally:
         ray.shutdown()
