@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
+
+from hdm_core.device_errors import is_out_of_memory
 
 # tf32 and bfloat16 multiply with 10 and 7 bits of the 23 of float32. On the CPU tf32 is float32.
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -110,9 +113,9 @@ def synchronise(device: torch.device) -> None:
 def pick_device(gpus: float) -> torch.device:
     """Return the worker's device: CUDA if it requested a share of a GPU, else the CPU.
 
-    It is the CPU, too, where CUDA is not available. The GPU is the current one of the process. Ray shows an actor its own GPU only. A
-    worker of Ray Train sees all GPUs of its machine, and Ray has made its own the current one. Ray does not divide a GPU's memory: the
-    worker limits itself to its share.
+    It is the CPU, too, where CUDA is not available; `cuda_fault` returns the reason. The GPU is the current one of the process. Ray shows
+    an actor its own GPU only. A worker of Ray Train sees all GPUs of its machine, and Ray has made its own the current one. Ray does not
+    divide a GPU's memory: the worker limits itself to its share.
 
     Args:
         gpus: share of a GPU that the worker requested, 0 for none.
@@ -123,6 +126,28 @@ def pick_device(gpus: float) -> torch.device:
             torch.cuda.set_per_process_memory_fraction(memory_fraction(gpus, torch.cuda.mem_get_info(device)[1]), device)
         return device
     return torch.device("cpu")
+
+
+def cuda_fault() -> str | None:
+    """Return why torch cannot use a GPU, in one line; None if it can.
+
+    The first kernel shows a driver or a torch for another CUDA, and a torch without kernels for the GPU. A GPU without free memory works.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            if torch.cuda.is_available():
+                torch.zeros(1, device="cuda").item()
+                return None
+        except (RuntimeError, AssertionError) as error:
+            return None if is_out_of_memory(error) else _first_line(str(error))
+    if caught:  # such as "The NVIDIA driver on your system is too old"
+        return _first_line(str(caught[-1].message))
+    return "no GPU is visible to it" if torch.version.cuda or torch.version.hip else "it is built without CUDA"
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "for no reason that it states")
 
 
 def memory_fraction(gpus: float, total: int) -> float:

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hdm_core import CheckResult, Classifier, check
 from hdm_core.settings import Settings
-from pipeline.classifiers.load import preprocess_of
+from pipeline.classifiers.load import own_preparation, preprocess_of
 from pipeline.datasets import Sample
 from pipeline.datasets.batches import LoadedSample, read_batches
 from pipeline.errors import InputError, one_line
@@ -53,15 +54,15 @@ def read_photographs(classifier: Classifier, samples: Sequence[Sample], storage:
     """
     count = min(_PHOTOGRAPHS, len(samples))
     chosen = [samples[number * len(samples) // count] for number in range(count)]
-    batches = read_batches(chosen, storage, preprocess_of(classifier), len(chosen), timeout=timeout)
+    batches = read_batches(chosen, storage, preprocess_of(classifier), len(chosen), timeout=timeout, prepare=own_preparation(classifier))
     try:
-        loaded = [item for items in batches for item in items]
+        items = [item for batch in batches for item in batch.items]
     except StorageTimeoutError as error:
         _log.warning("no photograph can be read to check the classifier with (%s); noise is used", one_line(error))
         return None
-    images = [item.image.image for item in loaded if isinstance(item, LoadedSample)]
+    images = [item.image for item in items if isinstance(item, LoadedSample)]
     if images:
-        return classifier.prepare(images)
-    errors = [item.error for item in loaded if not isinstance(item, LoadedSample)]
-    _log.warning("none of %d photographs can be read to check the classifier with (%s); noise is used", len(loaded), errors[0])
+        return torch.stack(images).to(classifier.device, classifier.dtype or torch.float32)
+    errors = [item.error for item in items if not isinstance(item, LoadedSample)]
+    _log.warning("none of %d photographs can be read to check the classifier with (%s); noise is used", len(items), errors[0])
     return None

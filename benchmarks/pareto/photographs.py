@@ -17,7 +17,7 @@ import torch
 from pipeline.classifiers.load import load_classifier, preprocess_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
-from pipeline.datasets.batches import LoadedSample, read_batches
+from pipeline.datasets.batches import read_batches
 from pipeline.datasets.images import read_file
 from pipeline.errors import InputError
 from pipeline.storage.objects import Storage
@@ -44,11 +44,10 @@ def split_by_confidence(config: RunConfig) -> dict[str, list[Photograph]]:
     classifier = load_classifier(config.classifier, config.seed)
     photographs = []
     with classifier.frozen() as network, torch.no_grad():
-        for items in read_batches(samples, config.storage, preprocess_of(classifier), _BATCH, timeout=config.compute.storage_timeout):
-            loaded = [item for item in items if isinstance(item, LoadedSample)]
-            if loaded:
-                confidence = network(classifier.prepare([item.image.image for item in loaded])).softmax(1).amax(1)
-                photographs += [Photograph(samples[item.row], p) for item, p in zip(loaded, confidence.tolist(), strict=True)]
+        for batch in read_batches(samples, config.storage, preprocess_of(classifier), _BATCH, timeout=config.compute.storage_timeout):
+            if batch.images is not None:
+                confidence = network(batch.images).softmax(1).amax(1)
+                photographs += [Photograph(samples[item.row], p) for item, p in zip(batch.loaded, confidence.tolist(), strict=True)]
     photographs.sort(key=lambda photograph: (photograph.probability, photograph.sample.image_id))
     return {split: photographs[offset :: len(SPLITS)] for offset, split in enumerate(SPLITS)}
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from hdm_core import Classifier, Preprocess
+from hdm_core.photograph import Photograph
 from hdm_core.sources.state_dict import read_classes
 from pipeline.classifiers.sources import CLASSIFIER_SOURCES, ClassifierConfig
 from pipeline.errors import InputError, one_line
@@ -111,6 +114,14 @@ def preprocess_of(classifier: Classifier) -> Preprocess:
     if classifier.preprocess is None:
         raise ValueError(f"{classifier.name} has no preprocess")
     return classifier.preprocess
+
+
+def own_preparation(classifier: Classifier) -> Callable[[Photograph], Tensor] | None:
+    """Return the preparation of one image by a subclass that overrides `prepare`.
+
+    It is None for other classifiers, whose `prepare` is the preprocessing.
+    """
+    return None if type(classifier).prepare is Classifier.prepare else lambda image: classifier.prepare([image])[0]
 
 
 def preprocess_identity(classifier: Classifier) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, errors_json, 
 from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, configuration
 from pipeline.cli.reexplain import reexplain
 from pipeline.cli.repair import repair, verify
+from pipeline.cli.shares import print_shares
 from pipeline.cli.train import train
 from pipeline.environment import bypass_proxies_on_loopback
 from pipeline.errors import InputError, RunError, device_failure, one_line
@@ -58,15 +59,30 @@ def run(config: Config, output: Output = None, root: Root = None, limit: Limit =
 
 
 @app.command()
-def plan(config: Config, output: Output = None, root: Root = None, limit: Limit = None, set_: Set = None, as_json: Json = False) -> None:
+def plan(
+    config: Config,
+    output: Output = None,
+    root: Root = None,
+    limit: Limit = None,
+    set_: Set = None,
+    shares: Annotated[
+        str | None, typer.Option(metavar="SHARE,...", help="measure instead how fast workers with these shares of a GPU are: 1,0.5,0.25")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Print what a run would do and cost.
 
-    Its workers start and measure a few passes; nothing is written.
+    Its workers start and measure a few passes; nothing is written. With --shares they explain a batch, in a folder that is removed.
     """
     from pipeline.execution.cost import measure_cost
+    from pipeline.execution.shares import parse_shares
     from pipeline.monitoring.progress import clock
     from pipeline.plan import make_plan
 
+    if shares is not None:
+        chosen = parse_shares(shares)
+        print_shares(make_plan(configuration(config, output, root, limit, set_)), chosen, as_json)
+        return
     planned = make_plan(configuration(config, output, root, limit, set_))
     cost = measure_cost(planned)
     if as_json:

@@ -16,7 +16,7 @@ from hdm_core.metrics.evaluate import metric_forwards
 from pipeline.classifiers.load import load_classifier, preprocess_of
 from pipeline.errors import InputError
 from pipeline.execution.local_executor import measure_locally
-from pipeline.execution.worker import WorkerTimings
+from pipeline.execution.reports import WorkerTimings
 from pipeline.plan import Plan
 
 _READ = 8  # images that are read to time reading

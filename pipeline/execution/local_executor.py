@@ -13,8 +13,9 @@ from hdm_core.device import pick_device
 from hdm_core.device_errors import is_fatal
 from pipeline.errors import HdmError, RunError, device_failure, one_line
 from pipeline.execution.queue import FailedShard, ShardQueue, raise_if_fatal
+from pipeline.execution.reports import WorkerTimings
 from pipeline.execution.tasks import ShardTasks
-from pipeline.execution.worker import Worker, WorkerTimings
+from pipeline.execution.worker import Worker
 from pipeline.plan import Plan
 
 _log = logging.getLogger(__name__)

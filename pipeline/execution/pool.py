@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -14,46 +14,21 @@ from ray.exceptions import RayActorError, RayError
 
 from pipeline.errors import RunError, one_line
 from pipeline.execution.queue import FailedShard, ShardQueue, raise_if_fatal
-from pipeline.execution.worker import ShardReport
+from pipeline.execution.reports import ShardReport
+from pipeline.execution.worker_state import WorkerState
 from pipeline.monitoring import telemetry
 from pipeline.plan import Shard
 
 _log = logging.getLogger(__name__)
 
-# Concurrency group in which an actor answers `passes` while it works on a shard.
-PROGRESS = "progress"
+# Concurrency groups of an actor: of `passes`, and of waiting for a commit, while it computes a shard.
+PROGRESS, COMMITS = "progress", "commits"
 
 _POLL_SECONDS = 0.5  # between two polls of the workers' progress
 
 CreateActor = Callable[[], ActorHandle[Any]]
-Submit = Callable[[ActorHandle[Any], Shard], ray.ObjectRef[ShardReport]]
-
-
-@dataclass(eq=False)
-class WorkerState:
-    """State of one worker of the pool.
-
-    Attributes:
-        pending: result of `ready` while the worker starts, of `run` while it is busy; None while it is idle.
-        shard: the shard in work; None unless it is busy.
-        passes: passes since the worker started.
-        last_progress: monotonic time of the last pass, or of the start of the shard; infinite once the worker was killed as hung.
-        passes_request: the unanswered request for `passes`.
-    """
-
-    actor: ActorHandle[Any]
-    pending: ray.ObjectRef[Any] | None
-    shard: Shard | None = None
-    passes: int = 0
-    last_progress: float = 0.0
-    passes_request: ray.ObjectRef[Any] | None = None
-
-    @property
-    def status(self) -> Literal["starting", "idle", "busy"]:
-        """Status of the worker, which follows from `pending` and `shard`."""
-        if self.shard is not None:
-            return "busy"
-        return "idle" if self.pending is None else "starting"
+Submit = Callable[[ActorHandle[Any], Shard], ray.ObjectRef[Any]]  # of a ShardReport, or of None if the commit is awaited separately
+AwaitCommit = Callable[[ActorHandle[Any], Shard], ray.ObjectRef[ShardReport]]
 
 
 @dataclass
@@ -65,7 +40,7 @@ class Pool:
 
     Attributes:
         create_actor: requests a worker from Ray; returns at once.
-        submit: gives a worker a shard.
+        submit: gives a worker a shard. Its result is the report, or None once the worker has computed the shard and is committing it.
         workers: number of workers to keep requested while there is work.
         max_attempts: attempts per shard.
         on_done: called with every report; a report with `held` set does not end its shard.
@@ -73,6 +48,7 @@ class Pool:
         stall_timeout: seconds without a pass after which a worker counts as hung.
         pause: seconds after which a shard that another driver's worker holds is tried again.
         name: name of the run, the label of its metrics.
+        await_commit: requests the report of a shard whose `submit` resulted in None. The worker gets its next shard meanwhile.
     """
 
     create_actor: CreateActor
@@ -84,6 +60,7 @@ class Pool:
     stall_timeout: float = 21600.0
     pause: float = 15.0
     name: str = ""
+    await_commit: AwaitCommit | None = None
     _workers: list[WorkerState] = field(default_factory=list)
     _passes_of_lost: int = 0
     _failed_starts: int = 0
@@ -100,16 +77,16 @@ class Pool:
             while queue or self._count("busy"):
                 queue.requeue_held()
                 self._assign_and_scale(queue)
-                pending = {worker.pending: worker for worker in self._workers if worker.pending is not None}
+                pending = {ref: worker for worker in self._workers for ref in worker.awaited}
                 if not pending:  # all shards that are left are held by other drivers
                     time.sleep(_POLL_SECONDS)
                 ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS) if pending else ([], [])
                 for ref in ready:
                     worker = pending[ref]
-                    if worker.shard is None:
+                    if worker.status == "starting":
                         self._on_started(worker, ref)
                     else:
-                        self._on_finished(worker, worker.shard, ref, queue)
+                        self._on_finished(worker, ref, queue)
                 if time.monotonic() - polled >= _POLL_SECONDS:  # not after every shard: each poll sends a request to every worker
                     polled = time.monotonic()
                     self._poll(queue)
@@ -124,10 +101,10 @@ class Pool:
         return sum(worker.status == status for worker in self._workers)
 
     def _assign_and_scale(self, queue: ShardQueue) -> None:
-        for worker in self._workers:
+        for worker in sorted(self._workers, key=lambda worker: len(worker.commits)):
             if not queue.waiting:
                 break
-            if worker.status == "idle":
+            if worker.is_free:
                 shard = queue.pop()
                 worker.shard, worker.last_progress = shard, time.monotonic()
                 worker.pending = self.submit(worker.actor, shard)
@@ -149,37 +126,59 @@ class Pool:
             self._failed_starts = 0
             worker.pending = None
 
-    def _on_finished(self, worker: WorkerState, shard: Shard, result: ray.ObjectRef[ShardReport], queue: ShardQueue) -> None:
-        worker.pending, worker.shard = None, None
+    def _on_finished(self, worker: WorkerState, result: ray.ObjectRef[Any], queue: ShardQueue) -> None:
+        shard = worker.commits.get(result, worker.shard)
+        assert shard is not None  # noqa: S101 - for the type checker: a busy worker returns results of its shards
         try:
-            report = ray.get(result)
+            report: ShardReport | None = ray.get(result)
         except RayActorError as error:  # the worker is gone, with its process or its node
-            _log.warning("shard %d: its worker was lost", shard.index)
-            telemetry.count("hdm_workers_lost", run=self.name)
-            self._remove(worker)  # it may only be unreachable: it must not come back and hold its resources
-            if error.preempted:  # its node was preempted, for which the shard is not to blame
-                queue.requeue(shard)
-            else:
-                queue.retry_or_fail(shard, describe(error))
+            self._on_lost(worker, error, queue)
+            return
         except RayError as error:  # the worker is well, the shard is not
+            worker.end(result)
             raise_if_fatal(getattr(error, "cause", None))
             _log.warning("shard %d: %s", shard.index, describe(error))
             queue.retry_or_fail(shard, describe(error))
         else:
-            worker.passes = max(worker.passes, report.passes)  # includes the passes since the last poll
-            for level, line in report.lines:
-                _log.log(level, "shard %d: %s", shard.index, line)
-            if report.device_failure is not None:
-                _log.warning("shard %d: %s; its worker is replaced", shard.index, report.device_failure)
-                telemetry.count("hdm_workers_lost", run=self.name)
-                self._remove(worker)
-                queue.retry_or_fail(shard, report.device_failure)
-                return
-            if report.held is not None:
-                queue.hold(shard)
+            worker.end(result)
+            if report is None:
+                assert self.await_commit is not None  # noqa: S101 - for the type checker: a worker without it returns reports
+                worker.commits[self.await_commit(worker.actor, shard)] = shard
+                worker.last_progress = time.monotonic()
             else:
-                queue.done()
-            self.on_done(report)
+                self._on_report(worker, shard, report, queue)
+        if worker.failed_device and not worker.shards:
+            self._remove(worker)
+
+    def _on_report(self, worker: WorkerState, shard: Shard, report: ShardReport, queue: ShardQueue) -> None:
+        worker.passes = max(worker.passes, report.passes)  # includes the passes since the last poll
+        for level, line in report.lines:
+            _log.log(level, "shard %d: %s", shard.index, line)
+        if report.device_failure is not None:
+            _log.warning("shard %d: %s; its worker is replaced", shard.index, report.device_failure)
+            telemetry.count("hdm_workers_lost", run=self.name)
+            worker.failed_device = True
+            queue.retry_or_fail(shard, report.device_failure)
+            return
+        if report.held is not None:
+            queue.hold(shard)
+        else:
+            queue.done()
+        self.on_done(report)
+
+    def _on_lost(self, worker: WorkerState, error: RayActorError, queue: ShardQueue) -> None:
+        """Queue the shards of a lost worker again.
+
+        One of them may be to blame: the shard that was computed, or else the one that was committed.
+        """
+        telemetry.count("hdm_workers_lost", run=self.name)
+        for number, shard in enumerate(worker.shards):
+            _log.warning("shard %d: its worker was lost", shard.index)
+            if number == 0 and not error.preempted:  # not if its node was preempted
+                queue.retry_or_fail(shard, describe(error))
+            else:
+                queue.requeue(shard)
+        self._remove(worker)  # it may only be unreachable: it must not come back and hold its resources
 
     def _poll(self, queue: ShardQueue) -> None:
         self._collect_progress(queue)
@@ -207,15 +206,15 @@ class Pool:
         self.on_tick(self._passes_of_lost + sum(worker.passes for worker in self._workers))
 
     def _publish_metrics(self, queue: ShardQueue) -> None:
-        telemetry.set_gauge("hdm_shards_left", len(queue) + self._count("busy"), run=self.name)
+        telemetry.set_gauge("hdm_shards_left", len(queue) + sum(len(worker.shards) for worker in self._workers), run=self.name)
         for label, status in (("at_work", "busy"), ("idle", "idle"), ("starting", "starting")):
             telemetry.set_gauge("hdm_workers", self._count(status), run=self.name, state=label)
 
     def _release(self, worker: WorkerState, queue: ShardQueue) -> None:
-        """Remove a worker whose machine is being revoked; its shard has not failed."""
-        if worker.shard is not None:
-            _log.warning("shard %d: its worker received SIGTERM", worker.shard.index)
-            queue.requeue(worker.shard)
+        """Remove a worker whose machine is being revoked; its shards have not failed."""
+        for shard in worker.shards:
+            _log.warning("shard %d: its worker received SIGTERM", shard.index)
+            queue.requeue(shard)
         self._remove(worker)
 
     def _remove(self, worker: WorkerState) -> None:
@@ -225,8 +224,9 @@ class Pool:
 
     def _kill_stalled(self) -> None:
         for worker in self._workers:
-            if worker.shard is not None and time.monotonic() - worker.last_progress > self.stall_timeout:
-                _log.warning("shard %d: its worker has done no pass for %g seconds and is replaced", worker.shard.index, self.stall_timeout)
+            if worker.shards and time.monotonic() - worker.last_progress > self.stall_timeout:
+                shard = worker.shards[0]
+                _log.warning("shard %d: its worker has done no pass for %g seconds and is replaced", shard.index, self.stall_timeout)
                 worker.last_progress = float("inf")  # killed once; the result of its shard reports when it is gone
                 ray.kill(worker.actor)
 

@@ -9,10 +9,11 @@ from ray.actor import ActorHandle
 
 from pipeline.execution.actors import actor_factory
 from pipeline.execution.cluster import allocate_workers, cluster
-from pipeline.execution.pool import Pool
+from pipeline.execution.pool import COMMITS, Pool
 from pipeline.execution.queue import FailedShard
+from pipeline.execution.reports import ShardReport
 from pipeline.execution.tasks import ShardTasks
-from pipeline.execution.worker import ShardReport, WorkerActor
+from pipeline.execution.worker_actor import WorkerActor
 from pipeline.plan import Shard
 
 _log = logging.getLogger(__name__)
@@ -31,8 +32,12 @@ def run_on_ray(tasks: ShardTasks) -> list[FailedShard]:
     plan = tasks.plan
     compute = plan.config.compute
 
-    def submit(worker: ActorHandle[WorkerActor], shard: Shard) -> ray.ObjectRef[ShardReport]:
-        ref: ray.ObjectRef[ShardReport] = worker.run.remote(*tasks.arguments(shard))
+    def submit(worker: ActorHandle[WorkerActor], shard: Shard) -> ray.ObjectRef[ShardReport | None]:
+        ref: ray.ObjectRef[ShardReport | None] = worker.begin.remote(*tasks.arguments(shard))
+        return ref
+
+    def await_commit(worker: ActorHandle[WorkerActor], shard: Shard) -> ray.ObjectRef[ShardReport]:
+        ref: ray.ObjectRef[ShardReport] = worker.committed.options(concurrency_group=COMMITS).remote(shard.index)
         return ref
 
     with cluster(compute.ray_address):
@@ -49,6 +54,7 @@ def run_on_ray(tasks: ShardTasks) -> list[FailedShard]:
             stall_timeout=compute.stall_timeout,
             pause=compute.lease_seconds / 4,
             name=plan.config.name,
+            await_commit=await_commit,
         )
         with tasks.running(allocation.gpus):
             return pool.run(tasks.todo)

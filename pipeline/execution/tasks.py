@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pipeline.datasets import Sample
-from pipeline.execution.worker import ShardReport
+from pipeline.execution.reports import ShardReport
 from pipeline.monitoring.progress import Progress, ProgressCallback, ProgressTracker
 from pipeline.plan import Plan, Shard
 from pipeline.runs.leases import StaleLeaseDetector

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
 
 from hdm_core import Classifier
 from hdm_core.batch_limit import BatchLimit
-from hdm_core.device import batch_candidates, default_batch, device_name, pick_device
-from hdm_core.device_errors import is_fatal, is_out_of_memory
+from hdm_core.device import batch_candidates, cuda_fault, default_batch, device_name, pick_device
+from hdm_core.device_errors import is_out_of_memory
 from hdm_core.probe import probe
 from pipeline.classifiers.load import load_classifier, preprocess_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
 from pipeline.datasets.batches import read_batches
-from pipeline.errors import InputError, device_failure, one_line
+from pipeline.errors import InputError, one_line
+from pipeline.execution.reports import ShardReport, WorkerTimings
 from pipeline.explain.isolate import MEMORY_ADVICE
+from pipeline.explain.results import ShardResult
 from pipeline.explain.shard import explain_shard
 from pipeline.monitoring import telemetry
-from pipeline.monitoring.log_buffer import Line, LogBuffer
 from pipeline.plan import Shard
 from pipeline.runs import RunStore
 from pipeline.runs.leases import Lease, LeaseHolder, LeaseLostError
@@ -37,43 +38,20 @@ _FASTER = 1.05
 
 
 @dataclass(frozen=True)
-class ShardReport:
-    """Report of a worker on one shard.
+class ComputedShard:
+    """Results of a shard that are not committed.
 
     Attributes:
-        held: the lease of another driver's worker on the shard; None if the shard is committed.
-        passes: of the worker since it started.
-        lines: logged by the worker since its last report.
-        device_failure: the fatal error of the device, in one line; the shard is not committed, and the worker's process is of no more use.
+        lease: None with a single driver.
+        renewal: renews the lease; it releases the lease when it is closed.
+        began: start of the shard, by `time.perf_counter`.
     """
 
-    shard: int
-    images: int
-    seconds: float
-    device: str
-    held: LeaseHolder | None = None
-    passes: int = 0
-    lines: tuple[Line, ...] = ()
-    device_failure: str | None = None
-
-
-@dataclass(frozen=True)
-class WorkerTimings:
-    """Seconds per image, measured by a worker on its machine.
-
-    Attributes:
-        seconds_per_forward, seconds_per_float32_forward: in the precision of the masks, and of the metrics.
-        batch: batch size of the run.
-        fastest_batch: a batch size that is more than 5% faster on this device; the run's if there is none.
-    """
-
-    seconds_per_pass: float
-    seconds_per_forward: float
-    seconds_per_float32_forward: float
-    seconds_per_read: float
-    device: str
-    batch: int
-    fastest_batch: int
+    shard: Shard
+    result: ShardResult
+    lease: Lease | None
+    renewal: ExitStack
+    began: float
 
 
 class Worker:
@@ -82,20 +60,29 @@ class Worker:
     Args:
         weights_digest: of the classifier that the run was planned with.
         on_passes: called with the worker's passes so far, after each batch of passes.
+        gpus: GPUs that Ray gave the worker; None for a GPU if this process has one, and the CPU otherwise.
+
+    Raises:
+        InputError: if torch cannot use the GPU.
+        torch.OutOfMemoryError: if the classifier does not fit into the GPU's free memory; the message says what to do.
     """
 
-    def __init__(self, config: RunConfig, weights_digest: str, on_passes: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, weights_digest: str, on_passes: Callable[[int], None] | None = None, gpus: float | None = None
+    ) -> None:
         torch.set_num_threads(config.compute.threads)
         self._config = config
-        self._device = pick_device(config.compute.gpus_per_worker)
+        self._device = _usable_device(config.compute.gpus_per_worker if gpus is None else gpus, given=gpus is not None)
         self._classifier = _on_device(load_classifier(config.classifier, config.seed), self._device)
         self._store = RunStore.from_config(config, config.compute.storage_timeout)
         self._batch = config.compute.fixed_batch_size or default_batch(self._device)
         self._weights_digest = weights_digest
         self._on_passes = on_passes
         self._passes = 0
-        self._lease: Lease | None = None
+        self._leases: set[Lease] = set()  # of the shards that are computed or committed now
         self._limits: dict[str, BatchLimit] = {}
+        self._device_name = device_name(self._device)  # read once: after a failure of the device this call would fail, too
+        self._reported = 0.0
 
     def ready(self) -> str:
         """Return the name of the device, once the classifier is loaded.
@@ -107,7 +94,7 @@ class Worker:
             raise InputError(
                 "the classifier's weights are no longer those that the run began with; put its file back, or start a run of another name"
             )
-        return device_name(self._device)
+        return self._device_name
 
     def passes(self) -> int | None:
         """Return the passes done since the worker started."""
@@ -132,7 +119,7 @@ class Worker:
             timings.seconds_per_forward,
             timings.seconds_per_float32_forward,
             seconds_per_read,
-            device_name(self._device),
+            self._device_name,
             self._batch,
             fastest,
         )
@@ -144,40 +131,83 @@ class Worker:
             stale_tag: the tag of a stale lease, which may be taken over.
             reuse: which of the shard's explanations come from earlier runs.
         """
-        begin = time.perf_counter()
+        computed = self.compute(shard, samples, stale_tag, reuse)
+        return self.commit(computed) if isinstance(computed, ComputedShard) else computed
+
+    def compute(
+        self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None
+    ) -> ComputedShard | ShardReport:
+        """Explain a shard under its lease; the arguments are those of `run`.
+
+        Returns:
+            The results, whose lease is renewed until they are committed; or a report if another worker has the shard or has committed it.
+        """
+        began, lease = time.perf_counter(), None
+        with ExitStack() as renewal:
+            if not self._config.compute.single_driver:
+                lease = Lease(self._store.storage, shard.index, self._config.compute.lease_seconds)
+                self._leases.add(lease)
+                renewal.callback(self._leases.discard, lease)
+                if (held := self._take(lease, stale_tag)) is not None:
+                    return self._report(shard, began, held)
+                renewal.enter_context(lease.renewing())
+                if self._store.is_done(shard.index):
+                    return self._report(shard, began)
+            reused = None if reuse is None else read_reused(reuse, self._config.storage, self._config.compute.storage_timeout)
+            result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, reused, self._limits)
+            return ComputedShard(shard, result, lease, renewal.pop_all(), began)
+
+    def commit(self, computed: ComputedShard) -> ShardReport:
+        """Write and commit the results of a shard, and release its lease."""
+        shard, result, name = computed.shard, computed.result, self._config.name
         held = None
-        if self._config.compute.single_driver:
-            self._explain(shard, samples, None, reuse)
-        else:
-            self._lease = lease = Lease(self._store.storage, shard.index, self._config.compute.lease_seconds)
-            held = self._take(lease, stale_tag)
-            if held is None:
-                try:
-                    with lease.renewing():
-                        if not self._store.is_done(shard.index):
-                            self._explain(shard, samples, lease, reuse)
-                except LeaseLostError:
-                    held = LeaseHolder("another worker", "")
-        return ShardReport(shard.index, len(shard), time.perf_counter() - begin, device_name(self._device), held, self._passes)
+        with computed.renewal:
+            try:
+                if self._store.write_shard(shard, result.arrays, result.records, result.image_facts, self._config, computed.lease):
+                    columns = {key: [getattr(record, key) for record in result.records] for key in ("row", "status")}
+                    for status, images in worst_statuses(pa.table(columns)).items():
+                        telemetry.count("hdm_images", images, run=name, status=status)
+                    telemetry.observe("hdm_shard_seconds", time.perf_counter() - computed.began, run=name)
+            except LeaseLostError:
+                held = LeaseHolder("another worker", "")
+        return self._report(shard, computed.began, held)
+
+    def _report(self, shard: Shard, began: float, held: LeaseHolder | None = None, device_failure: str | None = None) -> ShardReport:
+        now = time.perf_counter()
+        seconds, self._reported = now - max(began, self._reported), now
+        return ShardReport(shard.index, len(shard), seconds, self._device_name, held, self._passes, device_failure=device_failure)
 
     def _take(self, lease: Lease, stale_tag: str | None) -> LeaseHolder | None:
         return lease.acquire(stale_tag)
-
-    def _explain(self, shard: Shard, samples: Sequence[Sample], lease: Lease | None, reuse: ReusePlan | None) -> None:
-        begin, name = time.perf_counter(), self._config.name
-        reused = None if reuse is None else read_reused(reuse, self._config.storage, self._config.compute.storage_timeout)
-        result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, reused, self._limits)
-        if self._store.write_shard(shard, result.arrays, result.records, result.image_facts, self._config, lease):
-            statuses = worst_statuses(pa.table({key: [getattr(record, key) for record in result.records] for key in ("row", "status")}))
-            for status, images in statuses.items():
-                telemetry.count("hdm_images", images, run=name, status=status)
-            telemetry.observe("hdm_shard_seconds", time.perf_counter() - begin, run=name)
 
     def _count(self, passes: int) -> None:
         self._passes += passes
         telemetry.count("hdm_passes", passes, run=self._config.name)
         if self._on_passes is not None:
             self._on_passes(self._passes)
+
+
+def _usable_device(gpus: float, given: bool) -> torch.device:
+    """Return the device of a worker that requested a share of a GPU.
+
+    Args:
+        given: Ray has given it the GPU; on the CPU its maps would be other ones than those of the other workers, and late.
+
+    Raises:
+        InputError: if torch cannot use the GPU.
+        torch.OutOfMemoryError: if the GPU has no memory left for this process; the message says what to do.
+    """
+    if gpus > 0 and (given or torch.cuda.is_available()) and (fault := cuda_fault()) is not None:
+        raise InputError(
+            f"compute.gpus_per_worker is {gpus:g}, but torch {torch.__version__} on {socket.gethostname()} cannot use its GPU: "
+            f"{one_line(Exception(fault), 300)}; install a driver and a torch for the same CUDA there, or set compute.gpus_per_worker=0"
+        )
+    try:
+        return pick_device(gpus)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise torch.OutOfMemoryError(f"the GPU has no free memory: {MEMORY_ADVICE} ({one_line(error, 120)})") from None
 
 
 def _on_device(classifier: Classifier, device: torch.device) -> Classifier:
@@ -193,46 +223,3 @@ def _on_device(classifier: Classifier, device: torch.device) -> Classifier:
             raise
         text = f"{classifier.name} does not fit into the free memory of {device}: {MEMORY_ADVICE} ({one_line(error, 120)})"
         raise torch.OutOfMemoryError(text) from None
-
-
-class WorkerActor(Worker):
-    """Worker in a Ray actor: it also sends its log, and releases its lease on SIGTERM."""
-
-    def __init__(self, config: RunConfig, weights_digest: str) -> None:
-        self._log_buffer = LogBuffer()
-        self._terminating = False
-        super().__init__(config, weights_digest)
-        signal.signal(signal.SIGTERM, lambda number, frame: self._on_sigterm())
-
-    def passes(self) -> int | None:
-        """Return the passes since the start, also during a shard; None after SIGTERM."""
-        return None if self._terminating else self._passes
-
-    def run(self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
-        """Explain a shard as `Worker.run` does, and report the lines logged meanwhile.
-
-        A fatal error of the device becomes a report, too, so that the lines are not lost with the process.
-        """
-        begin = time.perf_counter()
-        try:
-            report = super().run(shard, samples, stale_tag, reuse)
-        except Exception as error:
-            if not is_fatal(error):
-                raise
-            seconds, device = time.perf_counter() - begin, str(self._device)  # its name would be a call of CUDA
-            report = ShardReport(shard.index, len(shard), seconds, device, passes=self._passes, device_failure=device_failure(error))
-        return replace(report, lines=self._log_buffer.drain())
-
-    def _take(self, lease: Lease, stale_tag: str | None) -> LeaseHolder | None:
-        return LeaseHolder("nobody", "") if self._terminating else super()._take(lease, stale_tag)
-
-    def _on_sigterm(self) -> None:
-        """Release the lease at once, so that another worker can take the shard.
-
-        The pool learns of it from `passes`. SIGTERM comes from machines that are revoked. Ray's own handler would first
-        finish the shard, for which there is no time. What is still computed here is never committed, since the lease is
-        gone. The storage may be slow: a thread waits for it.
-        """
-        self._terminating = True
-        if self._lease is not None:
-            threading.Thread(target=self._lease.release, daemon=True).start()

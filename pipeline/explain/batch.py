@@ -33,16 +33,21 @@ class Batch:
     region_kinds: Sequence[str]
 
     @classmethod
-    def from_loaded(cls, classifier: Classifier, shard: Shard, samples: Sequence[Sample], loaded: Sequence[LoadedSample]) -> Batch:
-        """Preprocess loaded samples of a shard.
+    def from_loaded(
+        cls, classifier: Classifier, shard: Shard, samples: Sequence[Sample], loaded: Sequence[LoadedSample], images: Tensor | None = None
+    ) -> Batch:
+        """Move loaded samples of a shard to the classifier's device.
 
         Args:
             samples: all samples of the shard.
+            images: (B, C, H, W), the images of the loaded samples; None if they are not stacked yet.
         """
+        stacked = torch.stack([item.image for item in loaded]) if images is None else images
         return cls(
             rows=[shard.start + item.row for item in loaded],
             samples=[samples[item.row] for item in loaded],
-            images=classifier.prepare([item.image.image for item in loaded]),
+            # Asynchronous on CUDA from page-locked memory, else as any copy.
+            images=stacked.to(classifier.device, classifier.dtype or torch.float32, non_blocking=True),
             regions=torch.stack([item.region for item in loaded]),
             region_kinds=[item.kind for item in loaded],
         )

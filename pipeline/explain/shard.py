@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from torch import Tensor
@@ -11,11 +12,11 @@ from hdm_core import Classifier
 from hdm_core.batch_limit import BatchLimit
 from hdm_core.device import default_batch, device_name
 from hdm_core.targets import contrasting
-from pipeline.classifiers.load import preprocess_of
+from pipeline.classifiers.load import own_preparation, preprocess_of
 from pipeline.classifiers.targets import MapFailure, MapRequest, request_maps
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
-from pipeline.datasets.batches import LoadedSample, UnreadableSample, read_batches
+from pipeline.datasets.batches import LoadedBatch, LoadedSample, UnreadableSample, read_batches
 from pipeline.datasets.sample import as_text
 from pipeline.explain.batch import Batch
 from pipeline.explain.isolate import ItemFailure, isolated, warnings_as_messages
@@ -66,19 +67,35 @@ def explain_shard(
     def limit_of(work: str) -> BatchLimit:
         return known_limits.setdefault(work, BatchLimit(batch_size, work))
 
-    def explain_loaded(loaded: Sequence[LoadedSample]) -> None:
-        batch = Batch.from_loaded(classifier, shard, samples, loaded)
-        _explain_batch(classifier, config, batch, collector, limit_of, progress)
+    def explain_batch(read: LoadedBatch) -> None:
+        loaded = read.loaded
 
-    with warnings_as_messages():
-        for items in read_batches(samples, config.storage, preprocess, images_at_once, open_rows, timeout=timeout):
-            for item in items:
-                collector.add_facts(shard.start + item.row, item.image_facts)
-                if isinstance(item, UnreadableSample):
-                    collector.add_failed_image(shard.start + item.row, item.status, item.error)
-            for outcome in isolated([item for item in items if isinstance(item, LoadedSample)], explain_loaded):
-                if isinstance(outcome, ItemFailure):
-                    collector.add_failed_image(shard.start + outcome.item.row, "failed", outcome.error)
+        def explain_loaded(part: Sequence[LoadedSample]) -> None:
+            batch = Batch.from_loaded(classifier, shard, samples, part, read.images if len(part) == len(loaded) else None)
+            _explain_batch(classifier, config, batch, collector, limit_of, progress)
+
+        for item in read.items:
+            collector.add_facts(shard.start + item.row, item.image_facts)
+            if isinstance(item, UnreadableSample):
+                collector.add_failed_image(shard.start + item.row, item.status, item.error)
+        for outcome in isolated(loaded, explain_loaded):
+            if isinstance(outcome, ItemFailure):
+                collector.add_failed_image(shard.start + outcome.item.row, "failed", outcome.error)
+
+    prepare = own_preparation(classifier)
+    batches = read_batches(
+        samples,
+        config.storage,
+        preprocess,
+        images_at_once,
+        open_rows,
+        timeout=timeout,
+        prepare=prepare,
+        pin_memory=prepare is None and classifier.device.type == "cuda",
+    )
+    with warnings_as_messages(), closing(batches):  # closed at once if the shard fails: a traceback would keep its threads
+        for read in batches:
+            explain_batch(read)
     return collector.result()
 
 

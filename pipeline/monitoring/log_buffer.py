@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import suppress
 
 Line = tuple[int, str]  # (level of `logging`, text)
 
@@ -29,7 +30,12 @@ class LogBuffer(logging.Handler):
         self._lines.append((record.levelno, record.getMessage()))
 
     def drain(self) -> tuple[Line, ...]:
-        """Return the lines since the last call, and forget them."""
-        lines = tuple(self._lines)
-        self._lines.clear()
-        return lines
+        """Return the lines since the last call, and forget them.
+
+        Other threads may log meanwhile, or drain: each line is returned once.
+        """
+        lines = []
+        with suppress(IndexError):
+            while True:
+                lines.append(self._lines.popleft())
+        return tuple(lines)

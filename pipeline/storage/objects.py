@@ -147,6 +147,12 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self._retry(lambda: self.fs.rm_file(self.path(name)))
 
+    def remove_all(self) -> None:
+        """Remove all objects below the URL."""
+        self.fs.invalidate_cache()
+        with contextlib.suppress(FileNotFoundError):
+            self._retry(lambda: self.fs.rm(self.root, recursive=True))
+
     def is_conditional(self) -> bool:
         """Return whether `create` and `replace` are conditional.
 

@@ -98,6 +98,17 @@ def test_create_sees_what_others_have_created(place: Place) -> None:
     assert other.read("a") == b"one"
 
 
+def test_all_objects_below_a_url_are_removed_and_no_other(place: Place, storage: Storage) -> None:
+    inner = Storage(f"{place.url}/scratch", place.options)
+    for each in (storage, inner):
+        each.write("deep/er/a", b"1")
+    inner.write("b", b"2")
+    for _ in range(2):  # the second time there is nothing
+        inner.remove_all()
+        assert [inner.exists(name) for name in ("deep/er/a", "b")] == [False, False]
+    assert storage.read("deep/er/a") == b"1"
+
+
 def test_one_listing_gives_the_names_in_order(storage: Storage) -> None:
     assert storage.names("commits") == []
     for name in ("000002.json", "000000.json", "000010.json"):

@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 from tests.support.plans import mapping
 
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-TOOLS = {"cat", "cp", "curl", "df", "export", "grep", "pip", "source"}  # commands of any machine
+TOOLS = {"cat", "cp", "curl", "df", "export", "grep", "nvidia-cuda-mps-control", "nvidia-smi", "pip", "source"}  # commands of any machine
 
 _HDM: Any = typer.main.get_command(app)
 _BENCH: Any = typer.main.get_command(bench)

@@ -17,7 +17,7 @@ from pipeline.config.load import load_config
 from pipeline.runs import RunStore
 from pipeline.runs.verify import verify
 from tests.support.fault_runs import SHARDS, contents, driver, holders, until, written
-from tests.support.paths import ROOT
+from tests.support.paths import COUNTED_GPUS, ROOT
 from tests.support.ray_nodes import CODE, Machine, Machines, machines
 from tests.support.s3_server import S3
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def cluster(s3_server: S3) -> Iterator[Machines]:
     """A cluster with a head node; the GPUs of its machines exist only in Ray's accounting."""
-    with machines(s3_server.environment | {"PYTHONPATH": str(ROOT)}) as started:
+    with machines(s3_server.environment | {"PYTHONPATH": os.pathsep.join([str(COUNTED_GPUS), str(ROOT)])}) as started:
         yield started
 
 

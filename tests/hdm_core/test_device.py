@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
 
-from hdm_core.device import default_batch, default_precision, float32_arithmetic, in_precision, memory_fraction, pick_device
+from hdm_core.device import cuda_fault, default_batch, default_precision, float32_arithmetic, in_precision, memory_fraction, pick_device
+from tests.support.pretended_gpu import pretended_gpu
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -95,6 +97,63 @@ def test_a_worker_takes_the_current_gpu_and_its_share_of_the_memory(monkeypatch:
     assert pick_device(0.25) == torch.device("cuda", 3)
     assert limits == [(pytest.approx(0.25 * 22 / 24), torch.device("cuda", 3))], "four contexts of half a GiB"
     assert pick_device(0) == CPU
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (
+            RuntimeError("CUDA error: no kernel image is available for execution on the device\nSearch for"),
+            "CUDA error: no kernel image is",
+        ),
+        (RuntimeError("CUDA unknown error - this may be due to an incorrectly set up environment"), "CUDA unknown error - this may"),
+        (AssertionError("Torch not compiled with CUDA enabled"), "Torch not compiled with CUDA enabled"),
+        (torch.AcceleratorError("CUDA error: device not ready"), "CUDA error: device not ready"),
+    ],
+    ids=["no_kernel", "unknown", "not_compiled", "not_ready"],
+)
+def test_a_driver_or_a_torch_for_another_cuda_shows_at_the_first_call(
+    error: Exception, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", fail)
+    found = cuda_fault()
+    assert found is not None
+    assert found.startswith(fault)
+    assert "\n" not in found
+
+
+def test_a_driver_that_is_too_old_is_the_text_of_torchs_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_available() -> bool:
+        warnings.warn("CUDA initialization: The NVIDIA driver on your system is too old (found version 11040).", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    assert cuda_fault() == "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040)."
+
+
+@pytest.mark.parametrize(("cuda", "fault"), [("13.0", "no GPU is visible to it"), (None, "it is built without CUDA")])
+def test_a_torch_that_sees_no_gpu_says_which_is_missing(cuda: str | None, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    assert cuda_fault() == fault
+
+
+def test_a_gpu_that_is_full_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", fail)
+    assert cuda_fault() is None
+
+
+def test_the_pretended_gpu_works() -> None:
+    with pretended_gpu():
+        assert cuda_fault() is None
 
 
 @pytest.mark.parametrize("gpus", [0.9, 0.5, 0.34, 0.25, 0.01])

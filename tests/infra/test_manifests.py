@@ -151,7 +151,7 @@ def test_the_job_asks_for_a_run_that_there_is() -> None:
     config = load_config(
         "cub-full", {key: yaml.safe_load(value) for key, value in changes.items()} | {"dataset.root": "s3://hdm/CUB_200_2011"}
     )
-    assert (config.compute.gpus_per_worker, config.compute.ray_address) == (0.25, "auto")
+    assert (config.compute.gpus_per_worker, config.compute.ray_address) == (1, "auto")
 
 
 def test_prefect_makes_a_job_of_the_work_pools_template() -> None:

@@ -11,6 +11,7 @@ from unittest import mock
 
 import torch
 
+from tests.support.cuda_rules import Memory, set_memory
 from tests.support.pretended_graph import PretendedGraph, Recorder, capturing
 
 NAME = "pretended GPU"
@@ -62,4 +63,6 @@ def cuda_module(synchronise: Callable[[], None], recorder: Recorder) -> Iterator
         stack.enter_context(mock.patch("torch.cuda.CUDAGraph", partial(PretendedGraph, recorder)))
         stack.enter_context(mock.patch("torch.cuda.graph", partial(capturing, recorder)))
         stack.enter_context(mock.patch("torch.autocast", _Autocast))
+        # Also for the threads that read images, in which the modes of the pretended GPU are not active.
+        stack.enter_context(mock.patch("torch.Tensor.pin_memory", lambda tensor, *_: set_memory(tensor.clone(), Memory.PINNED)))
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,3 +109,16 @@ def network(armed: str, call: int = 4, white: bool = False) -> Classifier:
 def failed() -> Classifier:
     """Build a classifier whose device has failed before."""
     return Classifier(Calling(smooth(3), fail_from(1)[0]).eval(), Preprocess(resize=16, crop=16), ("ant", "bee", "cat"))
+
+
+def in_actor() -> bool:
+    """Return whether this process is an actor of Ray."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
+
+
+def network_for(share: float) -> nn.Module:
+    """Return a network that fits into the memory of an actor with at least this share of a GPU."""
+    if in_actor() and sys.modules["ray"].get_runtime_context().get_assigned_resources().get("GPU", 1) < share:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 98.00 MiB.\nGPU 0 has a total capacity of 79 GiB")
+    return smooth(3)

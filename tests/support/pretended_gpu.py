@@ -157,7 +157,6 @@ class _PythonCalls(TorchFunctionMode):
             Tensor.type_as: self._to,
             Tensor.cuda: lambda tensor, device="cuda", **options: self._to(tensor, device, **options),
             Tensor.cpu: lambda tensor, **options: self._to(tensor, "cpu", **options),
-            Tensor.pin_memory: lambda tensor, *_: set_memory(self._unchecked(Tensor.clone, tensor), Memory.PINNED),
             Tensor.is_pinned: lambda tensor, *_: memory_of(tensor) is Memory.PINNED,
             Tensor.tolist: self._tolist,
             Tensor.numpy: partial(self._numpy, Tensor.numpy),

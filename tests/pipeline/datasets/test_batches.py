@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hdm_core import Preprocess
-from pipeline.datasets import list_samples
+from pipeline.datasets import Sample, list_samples
 from pipeline.datasets.batches import LoadedSample, UnreadableSample, read_batches
+from pipeline.datasets.images import read_image
 from tests.support.plans import configuration
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
@@ -48,8 +50,11 @@ def _turned() -> Image.Exif:
     return exif
 
 
+PREPROCESS = Preprocess(resize=16, crop=16)
+
+
 @pytest.fixture
-def items(tmp_path: Path) -> dict[str, LoadedSample | UnreadableSample]:
+def items(tmp_path: Path) -> dict[str, tuple[Sample, LoadedSample | UnreadableSample]]:
     root = tmp_path / "root"
     root.mkdir()
     for name, make in {**READ, **{name: make for name, (make, _) in NOT_READ.items()}}.items():
@@ -60,22 +65,24 @@ def items(tmp_path: Path) -> dict[str, LoadedSample | UnreadableSample]:
     (root / "loop.png").symlink_to("loop.png")
     config = configuration(dataset={"kind": "folder", "root": str(root)})
     samples = list_samples(config.dataset, {})
-    read = [item for batch in read_batches(samples, config.storage, Preprocess(resize=16, crop=16), 4, timeout=10) for item in batch]
+    read = [item for batch in read_batches(samples, config.storage, PREPROCESS, 4, timeout=10) for item in batch.items]
     assert [item.row for item in read] == list(range(len(samples)))
-    return {sample.image_id: item for sample, item in zip(samples, read, strict=True)}
+    return {sample.image_id: (sample, item) for sample, item in zip(samples, read, strict=True)}
 
 
-def test_every_image_of_a_bad_folder_is_read_or_says_why_not(items: dict[str, LoadedSample | UnreadableSample]) -> None:
+def test_every_image_of_a_bad_folder_is_read_or_says_why_not(items: dict[str, tuple[Sample, LoadedSample | UnreadableSample]]) -> None:
     reasons = {name: words for name, (_, words) in NOT_READ.items()} | LINKS
     assert set(items) == set(READ) | set(reasons)
-    for name, item in items.items():
+    for name, (sample, item) in items.items():
         if name in READ:
             assert isinstance(item, LoadedSample), name
+            decoded = read_image(sample, {}, PREPROCESS)
+            assert torch.equal(item.image, PREPROCESS(decoded.image))
             size = (16, 21) if name == "turned.jpg" else (21, 16)
             if name == "sixteen.png":  # was RGB with 8 bits
-                np.testing.assert_allclose(item.image.image, np.full((*size[::-1], 3), 40_000 / 65_535), atol=1e-6)
+                np.testing.assert_allclose(decoded.image, np.full((*size[::-1], 3), 40_000 / 65_535), atol=1e-6)
             else:
-                assert (item.image.image.mode, item.image.image.size) == ("RGB", size)
+                assert (decoded.image.mode, decoded.image.size) == ("RGB", size)
             assert (item.image_facts["width"], item.image_facts["height"]) == ((90, 120) if name == "turned.jpg" else (120, 90))
         else:
             assert isinstance(item, UnreadableSample), name
@@ -87,9 +94,10 @@ def test_what_is_written_down_of_a_large_photograph_is_of_the_photograph_and_not
     PICTURE.resize((1200, 900)).save(tmp_path / "a.jpg", exif=_turned())
     config = configuration(dataset={"kind": "folder", "root": str(tmp_path)})
     preprocess = Preprocess(resize=64, crop=56)
-    ((item,),) = read_batches(list_samples(config.dataset, {}), config.storage, preprocess, 4, timeout=10)
+    (batch,) = read_batches(list_samples(config.dataset, {}), config.storage, preprocess, 4, timeout=10)
+    (item,) = batch.items
     assert isinstance(item, LoadedSample)
-    assert item.image.image.size == (64, 85)
+    assert item.image.shape == (3, 56, 56)
     assert {name: item.image_facts[name] for name in ("width", "height", "crop")} == {
         "width": 900,
         "height": 1200,

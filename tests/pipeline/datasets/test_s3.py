@@ -101,7 +101,7 @@ def test_a_worker_reads_them_side_by_side_and_in_order(tmp_path: Path, s3: S3) -
     config = configuration(dataset={"kind": "cub", "root": s3.url}, storage=s3.storage)
     samples = list_samples(config.dataset, config.storage)
     samples.insert(3, replace(samples[0], image_id="lost", path=f"{s3.url}/images/nowhere.jpg"))
-    items = [item for batch in read_batches(samples, config.storage, PREPROCESS, 5, timeout=10) for item in batch]
+    items = [item for batch in read_batches(samples, config.storage, PREPROCESS, 5, timeout=10) for item in batch.items]
     assert [item.row for item in items] == list(range(13))
     assert [item.row for item in items if not isinstance(item, LoadedSample)] == [3]
     for sample, item in zip(samples, items, strict=True):

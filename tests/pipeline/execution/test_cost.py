@@ -19,7 +19,8 @@ from hdm_core.metrics.evaluate import metric_forwards
 from hdm_core.probe import Probe
 from pipeline.execution import worker
 from pipeline.execution.cost import PUBLISHED, busiest, estimate, forward_flop
-from pipeline.execution.worker import Worker, WorkerTimings
+from pipeline.execution.reports import WorkerTimings
+from pipeline.execution.worker import Worker
 from pipeline.plan import make_plan
 from tests.support.plans import configuration, plan_of, save_picture
 from tests.support.tiny_networks import Untraceable, pictures, smooth

@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from PIL import Image
 
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
 from pipeline.errors import RunError
-from pipeline.execution import worker as workers
+from pipeline.execution import worker_actor as actors
 from pipeline.execution.driver import RunSummary, explain_run, plan_run
-from pipeline.execution.worker import Worker, WorkerActor
+from pipeline.execution.worker import Worker
+from pipeline.execution.worker_actor import WorkerActor
 from pipeline.plan import make_plan
 from pipeline.runs import RunStore
 from pipeline.runs.leases import is_free
 from tests.pipeline.conftest import Ended
 from tests.support.fault_runs import contents
-from tests.support.plans import mapping, save_picture
+from tests.support.plans import mapping, refused, save_picture
 
 IMAGES, SHARDS, WHITE_SHARD = 10, 5, 2
 REASON = r"the device failed \(AcceleratorError: CUDA error: an illegal memory access was encountered\)"
@@ -78,20 +80,21 @@ def test_in_the_drivers_own_process_the_run_stops_and_the_next_resumes(tmp_path:
 
 
 def test_an_actor_reports_it_with_the_lines_of_its_log_and_gives_the_lease_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers.signal, "signal", lambda *_: None)
-    ray = config(tmp_path, "ray", "ray")
-    plan, store = plan_run(ray)
+    monkeypatch.setattr(actors.signal, "signal", lambda *_: None)
+    on_ray = config(tmp_path, "ray", "ray")
+    plan, store = plan_run(on_ray)
     packages = [logging.getLogger(name) for name in ("pipeline", "hdm_core")]
     before = [(logger.level, list(logger.handlers)) for logger in packages]
     try:
-        actor = WorkerActor(ray, plan.weights_digest)
+        actor = WorkerActor(on_ray, plan.weights_digest)
         logging.getLogger("hdm_core.batch_limit").warning("gradient: out of memory")
         (tmp_path / "armed").touch()
-        report = actor.run(plan.shards[1], plan.samples[2:4])
+        report = actor.begin(plan.shards[1], plan.samples[2:4])
     finally:
         for logger, (level, handlers) in zip(packages, before, strict=True):
             logger.setLevel(level)
             logger.handlers[:] = handlers
+    assert report is not None
     assert report.device_failure is not None
     assert "illegal memory access" in report.device_failure
     assert "\n" not in report.device_failure
@@ -108,6 +111,48 @@ def test_a_classifier_that_does_not_fit_is_an_error_with_the_remedy(tmp_path: Pa
     local = config(tmp_path, "local", "local")
     with pytest.raises(torch.OutOfMemoryError, match=r"does not fit into the free memory of cpu: start fewer workers per GPU \(a larger"):
         Worker(local, make_plan(local).weights_digest)
+
+
+@pytest.mark.parametrize("gpus", [1.0, 0.5])
+def test_a_worker_whose_gpu_torch_cannot_use_refuses_to_start(gpus: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, it computed on the CPU without a word, with other maps than its neighbours'."""
+    monkeypatch.setattr("pipeline.execution.worker.cuda_fault", lambda: "CUDA initialization: The NVIDIA driver on your system is too old.")
+    on_ray = config(tmp_path, "ray", "ray")
+    message = refused(lambda: Worker(on_ray, "", gpus=gpus))
+    assert message.startswith(f"compute.gpus_per_worker is {gpus:g}, but torch {torch.__version__} on ")
+    assert "cannot use its GPU: CUDA initialization: The NVIDIA driver on your system is too old.; install a driver and a torch" in message
+    assert Worker(on_ray, "", gpus=0)._device.type == "cpu", "the cluster has no GPU: the CPU, with the line of the allocation"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert Worker(on_ray, "")._device.type == "cpu", "in the driver's process"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "cannot use its GPU" in refused(lambda: Worker(on_ray, ""))
+
+
+def test_a_gpu_without_memory_for_a_context_is_an_error_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(_gpus: float) -> None:
+        raise torch.AcceleratorError("CUDA error: out of memory\nSearch for")
+
+    monkeypatch.setattr("pipeline.execution.worker.cuda_fault", lambda: None)
+    monkeypatch.setattr("pipeline.execution.worker.pick_device", no_room)
+    with pytest.raises(torch.OutOfMemoryError, match=r"^the GPU has no free memory: start fewer workers per GPU \(a larger") as caught:
+        Worker(config(tmp_path, "ray", "ray"), "", gpus=0.5)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_run_whose_workers_cannot_use_their_gpu_ends_with_one_line(tmp_path: Path) -> None:
+    """Ray counts a GPU here, and torch sees none."""
+    plan, store = plan_run(config(tmp_path, "blind", "ray", gpus_per_worker=0.5, max_attempts=1))
+    ray.init(address="local", num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(
+            RunError,
+            match=r"^no worker could start, tried 1 times: pipeline.errors.InputError: .* but torch .* cannot use its GPU: ",
+        ):
+            explain_run(plan, store)
+    finally:
+        ray.shutdown()
 
 
 def test_limits_of_a_worker_outlive_its_shards(tmp_path: Path) -> None:

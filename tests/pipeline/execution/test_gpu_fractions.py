@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from pipeline.config.load import load_config
 from pipeline.errors import InputError
 from pipeline.execution.driver import explain_run, plan_run
 from pipeline.monitoring.progress import Progress
+from tests.support.paths import COUNTED_GPUS
 from tests.support.small_run import config, photographs
 
 pytestmark = pytest.mark.server
@@ -21,9 +24,12 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture(scope="module")
 def one_gpu() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    """Ray with one GPU, in whose place its workers use the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(COUNTED_GPUS), *sys.path]))
+        ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 @pytest.mark.usefixtures("one_gpu")

@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 from pipeline.errors import RunError
 from pipeline.execution.pool import PROGRESS, Pool
 from pipeline.execution.queue import FailedShard
-from pipeline.execution.worker import ShardReport
+from pipeline.execution.reports import ShardReport
 from pipeline.plan import Shard
 from pipeline.runs.leases import LeaseHolder
 

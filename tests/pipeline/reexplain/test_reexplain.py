@@ -18,7 +18,8 @@ from PIL import Image
 
 from pipeline.config.schema import RunConfig
 from pipeline.execution.driver import plan_run
-from pipeline.execution.worker import Worker, WorkerActor
+from pipeline.execution.worker import Worker
+from pipeline.execution.worker_actor import WorkerActor
 from pipeline.plan import Plan, make_plan
 from pipeline.reexplain.plan import ReexplainPlan, create_run, plan_reexplain
 from pipeline.reexplain.series import next_name
@@ -263,7 +264,7 @@ def test_the_report_of_a_worker_in_an_actor_holds_the_lines_that_it_logged(tmp_p
     plan, _ = plan_run(config(tmp_path, methods=["eigen_cam"]))
     worker = WorkerActor(plan.config, plan.weights_digest)
     logging.getLogger("pipeline.runs").warning("away %d", 3)
-    report = worker.run(plan.shards[0], plan.samples)
+    report = worker.begin(plan.shards[0], plan.samples) or worker.committed(0)
     assert (logging.WARNING, "away 3") in report.lines
     assert report.passes == worker.passes() == plan.passes
 
