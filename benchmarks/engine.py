@@ -14,8 +14,9 @@ from benchmarks.reference import LAYOUTS, bare_pass, now, quartiles, repeat_to_b
 from benchmarks.sequential import sequential_dm
 from hdm_core import Classifier
 from hdm_core.device import Precision, batch_candidates, default_precision
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.dynamic import dynamic_mask
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.settings import DMSettings
 
 

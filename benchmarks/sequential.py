@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdm_core.masking.consistency import PassCounter
 from hdm_core.masking.ops import auxiliary_masks, keep_top, mask_shape
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.settings import DMSettings
 
 

@@ -14,7 +14,7 @@ from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import Precision, default_batch, default_precision, largest_batch
 from hdm_core.explanation import Explanation, Status
 from hdm_core.integers import as_integer
-from hdm_core.masking.consistency import PassCounter, Progress
+from hdm_core.masking.pass_counter import PassCounter, Progress
 from hdm_core.methods import ExplainJob, get_method
 from hdm_core.network.hooks import forward_to
 from hdm_core.network.logits import class_logits, require_logits, resolve_targets

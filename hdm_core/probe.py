@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision, batch_candidates, default_precision, in_precision, synchronise
 from hdm_core.device_errors import is_out_of_memory
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
+from hdm_core.masking.consistency import ConsistencyLoss
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.network.logits import class_logits
 
 # The smallest batch within this factor of the fastest is taken: a larger one is not worth its memory.
@@ -40,6 +41,7 @@ def probe(
     batches: Sequence[int] | None = None,
     precision: Precision | None = None,
     repeats: int = 3,
+    cuda_graphs: bool = True,
 ) -> Probe:
     """Find the smallest batch size within 5% of the fastest, and its seconds per pass.
 
@@ -47,6 +49,7 @@ def probe(
         size: side of the network's input in pixels, or its height and width; its channels are the preprocess's, or three.
         batches: candidate batch sizes, ascending; None for those of the device.
         repeats: timed repetitions, of which the fastest counts.
+        cuda_graphs: on CUDA capture the passes, as `explain` does.
 
     Raises:
         torch.OutOfMemoryError: if not even the smallest fits into memory.
@@ -60,7 +63,7 @@ def probe(
     timings: dict[int, float] = {}
     with classifier.folded(image, precision) as network, classifier.folded(image) as in_float32:
         for batch in batches or batch_candidates(device):
-            seconds = _measure_pass(network, image, batch, precision, repeats)
+            seconds = _measure_pass(network, image, batch, precision, repeats, cuda_graphs)
             if seconds is None:
                 break  # a larger batch will not fit either
             timings[batch] = seconds
@@ -82,13 +85,21 @@ def _forward(network: nn.Module, images: Tensor, precision: Precision) -> Tensor
         return class_logits(network, images)
 
 
-def _measure_pass(network: nn.Module, image: Tensor, batch: int, precision: Precision, repeats: int) -> float | None:
+def _measure_pass(network: nn.Module, image: Tensor, batch: int, precision: Precision, repeats: int, cuda_graphs: bool) -> float | None:
     """Return seconds per pass at this batch size; None if it does not fit into memory."""
     images = image.expand(batch, -1, -1, -1)
     index = torch.arange(batch, device=image.device)
     try:
         consistency = ConsistencyLoss(
-            network, images, torch.zeros_like(index), image + 1, "logit", batch, PassCounter(), precision=precision
+            network,
+            images,
+            torch.zeros_like(index),
+            image + 1,
+            "logit",
+            batch,
+            PassCounter(),
+            precision=precision,
+            cuda_graphs=cuda_graphs,
         )
         seconds = _fastest_seconds(lambda: consistency.gradient(torch.full_like(images[:, :1], 0.5), index), image.device, repeats)
     except RuntimeError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
 from itertools import repeat
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from hdm_core.batch_limit import BatchLimit
 from hdm_core.device import LAYOUT, Precision, float32_arithmetic, in_precision
 from hdm_core.masking.ops import upsample
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.masking.passes import PassInputs, pass_graphs
 from hdm_core.network.folding import is_folded
 from hdm_core.network.gradients import gradient_of
@@ -20,31 +20,8 @@ from hdm_core.network.logits import class_logits
 from hdm_core.problem_type import ProblemType, log_odds, probabilities
 from hdm_core.settings import Activation, Loss
 
-Progress = Callable[[int], None]
-
 # Values along a side of a noise background: its features are larger than those that a classifier uses.
 _GRID = 4
-
-
-@dataclass
-class PassCounter:
-    """Counter of passes that reports each addition to a listener.
-
-    A pass is one forward and one backward of one image; where a method needs no gradient, a forward alone counts as one pass.
-
-    Attributes:
-        listener: called with the number of passes just done.
-        total: passes so far.
-    """
-
-    listener: Progress | None = None
-    total: int = field(default=0)
-
-    def add(self, passes: int) -> None:
-        """Count `passes` that were just done and report them to the listener."""
-        self.total += passes
-        if self.listener is not None:
-            self.listener(passes)
 
 
 class ConsistencyLoss:

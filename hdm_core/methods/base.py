@@ -16,7 +16,7 @@ from hdm_core.batch_limit import BatchLimit
 from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision
-from hdm_core.masking.consistency import PassCounter
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.network.hooks import LayerOutput
 from hdm_core.network.target_layer import TargetLayer
 from hdm_core.settings import Settings, describe_errors

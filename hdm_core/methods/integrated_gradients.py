@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hdm_core.masking.baselines import baseline_image
-from hdm_core.masking.consistency import PassCounter
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.methods.attribution import input_gradient, pixel_shares
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.settings import Baseline, Settings

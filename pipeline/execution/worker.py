@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import torch
@@ -107,11 +108,12 @@ class Worker:
         for _ in read_batches(samples, self._config.storage, preprocess, self._batch, timeout=self._config.compute.storage_timeout):
             pass
         seconds_per_read = (time.perf_counter() - begin) / len(samples)
-        precision, candidates = self._config.compute.fixed_precision, batch_candidates(self._device)
-        timings = probe(self._classifier, preprocess.size, [self._batch], precision)
+        compute, candidates = self._config.compute, batch_candidates(self._device)
+        measured = partial(probe, self._classifier, preprocess.size, precision=compute.fixed_precision, cuda_graphs=compute.cuda_graphs)
+        timings = measured([self._batch])
         fastest = self._batch
         if len(candidates) > 1:
-            best = probe(self._classifier, preprocess.size, candidates, precision)
+            best = measured(candidates)
             if _FASTER * best.seconds_per_pass < timings.seconds_per_pass:
                 fastest = best.batch
         return WorkerTimings(

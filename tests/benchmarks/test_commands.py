@@ -16,8 +16,9 @@ from benchmarks.methods import bench_method, comparable_methods
 from benchmarks.metrics import bench_metrics
 from benchmarks.sequential import sequential_dm
 from hdm_core import METHODS, Classifier, MetricSettings
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.dynamic import dm_passes, dynamic_mask
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.metrics.curves import Protocol
 from hdm_core.metrics.evaluate import metric_forwards
 from hdm_core.settings import DMSettings

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.masking.consistency import PassCounter
 from hdm_core.masking.ops import normalise
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.methods.attribution import pixel_shares
 from hdm_core.methods.deeplift import deeplift
 from hdm_core.methods.integrated_gradients import integrated_gradients

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
 from hdm_core.masking.calibration import calibrated
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.ops import ranks
+from hdm_core.masking.pass_counter import PassCounter
 from tests.support.tiny_networks import pictures, smooth
 
 SHARES = (0.05, 0.2, 0.5)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.dynamic import dm_passes, dynamic_mask
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.methods.presets import DM_PRESETS
 from hdm_core.settings import DMSettings
 from tests.support import reference

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
+from hdm_core.masking.consistency import ConsistencyLoss
+from hdm_core.masking.pass_counter import PassCounter
 from tests.support.tiny_networks import Constant, pictures, smooth
 
 FAST = {"sizes": (3, 5), "steps": 8}

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hdm_core.masking import hierarchical
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask, mix_stages, optimize_stage_weights, stage_weights
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.methods.presets import HDM_PRESETS
 from hdm_core.settings import HDMSettings
 from tests.support import reference

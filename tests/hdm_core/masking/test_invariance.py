@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter, chunk_size
+from hdm_core.masking.consistency import ConsistencyLoss, chunk_size
 from hdm_core.masking.optimizer import MaskBank, optimize_masks
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.settings import DMSettings
 from tests.support.tiny_networks import pictures, smooth
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core import Classifier, Preprocess, explain
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.ops import upsample
+from hdm_core.masking.pass_counter import PassCounter
 from tests.support.tiny_networks import pictures, smooth
 
 TARGETS = torch.tensor([1, 0, 2])

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.ops import upsample
 from hdm_core.masking.optimizer import optimize_masks
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.settings import DMSettings
 from tests.support import reference
 from tests.support.tiny_networks import pictures, smooth

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from hdm_core import Classifier, explain
-from hdm_core.masking.consistency import ConsistencyLoss, PassCounter
+from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.dynamic import dm_passes, dynamic_mask
 from hdm_core.masking.ops import auxiliary_masks
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.masking.views import area, quantile, shown_pixels
 from hdm_core.problem_type import log_odds
 from hdm_core.settings import DMSettings

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from hdm_core import Classifier, explain
 from hdm_core.masking.baselines import baseline_image
-from hdm_core.masking.consistency import PassCounter
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.methods.integrated_gradients import gauss_legendre, integrated_gradients
 from hdm_core.preprocess import Preprocess
 from hdm_core.settings import Baseline
