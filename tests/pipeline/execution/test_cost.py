@@ -82,7 +82,7 @@ def test_a_batch_size_is_proposed_that_is_more_than_5_percent_faster(
     plan = make_plan(config)
     probes = {8: Probe(8, 1.0, 0.3, 0.4), 16: Probe(16, seconds, 0.1, 0.2)}
     monkeypatch.setattr(worker, "batch_candidates", lambda device: [8, 16])
-    monkeypatch.setattr(worker, "probe", lambda classifier, size, batches, precision: probes[batches[-1]])
+    monkeypatch.setattr(worker, "probe", lambda classifier, size, batches, **_: probes[batches[-1]])
     measured = Worker(config, plan.weights_digest).measure(plan.samples)
     assert (measured.batch, measured.fastest_batch) == (8, faster)
     assert (measured.seconds_per_pass, measured.seconds_per_forward, measured.seconds_per_float32_forward) == (1.0, 0.3, 0.4)
