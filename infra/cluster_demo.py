@@ -161,6 +161,8 @@ def run(stack: ExitStack) -> int:
         AWS_DEFAULT_REGION="us-east-1",
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN=secrets.token_hex(32),
+        # A node asks the head three times with this timeout. With Ray's 5 s a node gave up on a loaded machine.
+        RAY_gcs_rpc_server_connect_timeout_s="20",
         PREFECT_HOME=str(logs / "prefect"),
         PREFECT_API_URL=f"http://127.0.0.1:{api}/api",
         PREFECT_API_DATABASE_CONNECTION_URL=database.replace("://", "+asyncpg://"),

@@ -103,11 +103,17 @@ def machines(environment: Mapping[str, str]) -> Iterator[Machines]:
     with tempfile.TemporaryDirectory(prefix="machines") as folder:
         gcs, page = free_ports(2)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != "PYTHONPATH"}
+        ray = {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_gcs_rpc_server_connect_timeout_s": "20",  # a loaded machine: Ray's own is 5
+        }
         cluster = Machines(
             f"127.0.0.1:{gcs}",
             f"http://127.0.0.1:{page}",
             Path(folder),
-            kept | environment | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)},
+            kept | environment | ray,
             [],
         )
         flags = [f"--port={gcs}", f"--temp-dir={folder}/ray", "--num-cpus=0", "--include-dashboard=true", f"--dashboard-port={page}"]
