@@ -25,6 +25,10 @@ class Settings(BaseModel):
     renamed: ClassVar[Mapping[str, str]] = {}  # old name -> new name, so that an error can name the new one
     added: ClassVar[frozenset[str]] = frozenset()  # fields that came after the first version
 
+    def __hash__(self) -> int:
+        """Return a hash of the values, of which some are dictionaries."""
+        return hash(self.model_dump_json())
+
     def identity(self) -> dict[str, Any]:
         """Return the settings as JSON, the added ones only where they are not the default.
 

@@ -66,6 +66,15 @@ def gradient_cam(cam: Callable[[Tensor, Tensor], Tensor]) -> Callable[[ExplainJo
     """Build the `run` of a CAM that needs activations and gradients alone.
 
     Args:
+        cam: as of `gradient_cam_maps`.
+    """
+    return lambda job, settings: gradient_cam_maps(job, layer_of(job, settings), cam)
+
+
+def gradient_cam_maps(job: ExplainJob, layer: TargetLayer, cam: Callable[[Tensor, Tensor], Tensor]) -> RawMaps:
+    """Compute the maps of a CAM that needs activations and gradients alone.
+
+    Args:
         cam: activations A and gradients dy_c / dA, each (B, K, h, w) -> (B, h, w).
     """
 
@@ -74,10 +83,7 @@ def gradient_cam(cam: Callable[[Tensor, Tensor], Tensor]) -> Callable[[ExplainJo
         part.passes.add(len(part.images))
         return cam(output.activations.detach(), output.gradients(part.targets))
 
-    def run(job: ExplainJob, settings: CAMSettings) -> RawMaps:
-        return in_batches(job, layer_of(job, settings), compute)
-
-    return run
+    return in_batches(job, layer, compute)
 
 
 def in_batches(job: ExplainJob, layer: TargetLayer, cam: Callable[[ExplainJob, TargetLayer], Tensor]) -> RawMaps:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.methods.base import ExplainJob
-from hdm_core.methods.cam import CAMSettings, target_layer
-from hdm_core.methods.grad_cam import GRAD_CAM
+from hdm_core.methods.cam import CAMSettings, gradient_cam_maps, target_layer
+from hdm_core.methods.grad_cam import grad_cam
 from hdm_core.network.target_layer import TargetLayer
 from hdm_core.settings import DMSettings
 
@@ -20,9 +20,10 @@ def starting_maps(job: ExplainJob, settings: DMSettings) -> Tensor | None:
 
     None if masks start from tau: by the settings, or because the network has no layer with maps.
     """
-    if settings.start == "tau" or _layer(job.classifier.module, job.images[:1]) is None:
+    layer = None if settings.start == "tau" else _layer(job.classifier.module, job.images[:1])
+    if layer is None:
         return None
-    return GRAD_CAM.run(replace(job, batch=cam_batch(job), layer_output=None), CAMSettings(layer=None)).maps[:, None].detach()
+    return gradient_cam_maps(replace(job, batch=cam_batch(job), layer_output=None), layer, grad_cam).maps[:, None].detach()
 
 
 def cam_batch(job: ExplainJob) -> int:

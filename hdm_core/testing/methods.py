@@ -39,7 +39,9 @@ def the_entry_is_complete(case: MethodCase) -> None:
     assert get_method(entry.id) is entry is METHODS[entry.id]
     for settings in entry.presets.values():
         assert isinstance(settings, entry.settings)
-        assert entry.settings.model_validate_json(settings.model_dump_json()) == settings
+        again = entry.settings.model_validate_json(settings.model_dump_json())
+        assert again == settings
+        assert hash(again) == hash(settings), "the check looks settings up"
         assert entry.passes(settings, 224, 224) >= 1
 
 

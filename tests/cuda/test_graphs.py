@@ -233,7 +233,7 @@ def test_graphs_cover_all_rows_and_waste_at_most_a_quarter(batch: int) -> None:
         assert [i for part, _ in covered for i in range(part.start, part.stop)] == list(range(rows))
         assert all(part.stop - part.start <= size for part, size in covered)
         assert len({size for _, size in covered}) == 1
-        assert sum(size for _, size in covered) - rows < max(batch / 3, 2)
+        assert sum(size for _, size in covered) - rows < max(-(-batch // 4), 2)
 
 
 def test_masked_images_have_the_layout_of_the_network_without_a_copy() -> None:

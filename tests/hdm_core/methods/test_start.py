@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from hdm_core import Classifier, check, explain, get_method
 from hdm_core.masking.dynamic import dynamic_mask
-from hdm_core.methods.dm import consistency_losses
-from hdm_core.methods.start import starting_maps
 from hdm_core.settings import DMSettings
 from tests.support.tiny_networks import pictures, smooth
 
@@ -85,5 +83,10 @@ def test_members_share_the_job_and_differ_in_their_loss() -> None:
         ("logit", 0.0, "square", 3),
         ("log_odds", 0.5, "linear", 3),
     ]
-    assert consistency_losses
-    assert starting_maps
+
+
+@pytest.mark.parametrize("method", ["dm", "hdm"])
+def test_the_preset_that_uses_all_of_this_passes_the_check(method: str) -> None:
+    settings = get_method(method).configure("faithful", sizes=(4,), max_size=8)
+    findings = check(Classifier.from_module(smooth()), pictures(2, 16), {method: settings}).findings
+    assert [finding.text for finding in findings if finding.verdict == "refused"] == []
