@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from hdm_core.cuda_graphs import release_graphs
-from hdm_core.device_errors import is_out_of_memory
+from hdm_core.device_errors import clear_tensors, is_out_of_memory
 
 R = TypeVar("R")
 
@@ -32,6 +32,7 @@ class BatchLimit:
     def __init__(self, size: int, work: str) -> None:
         self.size = size
         self._work = work
+        self._has_released = False  # graphs, at the present size
 
     def run(self, work: Callable[[int], R]) -> R:
         """Call `work` with the limit; halve it and try again while memory runs out.
@@ -56,18 +57,22 @@ class BatchLimit:
     def shrink(self, error: RuntimeError, size: int) -> bool:
         """Halve the limit if memory ran out; return whether to try again.
 
-        The memory of CUDA graphs is given back first, and then the same size tried.
+        The memory of CUDA graphs is given back first, and then the same size tried once more; it may capture the same graphs again.
 
         Args:
             error: of a batch of `size` images.
         """
         if not is_out_of_memory(error):
             return False
-        released = release_graphs()
-        if not released:
-            if self.size == 1:
-                return False
+        released = release_graphs() > 0
+        if released and not self._has_released:
+            self._has_released = True
+        elif self.size == 1:
+            return False
+        else:
             self.size = (min(size, self.size) + 1) // 2
+            self._has_released = False
+        clear_tensors(error)
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()  # cuDNN and cuBLAS cannot use the memory that torch caches
         return True

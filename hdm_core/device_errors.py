@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from traceback import clear_frames
 
 import torch
 
@@ -85,6 +86,15 @@ def with_causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def clear_tensors(error: BaseException) -> None:
+    """Clear the variables of the calls that an error ended.
+
+    Their tensors would otherwise hold the device's memory while the error is handled. Variables of calls that still run stay.
+    """
+    for each in with_causes(error):
+        clear_frames(each.__traceback__)
 
 
 def _device_fails() -> bool:

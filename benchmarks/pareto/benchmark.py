@@ -6,6 +6,7 @@ The runs are stored and resumed like any other run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from statistics import fmean
@@ -18,7 +19,6 @@ from hdm_core import METRICS
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError
-from pipeline.execution.cluster import cluster
 from pipeline.execution.driver import explain_run, plan_run
 from pipeline.monitoring.progress import ProgressCallback
 from pipeline.runs import RunStore
@@ -95,7 +95,7 @@ def run_case(
     storage = Storage(case.output, case.storage)
     dataset = _dataset(case, storage, split, count)
     stores = {}
-    with cluster(case.compute.ray_address):  # one for all runs
+    with _cluster(case):  # one for all runs
         for candidate in selected:
             plan, store = plan_run(_config(case, candidate, f"{case.name}-{split}-{count}", dataset))
             explain_run(plan, store, show(plan.config.name))
@@ -114,6 +114,15 @@ def compare(case: str, stores: Mapping[str, RunStore]) -> list[Point]:
     """
     records = {name: _records(store) for name, store in stores.items()}
     return [_point(case, name, by_image, records[REFERENCE]) for name, by_image in records.items()]
+
+
+def _cluster(case: RunConfig) -> AbstractContextManager[object]:
+    """Return the cluster of a case; none, and no need for Ray, if it runs in this process."""
+    if case.compute.executor == "local":
+        return nullcontext()
+    from pipeline.execution.cluster import cluster
+
+    return cluster(case.compute.ray_address)
 
 
 def _dataset(case: RunConfig, storage: Storage, split: str, count: int) -> str:

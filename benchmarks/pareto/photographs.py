@@ -76,11 +76,12 @@ def write_manifest(selected: Sequence[Photograph], storage: Storage, name: str, 
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["path", "image_id", "class_name", "probability"])
+    rows.writerow(["path", "image_id", "class_name", "bbox", "probability"])
     for number, photograph in enumerate(selected):
         sample = photograph.sample
         path = f"{name}/{number:04d}{PurePosixPath(sample.path).suffix}"
         storage.write(path, read_file(sample.path, sample.root, options))
-        rows.writerow([path, sample.image_id, sample.class_name, f"{photograph.probability:.6f}"])
+        box = "" if sample.bbox is None else " ".join(map(str, sample.bbox))
+        rows.writerow([path, sample.image_id, sample.class_name, box, f"{photograph.probability:.6f}"])
     storage.write(f"{name}.csv", text.getvalue().encode())
     return storage.url(f"{name}.csv")

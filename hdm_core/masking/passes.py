@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from hdm_core.cuda_graphs import CudaGraph
+from hdm_core.cuda_graphs import CudaGraph, release_pool
 from hdm_core.device import LAYOUT
-from hdm_core.device_errors import is_of_device, with_causes
+from hdm_core.device_errors import clear_tensors, is_fatal, is_out_of_memory, with_causes
 from hdm_core.messages import typed_line
 
 _log = logging.getLogger(__name__)
@@ -144,9 +144,13 @@ class PassGraphs:
             try:
                 found = CudaGraph(lambda: compute(static), self._pool), static
             except RuntimeError as error:
-                if is_of_device(error):
+                if is_fatal(error):
                     raise
-                self._refuse(typed_line(list(with_causes(error))[-1], 160))  # the end of a capture that failed raises an error of its own
+                reason = typed_line(list(with_causes(error))[-1], 160)  # the end of a capture that failed raises an error of its own
+                self._release(error)
+                if is_out_of_memory(error):
+                    raise
+                self._refuse(reason)
                 return None
             self._graphs[key] = found
             checked.discard(key)
@@ -161,11 +165,19 @@ class PassGraphs:
                 return None
         return gradient
 
-    def _refuse(self, reason: str) -> None:
-        self.reason = reason
+    def _release(self, error: RuntimeError | None = None) -> None:
+        """Give back the memory of all graphs, and of the capture that an error ended."""
         for graph, _ in self._graphs.values():
             graph.release()
         self._graphs.clear()
+        if error is not None:
+            clear_tensors(error)
+            release_pool(self._pool)
+            self._pool = torch.cuda.graph_pool_handle()
+
+    def _refuse(self, reason: str) -> None:
+        self.reason = reason
+        self._release()
         _log.warning("passes of this network are launched kernel by kernel, since they cannot be captured as a CUDA graph: %s", reason)
 
 

@@ -17,7 +17,8 @@ from infra.gpu.networks import build, photographs
 from infra.gpu.session import Facts, Session
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
-# Methods whose passes are captured.
+_ROUNDING = 1e-6
+# Methods whose passes are captured. They are those that optimise masks, and amplify rounding.
 _GRAPHED = ("hdm", "dm", "mask")
 
 
@@ -40,8 +41,8 @@ def compared(on_cpu: Classifier, on_device: Classifier, images: Tensor, method: 
 
     Returns:
         For each precision the largest difference and the lowest correlation with the CPU's maps; `graphs`, the same of maps without graphs
-        and those with; the precisions with the same bits `twice`; `singles`, the largest difference from maps of one image at a time;
-        `statuses`, those that differ from the CPU's.
+        and those with; `rounding`, of the CPU's own maps when the images change in the seventh digit; the precisions with the same bits
+        `twice`; `singles`, the largest difference from maps of one image at a time; `statuses`, those that differ from the CPU's.
     """
     begin = now(on_device.device)
     expected = explain(on_cpu, images, method, precision="float32", **settings)
@@ -60,6 +61,10 @@ def compared(on_cpu: Classifier, on_device: Classifier, images: Tensor, method: 
     singles = [run(images=images[b : b + 1], targets=expected.targets[b : b + 1], precision="float32").maps for b in range(len(images))]
     found["singles"] = difference(torch.cat(singles), maps["float32"].maps)[0]
     if method in _GRAPHED:
+        changed = images + _ROUNDING * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+        found["rounding"] = difference(
+            explain(on_cpu, changed, method, targets=expected.targets, precision="float32", **settings).maps, expected.maps
+        )
         found["graphs"] = {
             precision: difference(
                 run(images=images, targets=expected.targets, precision=precision, cuda_graphs=False).maps, maps[precision].maps

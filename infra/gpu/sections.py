@@ -22,13 +22,13 @@ from infra.gpu.throughput import check_throughput
 # Estimates for an H100 with 16 cores: 525 seconds in all.
 SECTIONS = (
     Section("facts", check_facts, 20),
-    Section("tests", check_tests, 150),
+    Section("tests", check_tests, 100),
     Section("folding", check_folding, 30),
+    Section("memory", check_memory, 25),  # before graphs and libraries have memory of their own
     Section("agreement", check_agreement, 90),
-    Section("speed", check_speed, 100),
+    Section("speed", check_speed, 130),
     Section("throughput", check_throughput, 50),
-    Section("memory", check_memory, 25),
-    Section("shares", check_shares, 60),
+    Section("shares", check_shares, 80),
 )
 
 

@@ -16,17 +16,18 @@ from infra.gpu.speed import release
 
 
 def check_throughput(session: Session, facts: Facts) -> None:
-    """Measure HDM `fast` on each network, then all other methods on the last."""
+    """Measure HDM on each network, by its default preset and `fast`, then all other methods on the last."""
     sizes, device = session.sizes, pick_test_device()
     for name in reversed(sizes.networks):  # the largest first: it has the goal
         classifier = build(name, sizes.side, device)
         images = images_for(classifier, max(sizes.explained))
         images_per_second(classifier, images[: sizes.batch], "hdm", sizes)  # folds the network and captures its passes
 
-        def of_hdm(count: int, classifier: Classifier = classifier, images: Tensor = images) -> float:
-            return images_per_second(classifier, images[:count], "hdm", sizes)
+        def of_hdm(count: int, preset: str | None = None, classifier: Classifier = classifier, images: Tensor = images) -> float:
+            return images_per_second(classifier, images[:count], "hdm", sizes, preset)
 
         session.each(facts, sizes.explained, of_hdm, f"hdm {name} {{}}".format)
+        session.each(facts, sizes.explained[-1:], partial(of_hdm, preset="fast"), f"hdm fast {name} {{}}".format)
         del classifier, images
         release(device)
     classifier = build(sizes.networks[-1], sizes.side, device)
@@ -37,8 +38,8 @@ def check_throughput(session: Session, facts: Facts) -> None:
     )
 
 
-def images_per_second(classifier: Classifier, images: Tensor, method: str, sizes: Sizes) -> float:
-    """Return the images per second of a method with its default preset and precision."""
+def images_per_second(classifier: Classifier, images: Tensor, method: str, sizes: Sizes, preset: str | None = None) -> float:
+    """Return the images per second of a method, by default with its default preset."""
     begin = now(classifier.device)
-    explain(classifier, images, method, batch=sizes.batch, **sizes.timed.get(method, {}))
+    explain(classifier, images, method, preset, batch=sizes.batch, **sizes.timed.get(method, {}))
     return len(images) / (now(classifier.device) - begin)

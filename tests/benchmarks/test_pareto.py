@@ -17,7 +17,7 @@ from benchmarks.pareto.maps import maps_figure
 from benchmarks.pareto.photographs import Photograph, evenly_spaced, split_by_confidence, write_manifest
 from hdm_core import METRICS
 from pipeline.config.schema import RunConfig
-from pipeline.datasets import Sample
+from pipeline.datasets import Sample, list_samples, parse_dataset
 from pipeline.storage.objects import Storage
 from tests.support.plans import HDM, configuration, refused, save_picture
 
@@ -56,11 +56,13 @@ def test_too_many_photographs_are_refused() -> None:
 
 def test_the_manifest_keeps_ids_and_the_photographs_beside_it(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"a photograph")
-    chosen = [Photograph(Sample('a "b", c', str(tmp_path / "1.png"), class_name="wren"), 0.5)]
+    chosen = [Photograph(Sample('a "b", c', str(tmp_path / "1.png"), class_name="wren", bbox=(1, 2.5, 30, 40)), 0.5)]
     place = Storage(str(tmp_path / "runs"))
     url = write_manifest(chosen, place, "birds", {})
     rows = list(csv.DictReader(io.StringIO(Path(url).read_text())))
-    assert rows == [{"path": "birds/0000.png", "image_id": 'a "b", c', "class_name": "wren", "probability": "0.500000"}]
+    row = {"path": "birds/0000.png", "image_id": 'a "b", c', "class_name": "wren", "bbox": "1 2.5 30 40", "probability": "0.500000"}
+    assert rows == [row]
+    assert list_samples(parse_dataset({"kind": "manifest", "root": url}), {})[0].bbox == (1, 2.5, 30, 40)
     assert place.read("birds/0000.png") == b"a photograph"
 
 

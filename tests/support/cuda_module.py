@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -25,6 +26,7 @@ _ANSWERS: dict[str, Any] = {
     "cuda.current_stream": SimpleNamespace(wait_stream=lambda _: None),
     "cuda.device_count": 1,
     "cuda.empty_cache": None,
+    "cuda.memory_snapshot": [],
     "cuda.get_device_capability": (8, 0),
     "cuda.get_device_name": NAME,
     "cuda.get_device_properties": SimpleNamespace(name=NAME, total_memory=80 * _GIB, major=8, minor=0, multi_processor_count=108),
@@ -63,6 +65,7 @@ def cuda_module(synchronise: Callable[[], None], recorder: Recorder) -> Iterator
         stack.enter_context(mock.patch("torch.cuda.CUDAGraph", partial(PretendedGraph, recorder)))
         stack.enter_context(mock.patch("torch.cuda.graph", partial(capturing, recorder)))
         stack.enter_context(mock.patch("torch.autocast", _Autocast))
+        stack.enter_context(mock.patch("hdm_core.cuda_graphs._STREAMS", threading.local()))  # streams of this GPU alone
         # Also for the threads that read images, in which the modes of the pretended GPU are not active.
         stack.enter_context(mock.patch("torch.Tensor.pin_memory", lambda tensor, *_: set_memory(tensor.clone(), Memory.PINNED)))
         yield
