@@ -13,7 +13,7 @@ import typer
 
 from benchmarks.architectures import models
 from benchmarks.scale import plan, pool, store
-from benchmarks.tables import memory_table, methods_table, networks_table, points_table
+from benchmarks.tables import hierarchy_tables, memory_table, methods_table, networks_table, points_table
 from pipeline.cli.console import accept_any_encoding, err, out, print_json
 from pipeline.cli.options import Json
 from pipeline.errors import InputError
@@ -222,6 +222,46 @@ def truth(
     else:
         out.print(truth_table(result))
         out.print(*truth_lines(result), sep="\n", markup=False, highlight=False)
+
+
+@bench.command()
+def planted(
+    hard: Annotated[
+        bool,
+        typer.Option("--hard", help="three to six unequal pieces on photographs instead of the images of `truth`"),
+    ] = False,
+    images: Annotated[int, typer.Option(min=2, help="images of each kind, redundant and joint, per network")] = 30,
+    seeds: Annotated[int, typer.Option(min=1, help="networks per architecture; their seeds are 0, 1, ...")] = 3,
+    architectures: Annotated[
+        str | None, typer.Option(help="of the networks for --hard, separated by commas: plain, residual; both by default")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="candidates, separated by commas; all by default")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="masked images per forward pass; the device's default if left out")] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Compare one stage of HDM with several, at equal passes, on planted evidence."""
+    import torch
+
+    from benchmarks.planted.command import run_planted
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    result = run_planted(
+        hard,
+        images,
+        seeds,
+        architectures and architectures.split(","),
+        only and only.split(","),
+        batch=batch,
+        show=lambda line: err.print(line, markup=False, highlight=False),
+    )
+    if as_json:
+        print_json({"planted": result.as_dict()})
+    else:
+        for title, table in hierarchy_tables(result):
+            out.print(title, markup=False, highlight=False)
+            out.print(table)
 
 
 def _random_images(images: int, crop: int, threads: int | None) -> Tensor:
