@@ -53,7 +53,7 @@ def points_table(points: Sequence[Point]) -> Table:
 
 
 def hierarchy_tables(result: HierarchyResult) -> list[tuple[str, Table]]:
-    """Build a table per kind of images: means, and average precision against one stage."""
+    """Build a table per kind of images: means, and gains over one stage."""
     tables = []
     for kind in dict.fromkeys(row.kind for row in result.rows):
         rows = [row for row in result.rows if row.kind == kind]

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.planted`: the command `planted` where only torch is installed.
+"""`python -m benchmarks.planted`: the command `planted --hard` with few packages.
 
-It prints the JSON of `python -m benchmarks planted --hard --json`. That command's other options come from packages which a machine with a
-GPU need not have, such as typer and Arrow.
+It prints the JSON of `python -m benchmarks planted --hard --json`, and a short table to standard error. It needs torch, pydantic and
+scikit-image, and not typer, rich or Arrow, which a machine with a GPU may lack.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import sys
 
 from benchmarks.planted.command import IMAGES, SEEDS, run_planted
+from benchmarks.planted.hierarchy import PieceScore
 from benchmarks.planted.piece_networks import STEPS
 from pipeline.errors import InputError
 
@@ -30,8 +31,17 @@ def main() -> int:
     except InputError as error:
         sys.stderr.write(f"benchmarks.planted: {error}\n")
         return 2
+    for row in result.rows:
+        _show(_line(row))
     sys.stdout.write(f"{json.dumps({'planted': result.as_dict()})}\n")
     return 0
+
+
+def _line(row: PieceScore) -> str:
+    """Format the main scores of a candidate on one kind of images."""
+    scores = " ".join(f"{row.means[name][0]:.3f}" for name in ("average_precision", "energy", "found", "all_found", "weakest"))
+    gain = "" if row.to_one_stage is None else " {:+.3f} ± {:.3f} to one stage".format(*row.to_one_stage["average_precision"])
+    return f"{row.candidate} {row.kind} {row.passes} passes: AP, energy, found, all, weakest {scores}{gain}"
 
 
 def _show(line: str) -> None:

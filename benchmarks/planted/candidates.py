@@ -1,4 +1,4 @@
-"""Candidates of `python -m benchmarks planted`: HDM at equal passes, and other methods."""
+"""Candidates of the benchmark `planted`: HDM at equal passes, and other methods."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MIX_STEPS = 20  # passes of the mixing by Eq. 3 to 5; two stages of 6 and three
 
 
 def _faithful(first: int, second: int, **changes: Any) -> dict[str, Any]:
-    """Return the settings of the preset `faithful` with other steps of its two DM blocks.
+    """Return the changes that give both DM blocks of `faithful` other steps.
 
     The preset has 6 and 8: with ten masks, the calibration's nine passes and the start's one these are 150 passes.
     """
@@ -57,7 +57,7 @@ def _family() -> list[Candidate]:
             Candidate(longer, "hdm", "faithful", _faithful(7, 8, eta=eta)),
         ]
         for stages, sum_steps, optimised_steps, reference in ((2, (3, 4), (3, 3), name), (3, (2, 3), (2, 2), longer)):
-            hierarchy = {"eta": eta, "stages": stages, "stage_unit": "remaining"}
+            hierarchy: dict[str, Any] = {"eta": eta, "stages": stages, "stage_unit": "remaining"}
             optimised = {**hierarchy, "mixing": "optimised", "mix_steps": _MIX_STEPS}
             candidates += [
                 Candidate(f"{name}-{stages}-stages", "hdm", "faithful", _faithful(*sum_steps, mixing="sum", **hierarchy), reference),
@@ -71,8 +71,8 @@ def _from_tau() -> list[Candidate]:
     candidates = []
     for eta in (1.0, 5.0):
         name = "faithful-tau" + ("" if eta == 1 else f"-eta-{eta:g}")
-        changes = {"eta": eta, "start": "tau"}
-        hierarchy = {"stages": 2, "stage_unit": "remaining", "mixing": "sum"}
+        changes: dict[str, Any] = {"eta": eta, "start": "tau"}
+        hierarchy: dict[str, Any] = {"stages": 2, "stage_unit": "remaining", "mixing": "sum"}
         candidates += [
             Candidate(name, "hdm", "faithful", changes),
             Candidate(f"{name}-2-stages", "hdm", "faithful", _faithful(3, 4, **changes, **hierarchy), name),

@@ -1,4 +1,4 @@
-"""Networks with images whose pieces of evidence are known, from both planted worlds."""
+"""Networks with images whose pieces of evidence are known."""
 
 from __future__ import annotations
 
@@ -68,7 +68,10 @@ def make_piece_data(architecture: str, seed: int, images: int, device: torch.dev
     synchronise(device)
     training_seconds = time.perf_counter() - start
     generator = torch.Generator().manual_seed(seed + 1_000_000)
-    chosen, accuracy, obeyed, pieces = [], {}, {}, {}
+    chosen: list[PieceImages] = []
+    accuracy: dict[str, float] = {}
+    obeyed: dict[str, float] = {}
+    pieces: dict[str, float] = {}
     for kind in KINDS:
         drawn = draw_pieces(kind, max(_HELD_OUT, 4 * images), generator, device)
         with torch.no_grad():

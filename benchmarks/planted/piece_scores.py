@@ -65,7 +65,7 @@ def average_precision(maps: Tensor, evidence: Tensor) -> Tensor:
 
 
 def piece_recalls(maps: Tensor, regions: Tensor) -> Tensor:
-    """Return the share of each piece's pixels among the map's top ones, (B, P) float64.
+    """Return the share of each piece that is among the map's top pixels, (B, P).
 
     The top pixels are as many as the evidence has. Pixels that are equal at the border of the top share what is left of it evenly, so that
     the order of pixels does not count. It is 0 for a piece that is not there.

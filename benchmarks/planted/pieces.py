@@ -1,4 +1,4 @@
-"""Harder images: three to six pieces of unequal strength, size and shape on photographs."""
+"""Harder images: three to six unequal pieces of evidence on photographs."""
 
 from __future__ import annotations
 
@@ -121,13 +121,13 @@ def draw_pieces(kind: Kind, count: int, generator: torch.Generator, device: torc
     motifs, strengths, everything, planted, place = (part.to(device) for part in (motifs, strengths, everything, planted, place))
     silhouettes = _silhouettes(shapes.to(device), sizes.to(device), corners.round().to(device)) & (everything != _EMPTY)[:, :, None, None]
 
-    def spread_out(values: Tensor, empty: float) -> Tensor:
+    def to_pixels(values: Tensor, empty: float) -> Tensor:
         """Return the image of one value per piece, (N, 9) -> (N, 72, 72)."""
         in_cells = torch.where(silhouettes, values[:, :, None, None], empty).gather(1, place[:, :, None, None].expand(-1, -1, CELL, CELL))
-        return in_cells.unflatten(1, (CELLS, CELLS)).transpose(2, 3).reshape(count, SIDE, SIDE)
+        return in_cells.view(count, CELLS, CELLS, CELL, CELL).transpose(2, 3).reshape(count, SIDE, SIDE)
 
-    share, shown = spread_out(strengths, 0.0)[:, None], spread_out(everything, _EMPTY)
-    pieces = spread_out(torch.arange(CELLS**2, device=device).where(planted, _EMPTY), _EMPTY)
+    share, shown = to_pixels(strengths, 0.0)[:, None], to_pixels(everything, _EMPTY)
+    pieces = to_pixels(torch.arange(CELLS**2, device=device).where(planted, _EMPTY), _EMPTY)
     row, column = torch.arange(SIDE, device=device)[:, None], torch.arange(SIDE, device=device)
     textures = _TEXTURES.to(device)[shown.clamp(min=0), row, column].permute(0, 3, 1, 2)
     images = photographs * (1 - share) + share * _AMPLITUDE * textures

@@ -6,13 +6,16 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from statistics import fmean, stdev
 
 import pytest
 import torch
 
-from benchmarks.planted import hierarchy
+from benchmarks.cli import main as cli_main
+from benchmarks.planted import command, hierarchy
+from benchmarks.planted.__main__ import main as planted_main
 from benchmarks.planted.backgrounds import photograph_crops
 from benchmarks.planted.benchmark import CHANGES
 from benchmarks.planted.candidates import CANDIDATES, REFERENCE, Candidate
@@ -37,6 +40,7 @@ from benchmarks.planted.pieces import (
 )
 from benchmarks.tables import hierarchy_tables
 from hdm_core import METHODS
+from hdm_core.device import pick_device
 from tests.support.paths import ROOT
 from tests.support.plans import refused
 
@@ -319,6 +323,43 @@ def test_the_comparison_pairs_the_same_images_and_prints_one_object() -> None:
     tables = hierarchy_tables(result)
     assert [title.split(":")[0] for title, _ in tables] == list(KINDS)
     assert tables[0][1].row_count == 3
+
+
+@pytest.fixture
+def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(architecture: Architecture, seed: int, images: int, device: torch.device, steps: int) -> PieceData:
+        assert (images, device) == (3, pick_device(1))
+        return untrained(architecture, seed)
+
+    monkeypatch.setattr(command, "make_piece_data", make)
+
+
+@pytest.mark.usefixtures("without_training")
+@pytest.mark.parametrize("main", [cli_main, planted_main], ids=["benchmarks", "benchmarks.planted"])
+def test_both_commands_print_the_same_object(
+    main: Callable[[], object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--images", "3", "--seeds", "2", "--architectures", "plain", "--only", "grad_cam,layer_cam"]
+    monkeypatch.setattr("sys.argv", ["benchmarks", *(["planted", "--hard", "--json"] if main is cli_main else []), *options])
+    if main is cli_main:
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+    else:
+        assert main() == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])["planted"]
+    assert [network["network"] for network in facts["networks"]] == ["plain-0", "plain-1"]
+    assert [(row["candidate"], row["kind"], row["images"]) for row in facts["rows"]] == [
+        (candidate, kind, 6) for candidate in ("grad_cam", "layer_cam") for kind in KINDS
+    ]
+    assert (facts["world"], facts["images"]) == ("hard", 3)
+
+
+@pytest.mark.usefixtures("without_training")
+def test_an_unknown_candidate_is_bad_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks.planted", "--only", "gradcam"])
+    assert planted_main() == 2
+    assert "did you mean grad_cam?" in capsys.readouterr().err
 
 
 @pytest.mark.slow
