@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmarks.architectures import models
+from benchmarks.planted.options import Threads, planted, truth
 from benchmarks.scale import plan, pool, store
 from benchmarks.tables import memory_table, methods_table, networks_table, points_table
 from pipeline.cli.console import accept_any_encoding, err, out, print_json
@@ -32,10 +33,11 @@ bench.command()(pool)
 bench.command()(plan)
 bench.command()(store)
 bench.command()(models)
+bench.command()(truth)
+bench.command()(planted)
 
 Arch = Annotated[list[str] | None, typer.Option(help="torchvision network, repeatable; MobileNetV2 by default")]
 Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random by default")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; one per core by default")]
 Crop = Annotated[int, typer.Option(min=32, help="side of the network's input, in pixels")]
 
 
@@ -195,33 +197,6 @@ def pareto(
     else:
         out.print(points_table(points))
         out.print(*(str(folder / name) for name in figures), sep="\n", markup=False, soft_wrap=True)
-
-
-@bench.command()
-def truth(
-    images: Annotated[int, typer.Option(min=2, help="images of each of the three kinds")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="seed of the images and the network")] = 0,
-    only: Annotated[str | None, typer.Option(help="methods, separated by commas; all by default")] = None,
-    figure: Annotated[str | None, typer.Option(help="write a figure of some maps, .png or .jpg")] = None,
-    as_json: Json = False,
-) -> None:
-    """Score maps on synthetic images whose class small planted patterns decide."""
-    from pathlib import Path
-
-    from benchmarks.planted.benchmark import bench_truth
-    from benchmarks.planted.figure import SUFFIXES, truth_figure, truth_lines, truth_table
-
-    if figure is not None and Path(figure).suffix not in SUFFIXES:
-        raise InputError(f"--figure {figure}: choose a name that ends with {' or '.join(SUFFIXES)}")
-    result, data, maps = bench_truth(images, seed, only and only.split(","), lambda line: err.print(line, markup=False))
-    if figure is not None:
-        Path(figure).parent.mkdir(parents=True, exist_ok=True)
-        Path(figure).write_bytes(truth_figure(data, maps, Path(figure).suffix))
-    if as_json:
-        print_json({"truth": result.as_dict()})
-    else:
-        out.print(truth_table(result))
-        out.print(*truth_lines(result), sep="\n", markup=False, highlight=False)
 
 
 def _random_images(images: int, crop: int, threads: int | None) -> Tensor:

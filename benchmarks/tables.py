@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # Ray and torch take seconds to import
     from benchmarks.memory import MemoryResult
     from benchmarks.methods import MethodResult
     from benchmarks.pareto.benchmark import Point
+    from benchmarks.planted.hierarchy import HierarchyResult, PieceScore
 
 
 def networks_table(results: Sequence[Mapping[str, Any]]) -> Table:
@@ -49,6 +50,29 @@ def points_table(points: Sequence[Point]) -> Table:
         cells = [f"{point.means[name]:.3f} ({point.gains[name][0]:+.3f} ± {point.gains[name][1]:.3f})" for name in PARETO_METRICS]
         table.add_row(point.case, point.candidate, str(point.photographs), f"{point.passes:,.0f}", *cells)
     return table
+
+
+def hierarchy_tables(result: HierarchyResult) -> list[tuple[str, Table]]:
+    """Build a table per kind of images: means, and gains over one stage."""
+    tables = []
+    for kind in dict.fromkeys(row.kind for row in result.rows):
+        rows = [row for row in result.rows if row.kind == kind]
+        head = [score.replace("_", " ") for score in rows[0].means]
+        table = Table("candidate", "passes", *head, "AP - one stage's", "AP - faithful's", "ahead", "flat", box=None)
+        for row in rows:
+            table.add_row(*_hierarchy_cells(row, len(result.networks)))
+        facts = f"{len(result.networks)} networks ({result.world}), {rows[0].images} images, {result.seconds:.0f} s on {result.device}"
+        tables.append((f"{kind}: {facts}", table))
+    return tables
+
+
+def _hierarchy_cells(row: PieceScore, networks: int) -> list[str]:
+    gains = [
+        "-" if gain is None else f"{gain['average_precision'][0]:+.3f} ± {gain['average_precision'][1]:.3f}"
+        for gain in (row.to_one_stage, row.to_reference)
+    ]
+    ahead = "-" if row.ahead is None else f"{row.ahead['average_precision']} of {networks}"
+    return [row.candidate, f"{row.passes:,}", *(f"{mean:.3f}" for mean, _ in row.means.values()), *gains, ahead, str(row.flat)]
 
 
 def _text(value: object) -> str:
