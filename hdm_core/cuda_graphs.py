@@ -92,16 +92,23 @@ def release_graphs() -> int:
     return len(graphs)
 
 
-def release_pool(pool: Any) -> None:
-    """Give back the memory of a pool whose graphs are released.
+def recover(pool: Any) -> None:
+    """Undo what a capture that failed leaves behind in torch 2.11.
 
-    A capture that fails holds its pool for ever in torch 2.11 (pytorch#190348): what is still there after its graph's end is let go.
+    The graphs of its pool must be released. Three things are left: the allocator takes the capture for unfinished, and gives no cached
+    memory back when it runs out; the pool is held for ever (pytorch#180395, pytorch#190348); and the random generator refuses to draw
+    ("Offset increment outside graph capture"), until a capture succeeds. A torch without these faults raises, or does it once more.
     """
+    device = torch.cuda.current_device()
+    with suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(device, pool)  # noqa: SLF001 - torch gives no other way
     torch.cuda.empty_cache()
     if any(segment["segment_pool_id"] == pool for segment in torch.cuda.memory_snapshot()):  # type: ignore[no-untyped-call]
-        with suppress(RuntimeError):  # a torch without that fault, where a tensor still lives in the pool
-            torch._C._cuda_releasePool(torch.cuda.current_device(), pool)  # noqa: SLF001 - torch gives no other way
+        with suppress(RuntimeError):
+            torch._C._cuda_releasePool(device, pool)  # noqa: SLF001 - torch gives no other way
         torch.cuda.empty_cache()
+    number = torch.zeros(1, device="cuda")
+    CudaGraph(lambda: number + 1, torch.cuda.graph_pool_handle()).release()
 
 
 def _side_stream(device: int) -> torch.cuda.Stream:

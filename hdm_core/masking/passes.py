@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from hdm_core.cuda_graphs import CudaGraph, release_pool
+from hdm_core.cuda_graphs import CudaGraph, recover
 from hdm_core.device import LAYOUT
 from hdm_core.device_errors import clear_tensors, is_fatal, is_out_of_memory, with_causes
 from hdm_core.messages import typed_line
@@ -172,7 +172,7 @@ class PassGraphs:
         self._graphs.clear()
         if error is not None:
             clear_tensors(error)
-            release_pool(self._pool)
+            recover(self._pool)
             self._pool = torch.cuda.graph_pool_handle()
 
     def _refuse(self, reason: str) -> None:

@@ -39,7 +39,8 @@ class RoomFor(nn.Module):
 def check_memory(session: Session, facts: Facts) -> None:
     """Explain by HDM, with and without graphs, in less memory than a batch needs."""
     sizes, device = session.sizes, pick_test_device()
-    settings = HDM_PRESETS["fast"].model_copy(update={"steps": 1})
+    # Masks of one size and no auxiliary ones, so that a step is one batch of all images.
+    settings = HDM_PRESETS["fast"].model_copy(update={"steps": 1, "sizes": (6,), "ratios": (1000,)})
 
     def explain_in_little_memory(cuda_graphs: bool) -> Facts:
         release(device)
@@ -47,7 +48,7 @@ def check_memory(session: Session, facts: Facts) -> None:
             classifier = build(sizes.networks[-1], sizes.side, device)
             if device.type == "cpu":
                 classifier = Classifier(RoomFor(classifier.module, sizes.crowded // 2).eval(), classifier.preprocess)
-            images = images_for(classifier, sizes.crowded // len(settings.sizes) + 1)
+            images = images_for(classifier, sizes.crowded)
             limit = BatchLimit(sizes.crowded, "hdm")
             result = explain_with(classifier, images, "hdm", settings, batch=limit, cuda_graphs=cuda_graphs)
         return {"batch": sizes.crowded, "fits": limit.size, "statuses": dict(Counter(result.status))}
