@@ -109,7 +109,8 @@ def status(run: Run, as_json: Json = False) -> None:
     """Print the progress of a run."""
     from collections import Counter
 
-    from pipeline.runs.records import FAILED_STATUSES, error_text
+    from pipeline.runs.records import FAILED_STATUSES
+    from pipeline.runs.statuses import error_text
 
     store = _open(run)
     info, done = store.metadata(), store.done()

@@ -50,6 +50,11 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "seed": "int64",
         "device": "string",
         "reused_from": "string",
+        "baseline": "string",
+        "baseline_probability": "double",
+        "no_contrast": "bool",
+        "metrics_baseline_probability": "double",
+        "metrics_no_contrast": "bool",
     },
     "curves/part-000000.parquet": {
         "row": "int64",
