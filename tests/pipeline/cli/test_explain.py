@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image
 
 CLASSIFIER = "{source: import, factory: 'tests.support.retina_network:make', classes: [healthy, ill], resize: 16, crop: 16}"
@@ -33,11 +32,3 @@ def test_it_says_nothing_of_other_images_and_of_methods_without_a_baseline(tmp_p
     assert (facts["class"], facts["baseline_probability"], facts["no_contrast"]) == ("ill", 0.26, False)
     assert "remark" not in facts
     assert "baseline" not in explained(here, tmp_path, (110, 130, 100), "--method", "gradient")
-
-
-@pytest.mark.parametrize("option", ["auto"])
-def test_a_baseline_is_no_preset(tmp_path: Path, here: Callable[..., Any], option: str) -> None:
-    Image.new("RGB", (24, 20)).save(tmp_path / "eye.png")
-    ended = here("explain", tmp_path / "eye.png", "--classifier", CLASSIFIER, "--preset", option)
-    assert ended.code == 2
-    assert len(ended.err.splitlines()) == 1
