@@ -170,7 +170,7 @@ def _baselines(settings: Settings, scores: BaselineScores | None, images: int) -
     if scores is not None:
         return [scores.kinds[number] for number in scores.largest_contrast().tolist()]
     kind = getattr(settings, "baseline", None)  # of a plugin it may be anything
-    return [kind] * images if kind in BASELINES else None
+    return [kind] * images if isinstance(kind, str) and kind in BASELINES else None
 
 
 @torch.inference_mode(False)

@@ -53,11 +53,11 @@ class MeasuredBaselines:
 
 
 def fixed_baselines(config: RunConfig) -> set[Baseline]:
-    """Return the baselines on which every image of a run is scored, a forward pass each.
+    """Return the baselines on which every image of a run is scored.
 
-    They are those of the metrics and of the methods. Those of `auto` are scored by the method.
+    Each costs a forward pass. They are those of the metrics and of the methods. Those of `auto` are scored by the method.
     """
-    kinds = {config.metrics.baseline, *(getattr(settings, "baseline", None) for settings in config.settings.values())}
+    kinds = [config.metrics.baseline, *(getattr(settings, "baseline", None) for settings in config.settings.values())]
     return {kind for kind in BASELINES if kind in kinds}
 
 
@@ -69,7 +69,9 @@ def add_contrast(
     known: MeasuredBaselines,
     limit: BatchLimit,
 ) -> list[Record]:
-    """Add to records what their classes keep on the baselines of method and metrics.
+    """Add to records what their classes keep on the baselines.
+
+    These are the baselines of the record's method and of the metrics.
 
     Each image, class and baseline is scored once, whatever the number of methods.
 
@@ -125,7 +127,10 @@ def _with_contrast(record: Record, of_metrics: str, known: MeasuredBaselines) ->
 
 
 def _of_record(record: Record, baseline: str | None, known: MeasuredBaselines) -> tuple[float | None, bool | None]:
-    """Return the score on a baseline and whether it keeps the class; None where it is not known."""
+    """Return the score on a baseline, and whether it keeps the class.
+
+    Both are None where they are not known.
+    """
     if baseline is None:
         return None, None
     score, kept = known.scores[_explained(record), baseline]

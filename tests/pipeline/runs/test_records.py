@@ -85,6 +85,8 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "n": "int64",
         "n_flat": "int64",
         "n_failed": "int64",
+        "n_no_contrast": "int64",
+        "n_metrics_no_contrast": "int64",
     },
 }
 
