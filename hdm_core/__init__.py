@@ -5,10 +5,12 @@ HDM are the Hierarchical Dynamic Masks of Peng, Yang, Liu and He, arXiv 2301.049
 
 from importlib.metadata import PackageNotFoundError, version
 
+from hdm_core.baseline_contrast import measure_baselines
 from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.explain import explain, explain_with
 from hdm_core.explanation import Explanation
+from hdm_core.masking.baseline_scores import BaselineScores
 from hdm_core.methods import METHODS, ExplainJob, Method, RawMaps, get_method, method_title
 from hdm_core.metrics import METRICS, Metric, MetricInput, Metrics, MetricSettings, evaluate, metric_title
 from hdm_core.preflight import CheckResult, check
@@ -23,6 +25,7 @@ except PackageNotFoundError:  # a checkout on the path that is not installed
 __all__ = [
     "METHODS",
     "METRICS",
+    "BaselineScores",
     "CheckResult",
     "Classifier",
     "ExplainJob",
@@ -42,6 +45,7 @@ __all__ = [
     "explain",
     "explain_with",
     "get_method",
+    "measure_baselines",
     "method_title",
     "metric_title",
 ]

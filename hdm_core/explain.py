@@ -14,11 +14,13 @@ from hdm_core.classifier import Classifier, as_classifier
 from hdm_core.device import Precision, default_batch, default_precision, largest_batch
 from hdm_core.explanation import Explanation, Status
 from hdm_core.integers import as_integer
+from hdm_core.masking.baseline_scores import BaselineScores
+from hdm_core.masking.baselines import BASELINES
 from hdm_core.masking.pass_counter import PassCounter, Progress
 from hdm_core.methods import ExplainJob, get_method
 from hdm_core.network.hooks import forward_to
 from hdm_core.network.logits import class_logits, require_logits, resolve_targets
-from hdm_core.settings import Settings
+from hdm_core.settings import Baseline, Settings
 from hdm_core.targets import Targets, contrasting, one_target, resolve_contrasts, target_numbers
 
 
@@ -139,7 +141,7 @@ def _explain(
         problem_type = classifier.problem_type
         classes = resolve_targets(require_logits(logits, problem_type), target_numbers(targets, classifier), problem_type)
         scores, contrasts = logits.gather(1, classes[:, None])[:, 0], None
-        job = ExplainJob(classifier, images, classes, batch, passes, precision, output, limit, cuda_graphs)
+        job = ExplainJob(classifier, images, classes, batch, passes, precision, output, limit, cuda_graphs, logits)
         if contrast is not None:
             contrasts = resolve_contrasts(classifier, logits, classes, contrast)
             scores = scores - logits.gather(1, contrasts[:, None])[:, 0]
@@ -158,7 +160,17 @@ def _explain(
         method,
         classifier.preprocess,
         contrasts,
+        _baselines(settings, raw.baseline_scores, len(images)),
+        raw.baseline_scores,
     )
+
+
+def _baselines(settings: Settings, scores: BaselineScores | None, images: int) -> list[Baseline] | None:
+    """Return the baseline of every image's map; None for a method without one."""
+    if scores is not None:
+        return [scores.kinds[number] for number in scores.largest_contrast().tolist()]
+    kind = getattr(settings, "baseline", None)  # of a plugin it may be anything
+    return [kind] * images if isinstance(kind, str) and kind in BASELINES else None
 
 
 @torch.inference_mode(False)

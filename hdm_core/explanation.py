@@ -14,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from hdm_core.heatmap import colour, overlay
+from hdm_core.masking.baseline_scores import BaselineScores
 from hdm_core.photograph import Photograph, to_rgb
 from hdm_core.preprocess import Preprocess
+from hdm_core.settings import Baseline
 
 Status = Literal["ok", "flat", "nan"]
 
@@ -37,6 +39,9 @@ class Explanation:
         method: the id of the method.
         contrasts: (B,) int64, the class that each target is compared with, else None.
         preprocess: the classifier's, whose crop of a photograph the maps lie on; None if it has none.
+        baselines: B baselines that masked or started the maps, None for a method without one; `measure_baselines` says what a class keeps
+            on them.
+        baseline_scores: of the baselines from which `baseline: auto` of HDM and DM chose, else None.
     """
 
     maps: Tensor
@@ -49,6 +54,8 @@ class Explanation:
     method: str = ""
     preprocess: Preprocess | None = None
     contrasts: Tensor | None = None
+    baselines: list[Baseline] | None = None
+    baseline_scores: BaselineScores | None = None
 
     def __repr__(self) -> str:
         count, height, width = self.maps.shape

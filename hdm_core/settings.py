@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 Size = Annotated[int, Field(ge=1)]
 Ratio = Annotated[int, Field(ge=2)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Baseline = Literal["mean", "black", "blur"]
+Baseline = Literal["mean", "black", "blur", "noise"]
+BaselineChoice = Literal["mean", "black", "blur", "noise", "auto"]
 Activation = Literal["logit", "probability", "log_odds"]
 Loss = Literal["square", "squared_hinge", "hinge", "linear"]
 View = Literal["soft", "top", "rest"]
@@ -63,7 +64,11 @@ class DMSettings(Settings):
     )
     tau: float = Field(0.5, ge=0, le=1, description="initial value of the benchmark masks")
     keep_fraction: float = Field(0.3, gt=0, le=1, description="gamma keeps this share of the pixels (Eq. 10); 1 keeps all")
-    baseline: Baseline = Field("mean", description="what replaces a masked pixel: the normalisation mean, black, or the blurred image")
+    baseline: BaselineChoice = Field(
+        "mean",
+        description="what replaces a masked pixel: the normalisation mean, black, the blurred image, noise; or auto: for each image the "
+        "one of these on which the class loses most",
+    )
     activation: Activation = Field(
         "logit", description="f_p: the target's logit, its probability, or its log-odds: the logit minus the logsumexp of the others"
     )

@@ -27,6 +27,7 @@ PURPOSES = {
     "plan": "images and shards of a run",
     "pipeline.preflight": "the classifier, checked",
     "hdm_core.preflight": "check: all findings",
+    "baseline_contrast": "what a baseline keeps",
     "checks": "what is assumed, measured",
     "class_names": "compared as text",
     "messages": "errors as one line",

@@ -16,6 +16,7 @@ from hdm_core.batch_limit import BatchLimit
 from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.device import Precision
+from hdm_core.masking.baseline_scores import BaselineScores
 from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.network.hooks import LayerOutput
 from hdm_core.network.target_layer import TargetLayer
@@ -35,6 +36,7 @@ class ExplainJob:
     layer_output: LayerOutput | None = None  # at a layer or the input, of the pass that found the targets, if one batch holds all
     limit: BatchLimit | None = None  # that `batch` comes from, for a method that shrinks it without starting again
     cuda_graphs: bool = True  # capture the passes of masks on CUDA
+    logits: Tensor | None = None  # (B, classes) of the images, before any comparison of classes
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class RawMaps:
     maps: Tensor
     stages: Tensor | None = None  # (B, S, H, W)
     stage_weights: Tensor | None = None  # (B, S)
+    baseline_scores: BaselineScores | None = None  # of the baselines from which each image's was chosen
 
 
 @dataclass(frozen=True)

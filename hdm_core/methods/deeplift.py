@@ -34,7 +34,7 @@ _INCOMPLETE = 0.05  # share of a logit's change that the contributions may miss;
 class DeepLiftSettings(Settings):
     """Settings of DeepLIFT: the reference."""
 
-    baseline: Baseline = Field("mean", description="the reference: the normalisation mean, black, or the blurred image")
+    baseline: Baseline = Field("mean", description="the reference: the normalisation mean, black, the blurred image, or noise")
 
 
 @torch.enable_grad()

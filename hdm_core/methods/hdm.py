@@ -5,19 +5,21 @@ from __future__ import annotations
 from hdm_core.masking.calibration import calibrated
 from hdm_core.masking.hierarchical import hdm_passes, hierarchical_mask
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
-from hdm_core.methods.dm import consistency_losses
+from hdm_core.methods.dm import added_passes, consistency_losses
+from hdm_core.methods.job_baseline import job_baseline
 from hdm_core.methods.presets import HDM_PRESETS
-from hdm_core.methods.start import check_start, starting_maps, starting_passes
+from hdm_core.methods.start import check_start, starting_maps
 from hdm_core.settings import HDMSettings
 
 
 def _run(job: ExplainJob, settings: HDMSettings) -> RawMaps:
+    baseline = job_baseline(job, settings)
     with job.classifier.folded(job.images[:1], job.precision) as network:
-        members = consistency_losses(job, network, settings)
+        members = consistency_losses(job, network, settings, baseline.image)
         maps, stages, weights = hierarchical_mask(members, settings, starting_maps(job, settings))
         if settings.calibration:
             maps = calibrated(maps, members[0][0], settings.calibration)
-        return RawMaps(maps, stages, weights)
+        return RawMaps(maps, stages, weights, baseline.scores)
 
 
 HDM = Method(
@@ -30,7 +32,7 @@ HDM = Method(
     run=_run,
     pairs_images=True,
     passes=hdm_passes,
-    network_passes=starting_passes,
+    network_passes=added_passes,
     check=check_start,
     family="mask optimisation",
     sign="only evidence for the class",

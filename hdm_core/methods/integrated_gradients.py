@@ -17,7 +17,7 @@ class IntegratedGradientsSettings(Settings):
     """Settings of Integrated Gradients: baseline and number of steps."""
 
     steps: int = Field(50, ge=1, description="points on the path at which gradients are computed")
-    baseline: Baseline = Field("mean", description="start of the path: the normalisation mean, black, or the blurred image")
+    baseline: Baseline = Field("mean", description="start of the path: the normalisation mean, black, the blurred image, or noise")
 
 
 def integrated_gradients(

@@ -37,7 +37,7 @@ class MaskSettings(Settings):
     beta: float = Field(3.0, ge=2, description="power of the mask's gradient")
     jitter: int = Field(4, ge=0, description="the image shifts under the mask in every step, by up to half of this many pixels each way")
     circles: int = Field(33, ge=2, description="circles tried for the start: the smallest that removes the class")
-    baseline: Baseline = Field("blur", description="value of a masked pixel: the blurred image, the normalisation mean, or black")
+    baseline: Baseline = Field("blur", description="value of a masked pixel: the blurred image, the normalisation mean, black, or noise")
 
 
 class DeletionLoss(ConsistencyLoss):

@@ -20,7 +20,7 @@ class RiseSettings(Settings):
     masks: int = Field(4000, ge=1, description="N: random masks, the same for all images")
     cells: int = Field(7, ge=1, description="s: cells along a side of the grid that a mask is upsampled from")
     keep_probability: float = Field(0.5, gt=0, lt=1, description="p: the probability that a cell is shown")
-    baseline: Baseline = Field("mean", description="value of a masked pixel: the normalisation mean, black, or the blurred image")
+    baseline: Baseline = Field("mean", description="value of a masked pixel: the normalisation mean, black, the blurred image, or noise")
 
 
 class RandomMasks:

@@ -8,8 +8,10 @@ from typing import Any
 
 import fsspec
 from PIL import Image
+from torch import Tensor
 
-from hdm_core import explain_with, get_method
+from hdm_core import Classifier, Explanation, explain_with, get_method, measure_baselines
+from hdm_core.baseline_contrast import no_contrast_sentence
 from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_of
 from pipeline.config.schema import ClassifierConfig
 from pipeline.datasets import Sample
@@ -53,14 +55,34 @@ def explain_image(
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({one_line(error)})") from None
     target_class = int(result.targets[0])
+    probability = float(loaded.probabilities(result.logits)[0, target_class])
     return {
         "image": image,
         "method": method,
         "settings": settings.model_dump(mode="json"),
         "class": loaded.class_name(target_class),
         "target": target_class,
-        "probability": round(float(loaded.probabilities(result.logits)[0, target_class]), 4),
+        "probability": round(probability, 4),
         "status": result.status[0],
+        **_baseline(loaded, prepared, result, loaded.class_name(target_class)),
         "passes": result.passes,
         "heatmap": out,
     }
+
+
+def _baseline(classifier: Classifier, image: Tensor, result: Explanation, name: str) -> dict[str, Any]:
+    """Return the facts about the map's baseline; none for a method without one.
+
+    Args:
+        image: (1, C, H, W).
+        name: of the class.
+    """
+    if result.baselines is None:
+        return {}
+    kind = result.baselines[0]
+    measured = measure_baselines(classifier, image, result.targets, [kind])
+    score, keeps = float(measured.baseline[0, 0]), bool(measured.no_contrast[0, 0])
+    facts: dict[str, Any] = {"baseline": kind, "baseline_probability": round(score, 4), "no_contrast": keeps}
+    if keeps:
+        facts["remark"] = no_contrast_sentence(name, kind, float(measured.image[0]), score, classifier.problem_type)
+    return facts

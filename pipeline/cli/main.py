@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.logging import RichHandler
@@ -22,6 +22,7 @@ from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, co
 from pipeline.cli.reexplain import reexplain
 from pipeline.cli.repair import repair, verify
 from pipeline.cli.shares import print_shares
+from pipeline.cli.tables import tables
 from pipeline.cli.train import train
 from pipeline.environment import bypass_proxies_on_loopback
 from pipeline.errors import InputError, RunError, device_failure, one_line
@@ -109,7 +110,8 @@ def status(run: Run, as_json: Json = False) -> None:
     """Print the progress of a run."""
     from collections import Counter
 
-    from pipeline.runs.records import FAILED_STATUSES, error_text
+    from pipeline.runs.records import FAILED_STATUSES
+    from pipeline.runs.statuses import error_text
 
     store = _open(run)
     info, done = store.metadata(), store.done()
@@ -124,26 +126,7 @@ def status(run: Run, as_json: Json = False) -> None:
     print_facts({"run": store.url, "images": info["images"], "shards": f"{len(done)} of {info['shards']} ({state})", "records": records})
 
 
-@app.command()
-def tables(
-    run: Run,
-    format_: Annotated[Literal["text", "markdown", "latex", "csv"], typer.Option("--format", help="the format of the tables")] = "text",
-    as_json: Json = False,
-) -> None:
-    """Print the paper's tables for a run.
-
-    These are Tables 1, 2 and 3, or the ablation table for a run of HDM and DM alone.
-    """
-    from pipeline.tables import FORMATS, paper_tables, to_rich
-    from pipeline.tables.aggregate import aggregate
-
-    store = _open(run)
-    table = aggregate(store)
-    if as_json:
-        print_json({"run": run, "tables": table.to_pylist()})
-        return
-    paper = paper_tables(table, store.metadata()["name"])
-    out.print(to_rich(paper)) if format_ == "text" else sys.stdout.write(FORMATS[format_](paper))
+app.command()(tables)
 
 
 @app.command()

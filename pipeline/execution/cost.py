@@ -17,6 +17,7 @@ from pipeline.classifiers.load import load_classifier, preprocess_of
 from pipeline.errors import InputError
 from pipeline.execution.local_executor import measure_locally
 from pipeline.execution.reports import WorkerTimings
+from pipeline.explain.contrast import fixed_baselines
 from pipeline.plan import Plan
 
 _READ = 8  # images that are read to time reading
@@ -106,7 +107,8 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
         for backward in (True, False)
     )
     methods, ranks = len(plan.config.methods), plan.config.ranks
-    forwards = ranks * (methods + metric_forwards(*plan.size, plan.config.metrics.protocol, methods))
+    baselines = len(fixed_baselines(plan.config))
+    forwards = ranks * (methods + baselines + metric_forwards(*plan.size, plan.config.metrics.protocol, methods))
     seconds_per_image = passes * per_pass + alone * per_forward + forwards * per_float32_forward + per_read
     work = busiest([len(shard) for shard in plan.shards], len(measured)) * seconds_per_image
     count = len(plan.samples)

@@ -13,8 +13,9 @@ from pipeline.execution.tasks import ShardTasks
 from pipeline.monitoring.progress import ProgressCallback, no_progress
 from pipeline.plan import Plan, Shard, make_plan
 from pipeline.runs import RunStore
-from pipeline.runs.records import FAILED_STATUSES, error_text
+from pipeline.runs.records import FAILED_STATUSES
 from pipeline.runs.reuse import ReusePlan
+from pipeline.runs.statuses import error_text
 
 _log = logging.getLogger(__name__)
 

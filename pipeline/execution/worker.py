@@ -30,9 +30,9 @@ from pipeline.monitoring import telemetry
 from pipeline.plan import Shard
 from pipeline.runs import RunStore
 from pipeline.runs.leases import Lease, LeaseHolder, LeaseLostError
-from pipeline.runs.records import worst_statuses
 from pipeline.runs.reuse import ReusePlan
 from pipeline.runs.reused import read_reused
+from pipeline.runs.statuses import worst_statuses
 
 # A batch size that is faster by less than this factor is not worth a line of `hdm plan`.
 _FASTER = 1.05

@@ -87,6 +87,14 @@ class ResultCollector:
         """Add the record of one map."""
         self._records[record.row, record.method, record.rank] = record
 
+    def explained_records(self, rows: Sequence[int]) -> list[Record]:
+        """Return this run's own records of images, those that have a target."""
+        return [
+            record
+            for (row, _, _), record in self._records.items()
+            if row in rows and record.target is not None and record.reused_from is None
+        ]
+
     def add_failed_image(self, row: int, status: Status, error: str) -> None:
         """Add the records of an image without results; its maps are zeros."""
         for method in self._config.methods:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +20,7 @@ from pipeline.datasets import Sample
 from pipeline.datasets.batches import LoadedBatch, LoadedSample, UnreadableSample, read_batches
 from pipeline.datasets.sample import as_text
 from pipeline.explain.batch import Batch
+from pipeline.explain.contrast import MeasuredBaselines, add_contrast
 from pipeline.explain.isolate import ItemFailure, isolated, warnings_as_messages
 from pipeline.explain.map_facts import map_facts
 from pipeline.explain.measure import measure
@@ -27,6 +29,8 @@ from pipeline.explain.results import ResultCollector, ShardResult
 from pipeline.plan import Shard
 from pipeline.runs.records import Record
 from pipeline.runs.reused import ReusedResults
+
+_log = logging.getLogger(__name__)
 
 
 def explain_shard(
@@ -110,11 +114,13 @@ def _explain_batch(
     """Explain a batch with every method, measure the maps and collect the results."""
     requested = request_maps(config.target, classifier, batch.samples, batch.images, limit_of("targets"))
     explained: list[tuple[Record, Tensor]] = []
+    baselines = MeasuredBaselines()
     for method in config.methods:
         is_open = [not collector.is_reused(row, method) for row in batch.rows]
 
         def explain_and_collect(requests: Sequence[MapRequest], method: str = method) -> list[tuple[Record, Tensor]]:
             result = explain_method(classifier, config, batch, requests, method, limit_of(method), progress)
+            baselines.add_explanation([batch.rows[request.place] for request in requests], result.explanation)
             return _collect(classifier, batch, collector, result)
 
         requests = [item for item in requested if isinstance(item, MapRequest) and is_open[item.place]]
@@ -132,6 +138,14 @@ def _explain_batch(
             collector.add_failed_map(record.row, record.method, record.rank, f"{measured.error} (while the map was measured)")
         else:
             for record in measured:
+                collector.add_record(record)
+    records = collector.explained_records(batch.rows)
+    for added in isolated(records, lambda part: add_contrast(classifier, config, batch, part, baselines, limit_of("baselines"))):
+        if isinstance(added, ItemFailure):
+            record = added.item
+            _log.warning("%s: %s: the baselines could not be scored (%s)", record.image_id, record.method, added.error)
+        else:
+            for record in added:
                 collector.add_record(record)
 
 
@@ -158,6 +172,7 @@ def _collect(classifier: Classifier, batch: Batch, collector: ResultCollector, r
             passes=explanation.passes,
             stage_weights=facts.stage_weights,
             seconds=result.seconds,
+            baseline=None if explanation.baselines is None else explanation.baselines[i],
         )
         collector.add_record(record)
         if record.status == "ok":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from hdm_core import method_title
 from hdm_core.geometry import Size
 from hdm_core.heatmap import overlay
 from pipeline.datasets.images import UnreadableError
+from pipeline.report.contrast import ContrastRemarks
 from pipeline.report.crop import BLACK, Colour, fill_colour, read_crop
 from pipeline.runs import RunStore
 from pipeline.runs.maps import STAGES, read_map
@@ -53,6 +54,7 @@ class GalleryEntry:
         image: row of images.parquet.
         size: height and width of the tiles.
         others: maps of the next most probable classes.
+        remarks: sentences about baselines that keep the class.
     """
 
     image: Mapping[str, Any]
@@ -61,6 +63,7 @@ class GalleryEntry:
     maps: Sequence[Tile]
     stages: Sequence[Tile]
     others: Sequence[Tile] = ()
+    remarks: Sequence[str] = ()
 
 
 def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: int) -> list[GalleryEntry]:
@@ -79,9 +82,11 @@ def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: in
         by_row[record["row"]].append(record)
     info = store.metadata()
     storage, fill = info["config"]["storage"], fill_colour(info)
+    contrast = ContrastRemarks.of_run(info)
 
     def draw(image: dict[str, Any]) -> GalleryEntry:
-        return _draw_entry(store, image, by_row[image["row"]], storage, fill)
+        entry = _draw_entry(store, image, by_row[image["row"]], storage, fill)
+        return replace(entry, remarks=contrast.of_image(by_row[image["row"]]))
 
     with ThreadPoolExecutor(_WORKERS) as workers:
         return list(workers.map(draw, images.take(pa.array(rows, pa.int64())).to_pylist()))

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from pipeline.report.figures import draw_figures
 from pipeline.report.gallery import draw_gallery
 from pipeline.report.heatmap import legend
-from pipeline.report.summary import body, facts, head, problems, settings
+from pipeline.report.summary import body, facts, head, problems, settings, without_contrast
 from pipeline.report.templates import render
 from pipeline.runs import RunStore
 from pipeline.runs.records import top_rank
@@ -45,6 +45,7 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         body=body(table, top_rank(records), info["passes_per_image"]),
         baseline=info["config"]["metrics"]["baseline"],
         titles=TITLES,
+        without_contrast=without_contrast(table),
         problems=listed,
         problem_count=problem_count,
         gallery=gallery,

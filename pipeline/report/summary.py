@@ -122,6 +122,25 @@ def body(table: pa.Table, records: pa.Table, passes: Mapping[str, int]) -> list[
     ]
 
 
+def without_contrast(table: pa.Table) -> str:
+    """Return a paragraph about the images whose class a baseline keeps.
+
+    It is empty if there are none, or the run did not measure it.
+    """
+    rows = {row["method"]: row for row in table.to_pylist()}
+    of_maps = [f"{method_title(method)} {row['n_no_contrast']:,}" for method, row in rows.items() if row["n_no_contrast"]]
+    of_metrics = max((row["n_metrics_no_contrast"] or 0 for row in rows.values()), default=0)
+    if not of_maps and not of_metrics:
+        return ""
+    counts = [f"of the maps: {', '.join(of_maps)}"] if of_maps else []
+    counts += [f"of the metrics: {of_metrics:,}"] if of_metrics else []
+    return (
+        "Images without contrast, whose class is kept by the baseline, on which nothing of the image is left, "
+        f"{'; '.join(counts)}. A map of what is removed does not explain the answer there, and deletion, insertion and drop say little; "
+        "their numbers are part of the means above."
+    )
+
+
 def problems(records: pa.Table) -> tuple[list[dict[str, Any]], int]:
     """Return the images that a method could not explain.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -49,6 +48,12 @@ RECORDS = pa.schema(
         ("seed", pa.int64()),
         ("device", pa.string()),
         ("reused_from", pa.string()),
+        ("baseline", pa.string()),
+        # float64, since readers of earlier versions take any further float32 column for a metric.
+        ("baseline_probability", pa.float64()),
+        ("no_contrast", pa.bool_()),
+        ("metrics_baseline_probability", pa.float64()),
+        ("metrics_no_contrast", pa.bool_()),
     ],
     metadata=FILE_METADATA,
 )
@@ -93,6 +98,11 @@ class Record:
         insertion: probability of the target while pixels are added.
         device: name of the device that computed the map.
         reused_from: name of the run that computed map and metrics; None if this run did.
+        baseline: that the method masked the image with, or started from; None for a method without one.
+        baseline_probability: of the target on that baseline, as `probability` is on the image; None if it was not measured.
+        no_contrast: whether that baseline keeps the class, see `BaselineScores.no_contrast`, so that the map does not explain the answer.
+        metrics_baseline_probability: of the target on the baseline of the metrics.
+        metrics_no_contrast: whether the baseline of the metrics keeps the class, so that deletion, insertion and drop say little.
 
     Raises:
         ValueError: for a metric that does not exist.
@@ -122,6 +132,11 @@ class Record:
     seed: int
     device: str
     reused_from: str | None = None
+    baseline: str | None = None
+    baseline_probability: float | None = None
+    no_contrast: bool | None = None
+    metrics_baseline_probability: float | None = None
+    metrics_no_contrast: bool | None = None
 
     def __post_init__(self) -> None:
         if unknown := set(self.metrics).difference(METRICS):
@@ -212,39 +227,3 @@ def _absent_value(column: pa.Field) -> pa.Scalar:
 def top_rank(rows: pa.Table) -> pa.Table:
     """Return the records or curves of rank 0, from which tables and figures are made."""
     return rows.filter(pc.equal(rows["rank"], 0))
-
-
-def worst_statuses(records: pa.Table) -> dict[str, int]:
-    """Count images by status, each under the worst status of its methods."""
-    severities = pa.table({"row": records["row"], "severity": pc.index_in(records["status"], pa.array(STATUSES))})
-    worst = severities.group_by("row").aggregate([("severity", "max")])["severity_max"]
-    return {STATUSES[severity]: count for severity, count in Counter(worst.to_pylist()).items()}
-
-
-def count_errors(records: pa.Table) -> Counter[tuple[str, str]]:
-    """Count images by status and error, where there is an error.
-
-    Args:
-        records: with the columns row, status and error.
-    """
-    with_error = records.filter(pc.is_valid(records["error"]))
-    groups = with_error.group_by(["status", "error"]).aggregate([("row", "count_distinct")])
-    return Counter({(group["status"], group["error"]): group["row_count_distinct"] for group in groups.to_pylist()})
-
-
-def error_text(errors: Counter[tuple[str, str]], status: str) -> str:
-    """Return the most frequent error of a status in parentheses.
-
-    It is empty if there is none.
-
-    Args:
-        errors: (status, error) -> images.
-    """
-    of_status = [(-count, error) for (each, error), count in errors.items() if each == status]
-    if not of_status:
-        return ""
-    count, error = min(of_status)
-    images = "1 image" if count == -1 else f"{-count:,} images"
-    more = len(of_status) - 1
-    others = "" if not more else ", and 1 more error" if more == 1 else f", and {more:,} more errors"
-    return f" ({error}: {images}{others})"

@@ -20,9 +20,10 @@ from pipeline.runs.images import FACTS, IMAGES, image_columns, with_facts
 from pipeline.runs.leases import Lease
 from pipeline.runs.maps import Arrays, array_shapes, create_arrays, encode_shard
 from pipeline.runs.metadata import check_same_plan, run_json
-from pipeline.runs.records import CURVES, RECORDS, Record, count_errors, encode_records, from_parquet, to_parquet, worst_statuses
+from pipeline.runs.records import CURVES, RECORDS, Record, encode_records, from_parquet, to_parquet
 from pipeline.runs.reuse import NAME as REUSE_NAME
 from pipeline.runs.reuse import ReusePlan, from_bytes, to_bytes
+from pipeline.runs.statuses import count_errors, worst_statuses
 from pipeline.storage.objects import Storage, to_json
 
 MAX_PARALLEL_REQUESTS = 16  # objects read or written at the same time

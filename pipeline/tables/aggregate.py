@@ -25,9 +25,14 @@ TABLES = pa.schema(
         ("n", pa.int64()),
         ("n_flat", pa.int64()),
         ("n_failed", pa.int64()),  # nan, unreadable and failed
+        # Images whose class the baseline keeps, that of the method or that of the metrics; null where that is not known.
+        ("n_no_contrast", pa.int64()),
+        ("n_metrics_no_contrast", pa.int64()),
     ],
     metadata={"hdm.schema_version": str(SCHEMA_VERSION)},
 )
+
+_NO_CONTRAST = ("no_contrast", "metrics_no_contrast")
 
 # Below every table with marks at its best values.
 LEGEND = "* the best; ↓ less is better, ↑ more is better"
@@ -134,9 +139,13 @@ def _rows(records: pa.Table, metrics: Sequence[str]) -> Iterable[dict[str, Any]]
     """
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     statuses: dict[str, Counter[str]] = defaultdict(Counter)
+    kept: dict[tuple[str, str], int] = defaultdict(int)
     present = [metric for metric in metrics if metric in records.column_names]
-    for record in records.select(["method", "status", *present]).to_pylist():
+    for record in records.select(["method", "status", *_NO_CONTRAST, *present]).to_pylist():
         statuses[record["method"]][record["status"]] += 1
+        for name in _NO_CONTRAST:
+            if record[name] is not None:
+                kept[record["method"], name] += record[name]
         for metric in present:
             if record[metric] is not None:
                 values[record["method"], metric].append(record[metric])
@@ -154,6 +163,7 @@ def _rows(records: pa.Table, metrics: Sequence[str]) -> Iterable[dict[str, Any]]
                 "n": len(numbers),
                 "n_flat": counts["flat"],
                 "n_failed": sum(count for status, count in counts.items() if status not in ("ok", "skipped", "flat")),
+                **{f"n_{name}": kept.get((method, name)) for name in _NO_CONTRAST},
             }
 
 

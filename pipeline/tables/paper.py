@@ -6,7 +6,7 @@ The tables name the paper's own seven metrics and show no others.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,12 +145,13 @@ def _fill(spec: Spec, table: pa.Table, dataset: str) -> PaperTable:
     winners = best(shown) if len(methods) > 1 else set()
     cells = {method: [_cell(column, values[method, column.metric], winners) for column in spec.columns] for method in methods}
     missing = [method_title(method) for method in METHODS.sort(table["method"].to_pylist()) if method in spec.left_out]
+    first = {method: values[method, spec.columns[0].metric] for method in methods}
     counts = [
         f"{method_title(method)}: {row['n_flat']} flat, {row['n_failed']} failed"
-        for method in methods
-        if (row := values[method, spec.columns[0].metric])["n_flat"] or row["n_failed"]
+        for method, row in first.items()
+        if row["n_flat"] or row["n_failed"]
     ]
-    notes = [f"Mean ± half of the 95% interval, {_images(cells)}", *counts]
+    notes = [f"Mean ± half of the 95% interval, {_images(cells)}", *counts, *_without_contrast(spec, first)]
     if missing:
         notes.append(f"Left out, as in the paper: {', '.join(missing)}")
     groups: dict[str, int] = {}
@@ -160,6 +161,20 @@ def _fill(spec: Spec, table: pa.Table, dataset: str) -> PaperTable:
     unders = [column.under.format(dataset=dataset) for column in spec.columns]
     rows = [(method_title(method), cells[method]) for method in methods]
     return PaperTable(spec.title, spec.caption, spec.stub, list(groups.items()), unders if any(unders) else [], rows, notes)
+
+
+def _without_contrast(spec: Spec, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the notes about images whose class a baseline keeps.
+
+    Args:
+        rows: method -> a row of tables.parquet.
+    """
+    of_maps = [f"{method_title(method)} {count}" for method, row in rows.items() if (count := row["n_no_contrast"])]
+    of_metrics = max((row["n_metrics_no_contrast"] or 0 for row in rows.values()), default=0)
+    notes = [f"Images whose class the baseline of the map keeps: {', '.join(of_maps)}"] if of_maps else []
+    if of_metrics and not all(METRICS[column.metric].map_only for column in spec.columns):
+        notes.append(f"Images whose class the baseline of the metrics keeps: {of_metrics}")
+    return notes
 
 
 def _cell(column: Column, row: dict[str, Any], winners: set[tuple[str, str]]) -> Cell:

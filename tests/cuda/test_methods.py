@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hdm_core import METHODS, Classifier, explain
+from hdm_core import METHODS, Classifier, explain, measure_baselines
 from hdm_core.methods.presets import HDM_PRESETS
 from hdm_core.sources.exported import Exported
 from hdm_core.testing.families import FAMILIES
@@ -39,6 +39,20 @@ def test_maps_are_computed_on_the_gpu_with_the_bits_of_the_cpu(method: str, netw
             assert torch.equal(found.logits.cpu(), expected.logits)
             assert found.status == expected.status
         assert gpu.kernels["aten.convolution.default"]
+
+
+@pytest.mark.parametrize("method", ["hdm", "dm"])
+def test_the_best_baseline_of_each_image_is_found_on_the_gpu(method: str) -> None:
+    images = pictures(4, 16)
+    expected = explained(smooth(), images, method, target=[0, 1, 0, 1], baseline="auto")
+    with pretended_gpu():
+        found = explained(smooth().to("cuda"), images, method, target=[0, 1, 0, 1], precision="float32", baseline="auto")
+        assert found.baselines == expected.baselines
+        assert torch.equal(found.maps.cpu(), expected.maps)
+        measured = measure_baselines(smooth().to("cuda"), images, [0, 1, 0, 1])
+        assert measured.baseline.device.type == "cuda"
+        # On the CPU the images go through the network one by one, which rounds differently.
+        torch.testing.assert_close(measured.baseline.cpu(), measure_baselines(smooth(), images, [0, 1, 0, 1]).baseline)
 
 
 @pytest.mark.parametrize("method", ["hdm", "grad_cam"])

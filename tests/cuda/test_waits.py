@@ -37,6 +37,7 @@ def waits_of(method: str, images: int = 2, **settings: Any) -> Counter[tuple[str
         ("dm", {"steps": 2, "schedule": "cosine", "average": 0.5}, {"steps": 6, "schedule": "cosine", "average": 0.5}),
         ("dm", {"steps": 2, "start": "cam", "blur": 0.05}, {"steps": 5, "start": "cam", "blur": 0.05}),
         ("dm", {"steps": 2, "calibration": (0.1,)}, {"steps": 2, "calibration": (0.1, 0.2, 0.5)}),
+        ("dm", {"steps": 2, "baseline": "auto"}, {"steps": 5, "baseline": "auto"}),
         ("hdm", {"mix_steps": 2}, {"mix_steps": 5}),
         ("hdm", {"stages": 2, "noise": 0.0}, {"stages": 3, "noise": 0.0}),
         ("mask", {"steps": 2}, {"steps": 5}),

@@ -95,7 +95,7 @@ def test_a_wrong_name_of_a_class_is_one_line(names: Any, target: str, message: s
         ({"method": "integrated_gradients", "flavour": 3}, "integrated_gradients has no setting 'flavour': it has "),
         ({"keep": 0.3}, "hdm has no setting 'keep'; it is now called keep_fraction"),
         ({"steps": 0}, "hdm.steps: input should be greater than or equal to 1, not 0"),
-        ({"baseline": "white"}, "hdm.baseline: input should be 'mean', 'black' or 'blur', not 'white'"),
+        ({"baseline": "white"}, "hdm.baseline: input should be 'mean', 'black', 'blur', 'noise' or 'auto', not 'white'"),
         ({"sizes": (2, 0)}, "hdm.sizes.1: input should be greater than or equal to 1, not 0"),
         (
             {"steps": 0, "stpes": 1},

@@ -81,7 +81,7 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"classifier.source": "tim"}, ["classifier.source: unknown source 'tim'", "did you mean timm?"]),
         ({"classifier.source": 3}, ["classifier.source", "string", "not 3"]),
         ({"classifier.crop": 0}, ["classifier.crop", "greater than or equal to 1"]),
-        ({"metrics.baseline": "white"}, ["metrics.baseline", "'mean', 'black' or 'blur'", "'white'"]),
+        ({"metrics.baseline": "white"}, ["metrics.baseline", "'mean', 'black', 'blur' or 'noise'", "'white'"]),
         ({"metrics.protocol": "roar"}, ["metrics.protocol", "'paper' or 'rise'", "'roar'"]),
         ({"compute.batch_size": 0}, ["compute.batch_size", "greater than or equal to 1", "or be 'auto'", "not 0"]),
         ({"compute.batch_size": "big"}, ["compute.batch_size", "integer", "'auto'", "'big'"]),

@@ -50,7 +50,7 @@ def test_the_metrics_forward_passes_are_those_that_are_made(protocol: Protocol, 
 def test_a_plan_by_hand() -> None:
     # 5 images in shards of 2, 2, 1; two methods of one pass each; metrics of 8 x 8 = 64 pixels.
     plan = plan_of(configuration())
-    forwards = 2 + metric_forwards(8, 8, maps=2)
+    forwards = 2 + 1 + metric_forwards(8, 8, maps=2)  # one per method for the target, and one for the baseline of methods and metrics
     measured = [WorkerTimings(0.5, 9.0, 0.01, 0.1, "GPU", 64, 128), WorkerTimings(1.5, 9.0, 0.03, 0.3, "GPU", 64, 64)]
     cost = estimate(plan, measured, start=7.0, flop=1e9)
     image = 2 * 1.0 + forwards * 0.02 + 0.2
@@ -67,7 +67,7 @@ def test_a_pass_without_a_backward_costs_a_forward() -> None:
     rise, cam = (
         replace(plan_of(configuration(methods=[method]), images=1), passes_per_image={method: 8}) for method in ("rise", "grad_cam")
     )
-    metrics = (1 + metric_forwards(8, 8)) * 0.5  # in float32
+    metrics = (1 + 1 + metric_forwards(8, 8)) * 0.5  # target, baseline and metrics in float32
     assert estimate(rise, measured, 0.0, 1e9).seconds == pytest.approx(8 * 0.25 + metrics)
     assert estimate(cam, measured, 0.0, 1e9).seconds == pytest.approx(8 * 1.0 + metrics)
 

@@ -162,7 +162,8 @@ def test_limits_of_a_worker_outlive_its_shards(tmp_path: Path) -> None:
     worker.run(plan.shards[0], plan.samples[:2])
     worker._limits["gradient"].size = 1
     worker.run(plan.shards[1], plan.samples[2:4])
-    assert {name: limit.size for name, limit in worker._limits.items()} == {"targets": 2, "grad_cam": 2, "gradient": 1, "metrics": 2}
+    sizes = {"targets": 2, "grad_cam": 2, "gradient": 1, "metrics": 2, "baselines": 2}
+    assert {name: limit.size for name, limit in worker._limits.items()} == sizes
 
 
 @pytest.mark.parametrize(

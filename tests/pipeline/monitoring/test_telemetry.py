@@ -16,7 +16,7 @@ from pipeline.config.load import load_config
 from pipeline.execution.driver import explain_run, plan_run
 from pipeline.monitoring import telemetry
 from pipeline.runs.leases import lease_name
-from pipeline.runs.records import worst_statuses
+from pipeline.runs.statuses import worst_statuses
 from pipeline.storage.objects import Storage, to_json
 from tests.support.small_run import config, photographs
 

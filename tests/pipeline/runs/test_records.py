@@ -50,6 +50,11 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "seed": "int64",
         "device": "string",
         "reused_from": "string",
+        "baseline": "string",
+        "baseline_probability": "double",
+        "no_contrast": "bool",
+        "metrics_baseline_probability": "double",
+        "metrics_no_contrast": "bool",
     },
     "curves/part-000000.parquet": {
         "row": "int64",
@@ -80,6 +85,8 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "n": "int64",
         "n_flat": "int64",
         "n_failed": "int64",
+        "n_no_contrast": "int64",
+        "n_metrics_no_contrast": "int64",
     },
 }
 
