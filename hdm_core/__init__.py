@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
+from hdm_core.evidence import Evidence, EvidenceSettings, Piece, find_evidence
 from hdm_core.explain import explain, explain_with
 from hdm_core.explanation import Explanation
 from hdm_core.methods import METHODS, ExplainJob, Method, RawMaps, get_method, method_title
@@ -25,6 +26,8 @@ __all__ = [
     "METRICS",
     "CheckResult",
     "Classifier",
+    "Evidence",
+    "EvidenceSettings",
     "ExplainJob",
     "Explanation",
     "Finding",
@@ -33,6 +36,7 @@ __all__ = [
     "MetricInput",
     "MetricSettings",
     "Metrics",
+    "Piece",
     "Preprocess",
     "RawMaps",
     "Settings",
@@ -41,6 +45,7 @@ __all__ = [
     "evaluate",
     "explain",
     "explain_with",
+    "find_evidence",
     "get_method",
     "method_title",
     "metric_title",
