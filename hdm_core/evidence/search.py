@@ -110,7 +110,7 @@ def _top(order: Tensor, count: int, pixels: int) -> Tensor:
 
 
 def _bisect(order: Tensor, below: int, above: int, reached: float, pixels: int, settings: EvidenceSettings) -> Search[Sufficient]:
-    """Narrow the number of top pixels between one that is too small and one that suffices.
+    """Narrow the number of top pixels between too few and enough.
 
     Args:
         reached: sufficiency of the first `above` pixels.

@@ -34,7 +34,10 @@ class EvidenceSettings(Settings):
     @property
     def blocks(self) -> DMSettings:
         """Settings of the DM blocks, without the calibration, which changes no rank."""
-        settings = DM.configure(self.preset, **{**self.dm, "calibration": ()})
+        try:
+            settings = DM.configure(self.preset, **{**self.dm, "calibration": ()})
+        except (ValueError, TypeError) as error:  # TypeError: a key such as `self`
+            raise ValueError(f"evidence: {error}") from None
         if not isinstance(settings, DMSettings):
             raise TypeError(f"{DM.id} has other settings than DMSettings")
         return settings
@@ -43,5 +46,5 @@ class EvidenceSettings(Settings):
     def _check(self) -> Self:
         _ = self.blocks
         if list(self.areas) != sorted(set(self.areas)):
-            raise ValueError("areas: the shares must rise")
+            raise ValueError("evidence.areas: the shares must rise")
         return self

@@ -89,6 +89,8 @@ def plan(
         print_json({**planned.as_dict(), **asdict(cost)})
         return
     passes_per_image = ", ".join(f"{method} {n:,}" for method, n in planned.passes_per_image.items())
+    if planned.evidence_passes:
+        passes_per_image += f", evidence at most {planned.evidence_passes:,}"
     rates = f"{cost.seconds_per_pass * 1e3:.3g} ms per pass, {cost.seconds_per_forward * 1e3:.3g} ms per forward pass"
     print_facts(
         {

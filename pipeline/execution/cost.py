@@ -105,6 +105,7 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
         sum(count for method, count in plan.passes_per_image.items() if get_method(method).backward == backward)
         for backward in (True, False)
     )
+    passes += plan.evidence_passes
     methods, ranks = len(plan.config.methods), plan.config.ranks
     forwards = ranks * (methods + metric_forwards(*plan.size, plan.config.metrics.protocol, methods))
     seconds_per_image = passes * per_pass + alone * per_forward + forwards * per_float32_forward + per_read

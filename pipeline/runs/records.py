@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hdm_core import METRICS
+from pipeline.runs.evidence_facts import EVIDENCE_COLUMNS, EvidenceFacts
 
 SCHEMA_VERSION = 1
 
@@ -49,6 +50,7 @@ RECORDS = pa.schema(
         ("seed", pa.int64()),
         ("device", pa.string()),
         ("reused_from", pa.string()),
+        *EVIDENCE_COLUMNS,
     ],
     metadata=FILE_METADATA,
 )
@@ -93,6 +95,7 @@ class Record:
         insertion: probability of the target while pixels are added.
         device: name of the device that computed the map.
         reused_from: name of the run that computed map and metrics; None if this run did.
+        evidence: numbers of the search for pieces of evidence; None where it was not made.
 
     Raises:
         ValueError: for a metric that does not exist.
@@ -122,6 +125,7 @@ class Record:
     seed: int
     device: str
     reused_from: str | None = None
+    evidence: EvidenceFacts | None = None
 
     def __post_init__(self) -> None:
         if unknown := set(self.metrics).difference(METRICS):
@@ -131,14 +135,14 @@ class Record:
     def from_row(cls, row: Mapping[str, Any]) -> Record:
         """Return the record of a row of RECORDS, with or without its curves."""
         metrics = {metric: row[metric] for metric in METRICS}
-        return cls(metrics=metrics, **{name: row[name] for name in _COLUMNS if name in row})
+        return cls(metrics=metrics, evidence=EvidenceFacts.from_row(row), **{name: row[name] for name in _COLUMNS if name in row})
 
     def to_row(self) -> dict[str, Any]:
         """Return the values of all columns of RECORDS and CURVES by name."""
-        return {name: getattr(self, name) for name in _COLUMNS} | dict(self.metrics)
+        return {name: getattr(self, name) for name in _COLUMNS} | dict(self.metrics) | (self.evidence.to_row() if self.evidence else {})
 
 
-_COLUMNS = tuple(each.name for each in fields(Record) if each.name != "metrics")
+_COLUMNS = tuple(each.name for each in fields(Record) if each.name not in ("metrics", "evidence"))
 
 
 def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | pa.Table, schema: pa.Schema) -> bytes:

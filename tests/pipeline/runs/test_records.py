@@ -50,6 +50,13 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "seed": "int64",
         "device": "string",
         "reused_from": "string",
+        "evidence_status": "string",
+        "evidence_count": "int32",
+        "evidence_area": "float",
+        "evidence_comprehensiveness": "float",
+        "evidence_sufficiency": "list<element: float>",
+        "evidence_necessity": "list<element: float>",
+        "evidence_passes": "int64",
     },
     "curves/part-000000.parquet": {
         "row": "int64",
