@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmarks.architectures import models
+from benchmarks.evidence.command import evidence
 from benchmarks.scale import plan, pool, store
 from benchmarks.tables import memory_table, methods_table, networks_table, points_table
 from pipeline.cli.console import accept_any_encoding, err, out, print_json
@@ -32,6 +33,7 @@ bench.command()(pool)
 bench.command()(plan)
 bench.command()(store)
 bench.command()(models)
+bench.command()(evidence)
 
 Arch = Annotated[list[str] | None, typer.Option(help="torchvision network, repeatable; MobileNetV2 by default")]
 Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random by default")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,16 +86,19 @@ class Evidence:
         return masks
 
     def as_dict(self, image: int) -> dict[str, Any]:
-        """Return the numbers of one image."""
-        found = bool(self.pieces[image])
+        """Return the numbers of one image; None for one that is not finite."""
         return {
             "status": self.status[image],
             "reason": REASONS[self.status[image]],
             "count": len(self.pieces[image]),
             "area": self.area(image),
-            "comprehensiveness": self.comprehensiveness[image] if found else None,
-            "score": self.scores[image],
-            "baseline_score": self.baseline_scores[image],
+            "comprehensiveness": _finite(self.comprehensiveness[image]),
+            "score": _finite(self.scores[image]),
+            "baseline_score": _finite(self.baseline_scores[image]),
             "passes": self.passes[image],
             "pieces": [piece.as_dict() for piece in self.pieces[image]],
         }
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None

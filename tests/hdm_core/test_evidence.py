@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from hdm_core import Classifier, Evidence, EvidenceSettings, explain, find_evidence
 from hdm_core.evidence import evidence_passes
+from hdm_core.evidence.draw import COLOURS, draw_pieces
 from hdm_core.evidence.search import cell_numbers, largest_number_of_trials, run_searches, smallest_set
 from hdm_core.testing.families import FAMILIES
 
@@ -374,3 +377,21 @@ def test_bad_input_is_one_line(images: Tensor, targets: Any, message: str) -> No
     with pytest.raises(ValueError, match=message) as caught:
         find_evidence(network, images, targets, SETTINGS)
     assert "\n" not in str(caught.value)
+
+
+# The drawing
+
+
+def test_pieces_are_drawn_as_they_are_with_a_border_and_the_rest_is_dimmed() -> None:
+    image = Image.fromarray(np.full((SIDE, SIDE, 3), (200, 100, 60), np.uint8))
+    pieces = np.zeros((2, SIDE, SIDE), bool)
+    pieces[0, 2:8, 2:8] = pieces[1, 20:24, 20:30] = True
+    drawn = np.asarray(draw_pieces(image, pieces))
+    assert drawn[4, 4].tolist() == [200, 100, 60]
+    assert drawn[2, 5].tolist() == list(COLOURS[0])
+    assert drawn[20, 25].tolist() == list(COLOURS[1])
+    assert drawn[15, 15].tolist() == [42, 42, 42], "0.35 of the mean 120"
+    assert np.asarray(draw_pieces(image, pieces[1:], 1))[20, 25].tolist() == list(COLOURS[1]), "a piece keeps its colour"
+    assert (np.asarray(draw_pieces(image, pieces[:0])) == 42).all()
+    with pytest.raises(ValueError, match="do not fit an image of 32 x 32 pixels"):
+        draw_pieces(image, pieces[:, :8])
