@@ -1,4 +1,4 @@
-"""Comparison of `find_evidence` with beam search, on photographs and planted images."""
+"""Comparison of `find_evidence` with beam search over patches."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ Truth = Callable[[int, list[Tensor]], dict[str, float]]  # image, its pieces (H,
 def compare_photographs(
     config: RunConfig, split: str, count: int, settings: EvidenceSettings, beam: Beam, show: Callable[[str], None]
 ) -> Comparison:
-    """Compare on photographs of a configuration's dataset, for the predicted class.
+    """Compare on photographs of a dataset, for the predicted class.
 
     Args:
         split, count: half of the photographs to use, and how many of it.
