@@ -8,6 +8,7 @@ HdmError
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -71,3 +72,21 @@ def suggest(word: str, known: Iterable[str], *, list_all: bool = False) -> str:
     close = [f"did you mean {name}?" for name in get_close_matches(word, names, n=1)]
     listed = [f"known are {', '.join(names)}"] if names and (list_all or not close) else []
     return "".join(f"; {text}" for text in (*listed, *close))
+
+
+def error_text(errors: Counter[tuple[str, str]], status: str) -> str:
+    """Return the most frequent error of a status in parentheses.
+
+    It is empty if there is none.
+
+    Args:
+        errors: (status, error) -> images.
+    """
+    of_status = [(-count, error) for (each, error), count in errors.items() if each == status]
+    if not of_status:
+        return ""
+    count, error = min(of_status)
+    images = "1 image" if count == -1 else f"{-count:,} images"
+    more = len(of_status) - 1
+    others = "" if not more else ", and 1 more error" if more == 1 else f", and {more:,} more errors"
+    return f" ({error}: {images}{others})"

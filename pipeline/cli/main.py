@@ -24,7 +24,7 @@ from pipeline.cli.repair import repair, verify
 from pipeline.cli.shares import print_shares
 from pipeline.cli.train import train
 from pipeline.environment import bypass_proxies_on_loopback
-from pipeline.errors import InputError, RunError, device_failure, one_line
+from pipeline.errors import InputError, RunError, device_failure, error_text, one_line
 
 if TYPE_CHECKING:
     from pipeline.runs import RunStore
@@ -111,7 +111,7 @@ def status(run: Run, as_json: Json = False) -> None:
     """Print the progress of a run."""
     from collections import Counter
 
-    from pipeline.runs.records import FAILED_STATUSES, error_text
+    from pipeline.runs.records import FAILED_STATUSES
 
     store = _open(run)
     info, done = store.metadata(), store.done()

@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pipeline.config.schema import RunConfig
-from pipeline.errors import InputError
+from pipeline.errors import InputError, error_text
 from pipeline.execution.queue import FailedShard
 from pipeline.execution.tasks import ShardTasks
 from pipeline.monitoring.progress import ProgressCallback, no_progress
 from pipeline.plan import Plan, Shard, make_plan
 from pipeline.runs import RunStore
-from pipeline.runs.records import FAILED_STATUSES, error_text
+from pipeline.runs.records import FAILED_STATUSES
 from pipeline.runs.reuse import ReusePlan
 
 _log = logging.getLogger(__name__)

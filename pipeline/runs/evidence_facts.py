@@ -64,6 +64,7 @@ class EvidenceFacts:
             return None
         return cls(**{each.name: row[each.name] for each in fields(cls)})
 
-    def to_row(self) -> dict[str, Any]:
-        """Return the columns by name."""
-        return asdict(self)
+
+def evidence_row(facts: EvidenceFacts | None) -> dict[str, Any]:
+    """Return the columns by name; they are null where nothing was searched."""
+    return dict.fromkeys(name for name, _ in EVIDENCE_COLUMNS) if facts is None else asdict(facts)

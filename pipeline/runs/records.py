@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hdm_core import METRICS
-from pipeline.runs.evidence_facts import EVIDENCE_COLUMNS, EvidenceFacts
+from pipeline.runs.evidence_facts import EVIDENCE_COLUMNS, EvidenceFacts, evidence_row
 
 SCHEMA_VERSION = 1
 
@@ -139,7 +139,7 @@ class Record:
 
     def to_row(self) -> dict[str, Any]:
         """Return the values of all columns of RECORDS and CURVES by name."""
-        return {name: getattr(self, name) for name in _COLUMNS} | dict(self.metrics) | (self.evidence.to_row() if self.evidence else {})
+        return {name: getattr(self, name) for name in _COLUMNS} | dict(self.metrics) | evidence_row(self.evidence)
 
 
 _COLUMNS = tuple(each.name for each in fields(Record) if each.name not in ("metrics", "evidence"))
@@ -234,21 +234,3 @@ def count_errors(records: pa.Table) -> Counter[tuple[str, str]]:
     with_error = records.filter(pc.is_valid(records["error"]))
     groups = with_error.group_by(["status", "error"]).aggregate([("row", "count_distinct")])
     return Counter({(group["status"], group["error"]): group["row_count_distinct"] for group in groups.to_pylist()})
-
-
-def error_text(errors: Counter[tuple[str, str]], status: str) -> str:
-    """Return the most frequent error of a status in parentheses.
-
-    It is empty if there is none.
-
-    Args:
-        errors: (status, error) -> images.
-    """
-    of_status = [(-count, error) for (each, error), count in errors.items() if each == status]
-    if not of_status:
-        return ""
-    count, error = min(of_status)
-    images = "1 image" if count == -1 else f"{-count:,} images"
-    more = len(of_status) - 1
-    others = "" if not more else ", and 1 more error" if more == 1 else f", and {more:,} more errors"
-    return f" ({error}: {images}{others})"
