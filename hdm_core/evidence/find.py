@@ -41,9 +41,9 @@ def find_evidence(
     """Find the disjoint sets of pixels of every image that each suffice for its class.
 
     By stages, as in HDM: DM ranks the pixels that are left; a small set of them that keeps the class, shown alone on the baseline, is a
-    piece of evidence; it is replaced by the baseline, and the next stage starts, until what is left no longer keeps the class. A set keeps
-    the class if its score is at least `kept` of the image's. The sets are hard: a pixel is shown or not. What is found for an image does
-    not depend on the others in its batch.
+    piece of evidence; it and a margin are replaced by the baseline, and the next stage starts, until what is left no longer keeps the
+    class. A set keeps the class if its score is at least `kept` of the image's. The sets are hard: a pixel is shown or not. What is found
+    for an image does not depend on the others in its batch.
 
     The score is the probability, as in the definition of minimal sufficient explanations of structured attention graphs (Shitole et al.,
     NeurIPS 2021): it is what the network answers. The log-odds do not saturate where the probability is near 1, and find larger sets there.

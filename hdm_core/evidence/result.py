@@ -50,8 +50,8 @@ class Evidence:
         pieces: of each image, disjoint, in the order in which they were found; none if the status is "no_contrast" or "nan".
         status: end of each image's search: "complete", what is left no longer suffices; "max_pieces", it still does; "no_contrast", the
             baseline itself keeps the class; "nan", the output is not finite.
-        comprehensiveness: share of the image's score that is lost when all pieces are removed: the share of the evidence that was found.
-            NaN where there are no pieces.
+        comprehensiveness: share of the image's score that is lost when all pieces and their margins are removed: the share of the evidence
+            that was found. NaN where there are no pieces.
         targets: (B,) int64, the class of each image.
         contrasts: (B,) int64, the class that each target is compared with, else None.
         scores: score of the class for each image.

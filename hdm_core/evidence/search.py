@@ -32,12 +32,13 @@ Search = Generator[Tensor, float, R]
 def smallest_set(order: Tensor, whole: float, cells: Tensor, settings: EvidenceSettings) -> Search[Sufficient]:
     """Search a small sufficient set among the pixels that are left of an image.
 
-    1. The smallest of the `areas` whose top pixels suffice, and bisection down to the area before it.
-    2. Cells of the image without which the set still suffices are dropped from it: first half of its cells at once, then half as many, at
-       last one by one. Without this step two regions that suffice alone, but rank alike, would be one set.
-    3. Bisection again, among the pixels of the set.
+    1. Cells of the image without which the rest still suffices are dropped: first half of them at once, then half as many, at last one by
+       one. This comes first: two regions that suffice alone rank alike, and the smallest top share of both has parts of each that only
+       suffice together.
+    2. Of the pixels in the cells that stay, the smallest of the `areas` whose top pixels suffice.
+    3. Bisection between it and the area before it.
 
-    If the score grows with the set, no cell and no share of the last pixels beyond the bisection's resolution can be left out.
+    If the score grows with the set, no cell can be left out.
 
     Args:
         order: indices of the pixels that are left, most salient first.
@@ -45,20 +46,19 @@ def smallest_set(order: Tensor, whole: float, cells: Tensor, settings: EvidenceS
         cells: (P,) int64, the cell of every pixel of the image.
     """
     pixels = len(cells)
-    below, above, reached = 0, len(order), whole
+    found = yield from _drop_cells(Sufficient(_top(order, len(order), pixels), whole), order, cells, settings.kept)
+    inside = order[found.pixels[order]]
+    below, above, reached = 0, len(inside), found.sufficiency
     for area in settings.areas:
         count = max(1, round(area * pixels))
         if not below < count < above:
             continue
-        sufficiency = yield _top(order, count, pixels)
+        sufficiency = yield _top(inside, count, pixels)
         if sufficiency >= settings.kept:
             above, reached = count, sufficiency
             break
         below = count
-    found = yield from _bisect(order, below, above, reached, pixels, settings)
-    found = yield from _drop_cells(found, order, cells, settings.kept)
-    inside = order[found.pixels[order]]
-    return (yield from _bisect(inside, 0, len(inside), found.sufficiency, pixels, settings))
+    return (yield from _bisect(inside, below, above, reached, pixels, settings))
 
 
 def largest_number_of_trials(settings: EvidenceSettings) -> int:
@@ -68,7 +68,7 @@ def largest_number_of_trials(settings: EvidenceSettings) -> int:
     while chunk:
         dropped += -(-cells // chunk)
         chunk //= 2
-    return len(settings.areas) + 2 * settings.bisections + dropped
+    return dropped + len(settings.areas) + settings.bisections
 
 
 def cell_numbers(height: int, width: int, cells: int, device: torch.device) -> Tensor:

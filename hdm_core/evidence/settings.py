@@ -30,6 +30,13 @@ class EvidenceSettings(Settings):
     cells: int = Field(
         7, ge=1, description="cells along each side of the image; those that a piece does not need are dropped from it; 1 drops none"
     )
+    margin: float = Field(
+        0.05,
+        ge=0,
+        lt=0.5,
+        description="pixels around a piece that are removed with it, as a share of the shorter side, so that later pieces are not what is "
+        "left of the same object; 0 removes the piece alone",
+    )
 
     @property
     def blocks(self) -> DMSettings:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdm_core.evidence.result import Evidence, EvidenceStatus, Piece
@@ -116,7 +117,13 @@ class EvidenceSearch:
 
         for image, found in zip(images, run_searches(searches, measure), strict=True):
             self._found[image].append(found)
-            self._left[image] &= ~found.pixels
+            self._left[image] &= ~self._with_margin(found.pixels)
+
+    def _with_margin(self, pixels: Tensor) -> Tensor:
+        """Return a piece with the square neighbourhood of each of its pixels, (P,) bool."""
+        margin = round(self._settings.margin * min(self._size))
+        widened: Tensor = F.max_pool2d(pixels.view(1, 1, *self._size).float(), 2 * margin + 1, 1, margin)
+        return widened.flatten() > 0
 
     def _masks(self, images: Sequence[int]) -> Tensor:
         """Train the masks of what is left of some images, (N, H, W)."""

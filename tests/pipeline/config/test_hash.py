@@ -84,6 +84,7 @@ OTHER: dict[str, Any] = {
     "evidence.areas": [0.1, 0.2],
     "evidence.bisections": 2,
     "evidence.cells": 5,
+    "evidence.margin": 0.1,
     "classifier.problem_type": "multi_label_classification",
     "compute.shard_size": 3,
     "compute.batch_size": 3,
