@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmarks.architectures import models
+from benchmarks.evidence.command import evidence
 from benchmarks.planted.options import Threads, planted, truth
 from benchmarks.scale import plan, pool, store
 from benchmarks.tables import memory_table, methods_table, networks_table, points_table
@@ -35,6 +36,7 @@ bench.command()(store)
 bench.command()(models)
 bench.command()(truth)
 bench.command()(planted)
+bench.command()(evidence)
 
 Arch = Annotated[list[str] | None, typer.Option(help="torchvision network, repeatable; MobileNetV2 by default")]
 Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random by default")]

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from hdm_core.baseline_contrast import measure_baselines
 from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
+from hdm_core.evidence import Evidence, EvidenceSettings, Piece, find_evidence
 from hdm_core.explain import explain, explain_with
 from hdm_core.explanation import Explanation
 from hdm_core.masking.baseline_scores import BaselineScores
@@ -28,6 +29,8 @@ __all__ = [
     "BaselineScores",
     "CheckResult",
     "Classifier",
+    "Evidence",
+    "EvidenceSettings",
     "ExplainJob",
     "Explanation",
     "Finding",
@@ -36,6 +39,7 @@ __all__ = [
     "MetricInput",
     "MetricSettings",
     "Metrics",
+    "Piece",
     "Preprocess",
     "RawMaps",
     "Settings",
@@ -44,6 +48,7 @@ __all__ = [
     "evaluate",
     "explain",
     "explain_with",
+    "find_evidence",
     "get_method",
     "measure_baselines",
     "method_title",

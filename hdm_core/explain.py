@@ -78,8 +78,8 @@ def explain(
     """
     classifier, entry = as_classifier(classifier), get_method(method)
     given, resolved = one_target(target, targets), entry.configure(preset, **settings)
-    images = _on_device(classifier, images)
-    limit = _batch_limit(classifier, batch, method)
+    images = images_on_device(classifier, images)
+    limit = resolve_batch_limit(classifier, batch, method)
     limit.run(lambda size: require(classifier, images, size, entry.is_concerned if entry.backward else None))
     options: dict[str, Any] = {"batch": limit, "precision": precision, "progress": progress, "cuda_graphs": cuda_graphs}
     return explain_with(classifier, images, method, resolved, given, contrast=contrast, **options)
@@ -106,8 +106,8 @@ def explain_with(
     Args:
         batch: as for `explain`, or a limit that is shared with other calls.
     """
-    images = _on_device(classifier, images)
-    limit = _batch_limit(classifier, batch, method)
+    images = images_on_device(classifier, images)
+    limit = resolve_batch_limit(classifier, batch, method)
     precision = precision or default_precision(classifier.device)
 
     def attempt(_: int) -> Explanation:
@@ -174,7 +174,7 @@ def _baselines(settings: Settings, scores: BaselineScores | None, images: int) -
 
 
 @torch.inference_mode(False)
-def _on_device(classifier: Classifier, images: Tensor) -> Tensor:
+def images_on_device(classifier: Classifier, images: Tensor) -> Tensor:
     """Return the images on the network's device, as tensors that gradients can use.
 
     Raises:
@@ -188,7 +188,7 @@ def _on_device(classifier: Classifier, images: Tensor) -> Tensor:
     return images.clone() if images.is_inference() else images
 
 
-def _batch_limit(classifier: Classifier, batch: int | BatchLimit | None, method: str) -> BatchLimit:
+def resolve_batch_limit(classifier: Classifier, batch: int | BatchLimit | None, method: str) -> BatchLimit:
     """Return the upper limit of images per forward pass."""
     if isinstance(batch, BatchLimit):
         batch.size = min(batch.size, largest_batch(classifier.device))

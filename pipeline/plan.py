@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from hdm_core import Classifier, Finding, get_method
+from hdm_core.evidence import evidence_passes
 from hdm_core.settings import DMSettings, HDMSettings
 from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_identity, preprocess_of, weights_digest
 from pipeline.classifiers.targets import Contrast, Labels, Top, class_of, class_pair, classes_of, label_names
@@ -56,6 +57,7 @@ class Plan:
         preprocess_identity: what determines the classifier's outputs beside its weights, from `preprocess_identity`.
         findings: of the check of the classifier.
         notes: what the listing of the dataset left out, and remarks.
+        evidence_passes: largest number of passes per image of the search for evidence, for all its explained classes; 0 for no search.
     """
 
     config: RunConfig
@@ -67,11 +69,12 @@ class Plan:
     preprocess_identity: dict[str, Any] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
     notes: ListingNotes = field(default_factory=ListingNotes)
+    evidence_passes: int = 0
 
     @property
     def passes(self) -> int:
-        """Number of passes of the whole run."""
-        return sum(self.passes_per_image.values()) * len(self.samples)
+        """Largest number of passes of the whole run."""
+        return (sum(self.passes_per_image.values()) + self.evidence_passes) * len(self.samples)
 
     @property
     def stages(self) -> int | None:
@@ -80,10 +83,15 @@ class Plan:
         return settings.stages if isinstance(settings, HDMSettings) else None
 
     @property
+    def pieces(self) -> int | None:
+        """Number of pieces of evidence that are stored per image; None for no search."""
+        return None if self.config.evidence is None else self.config.evidence.max_pieces
+
+    @property
     def bytes(self) -> int:
         """Size of all maps in bytes, before compression."""
-        maps = len(self.config.methods) + (self.stages or 0)
-        return len(self.samples) * self.config.ranks * maps * math.prod(self.size) * 2
+        bytes_per_pixel = 2 * (len(self.config.methods) + (self.stages or 0)) + (self.pieces or 0)
+        return len(self.samples) * self.config.ranks * math.prod(self.size) * bytes_per_pixel
 
     def dataset_digest(self) -> str:
         """Return the sha256 of the samples in order.
@@ -108,6 +116,7 @@ class Plan:
             "shards": len(self.shards),
             "shard_size": self.config.compute.shard_size,
             "passes_per_image": self.passes_per_image,
+            **({} if self.config.evidence is None else {"evidence_passes_per_image": self.evidence_passes}),
             "passes": self.passes,
             "bytes": self.bytes,
             "left_out": self.notes.left_out(),
@@ -146,6 +155,7 @@ def make_plan(config: RunConfig) -> Plan:
         preprocess_identity(classifier),
         checked.findings,
         samples.notes,
+        config.ranks * _evidence_passes(config, classifier, preprocess.blank()),
     )
 
 
@@ -163,6 +173,16 @@ def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[st
     if refusals:
         raise InputError("; ".join(f"{', '.join(methods)}: {error}" for error, methods in refusals.items()))
     return passes
+
+
+def _evidence_passes(config: RunConfig, classifier: Classifier, image: Tensor) -> int:
+    """Count the largest number of passes of the search for evidence, per class."""
+    if config.evidence is None:
+        return 0
+    try:
+        return evidence_passes(config.evidence, classifier, image)
+    except ValueError as error:
+        raise InputError(f"evidence: {error}; choose smaller evidence.dm.sizes or a larger classifier.crop") from None
 
 
 def _check_targets(config: RunConfig, classifier: Classifier, samples: Sequence[Sample], classes: int) -> None:

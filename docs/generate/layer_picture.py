@@ -60,6 +60,7 @@ PURPOSES = {
     "registry": "entries and plugins",
     "testing": "contract suites for plugins",
     "explanation": "the result",
+    "evidence": "sets of pixels that suffice alone",
     "targets": "classes to explain",
     "heatmap": "colours over an image",
 }

@@ -10,8 +10,17 @@ import fsspec
 from PIL import Image
 from torch import Tensor
 
-from hdm_core import Classifier, Explanation, explain_with, get_method, measure_baselines
+from hdm_core import (
+    Classifier,
+    EvidenceSettings,
+    Explanation,
+    explain_with,
+    find_evidence,
+    get_method,
+    measure_baselines,
+)
 from hdm_core.baseline_contrast import no_contrast_sentence
+from hdm_core.evidence.draw import draw_pieces
 from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_of
 from pipeline.config.schema import ClassifierConfig
 from pipeline.datasets import Sample
@@ -22,9 +31,19 @@ from pipeline.report import overlay
 
 
 def explain_image(
-    image: str, out: str, classifier: ClassifierConfig, *, method: str, preset: str | None, target: int | None
+    image: str,
+    out: str,
+    classifier: ClassifierConfig,
+    *,
+    method: str,
+    preset: str | None,
+    target: int | None,
+    evidence: EvidenceSettings | None = None,
 ) -> dict[str, Any]:
     """Write the heatmap of one photograph; return the facts to print.
+
+    Args:
+        evidence: search for pieces of evidence as well, and draw them beside the heatmap, in a file NAME-evidence.
 
     Raises:
         InputError: if the photograph, the method, the classifier, the target or the output cannot be used.
@@ -46,15 +65,17 @@ def explain_image(
         result = explain_with(loaded, prepared, method, settings, target)
     except ValueError as error:  # a target that the network does not have
         raise InputError(one_line(error)) from None
-    heatmap = overlay(preprocess_of(loaded).cropped(photograph), result.maps[0].numpy())
-    buffer = io.BytesIO()
-    heatmap.save(buffer, format=Image.registered_extensions()[Path(out).suffix.lower()])
-    try:
-        with fsspec.open(out, "wb") as file:
-            file.write(buffer.getvalue())
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({one_line(error)})") from None
-    target_class = int(result.targets[0])
+    crop, target_class = preprocess_of(loaded).cropped(photograph), int(result.targets[0])
+    _write(overlay(crop, result.maps[0].numpy()), out)
+    found: dict[str, Any] = {}
+    if evidence is not None:
+        try:
+            pieces = find_evidence(loaded, prepared, target_class, evidence)
+        except ValueError as error:  # masks that are larger than the image
+            raise InputError(f"evidence: {one_line(error)}") from None
+        drawn = f"{out.removesuffix(Path(out).suffix)}-evidence{Path(out).suffix}"
+        _write(draw_pieces(crop, pieces.masks(evidence.max_pieces)[0].cpu().numpy()), drawn)
+        found = {"evidence": {**pieces.as_dict(0), "image": drawn}}
     probability = float(loaded.probabilities(result.logits)[0, target_class])
     return {
         "image": image,
@@ -67,6 +88,7 @@ def explain_image(
         **_baseline(loaded, prepared, result, loaded.class_name(target_class)),
         "passes": result.passes,
         "heatmap": out,
+        **found,
     }
 
 
@@ -86,3 +108,28 @@ def _baseline(classifier: Classifier, image: Tensor, result: Explanation, name: 
     if keeps:
         facts["remark"] = no_contrast_sentence(name, kind, float(measured.image[0]), score, classifier.problem_type)
     return facts
+
+
+def evidence_lines(facts: dict[str, Any]) -> dict[str, str]:
+    """Return the facts of a search for evidence as lines to print."""
+    count = "1 piece" if facts["count"] == 1 else f"{facts['count']} pieces"
+    lines = {"evidence": f"{count}, {facts['area']:.1%} of the pixels ({facts['status']}: {facts['reason']})"}
+    for number, piece in enumerate(facts["pieces"], 1):
+        lines[f"piece {number}"] = (
+            f"{piece['area']:.1%} of the pixels keep {piece['sufficiency']:.3f} of the class alone; "
+            f"{piece['necessity']:.3f} is lost without them"
+        )
+    if facts["pieces"]:
+        lines["comprehensiveness"] = f"{facts['comprehensiveness']:.3f} of the class is lost without all pieces"
+    return {**lines, "evidence passes": f"{facts['passes']:,}", "evidence image": facts["image"]}
+
+
+def _write(image: Image.Image, path: str) -> None:
+    """Write an image in the format of its suffix."""
+    buffer = io.BytesIO()
+    image.save(buffer, format=Image.registered_extensions()[Path(path).suffix.lower()])
+    try:
+        with fsspec.open(path, "wb") as file:
+            file.write(buffer.getvalue())
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be written ({one_line(error)})") from None

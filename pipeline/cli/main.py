@@ -90,6 +90,8 @@ def plan(
         print_json({**planned.as_dict(), **asdict(cost)})
         return
     passes_per_image = ", ".join(f"{method} {n:,}" for method, n in planned.passes_per_image.items())
+    if planned.evidence_passes:
+        passes_per_image += f", evidence at most {planned.evidence_passes:,}"
     rates = f"{cost.seconds_per_pass * 1e3:.3g} ms per pass, {cost.seconds_per_forward * 1e3:.3g} ms per forward pass"
     print_facts(
         {
@@ -155,15 +157,22 @@ def explain(
     arch: Annotated[str, typer.Option(help="a torchvision classification network")] = "mobilenet_v2",
     weights: Annotated[str, typer.Option(help="its weights")] = "IMAGENET1K_V1",
     target: Annotated[int | None, typer.Option(help="the class to explain; the predicted one if not given")] = None,
+    evidence: Annotated[bool, typer.Option("--evidence", help="find the sets of pixels that each suffice for the class as well")] = False,
     as_json: Json = False,
 ) -> None:
     """Explain one photograph."""
-    from pipeline.cli.explain import explain_image
+    from hdm_core import EvidenceSettings
+    from pipeline.cli.explain import evidence_lines, explain_image
     from pipeline.config.load import load_section
 
     section = load_section(classifier if classifier is not None else {"arch": arch, "weights": weights})
-    facts = explain_image(image, out, section, method=method, preset=preset, target=target)
-    print_json(facts) if as_json else print_facts(facts)
+    search = EvidenceSettings() if evidence else None
+    facts = explain_image(image, out, section, method=method, preset=preset, target=target, evidence=search)
+    if as_json:
+        print_json(facts)
+        return
+    found = facts.pop("evidence", None)
+    print_facts({**facts, **(evidence_lines(found) if found else {})})
 
 
 @app.command()

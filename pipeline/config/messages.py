@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -58,6 +58,8 @@ def _section(model: type[BaseModel], key: Any) -> type[BaseModel] | None:
     Return None if the key is unknown or its value is not a section.
     """
     annotation = model.model_fields[key].annotation if key in model.model_fields else None
+    if type(None) in get_args(annotation):  # a section that may be null
+        annotation = next(part for part in get_args(annotation) if part is not type(None))
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hdm_core import METHODS, MetricSettings, get_method
+from hdm_core import METHODS, EvidenceSettings, MetricSettings, get_method
 from hdm_core.device import Precision
 from hdm_core.settings import Settings
 from pipeline.classifiers.sources import ClassifierConfig
@@ -21,6 +21,8 @@ from pipeline.redaction import refuse_secrets
 from pipeline.section import Count, Section, SectionError, Seed
 
 __all__ = ["ClassifierConfig", "ComputeConfig", "Count", "DatasetConfig", "Labels", "RunConfig", "Section", "Seed", "Target", "Top"]
+
+EVIDENCE_METHOD = "hdm"  # the method whose records and stages the pieces of evidence belong to
 
 
 class ComputeConfig(Section):
@@ -105,6 +107,9 @@ class RunConfig(BaseModel):
         min_length=1, description="Ids of the methods, as `hdm methods` lists them; or all: those that need no attention maps."
     )
     metrics: MetricSettings = Field(MetricSettings(), description="Settings of the metrics.")
+    evidence: EvidenceSettings | None = Field(
+        None, description="Search for pieces of evidence, which needs the method hdm; {} for its default settings, null for none."
+    )
     compute: ComputeConfig = Field(ComputeConfig(), description="Resources of the run.")
     target: Target = Field(
         "predicted",
@@ -137,6 +142,8 @@ class RunConfig(BaseModel):
             get_method(method)
         if len(set(self.methods)) != len(self.methods):
             raise ValueError(f"methods: one of them is named twice: {', '.join(self.methods)}")
+        if self.evidence is not None and EVIDENCE_METHOD not in self.methods:
+            raise ValueError(f"evidence: its numbers are in the records of {EVIDENCE_METHOD}: add {EVIDENCE_METHOD} to methods")
         refuse_secrets(self.model_dump())
         _ = self.settings
         return self
@@ -192,7 +199,9 @@ class RunConfig(BaseModel):
         """
         # Of keys that came later only what differs from their default, so that configurations from before keep their hash. Graphs have a
         # fixed number of rows, for which cuDNN may choose kernels that round differently.
-        added = {} if self.compute.cuda_graphs else {"cuda_graphs": False}
+        added: dict[str, Any] = {} if self.compute.cuda_graphs else {"cuda_graphs": False}
+        if self.evidence is not None:
+            added["evidence"] = self.evidence.identity()
         return {
             "dataset": self.dataset.model_dump(mode="json"),
             "classifier": self.classifier.identity(),

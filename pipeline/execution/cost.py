@@ -106,6 +106,7 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
         sum(count for method, count in plan.passes_per_image.items() if get_method(method).backward == backward)
         for backward in (True, False)
     )
+    passes += plan.evidence_passes
     methods, ranks = len(plan.config.methods), plan.config.ranks
     baselines = len(fixed_baselines(plan.config))
     forwards = ranks * (methods + baselines + metric_forwards(*plan.size, plan.config.metrics.protocol, methods))

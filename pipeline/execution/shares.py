@@ -141,7 +141,7 @@ def _measure(plan: Plan, allocation: WorkerResources, free: float, report: Calla
             worker_plan = replace(plan, config=config.model_copy(update={"name": f"{name}/{number}"}))
             workers.append(actor_factory(worker_plan, allocation)())
         _await(workers, [worker.ready.remote() for worker in workers], lambda _passes: report(0.0), _START_SECONDS)
-        passes = max(1, _SHARDS * count * len(workers) * sum(plan.passes_per_image.values()))
+        passes = max(1, _SHARDS * count * len(workers) * (sum(plan.passes_per_image.values()) + plan.evidence_passes))
         timings: list[ShardTiming] = _await(
             workers, [worker.time_shards.remote(shards, samples) for worker in workers], lambda done: report(done / passes)
         )

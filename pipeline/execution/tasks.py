@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from pipeline.config.schema import EVIDENCE_METHOD
 from pipeline.datasets import Sample
 from pipeline.execution.reports import ShardReport
 from pipeline.monitoring.progress import Progress, ProgressCallback, ProgressTracker
@@ -43,6 +44,7 @@ class ShardTasks:
         images, open_images = len(plan.samples), sum(len(shard) for shard in todo)
         reused = {} if reuse is None else reuse.count(plan.config.methods, [(shard.start, shard.stop) for shard in todo])
         passes = sum((open_images - reused.get(method, 0)) * count for method, count in plan.passes_per_image.items())
+        passes += (open_images - reused.get(EVIDENCE_METHOD, 0)) * plan.evidence_passes
         self._tracker = ProgressTracker(images - open_images, images, passes)
         on_progress(Progress(images - open_images, images, "images", note="starting workers"))
 

@@ -32,6 +32,18 @@ class MethodResult:
     seconds: float
 
 
+def requested_classes(requests: Sequence[MapRequest]) -> tuple[Targets, Targets]:
+    """Return the targets of requests, and the classes they are compared with.
+
+    Args:
+        requests: at least one; all of them have a target, or none has, and so for the contrast.
+    """
+    targets = [request.target for request in requests if request.target is not None] or None
+    if requests[0].contrast == "runner_up":
+        return targets, "runner_up"
+    return targets, [request.contrast for request in requests if isinstance(request.contrast, int)] or None
+
+
 def explain_method(
     classifier: Classifier,
     config: RunConfig,
@@ -47,10 +59,7 @@ def explain_method(
         requests: at least one; all of them have a target, or none has, and so for the contrast.
         limit: of the images that go through the network at once; halved for good where memory runs out.
     """
-    targets = [request.target for request in requests if request.target is not None] or None
-    contrast: Targets = "runner_up" if requests[0].contrast == "runner_up" else None
-    if isinstance(requests[0].contrast, int):
-        contrast = [request.contrast for request in requests if isinstance(request.contrast, int)]
+    targets, contrast = requested_classes(requests)
     begin = time.perf_counter()
     explanation = explain_with(
         classifier,

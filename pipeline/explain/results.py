@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hdm_core import Explanation
+from hdm_core import Evidence, Explanation
 from hdm_core.settings import HDMSettings
-from pipeline.config.schema import RunConfig
+from pipeline.config.schema import EVIDENCE_METHOD, RunConfig
 from pipeline.datasets import Sample
 from pipeline.plan import Shard
-from pipeline.runs.maps import STAGES, array_shapes
+from pipeline.runs.evidence_facts import EvidenceFacts
+from pipeline.runs.maps import EVIDENCE, STAGES, array_shapes
 from pipeline.runs.records import Record, Status
 from pipeline.runs.reused import ReusedResults
 
@@ -29,7 +30,7 @@ class ShardResult:
         image_facts: rows of FACTS, ordered by row.
     """
 
-    arrays: dict[str, NDArray[np.float16]]
+    arrays: dict[str, NDArray[Any]]
     records: list[Record]
     image_facts: list[dict[str, Any]]
 
@@ -51,8 +52,9 @@ class ResultCollector:
     ) -> None:
         self._config, self._shard, self._samples, self._device, self._reused = config, shard, samples, device, reused
         stages = next((settings.stages for settings in config.settings.values() if isinstance(settings, HDMSettings)), None)
-        shapes = array_shapes(config.methods, len(shard), size, stages, config.ranks)
-        self._arrays = {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
+        pieces = None if config.evidence is None else config.evidence.max_pieces
+        shapes = array_shapes(config.methods, len(shard), size, stages, config.ranks, pieces)
+        self._arrays = {name: np.zeros(shape, bool if name == EVIDENCE else np.float16) for name, shape in shapes.items()}
         self._records: dict[tuple[int, str, int], Record] = {}
         self._image_facts: dict[int, dict[str, Any]] = {}
         self._add_reused()
@@ -114,6 +116,19 @@ class ResultCollector:
         if explanation.stages is not None:
             self._arrays[STAGES][index] = explanation.stages.nan_to_num(0).half().cpu().numpy()
 
+    def record(self, row: int, method: str, rank: int) -> Record | None:
+        """Return the record of a map; None if there is none yet."""
+        return self._records.get((row, method, rank))
+
+    def add_evidence(self, rows: Sequence[int], ranks: Sequence[int], evidence: Evidence) -> None:
+        """Add the pieces of evidence of images whose records of HDM were added."""
+        masks = evidence.masks(self._arrays[EVIDENCE].shape[-3]).cpu().numpy()
+        for number, (row, rank) in enumerate(zip(rows, ranks, strict=True)):
+            index = (row - self._shard.start, rank) if self._config.ranks > 1 else (row - self._shard.start,)
+            self._arrays[EVIDENCE][index] = masks[number]
+            record = self._records[row, EVIDENCE_METHOD, rank]
+            self.add_record(replace(record, evidence=EvidenceFacts.of(evidence, number)))
+
     def add_facts(self, row: int, image_facts: dict[str, Any]) -> None:
         """Add the facts of an image, in place of earlier ones."""
         self._image_facts[row] = {"row": row, **image_facts}
@@ -132,6 +147,8 @@ class ResultCollector:
         self._arrays[method][index] = 0
         if isinstance(self._config.settings[method], HDMSettings):
             self._arrays[STAGES][index] = 0
+        if method == EVIDENCE_METHOD and EVIDENCE in self._arrays:
+            self._arrays[EVIDENCE][index] = False
         self.add_record(self.new_record(row, method, rank, status, error))
 
     def _add_reused(self) -> None:

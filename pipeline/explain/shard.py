@@ -21,6 +21,7 @@ from pipeline.datasets.batches import LoadedBatch, LoadedSample, UnreadableSampl
 from pipeline.datasets.sample import as_text
 from pipeline.explain.batch import Batch
 from pipeline.explain.contrast import MeasuredBaselines, add_contrast
+from pipeline.explain.evidence import collect_evidence
 from pipeline.explain.isolate import ItemFailure, isolated, warnings_as_messages
 from pipeline.explain.map_facts import map_facts
 from pipeline.explain.measure import measure
@@ -132,6 +133,10 @@ def _explain_batch(
                 collector.add_failed_map(batch.rows[outcome.item.place], method, outcome.item.rank, outcome.error)
             else:
                 explained += outcome
+    if config.evidence is not None:
+        collect_evidence(classifier, config, config.evidence, batch, requested, collector, limit_of("evidence"), progress)
+        current = [(collector.record(record.row, record.method, record.rank), map_) for record, map_ in explained]
+        explained = [(record, map_) for record, map_ in current if record is not None and record.status == "ok"]
     for measured in isolated(explained, lambda pairs: measure(classifier, batch, pairs, config.metrics, limit_of("metrics"))):
         if isinstance(measured, ItemFailure):
             record, _ = measured.item

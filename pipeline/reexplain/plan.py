@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pipeline.config.schema import RunConfig
+from pipeline.config.schema import EVIDENCE_METHOD, RunConfig
 from pipeline.datasets.checksums import SampleChecksums, sample_checksums
 from pipeline.errors import InputError
 from pipeline.execution.driver import lay_out
@@ -70,7 +70,8 @@ class ReexplainPlan:
         if self.reuse is None:
             return self.plan.passes
         open_images = {method: int((sources[:, 0] == NOT_REUSED).sum()) for method, sources in self.reuse.sources.items()}
-        return sum(open_images[method] * passes for method, passes in self.plan.passes_per_image.items())
+        passes = sum(open_images[method] * passes for method, passes in self.plan.passes_per_image.items())
+        return passes + open_images.get(EVIDENCE_METHOD, 0) * self.plan.evidence_passes
 
 
 def plan_reexplain(

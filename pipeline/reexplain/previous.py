@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.config.diff import differences
+from pipeline.config.schema import EVIDENCE_METHOD
 from pipeline.datasets.checksums import SampleChecksums
 from pipeline.runs import RunStore
 
@@ -88,4 +89,10 @@ class PreviousRun:
     def method_incompatibilities(self, method: str, info: dict[str, Any]) -> list[str]:
         """List why a run with this run.json cannot reuse the maps of one method."""
         old, new = self.info["identity"]["methods"].get(method), info["identity"]["methods"][method]
-        return [f"{method} is a new method"] if old is None else differences(old, new, f"{method}.")
+        if old is None:
+            return [f"{method} is a new method"]
+        found = differences(old, new, f"{method}.")
+        if method == EVIDENCE_METHOD:
+            before, after = ({"evidence": each["identity"].get("evidence")} for each in (self.info, info))
+            found += differences(before, after)
+        return found

@@ -11,6 +11,11 @@ from pipeline.report.grids import Grid, method_grid, stage_grid
 from pipeline.report.ground_truth import draw_ground_truth
 from pipeline.runs import RunStore
 
+_PIECES = (
+    " Pieces of evidence are disjoint sets of pixels, found one after another, each of which suffices for the class when it is shown "
+    "alone; their numbers are in the gallery."
+)
+
 
 @dataclass(frozen=True)
 class PageFigure:
@@ -40,7 +45,8 @@ def draw_figures(store: RunStore, entries: Sequence[GalleryEntry]) -> list[PageF
         PageFigure(
             5,
             "HDM, stage by stage",
-            "Each stage is a DM on the pixels that the previous stages left; HDM's map is the weighted mean of the stages.",
+            "Each stage is a DM on the pixels that the previous stages left; HDM's map is the weighted mean of the stages."
+            + (_PIECES if any(entry.pieces for entry in entries) else ""),
             stage_grid(entries),
         ),
         _curves_figure(store),

@@ -8,18 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image
 
 from hdm_core import method_title
+from hdm_core.evidence.draw import draw_pieces
 from hdm_core.geometry import Size
 from hdm_core.heatmap import overlay
 from pipeline.datasets.images import UnreadableError
 from pipeline.report.contrast import ContrastRemarks
 from pipeline.report.crop import BLACK, Colour, fill_colour, read_crop
 from pipeline.runs import RunStore
-from pipeline.runs.maps import STAGES, read_map
+from pipeline.runs.maps import EVIDENCE, STAGES, read_map
 
 _WORKERS = 8  # images drawn in parallel
 _EMPTY = (225, 228, 232)  # background of a heatmap whose photograph is not available
@@ -55,6 +58,7 @@ class GalleryEntry:
         size: height and width of the tiles.
         others: maps of the next most probable classes.
         remarks: sentences about baselines that keep the class.
+        pieces: pieces of evidence.
     """
 
     image: Mapping[str, Any]
@@ -64,6 +68,7 @@ class GalleryEntry:
     stages: Sequence[Tile]
     others: Sequence[Tile] = ()
     remarks: Sequence[str] = ()
+    pieces: Sequence[Tile] = ()
 
 
 def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: int) -> list[GalleryEntry]:
@@ -117,6 +122,7 @@ def _draw_entry(
     tiles: list[Tile] = []
     others: list[Tile] = []
     stages: list[Tile] = []
+    pieces: list[Tile] = []
     for record, value in zip(records, values, strict=True):
         method, rank = record["method"], record["rank"]
         title = method_title(method) + (f", class {rank + 1}" if rank else "")
@@ -131,7 +137,21 @@ def _draw_entry(
             for number, (mask, weight) in enumerate(zip(read_map(maps, STAGES, row), record["stage_weights"], strict=True), start=1):
                 path = save(f"stage-{number}", overlay(crop, mask))
                 stages.append(Tile(f"Stage {number}", f"HDM's mask of stage {number} for {name}", path, f"weight {weight:.3f}"))
-    return GalleryEntry(image, (height, width), photograph, tiles, stages, others)
+            pieces = _draw_pieces(read_map(maps, EVIDENCE, row) > 0, record, name, crop, save) if record["evidence_count"] else []
+    return GalleryEntry(image, (height, width), photograph, tiles, stages, others, pieces=pieces)
+
+
+def _draw_pieces(
+    masks: NDArray[np.bool_], record: Mapping[str, Any], name: str, crop: Image.Image, save: Callable[[str, Image.Image], str]
+) -> list[Tile]:
+    """Draw each piece of evidence of an image, (pieces, H, W)."""
+    tiles = []
+    for number in range(record["evidence_count"]):
+        path = save(f"piece-{number + 1}", draw_pieces(crop, masks[number : number + 1], number))
+        keeps, loses = record["evidence_sufficiency"][number], record["evidence_necessity"][number]
+        text = f"{masks[number].mean():.1%} of the pixels keep {keeps:.3f} alone; {loses:.3f} is lost without them"
+        tiles.append(Tile(f"Piece {number + 1}", f"Piece of evidence {number + 1} of {name}: {text}", path, text))
+    return tiles
 
 
 def draw_photograph(

@@ -37,16 +37,25 @@ def method_grid(entries: Sequence[GalleryEntry]) -> Grid | str:
 
 
 def stage_grid(entries: Sequence[GalleryEntry]) -> Grid | str:
-    """Arrange HDM's stages and its map, one row per photograph.
+    """Arrange HDM's stages, its map and the pieces of evidence by photograph.
+
+    A single stage is the map itself, and has no column of its own.
 
     Returns:
         The grid, or one sentence with the reason why there is none.
     """
-    entries = select_entries([entry for entry in entries if len(entry.stages) > 1])
+    entries = select_entries([entry for entry in entries if len(entry.stages) > 1 or entry.pieces])
     if not entries:
         return "None of the photographs shown has an HDM map with several stages."
-    columns = ["Photograph", *(tile.title for tile in entries[0].stages), "Weighted mean"]
-    return Grid(columns, [(str(entry.image["image_id"]), [entry.photograph, *entry.stages, hdm_tile(entry)]) for entry in entries])
+    stages = [tile.title for tile in entries[0].stages] if len(entries[0].stages) > 1 else []
+    most = max(len(entry.pieces) for entry in entries)
+    columns = ["Photograph", *stages, "Weighted mean" if stages else "HDM", *(f"Piece {number + 1}" for number in range(most))]
+    rows: list[tuple[str, Sequence[Tile | None]]] = []
+    for entry in entries:
+        missing = [None] * (most - len(entry.pieces))
+        tiles = [entry.photograph, *(entry.stages if stages else ()), hdm_tile(entry), *entry.pieces, *missing]
+        rows.append((str(entry.image["image_id"]), tiles))
+    return Grid(columns, rows)
 
 
 def select_entries(entries: Sequence[GalleryEntry]) -> list[GalleryEntry]:

@@ -19,15 +19,17 @@ from zarr.storage import MemoryStore
 
 from pipeline.errors import InputError
 
-Arrays = Mapping[str, NDArray[np.float16]]
+Arrays = Mapping[str, NDArray[Any]]
 
 STAGES = "hdm_stages"
+EVIDENCE = "evidence"  # bool, the pieces of evidence; all other arrays are float16
 
-_CODEC = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2)
+_DTYPES = {EVIDENCE: "bool"}
+_AXES = {STAGES: ("stage", "y", "x"), EVIDENCE: ("piece", "y", "x")}
 
 
 def array_shapes(
-    methods: tuple[str, ...], images: int, size: tuple[int, int], stages: int | None, ranks: int = 1
+    methods: tuple[str, ...], images: int, size: tuple[int, int], stages: int | None, ranks: int = 1, pieces: int | None = None
 ) -> dict[str, tuple[int, ...]]:
     """Return array name -> shape of a run, whose maps have `size`, height and width.
 
@@ -37,12 +39,14 @@ def array_shapes(
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(methods, (images, *rank_axis, *size))
     if stages is not None:
         shapes[STAGES] = (images, *rank_axis, stages, *size)
+    if pieces is not None:
+        shapes[EVIDENCE] = (images, *rank_axis, pieces, *size)
     return shapes
 
 
 def dimension_names(name: str, dimensions: int) -> tuple[str, ...]:
     """Return the names of an array's axes."""
-    map_axes = ("stage", "y", "x") if name == STAGES else ("y", "x")
+    map_axes = _AXES.get(name, ("y", "x"))
     return ("image", "rank", *map_axes) if dimensions > len(map_axes) + 1 else ("image", *map_axes)
 
 
@@ -64,12 +68,13 @@ def create_arrays(store: Store, shapes: Mapping[str, tuple[int, ...]], shard_siz
 
 def array_options(name: str, shape: tuple[int, ...], shard_size: int) -> dict[str, Any]:
     """Return the arguments with which Zarr creates an array of a run."""
+    dtype = np.dtype(_DTYPES.get(name, "float16"))
     return {
         "shape": shape,
-        "dtype": "float16",
+        "dtype": dtype.name,
         "chunks": (1, *shape[1:]),
         "shards": (shard_size, *shape[1:]),
-        "compressors": _CODEC,
+        "compressors": BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=dtype.itemsize),
         "fill_value": 0,
         "dimension_names": dimension_names(name, len(shape)),
     }
@@ -109,13 +114,13 @@ def open_array(store: Store, method: str) -> zarr.Array[Any]:
 
 
 def read_map(store: Store, method: str, row: int, rank: int = 0) -> NDArray[np.float32]:
-    """Read one image's map (H, W), or its stages (S, H, W), for the class of a rank."""
+    """Read one image's map (H, W), or its stages or pieces (S, H, W), of a rank."""
     array = open_array(store, method)
     index = (row, rank) if "rank" in dimension_names(method, array.ndim) else row
     return np.asarray(array[index], dtype=np.float32)
 
 
-def read_maps(array: zarr.Array[Any], rows: NDArray[np.int64], every_rank: bool = False) -> NDArray[np.float16]:
+def read_maps(array: zarr.Array[Any], rows: NDArray[np.int64], every_rank: bool = False) -> NDArray[Any]:
     """Read the maps (N, H, W) of several images, of rank 0.
 
     Consecutive rows are read as one slice.
@@ -126,4 +131,4 @@ def read_maps(array: zarr.Array[Any], rows: NDArray[np.int64], every_rank: bool 
     rank_index = (0,) if "rank" in dimension_names(array.basename, array.ndim) and not every_rank else ()
     consecutive = bool((np.diff(rows) == 1).all())
     maps = array[(slice(rows[0], rows[-1] + 1), *rank_index)] if consecutive else array.oindex[(rows, *rank_index)]
-    return np.asarray(maps, dtype=np.float16)
+    return np.asarray(maps)

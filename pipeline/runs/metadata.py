@@ -31,6 +31,7 @@ def run_json(plan: Plan) -> dict[str, Any]:
         "images": len(plan.samples),
         "shards": len(plan.shards),
         "passes_per_image": plan.passes_per_image,
+        **({} if plan.config.evidence is None else {"evidence_passes_per_image": plan.evidence_passes}),
         "checks": [finding.as_dict() for finding in plan.findings],
         "seed": plan.config.seed,
         "versions": {name: version(name) for name in ("hdm-pipeline", "torch", "torchvision", "ray", "zarr", "pyarrow")},

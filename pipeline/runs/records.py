@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hdm_core import METRICS
+from pipeline.runs.evidence_facts import EVIDENCE_COLUMNS, EvidenceFacts, evidence_row
 
 SCHEMA_VERSION = 1
 
@@ -54,6 +55,7 @@ RECORDS = pa.schema(
         ("no_contrast", pa.bool_()),
         ("metrics_baseline_probability", pa.float64()),
         ("metrics_no_contrast", pa.bool_()),
+        *EVIDENCE_COLUMNS,
     ],
     metadata=FILE_METADATA,
 )
@@ -103,6 +105,7 @@ class Record:
         no_contrast: whether that baseline keeps the class, see `BaselineScores.no_contrast`, so that the map does not explain the answer.
         metrics_baseline_probability: of the target on the baseline of the metrics.
         metrics_no_contrast: whether the baseline of the metrics keeps the class, so that deletion, insertion and drop say little.
+        evidence: numbers of the search for pieces of evidence; None where it was not made.
 
     Raises:
         ValueError: for a metric that does not exist.
@@ -137,6 +140,7 @@ class Record:
     no_contrast: bool | None = None
     metrics_baseline_probability: float | None = None
     metrics_no_contrast: bool | None = None
+    evidence: EvidenceFacts | None = None
 
     def __post_init__(self) -> None:
         if unknown := set(self.metrics).difference(METRICS):
@@ -146,14 +150,14 @@ class Record:
     def from_row(cls, row: Mapping[str, Any]) -> Record:
         """Return the record of a row of RECORDS, with or without its curves."""
         metrics = {metric: row[metric] for metric in METRICS}
-        return cls(metrics=metrics, **{name: row[name] for name in _COLUMNS if name in row})
+        return cls(metrics=metrics, evidence=EvidenceFacts.from_row(row), **{name: row[name] for name in _COLUMNS if name in row})
 
     def to_row(self) -> dict[str, Any]:
         """Return the values of all columns of RECORDS and CURVES by name."""
-        return {name: getattr(self, name) for name in _COLUMNS} | dict(self.metrics)
+        return {name: getattr(self, name) for name in _COLUMNS} | dict(self.metrics) | evidence_row(self.evidence)
 
 
-_COLUMNS = tuple(each.name for each in fields(Record) if each.name != "metrics")
+_COLUMNS = tuple(each.name for each in fields(Record) if each.name not in ("metrics", "evidence"))
 
 
 def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | pa.Table, schema: pa.Schema) -> bytes:

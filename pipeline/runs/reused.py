@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.runs.images import FACTS
-from pipeline.runs.maps import STAGES, open_array, read_maps
+from pipeline.runs.maps import EVIDENCE, STAGES, open_array, read_maps
 from pipeline.runs.records import CURVES, Record
 from pipeline.runs.reuse import ReusePlan
 from pipeline.runs.store import RunStore
@@ -33,7 +33,7 @@ class ReusedResults:
         image_facts: row within the shard -> the columns of FACTS without `row`.
     """
 
-    maps: dict[str, dict[int, NDArray[np.float16]]] = field(default_factory=dict)
+    maps: dict[str, dict[int, NDArray[Any]]] = field(default_factory=dict)
     records: dict[tuple[int, str, int], Record] = field(default_factory=dict)
     image_facts: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -91,12 +91,13 @@ def _read_run(store: RunStore, run_rows: Mapping[str, Mapping[int, int]]) -> Reu
     return reused
 
 
-def _read_maps(store: RunStore, run_rows: Mapping[str, Mapping[int, int]]) -> dict[str, dict[int, NDArray[np.float16]]]:
+def _read_maps(store: RunStore, run_rows: Mapping[str, Mapping[int, int]]) -> dict[str, dict[int, NDArray[Any]]]:
     """Return array name -> row within the shard -> the image's maps."""
     zarr_store = store.storage.zarr("maps.zarr")
-    maps: dict[str, dict[int, NDArray[np.float16]]] = {}
+    maps: dict[str, dict[int, NDArray[Any]]] = {}
+    of_hdm = ("hdm", STAGES, EVIDENCE) if "evidence" in store.metadata()["identity"] else ("hdm", STAGES)
     for method, rows in run_rows.items():
-        for name in (method, STAGES) if method == "hdm" else (method,):
+        for name in of_hdm if method == "hdm" else (method,):
             values = read_maps(open_array(zarr_store, name), np.array(list(rows.values()), np.int64), every_rank=True)
             maps[name] = dict(zip(rows, values, strict=True))
     return maps

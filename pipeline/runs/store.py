@@ -87,7 +87,7 @@ class RunStore:
             if self.done() and not self.storage.exists("run.json"):
                 raise InputError(f"{self.url} holds the shards of a run that has no run.json; choose another name or remove the folder")
             self.storage.write("images.parquet", to_parquet(image_columns(plan.samples), IMAGES))
-            shapes = array_shapes(plan.config.methods, len(plan.samples), plan.size, plan.stages, plan.config.ranks)
+            shapes = array_shapes(plan.config.methods, len(plan.samples), plan.size, plan.stages, plan.config.ranks, plan.pieces)
             if reuse is not None:
                 self.storage.write(REUSE_NAME, to_bytes(reuse))
             create_arrays(self.storage.zarr("maps.zarr"), shapes, plan.config.compute.shard_size)
@@ -128,7 +128,7 @@ class RunStore:
         """Write a shard's objects and commit them with their checksums.
 
         Args:
-            arrays: maps and stages of the shard's rows.
+            arrays: maps, stages and pieces of evidence of the shard's rows.
             image_facts: rows of FACTS.
             lease: renewed before anything is written and again before the commit, as the fence.
 

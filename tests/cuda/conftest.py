@@ -24,7 +24,7 @@ def _same_kernels() -> Iterator[None]:
     with (
         mock.patch.object(DirectConv2d, "fits", return_value=False),
         mock.patch.object(RowwiseLinear, "uses_blocks", return_value=False),
-        mock.patch("hdm_core.methods.start.cam_batch", lambda _: 4),
+        mock.patch("hdm_core.methods.start.cam_batch", lambda _: 4),  # noqa: PT008 - a mock would keep the jobs, and their networks
     ):
         yield
     torch.backends.mha.set_fastpath_enabled(before)

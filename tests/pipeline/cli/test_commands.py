@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
+from hdm_core import Classifier, Evidence, EvidenceSettings, find_evidence
+from pipeline.datasets.demo import read_demo
 from tests.pipeline.conftest import Ended
 from tests.support.small_run import config, hdm, photographs
 
@@ -122,8 +125,6 @@ def test_plan_prints_what_a_run_costs_and_starts_nothing(tmp_path: Path, images:
 
 @pytest.mark.server
 def test_explain_writes_a_heatmap(tmp_path: Path) -> None:
-    from pipeline.datasets.demo import read_demo
-
     photograph = read_demo(None, {})[0].path  # type: ignore[arg-type]
     out = tmp_path / "heatmap.png"
     ended = hdm("explain", photograph, "--method", "grad_cam", "--out", out, "--json")
@@ -133,6 +134,35 @@ def test_explain_writes_a_heatmap(tmp_path: Path) -> None:
     assert facts["status"] == "ok"
     with Image.open(out) as picture:
         assert picture.size == (224, 224)
+
+
+def test_explain_prints_and_draws_the_pieces_of_evidence(
+    tmp_path: Path, here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Evidence] = []
+
+    def short(classifier: Classifier, images: Tensor, target: int, settings: EvidenceSettings) -> Evidence:
+        assert settings == EvidenceSettings(), "the command searches with the defaults"
+        quick = EvidenceSettings(dm={"sizes": [4], "max_size": 8, "steps": 2, "ensemble": []}, max_pieces=2, cells=3)
+        found.append(find_evidence(classifier, images, target, quick))
+        return found[-1]
+
+    monkeypatch.setattr("pipeline.cli.explain.find_evidence", short)
+    photograph, out = read_demo(None, {})[0].path, tmp_path / "heatmap.png"  # type: ignore[arg-type]
+    section = "{arch: mobilenet_v2, weights: IMAGENET1K_V1, resize: 96, crop: 96}"
+    arguments = ["explain", photograph, "--method", "grad_cam", "--out", out, "--classifier", section, "--evidence"]
+    ended = here(*arguments, "--json")
+    assert ended.code == 0, ended.err
+    facts = json.loads(ended.out)["evidence"]
+    (pieces,) = found[0].pieces
+    assert pieces
+    assert facts == {**found[0].as_dict(0), "image": str(tmp_path / "heatmap-evidence.png")}
+    assert [piece["area"] for piece in facts["pieces"]] == [piece.area for piece in pieces]
+    with Image.open(facts["image"]) as drawn, Image.open(out) as heatmap:
+        assert drawn.size == heatmap.size == (96, 96)
+    printed = here(*arguments).out
+    assert f"{pieces[0].area:.1%} of the pixels keep {pieces[0].sufficiency:.3f} of the class alone" in printed
+    assert "heatmap-evidence.png" in printed
 
 
 def test_methods_lists_the_registry(here: Callable[..., Ended]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hdm_core import EvidenceSettings
 from hdm_core.methods.cam import CAMSettings
 from hdm_core.metrics.evaluate import MetricSettings
 from hdm_core.settings import HDMSettings
@@ -75,6 +76,15 @@ OTHER: dict[str, Any] = {
     "metrics.protocol": "rise",
     "target": 3,
     "seed": 1,
+    "evidence.preset": "fast",
+    "evidence.dm": {"steps": 3},
+    "evidence.max_pieces": 2,
+    "evidence.kept": 0.8,
+    "evidence.score": "log_odds",
+    "evidence.areas": [0.1, 0.2],
+    "evidence.bisections": 2,
+    "evidence.cells": 5,
+    "evidence.margin": 0.1,
     "classifier.problem_type": "multi_label_classification",
     "compute.shard_size": 3,
     "compute.batch_size": 3,
@@ -123,6 +133,7 @@ def test_no_field_was_forgotten_here() -> None:
         "compute": ComputeConfig,
         "metrics": MetricSettings,
         "hdm": HDMSettings,
+        "evidence": EvidenceSettings,
         "grad_cam": CAMSettings,
     }
     fields = {f"{name}.{field}" for name, section in sections.items() for field in section.model_fields}
@@ -134,6 +145,12 @@ def test_no_field_was_forgotten_here() -> None:
 def test_a_key_that_earlier_versions_did_not_have_is_part_of_the_identity_only_where_it_is_set() -> None:
     assert "output" not in configuration().identity()["classifier"]
     assert configuration({"classifier.output": 0}).identity()["classifier"]["output"] == 0
+
+
+def test_the_search_for_evidence_is_part_of_the_identity_only_where_it_is_set() -> None:
+    assert "evidence" not in configuration().identity()
+    assert configuration(evidence=None).hash() == configuration().hash()
+    assert configuration(evidence={}).identity()["evidence"]["max_pieces"] == 6
 
 
 def test_a_checkpoint_is_known_by_its_source_and_path() -> None:

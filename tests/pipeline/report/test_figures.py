@@ -18,19 +18,26 @@ from pipeline.plan import Plan, Shard
 from pipeline.report import write_report
 from pipeline.report.curves import collect_curves, describe_curves, draw_curves
 from pipeline.runs import RunStore
+from pipeline.runs.evidence_facts import EvidenceFacts
 from tests.support.plans import SIDE, configuration, record, results, save_picture
 
 METHODS = ("hdm", "dm", "grad_cam")
 
 
 def explained(
-    folder: Path, images: int = 2, truth: str | None = "bbox", stages: int = 2, changes: dict[tuple[int, str], dict[str, Any]] | None = None
+    folder: Path,
+    images: int = 2,
+    truth: str | None = "bbox",
+    stages: int = 2,
+    changes: dict[tuple[int, str], dict[str, Any]] | None = None,
+    pieces: int = 0,
 ) -> RunStore:
     """Write a run over a manifest of small photographs, with random maps and records.
 
     Args:
         truth: ground truth in the manifest: bbox, mask or None.
         changes: (row, method) -> changed columns of its record.
+        pieces: pieces of evidence that are stored per image, of which the first two are an eighth of it each; 0 for no search.
     """
     lines = ["path" if truth is None else f"path,{truth}"]
     for row in range(images):
@@ -43,6 +50,7 @@ def explained(
         dataset={"kind": "manifest", "root": str(folder / "images.csv")},
         methods=list(METHODS),
         output=str(folder / "runs"),
+        evidence={"max_pieces": pieces} if pieces else None,
     )
     samples = list_samples(config.dataset, {})
     plan = Plan(config, samples, [Shard(row, row, row + 1) for row in range(images)], (SIDE, SIDE), "f" * 64, dict.fromkeys(METHODS, 1))
@@ -52,6 +60,10 @@ def explained(
     for shard in plan.shards:
         row = shard.index
         arrays, _, (facts,) = results(plan, shard)
+        if pieces:
+            evidence = np.zeros((1, pieces, SIDE, SIDE), bool)
+            evidence[0, 0, 0], evidence[0, 1, 3] = True, True
+            arrays = {**arrays, "evidence": evidence}
         same = {"region": region, "stage_weights": [1 / stages] * stages}
         made = [record(plan, shard, row, method, **same | (changes or {}).get((row, method), {})) for method in METHODS]
         facts["sha256"] = hashlib.sha256(Path(samples[row].path).read_bytes()).hexdigest()
@@ -113,6 +125,35 @@ def test_one_stage_is_no_figure_5(tmp_path: Path) -> None:
     figure = figures(explained(tmp_path, stages=1))[5]
     assert "<img" not in figure
     assert "several stages" in figure
+
+
+def with_pieces(folder: Path, stages: int) -> RunStore:
+    """Write a run whose first image has two pieces of evidence, and whose second has none."""
+    numbers = {"evidence_status": "complete", "evidence_comprehensiveness": 0.9, "evidence_passes": 7}
+    two = EvidenceFacts(**numbers, evidence_count=2, evidence_area=0.25, evidence_sufficiency=[0.95, 0.91], evidence_necessity=[0.5, 0.125])
+    none = EvidenceFacts(**numbers, evidence_count=0, evidence_area=0.0, evidence_sufficiency=[], evidence_necessity=[])
+    return explained(folder, stages=stages, changes={(0, "hdm"): {"evidence": two}, (1, "hdm"): {"evidence": none}}, pieces=3)
+
+
+def test_figure_5_shows_the_pieces_of_evidence(tmp_path: Path) -> None:
+    store = with_pieces(tmp_path, stages=2)
+    figure = figures(store)[5]
+    assert re.findall(r'<th scope="col">([^<]*)', figure) == ["Photograph", "Stage 1", "Stage 2", "Weighted mean", "Piece 1", "Piece 2"]
+    kinds = {0: ("photograph", "stage-1", "stage-2", "hdm", "piece-1", "piece-2"), 1: ("photograph", "stage-1", "stage-2", "hdm")}
+    assert [source for source, _ in pictures(figure)] == [f"images/00000{row}-{kind}.jpg" for row in kinds for kind in kinds[row]]
+    alt = "Piece of evidence 2 of 0.png: 12.5% of the pixels keep 0.910 alone; 0.125 is lost without them"
+    assert ("images/000000-piece-2.jpg", alt) in pictures(figure)
+    assert "disjoint sets of pixels" in figure
+    page = store.storage.read("report/index.html").decode()
+    assert page.count("Pieces of evidence</p>") == 1, "the gallery shows them with their numbers"
+
+
+def test_one_stage_with_pieces_is_a_figure_5_without_columns_of_stages(tmp_path: Path) -> None:
+    figure = figures(with_pieces(tmp_path, stages=1))[5]
+    assert re.findall(r'<th scope="col">([^<]*)', figure) == ["Photograph", "HDM", "Piece 1", "Piece 2"]
+    assert [source for source, _ in pictures(figure)] == [
+        f"images/000000-{kind}.jpg" for kind in ("photograph", "hdm", "piece-1", "piece-2")
+    ]
 
 
 # Figure 6

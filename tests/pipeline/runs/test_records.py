@@ -55,6 +55,13 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "no_contrast": "bool",
         "metrics_baseline_probability": "double",
         "metrics_no_contrast": "bool",
+        "evidence_status": "string",
+        "evidence_count": "int32",
+        "evidence_area": "float",
+        "evidence_comprehensiveness": "float",
+        "evidence_sufficiency": "list<element: float>",
+        "evidence_necessity": "list<element: float>",
+        "evidence_passes": "int64",
     },
     "curves/part-000000.parquet": {
         "row": "int64",

@@ -1,0 +1,1 @@
+"""Pieces of evidence against beam search over patches, and against the truth."""
