@@ -9,7 +9,7 @@ from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.explain import explain, explain_with
 from hdm_core.explanation import Explanation
-from hdm_core.methods import METHODS, ExplainJob, Method, RawMaps, get_method, method_title
+from hdm_core.methods import METHODS, PAPER_METHODS, ExplainJob, Method, RawMaps, controls_last, get_method, is_control, method_title
 from hdm_core.metrics import METRICS, Metric, MetricInput, Metrics, MetricSettings, evaluate, metric_title
 from hdm_core.preflight import CheckResult, check
 from hdm_core.preprocess import Preprocess
@@ -23,6 +23,7 @@ except PackageNotFoundError:  # a checkout on the path that is not installed
 __all__ = [
     "METHODS",
     "METRICS",
+    "PAPER_METHODS",
     "CheckResult",
     "Classifier",
     "ExplainJob",
@@ -38,10 +39,12 @@ __all__ = [
     "Settings",
     "__version__",
     "check",
+    "controls_last",
     "evaluate",
     "explain",
     "explain_with",
     "get_method",
+    "is_control",
     "method_title",
     "metric_title",
 ]

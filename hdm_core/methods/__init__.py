@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hdm_core.methods.ablation_cam import ABLATION_CAM
 from hdm_core.methods.attention_rollout import ATTENTION_ROLLOUT
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
+from hdm_core.methods.center import CENTER
 from hdm_core.methods.deeplift import DEEPLIFT
 from hdm_core.methods.dm import DM
+from hdm_core.methods.edges import EDGES
 from hdm_core.methods.eigen_cam import EIGEN_CAM
 from hdm_core.methods.full_grad import FULL_GRAD
 from hdm_core.methods.grad_cam import GRAD_CAM
@@ -17,6 +21,7 @@ from hdm_core.methods.integrated_gradients import INTEGRATED_GRADIENTS
 from hdm_core.methods.layer_cam import LAYER_CAM
 from hdm_core.methods.legrad import LEGRAD
 from hdm_core.methods.mask import MASK
+from hdm_core.methods.random_map import RANDOM_MAP
 from hdm_core.methods.rise import RISE
 from hdm_core.methods.score_cam import SCORE_CAM
 from hdm_core.methods.xgrad_cam import XGRAD_CAM
@@ -45,10 +50,19 @@ METHODS: Registry[Method] = Registry(
         FULL_GRAD,
         LEGRAD,
         ATTENTION_ROLLOUT,
+        CENTER,
+        EDGES,
+        RANDOM_MAP,
     ),
 )
 
-__all__ = ["METHODS", "ExplainJob", "Method", "RawMaps", "get_method", "method_title"]
+# HDM, DM and those that their paper compares them with: `methods: paper` of a configuration.
+PAPER_METHODS = (
+    *("hdm", "dm", "gradient", "deeplift", "integrated_gradients", "rise", "mask"),
+    *("grad_cam", "grad_cam_pp", "score_cam", "ablation_cam", "xgrad_cam", "eigen_cam", "layer_cam", "full_grad"),
+)
+
+__all__ = ["METHODS", "PAPER_METHODS", "ExplainJob", "Method", "RawMaps", "controls_last", "get_method", "is_control", "method_title"]
 
 
 def get_method(name: str) -> Method:
@@ -66,3 +80,16 @@ def get_method(name: str) -> Method:
 def method_title(name: str) -> str:
     """Return a method's title; its id if it is not installed here."""
     return METHODS[name].title if name in METHODS else name
+
+
+def is_control(name: str) -> bool:
+    """Return whether a method is a control; False if it is not installed here."""
+    return name in METHODS and METHODS[name].is_control
+
+
+def controls_last(names: Iterable[str]) -> list[str]:
+    """Return ids once each in the registry's order, and the controls after all others.
+
+    Those that are not installed here come before the controls.
+    """
+    return sorted(METHODS.sort(names), key=is_control)

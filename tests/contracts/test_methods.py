@@ -36,7 +36,7 @@ CHEAPEST: dict[str, dict[str, Any]] = {
     "mask": {"steps": 2, "cell": 2, "blur": 1.0, "circles": 2},
 }
 # Methods whose map does not depend on the class that is explained.
-CLASS_AGNOSTIC = {"eigen_cam", "attention_rollout"}
+CLASS_AGNOSTIC = {"eigen_cam", "attention_rollout", "center", "edges", "random_map"}
 # Methods without a layer of their own that need a network's layers all the same.
 NEEDS_LAYERS = {"full_grad", "legrad", "attention_rollout"}
 # Families whose logits are not the sum of pixels and biases: they normalise by the image's own values, or multiply by attention. And

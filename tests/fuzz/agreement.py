@@ -164,7 +164,7 @@ def _complete_full_grad(spec: Spec, network: Network, image: Tensor, target: int
 def _unfolded(spec: Spec, method: str, images: Tensor, targets: list[int]) -> Explanation:
     """Explain with a network that cannot be folded."""
     network = Untraceable(core(spec))
-    return explain(Classifier(network), images.to(spec.dtype), method, targets=targets, **SETTINGS[method])
+    return explain(Classifier(network), images.to(spec.dtype), method, targets=targets, **SETTINGS.get(method, {}))
 
 
 def layer_name(spec: Spec, method: str) -> str:
