@@ -12,18 +12,24 @@ from hdm_core.methods.deeplift import DEEPLIFT
 from hdm_core.methods.dm import DM
 from hdm_core.methods.edges import EDGES
 from hdm_core.methods.eigen_cam import EIGEN_CAM
+from hdm_core.methods.expected_gradients import EXPECTED_GRADIENTS
+from hdm_core.methods.finer_cam import FINER_CAM
 from hdm_core.methods.full_grad import FULL_GRAD
 from hdm_core.methods.grad_cam import GRAD_CAM
 from hdm_core.methods.grad_cam_pp import GRAD_CAM_PP
 from hdm_core.methods.gradient import GRADIENT
 from hdm_core.methods.hdm import HDM
+from hdm_core.methods.input_x_gradient import INPUT_X_GRADIENT
 from hdm_core.methods.integrated_gradients import INTEGRATED_GRADIENTS
 from hdm_core.methods.layer_cam import LAYER_CAM
 from hdm_core.methods.legrad import LEGRAD
 from hdm_core.methods.mask import MASK
+from hdm_core.methods.occlusion import OCCLUSION
+from hdm_core.methods.opti_cam import OPTI_CAM
 from hdm_core.methods.random_map import RANDOM_MAP
 from hdm_core.methods.rise import RISE
 from hdm_core.methods.score_cam import SCORE_CAM
+from hdm_core.methods.smooth_grad import SMOOTH_GRAD
 from hdm_core.methods.xgrad_cam import XGRAD_CAM
 from hdm_core.registry import Registry
 from hdm_core.settings import did_you_mean
@@ -50,6 +56,12 @@ METHODS: Registry[Method] = Registry(
         FULL_GRAD,
         LEGRAD,
         ATTENTION_ROLLOUT,
+        SMOOTH_GRAD,
+        INPUT_X_GRADIENT,
+        OCCLUSION,
+        EXPECTED_GRADIENTS,
+        OPTI_CAM,
+        FINER_CAM,
         CENTER,
         EDGES,
         RANDOM_MAP,

@@ -69,10 +69,11 @@ class Method:
     # network, settings, images -> the layer of `layer_output`; `locate` finds the axes of a plain submodule
     layer: Callable[[nn.Module, Any, Tensor], TargetLayer | nn.Module] | None = None
     pairs_images: bool = False  # no gradient is taken of one image without another beside it
+    input_gradient: bool = False  # takes the gradient to the input although it has a layer
     from_input: bool = False  # `layer_output` is that of the input
     check: Callable[[Any, Classifier, Tensor], Finding | None] | None = None  # settings, classifier, image; a ValueError is a refusal
     needs_attention: bool = False  # explains transformers alone: no group of `methods` in a configuration has it
-    family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks, control
+    family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks, masks, control
     sign: str = ""  # for tables of methods: the treatment of evidence against the class
 
     @property
@@ -84,7 +85,7 @@ class Method:
         """Return whether a finding about the gradient to the input concerns the method."""
         if finding.subject == "single image":
             return self.backward and not self.pairs_images
-        return self.backward and self.layer is None
+        return self.backward and (self.layer is None or self.input_gradient)
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
         """Return the passes per image.
