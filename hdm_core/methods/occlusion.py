@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -85,8 +87,9 @@ def occlusion(consistency: ConsistencyLoss, windows: Windows) -> Tensor:
 def _run(job: ExplainJob, settings: OcclusionSettings) -> RawMaps:
     baseline = baseline_image(settings.baseline, job.classifier, job.images)
     height, width = job.images.shape[-2:]
-    with job.classifier.folded(job.images[:1], job.precision) as network:
-        consistency = job_loss(ConsistencyLoss, job, network, baseline, settings.activation)
+    with job.classifier.folded(job.images[:1]) as network:
+        # Not in bfloat16, whose rounding is as large as the drop behind one square.
+        consistency = job_loss(ConsistencyLoss, replace(job, precision="float32"), network, baseline, settings.activation)
         drops = occlusion(consistency, Windows(settings, height, width, job.images.device))
     return RawMaps(normalise(drops).to(job.images.dtype))
 

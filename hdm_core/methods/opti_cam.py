@@ -16,7 +16,6 @@ from hdm_core.masking.passes import PassInputs
 from hdm_core.methods.base import ExplainJob, RawMaps
 from hdm_core.methods.cam import CAMSettings, cam_method, in_batches, layer_of
 from hdm_core.methods.job_loss import job_loss
-from hdm_core.methods.start import cam_batch
 from hdm_core.network.hooks import activations_and_logits
 from hdm_core.network.target_layer import TargetLayer
 from hdm_core.settings import Baseline
@@ -77,8 +76,9 @@ def _combined(u: Tensor, activations: Tensor) -> Tensor:
 
 
 def _cam(part: ExplainJob, layer: TargetLayer, network: nn.Module, settings: OptiCAMSettings) -> Tensor:
-    network_of_layer, batches = part.classifier.module, torch.split(part.images, cam_batch(part))
-    activations = torch.cat([activations_and_logits(network_of_layer, layer, images)[0] for images in batches]).relu()
+    # One image per pass: in a batch some convolutions round differently, and the optimiser magnifies that.
+    singles = torch.split(part.images, 1)
+    activations = torch.cat([activations_and_logits(part.classifier.module, layer, image)[0] for image in singles]).relu()
     part.passes.add(len(part.images))
     baseline = baseline_image(settings.baseline, part.classifier, part.images)
     # In float32 whatever the precision, as Mask, whose Adam steps bfloat16 moves.

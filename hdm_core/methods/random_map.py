@@ -24,13 +24,13 @@ class RandomMapSettings(Settings):
 def random_values(image: Tensor, settings: RandomMapSettings) -> Tensor:
     """Return the image's random numbers in [0, 1), (1, cells, cells) float32.
 
-    Their seed is the SHA-256 of the image's bytes and of the setting `seed`: an image has the same map in every batch, shard and order,
-    after a resume, and on every device.
+    Their seed is the SHA-256 of the image's bytes in float32 and of the setting `seed`: an image has the same map in every batch, shard and
+    order, after a resume, and on every device.
 
     Args:
         image: (C, H, W), on the CPU.
     """
-    content = hashlib.sha256(image.contiguous().view(torch.uint8).numpy().data)
+    content = hashlib.sha256(image.float().contiguous().view(torch.uint8).numpy().data)
     content.update(str(settings.seed).encode())
     generator = torch.Generator().manual_seed(int.from_bytes(content.digest()[:8], "big") >> 1)  # a seed has 63 bits
     return torch.rand(1, settings.cells, settings.cells, generator=generator, dtype=torch.float32)

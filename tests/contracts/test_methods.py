@@ -25,6 +25,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 6},
     "rise": {"masks": 24},
     "mask": {"steps": 6, "cell": 2, "blur": 1.0, "circles": 4},
+    "smooth_grad": {"samples": 6},
+    "expected_gradients": {"samples": 6},
+    "occlusion": {"window": 0.25},
+    "opti_cam": {"steps": 8},
 }
 # On larger networks, and a hundred times over.
 SHORT = {"sizes": (4,), "steps": 1}
@@ -34,6 +38,10 @@ CHEAPEST: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 2},
     "rise": {"masks": 8},
     "mask": {"steps": 2, "cell": 2, "blur": 1.0, "circles": 2},
+    "smooth_grad": {"samples": 2},
+    "expected_gradients": {"samples": 2},
+    "occlusion": {"window": 0.5},
+    "opti_cam": {"steps": 2},
 }
 # Methods whose map does not depend on the class that is explained.
 CLASS_AGNOSTIC = {"eigen_cam", "attention_rollout", "center", "edges", "random_map"}
