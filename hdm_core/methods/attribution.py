@@ -39,9 +39,9 @@ def sum_gradients(
     batch: int,
     passes: PassCounter,
 ) -> Tensor:
-    """Return the weighted sum over the samples of gradients at points near each image, (B, C, H, W).
+    """Return the weighted sum of gradients at several points for each image.
 
-    An image's gradients are added in the order of the samples, whatever the batch.
+    It is (B, C, H, W). An image's gradients are added in the order of the samples, whatever the batch.
 
     Args:
         network: frozen; images (B, C, H, W) -> logits (B, classes).

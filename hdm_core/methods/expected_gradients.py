@@ -1,4 +1,4 @@
-"""Expected Gradients: Integrated Gradients averaged over a background of references."""
+"""Expected Gradients: Integrated Gradients averaged over random references."""
 
 from __future__ import annotations
 

@@ -43,22 +43,28 @@ class Windows:
         return len(self.rows) * len(self.columns)
 
     def masks(self, part: slice, like: Tensor) -> Tensor:
-        """Return masks that are 0 in the square and 1 elsewhere, (n, 1, H, W), in row order of the positions."""
+        """Return masks that are 0 in the square and 1 elsewhere, (n, 1, H, W).
+
+        Positions are in row order.
+        """
         position = torch.arange(len(self), device=like.device)[part]
         rows, columns = self.rows[position // len(self.columns)], self.columns[position % len(self.columns)]
         return (1 - rows[:, :, None] * columns[:, None])[:, None].to(like)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean over the squares that cover each pixel, (B, positions) -> (B, H, W).
+        """Return the mean over the squares that cover each pixel.
 
-        In float64, whose rounding, which depends on the number of images, is gone in float32.
+        Values (B, positions) give (B, H, W), in float64: its rounding, which depends on the number of images, is gone in float32.
         """
         sums = self.rows.T @ values.double().view(-1, len(self.rows), len(self.columns)) @ self.columns
         return sums / torch.outer(self.rows.sum(0), self.columns.sum(0))
 
 
 def _covered(side: int, step: int, pixels: int) -> Tensor:
-    """Return the indicators of one axis: starts are a step apart, and the last square ends with the image."""
+    """Return the indicators of one axis.
+
+    Starts are a step apart, and the last square ends with the image.
+    """
     last = pixels - side
     starts = torch.tensor([*range(0, last, step), last])
     pixel = torch.arange(pixels)
@@ -66,7 +72,7 @@ def _covered(side: int, step: int, pixels: int) -> Tensor:
 
 
 def occlusion(consistency: ConsistencyLoss, windows: Windows) -> Tensor:
-    """Return f_p(X) minus the mean f_p of X with a square hidden, over the squares that cover a pixel.
+    """Return the mean drop of f_p over the squares that hide each pixel.
 
     Args:
         consistency: holds the images X.
