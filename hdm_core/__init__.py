@@ -12,7 +12,7 @@ from hdm_core.evidence import Evidence, EvidenceSettings, Piece, find_evidence
 from hdm_core.explain import explain, explain_with
 from hdm_core.explanation import Explanation
 from hdm_core.masking.baseline_scores import BaselineScores
-from hdm_core.methods import METHODS, ExplainJob, Method, RawMaps, get_method, method_title
+from hdm_core.methods import METHODS, PAPER_METHODS, ExplainJob, Method, RawMaps, controls_last, get_method, is_control, method_title
 from hdm_core.metrics import METRICS, Metric, MetricInput, Metrics, MetricSettings, evaluate, metric_title
 from hdm_core.preflight import CheckResult, check
 from hdm_core.preprocess import Preprocess
@@ -26,6 +26,7 @@ except PackageNotFoundError:  # a checkout on the path that is not installed
 __all__ = [
     "METHODS",
     "METRICS",
+    "PAPER_METHODS",
     "BaselineScores",
     "CheckResult",
     "Classifier",
@@ -45,11 +46,13 @@ __all__ = [
     "Settings",
     "__version__",
     "check",
+    "controls_last",
     "evaluate",
     "explain",
     "explain_with",
     "find_evidence",
     "get_method",
+    "is_control",
     "measure_baselines",
     "method_title",
     "metric_title",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from hdm_core.masking.ops import normalise
+from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.network.gradients import gradient_of
 from hdm_core.network.logits import class_logits
 
@@ -25,6 +28,49 @@ def input_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> Tenso
     images = images.detach().requires_grad_()
     score = class_logits(network, images).gather(1, targets[:, None]).sum()  # a sum keeps the images independent of each other
     return gradient_of(score, images)
+
+
+def sum_gradients(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    samples: int,
+    at: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    batch: int,
+    passes: PassCounter,
+) -> Tensor:
+    """Return the weighted sum of gradients at several points for each image.
+
+    It is (B, C, H, W). An image's gradients are added in the order of the samples, whatever the batch.
+
+    Args:
+        network: frozen; images (B, C, H, W) -> logits (B, classes).
+        images: (B, C, H, W).
+        targets: (B,) int64.
+        samples: points per image.
+        at: indices of n images and of n samples -> the points (n, C, H, W), and weights that multiply the gradients there.
+        batch: at most this many points go through the network at once; they may belong to different images.
+        passes: counter of the passes.
+    """
+    total, count = torch.zeros_like(images), len(images)
+    for start in range(0, count * samples, batch):
+        rows = torch.arange(start, min(start + batch, count * samples), device=images.device)
+        image, sample = rows % count, rows // count
+        points, weights = at(image, sample)
+        _add_cyclically(total, weights * input_gradient(network, points, targets[image]), start % count)
+        passes.add(len(rows))
+    return total
+
+
+def _add_cyclically(total: Tensor, rows: Tensor, first: int) -> None:
+    """Add rows to those of `total`, from the `first` on, beginning again at its end.
+
+    No two rows are added to the same one at once: `index_add_` adds those in any order on CUDA, and rounds otherwise in each call.
+    """
+    while len(rows):
+        target = total[first : first + len(rows)]
+        target.add_(rows[: len(target)])
+        rows, first = rows[len(target) :], 0
 
 
 def pixel_shares(attributions: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from hdm_core.network.hooks import LayerOutput
 from hdm_core.network.target_layer import TargetLayer
 from hdm_core.settings import Settings, describe_errors
 
+CONTROL = "control"  # family of the maps that know no class: a method should beat them
+
 
 @dataclass(frozen=True)
 class ExplainJob:
@@ -70,17 +72,23 @@ class Method:
     # network, settings, images -> the layer of `layer_output`; `locate` finds the axes of a plain submodule
     layer: Callable[[nn.Module, Any, Tensor], TargetLayer | nn.Module] | None = None
     pairs_images: bool = False  # no gradient is taken of one image without another beside it
+    input_gradient: bool = False  # takes the gradient to the input although it has a layer
     from_input: bool = False  # `layer_output` is that of the input
     check: Callable[[Any, Classifier, Tensor], Finding | None] | None = None  # settings, classifier, image; a ValueError is a refusal
-    needs_attention: bool = False  # explains transformers alone: `methods: all` of a configuration leaves it out
-    family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks
+    needs_attention: bool = False  # explains transformers alone: no group of `methods` in a configuration has it
+    family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks, masks, control
     sign: str = ""  # for tables of methods: the treatment of evidence against the class
+
+    @property
+    def is_control(self) -> bool:
+        """True if the map knows no class: tables show it below a line."""
+        return self.family == CONTROL
 
     def is_concerned(self, finding: Finding) -> bool:
         """Return whether a finding about the gradient to the input concerns the method."""
         if finding.subject == "single image":
             return self.backward and not self.pairs_images
-        return self.backward and self.layer is None
+        return self.backward and (self.layer is None or self.input_gradient)
 
     def cost(self, settings: Settings, classifier: Classifier, image: Tensor) -> int:
         """Return the passes per image.

@@ -36,7 +36,7 @@ def check_methods(classifier: Classifier, image: Tensor, settings: Mapping[str, 
             if finding is not None:
                 layers[key] = finding
             if entry.check is not None:
-                finding = entry.check(each, classifier, image)
+                finding = entry.check(each, classifier, image) or finding
         except Exception as error:  # whatever a network raises in a method's check belongs to this method
             if is_fatal(error):
                 raise

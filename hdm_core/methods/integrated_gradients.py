@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hdm_core.masking.baselines import baseline_image
 from hdm_core.masking.pass_counter import PassCounter
-from hdm_core.methods.attribution import input_gradient, pixel_shares
+from hdm_core.methods.attribution import pixel_shares, sum_gradients
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.settings import Baseline, Settings
 
@@ -39,30 +39,14 @@ def integrated_gradients(
     Returns:
         Attributions (B, C, H, W) in logits. An image's sum is f_p(x) - f_p(baseline), up to the error of the quadrature.
     """
-    nodes, weights = (values.to(images) for values in gauss_legendre(steps))
+    nodes, weights = (values.to(images)[:, None, None, None] for values in gauss_legendre(steps))
     baseline = baseline.expand_as(images)
     path = images - baseline
-    mean = torch.zeros_like(images)
-    count = len(images)
-    for start in range(0, count * steps, batch):
-        rows = torch.arange(start, min(start + batch, count * steps), device=images.device)
-        image, step = rows % count, rows // count
-        point = baseline[image] + nodes[step, None, None, None] * path[image]
-        gradient = input_gradient(network, point, targets[image])
-        _add_cyclically(mean, weights[step, None, None, None] * gradient, start % count)
-        passes.add(len(rows))
-    return mean * path
 
+    def at(image: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        return baseline[image] + nodes[step] * path[image], weights[step]
 
-def _add_cyclically(total: Tensor, rows: Tensor, first: int) -> None:
-    """Add rows to those of `total`, from the `first` on, beginning again at its end.
-
-    No two rows are added to the same one at once: `index_add_` adds those in any order on CUDA, and rounds otherwise in each call.
-    """
-    while len(rows):
-        target = total[first : first + len(rows)]
-        target.add_(rows[: len(target)])
-        rows, first = rows[len(target) :], 0
+    return sum_gradients(network, images, targets, steps, at, batch, passes) * path
 
 
 def gauss_legendre(points: int) -> tuple[Tensor, Tensor]:

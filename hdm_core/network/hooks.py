@@ -91,7 +91,17 @@ class LayerOutput:
         Raises:
             ValueError: if the logits do not depend on the layer, or no gradient reaches it.
         """
-        score = self.logits.gather(1, targets[:, None]).sum()
+        return self.gradients_of_score(self.logits.gather(1, targets[:, None]).sum())
+
+    def gradients_of_score(self, score: Tensor) -> Tensor:
+        """Return the gradient of a score to the activations, (B, K, h, w).
+
+        Args:
+            score: a weighted sum of the logits.
+
+        Raises:
+            ValueError: if the logits do not depend on the layer, or no gradient reaches it.
+        """
         try:
             return gradient_of(score, self.activations, "the images" if self.layer is None else "the target layer")
         except NoGradientError:

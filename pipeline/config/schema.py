@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hdm_core import METHODS, EvidenceSettings, MetricSettings, get_method
+from hdm_core import METHODS, PAPER_METHODS, EvidenceSettings, MetricSettings, get_method, is_control
 from hdm_core.device import Precision
 from hdm_core.settings import Settings
 from pipeline.classifiers.sources import ClassifierConfig
@@ -23,6 +23,14 @@ from pipeline.section import Count, Section, SectionError, Seed
 __all__ = ["ClassifierConfig", "ComputeConfig", "Count", "DatasetConfig", "Labels", "RunConfig", "Section", "Seed", "Target", "Top"]
 
 EVIDENCE_METHOD = "hdm"  # the method whose records and stages the pieces of evidence belong to
+
+
+# Names that `methods` takes for several ids. Those for transformers alone are in none: with them a convolutional network would be refused.
+_METHOD_GROUPS: Mapping[str, Callable[[], Sequence[str]]] = {
+    "paper": lambda: PAPER_METHODS,
+    "controls": lambda: [method for method in METHODS if is_control(method)],
+    "all": lambda: [method for method, entry in METHODS.items() if not entry.needs_attention],
+}
 
 
 class ComputeConfig(Section):
@@ -104,7 +112,9 @@ class RunConfig(BaseModel):
     dataset: AnyDatasetConfig = Field(description="Images to explain.")
     classifier: ClassifierConfig = Field(description="Network to explain.")
     methods: tuple[str, ...] = Field(
-        min_length=1, description="Ids of the methods, as `hdm methods` lists them; or all: those that need no attention maps."
+        min_length=1,
+        description="Ids of the methods, as `hdm methods` lists them. In their place, or among them: paper, the 15 of the paper; controls, "
+        "the maps that know no class; all, every method, control and plugin that needs no attention maps.",
     )
     metrics: MetricSettings = Field(MetricSettings(), description="Settings of the metrics.")
     evidence: EvidenceSettings | None = Field(
@@ -127,11 +137,16 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand_all_methods(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("methods") == "all":
-            # Those for transformers alone are named: with them a convolutional network would be refused.
-            return {**data, "methods": [method for method, entry in METHODS.items() if not entry.needs_attention]}
-        return data
+    def _expand_method_groups(cls, data: Any) -> Any:
+        """Replace names of groups by the ids of their methods."""
+        if not isinstance(data, dict):
+            return data
+        given = data.get("methods")
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, (list, tuple)) or not any(isinstance(name, str) and name in _METHOD_GROUPS for name in names):
+            return data
+        expanded = (_METHOD_GROUPS[name]() if isinstance(name, str) and name in _METHOD_GROUPS else [name] for name in names)
+        return {**data, "methods": [method for group in expanded for method in group]}
 
     @model_validator(mode="after")
     def _check_methods(self) -> RunConfig:

@@ -12,6 +12,7 @@ from pipeline.report.templates import render
 from pipeline.runs import RunStore
 from pipeline.runs.records import top_rank
 from pipeline.tables.aggregate import TITLES, aggregate
+from pipeline.tables.controls import compare_with_controls, unbeaten_controls
 
 # Link to the comparison with another run, which may be made after the page.
 _LINK = '<p class="small"><a href="drift.html">Comparison with another run</a></p>'
@@ -31,6 +32,8 @@ def write_report(store: RunStore, limit: int = 24) -> str:
     table = aggregate(store)
     info = store.metadata()
     listed, problem_count = problems(records)
+    explained = top_rank(records)
+    compared = compare_with_controls(explained)
     gallery = draw_gallery(store, records, store.images(), limit)
     page = render(
         "index.html",
@@ -42,7 +45,10 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         done=pc.count_distinct(records["row"]).as_py(),
         total=info["images"],
         head=head(table),
-        body=body(table, top_rank(records), info["passes_per_image"]),
+        body=body(table, explained, info["passes_per_image"]),
+        compared=len(compared),
+        compared_images=sorted({each.n for each in compared}),
+        unbeaten=unbeaten_controls(compared),
         baseline=info["config"]["metrics"]["baseline"],
         titles=TITLES,
         without_contrast=without_contrast(table),

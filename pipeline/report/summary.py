@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hdm_core import METRICS, method_title
+from hdm_core import METRICS, is_control, method_title
 from pipeline.report.gallery import NOTES
 from pipeline.tables.aggregate import best, metrics_of
 
@@ -104,16 +104,18 @@ def _column(name: str) -> dict[str, str]:
 def body(table: pa.Table, records: pa.Table, passes: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return the metrics' rows, one per method.
 
-    The best mean of a metric is marked if there are several methods.
+    The best mean of a metric is marked if there are several methods. The controls are last, and the first one below a method has a line.
     """
     cells = {(row["method"], row["metric"]): row for row in table.to_pylist()}
-    methods = list(dict.fromkeys(method for method, _ in cells))
+    methods = sorted(dict.fromkeys(method for method, _ in cells), key=is_control)
+    first_control = next((method for method in methods[1:] if is_control(method) and not is_control(methods[0])), None)
     winners, metrics = best(table) if len(methods) > 1 else set(), metrics_of(table)
     seconds = records.group_by("method").aggregate([("seconds", "mean")]).to_pylist()
     seconds_of = {row["method"]: row["seconds_mean"] for row in seconds}
     return [
         {
             "title": method_title(method),
+            "line": method == first_control,
             "cells": [{**cells[method, metric], "best": (method, metric) in winners} for metric in metrics],
             "passes": passes[method],
             "seconds": seconds_of[method],

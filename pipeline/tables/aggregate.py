@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hdm_core import METHODS, METRICS, method_title, metric_title
+from hdm_core import METRICS, controls_last, is_control, method_title, metric_title
 from pipeline.runs import RunStore
 from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, read_parquet, to_parquet, top_rank
 
@@ -36,6 +36,9 @@ _NO_CONTRAST = ("no_contrast", "metrics_no_contrast")
 
 # Below every table with marks at its best values.
 LEGEND = "* the best; ↓ less is better, ↑ more is better"
+
+# First cell of the row between the methods and the controls.
+CONTROLS_LINE = "── controls ──"
 
 TITLES = {name: metric.title for name, metric in METRICS.items()}
 
@@ -96,13 +99,16 @@ def best(table: pa.Table) -> set[tuple[str, str]]:
 def layout_table(table: pa.Table) -> tuple[list[str], list[list[str]]]:
     """Format the table for people, with a head and one row per method.
 
-    Cells are `mean ± ci95`, with an asterisk at the best.
+    Cells are `mean ± ci95`, with an asterisk at the best. The controls are below a row that names them.
     """
     cells = {(row["method"], row["metric"]): row for row in table.to_pylist()}
     winners, metrics = best(table), metrics_of(table)
     heads = [f"{METRICS[name].title} {METRICS[name].arrow}" if name in METRICS else metric_title(name) for name in metrics]
-    rows = []
-    for method in dict.fromkeys(method for method, _ in cells):
+    rows: list[list[str]] = []
+    methods = sorted(dict.fromkeys(method for method, _ in cells), key=is_control)
+    for method in methods:
+        if is_control(method) and rows and not any(is_control(each) for each in methods[: len(rows)]):
+            rows.append([CONTROLS_LINE, *("" for _ in (*metrics, "n", "flat", "failed"))])
         texts = [_text(cells[method, metric], (method, metric) in winners) for metric in metrics]
         any_cell = cells[method, metrics[0]]
         rows.append([method_title(method), *texts, *(str(any_cell[name]) for name in ("n", "n_flat", "n_failed"))])
@@ -135,7 +141,7 @@ def _uninstalled_metrics(store: RunStore, shards: Iterable[int]) -> pa.Table:
 def _rows(records: pa.Table, metrics: Sequence[str]) -> Iterable[dict[str, Any]]:
     """Yield the rows of tables.parquet: every metric of every method.
 
-    Methods are in the registry's order.
+    Methods are in the registry's order, the controls last.
     """
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     statuses: dict[str, Counter[str]] = defaultdict(Counter)
@@ -149,7 +155,7 @@ def _rows(records: pa.Table, metrics: Sequence[str]) -> Iterable[dict[str, Any]]
         for metric in present:
             if record[metric] is not None:
                 values[record["method"], metric].append(record[metric])
-    for method in METHODS.sort(statuses):
+    for method in controls_last(statuses):
         counts = statuses[method]
         for metric in metrics:
             numbers = values[method, metric]

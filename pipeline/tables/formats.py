@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.tables.aggregate import LEGEND
+from pipeline.tables.aggregate import CONTROLS_LINE, LEGEND
 from pipeline.tables.paper import PaperTable
 
 _LATEX = {
@@ -42,7 +42,9 @@ def to_rich(tables: Sequence[PaperTable]) -> RenderableType:
         grid = Table(box=None, padding=(0, 2, 0, 0))
         for lines in zip(*table.head_lines, strict=True):
             grid.add_column(Text("\n".join(lines)))
-        for title, cells in table.rows:
+        for row, (title, cells) in enumerate(table.rows):
+            if row == table.first_control:
+                grid.add_row(CONTROLS_LINE)
             grid.add_row(Text(title), *(Text(f"{cell.text} *", "bold") if cell.best else Text(cell.text) for cell in cells))
         shown += [Text(f"{table.title}. {table.caption}", "bold"), grid, *(Text(note, "dim") for note in table.notes), Text("")]
     return Group(*shown[:-1], Text(LEGEND, "dim"))

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hdm_core import METHODS, METRICS, method_title
+from hdm_core import METHODS, METRICS, controls_last, is_control, method_title
 from pipeline.tables.aggregate import best
 
 
@@ -73,7 +73,8 @@ class PaperTable:
     Attributes:
         groups: the upper heads, and the number of columns each spans.
         unders: the lower heads, one per column; empty where the table has none.
-        rows: a method's title and its cells.
+        rows: a method's title and its cells; the controls are last.
+        controls: number of the last rows that are controls, below a line.
     """
 
     title: str
@@ -83,6 +84,12 @@ class PaperTable:
     unders: Sequence[str]
     rows: Sequence[tuple[str, Sequence[Cell]]]
     notes: Sequence[str]
+    controls: int = 0
+
+    @property
+    def first_control(self) -> int | None:
+        """Index of the row below the line; None where there is no line."""
+        return len(self.rows) - self.controls if 0 < self.controls < len(self.rows) else None
 
     @property
     def head_lines(self) -> list[list[str]]:
@@ -127,13 +134,13 @@ ABLATION = Spec("Ablation", "DM alone and HDM, its hierarchy", ("Evaluation", ""
 def paper_tables(table: pa.Table, name: str) -> list[PaperTable]:
     """Fill the paper's tables with the methods of a run, in the registry's order.
 
-    A run of HDM and DM alone gives the ablation of Section 4.7.
+    The controls are last. A run of HDM and DM alone, or beside controls, gives the ablation of Section 4.7.
 
     Args:
         table: tables.parquet.
         name: the run's, which stands for the dataset in Table 3.
     """
-    methods = set(table["method"].to_pylist())
+    methods = {method for method in table["method"].to_pylist() if not is_control(method)}
     dataset = "".join(letter if letter.isprintable() else " " for letter in name)
     return [_fill(spec, table, dataset) for spec in ((ABLATION,) if methods == {"hdm", "dm"} else PAPER)]
 
@@ -141,7 +148,7 @@ def paper_tables(table: pa.Table, name: str) -> list[PaperTable]:
 def _fill(spec: Spec, table: pa.Table, dataset: str) -> PaperTable:
     shown = table.filter(pc.invert(pc.is_in(table["method"], value_set=pa.array(sorted(spec.left_out), pa.string()))))
     values = {(row["method"], row["metric"]): row for row in shown.to_pylist()}
-    methods = METHODS.sort(method for method, metric in values if metric == spec.columns[0].metric)
+    methods = controls_last(method for method, metric in values if metric == spec.columns[0].metric)
     winners = best(shown) if len(methods) > 1 else set()
     cells = {method: [_cell(column, values[method, column.metric], winners) for column in spec.columns] for method in methods}
     missing = [method_title(method) for method in METHODS.sort(table["method"].to_pylist()) if method in spec.left_out]
@@ -160,7 +167,8 @@ def _fill(spec: Spec, table: pa.Table, dataset: str) -> PaperTable:
         groups[head] = groups.get(head, 0) + 1
     unders = [column.under.format(dataset=dataset) for column in spec.columns]
     rows = [(method_title(method), cells[method]) for method in methods]
-    return PaperTable(spec.title, spec.caption, spec.stub, list(groups.items()), unders if any(unders) else [], rows, notes)
+    controls = sum(map(is_control, methods))
+    return PaperTable(spec.title, spec.caption, spec.stub, list(groups.items()), unders if any(unders) else [], rows, notes, controls)
 
 
 def _without_contrast(spec: Spec, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -35,9 +35,9 @@ def test_a_row_has_a_cell_per_family_and_a_letter_per_reason() -> None:
     )
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| `")]
     assert rows == [
-        ["`one` (timm)", "224", "ok", "ok", "ok", "ok", "a", "layer4, 6 x 6"],
-        ["`two` (timm)", "224", "ok", "ok; FullGrad b", "error c", "ok", "ok", "layer4, 6 x 6"],
-        ["`three` (timm)", "224", "ok", "ok; FullGrad b", "ok", "ok", "skipped", ""],
+        ["`one` (timm)", "224", "ok", "ok", "ok", "ok", "a", "ok", "ok", "layer4, 6 x 6"],
+        ["`two` (timm)", "224", "ok", "ok; FullGrad b", "error c", "ok", "ok", "ok", "ok", "layer4, 6 x 6"],
+        ["`three` (timm)", "224", "ok", "ok; FullGrad b", "ok", "ok", "skipped", "ok", "ok", ""],
     ]
     assert re.findall(r"- \*\*(\w)\*\*: (.*)", table) == [("a", "no attention"), ("b", "N is missing"), ("c", "RuntimeError: too large")]
     assert table.startswith(

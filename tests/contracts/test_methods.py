@@ -25,6 +25,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 6},
     "rise": {"masks": 24},
     "mask": {"steps": 6, "cell": 2, "blur": 1.0, "circles": 4},
+    "smooth_grad": {"samples": 6},
+    "expected_gradients": {"samples": 6},
+    "occlusion": {"window": 0.25},
+    "opti_cam": {"steps": 8},
 }
 # On larger networks, and a hundred times over.
 SHORT = {"sizes": (4,), "steps": 1}
@@ -34,9 +38,13 @@ CHEAPEST: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"steps": 2},
     "rise": {"masks": 8},
     "mask": {"steps": 2, "cell": 2, "blur": 1.0, "circles": 2},
+    "smooth_grad": {"samples": 2},
+    "expected_gradients": {"samples": 2},
+    "occlusion": {"window": 0.5},
+    "opti_cam": {"steps": 2},
 }
 # Methods whose map does not depend on the class that is explained.
-CLASS_AGNOSTIC = {"eigen_cam", "attention_rollout"}
+CLASS_AGNOSTIC = {"eigen_cam", "attention_rollout", "center", "edges", "random_map"}
 # Methods without a layer of their own that need a network's layers all the same.
 NEEDS_LAYERS = {"full_grad", "legrad", "attention_rollout"}
 # Families whose logits are not the sum of pixels and biases: they normalise by the image's own values, or multiply by attention. And

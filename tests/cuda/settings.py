@@ -17,6 +17,10 @@ SHORT: dict[str, dict[str, Any]] = {
     "rise": {"masks": 8},
     "mask": {"steps": 2, "cell": 4, "blur": 1.0, "circles": 3},
     "integrated_gradients": {"steps": 3},
+    "smooth_grad": {"samples": 3},
+    "expected_gradients": {"samples": 3},
+    "occlusion": {"window": 0.5},
+    "opti_cam": {"steps": 2},
 }
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

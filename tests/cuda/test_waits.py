@@ -44,6 +44,10 @@ def waits_of(method: str, images: int = 2, **settings: Any) -> Counter[tuple[str
         ("mask", {"circles": 3}, {"circles": 6}),
         ("rise", {"masks": 4}, {"masks": 16}),
         ("integrated_gradients", {"steps": 2}, {"steps": 6}),
+        ("smooth_grad", {"samples": 2}, {"samples": 6}),
+        ("expected_gradients", {"samples": 2}, {"samples": 6}),
+        ("occlusion", {"window": 0.5}, {"window": 0.25}),
+        ("opti_cam", {"steps": 2}, {"steps": 5}),
     ],
 )
 def test_a_step_waits_for_nothing(method: str, fewer: dict[str, Any], more: dict[str, Any]) -> None:
@@ -76,6 +80,15 @@ WAITS = {
     "eigen_cam": 5,
     "layer_cam": 5,
     "full_grad": 6,
+    "smooth_grad": 12,
+    "input_x_gradient": 4,
+    "occlusion": 12,
+    "expected_gradients": 12,
+    "opti_cam": 14,
+    "finer_cam": 5,
+    "center": 5,
+    "edges": 4,
+    "random_map": 6,
 }
 
 

@@ -22,12 +22,19 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "mask": {"steps": 3, "circles": 3, "cell": 4, "blur": 1.0, "jitter": 2},
     "rise": {"masks": 16, "cells": 3},
     "integrated_gradients": {"steps": 4},
+    "smooth_grad": {"samples": 3},
+    "expected_gradients": {"samples": 3},
+    "occlusion": {"window": 0.5},
+    "opti_cam": {"steps": 2},
 }
 CAMS = tuple(name for name, method in METHODS.items() if method.layer)
 # They read attention maps of transformers, which the grammar has not.
 ATTENTION = tuple(name for name, method in METHODS.items() if method.needs_attention)
 # They need the gradient of a logit to the input.
-GRADIENTS = ("gradient", "integrated_gradients", "deeplift", "full_grad", "hdm", "dm", "mask")
+GRADIENTS = (
+    *("gradient", "integrated_gradients", "deeplift", "full_grad", "hdm", "dm", "mask"),
+    *("smooth_grad", "input_x_gradient", "expected_gradients"),
+)
 # No map and no metric of such a classifier means anything.
 MEANINGLESS = {
     "norm:batch_no_statistics": "images influence each other",
@@ -144,6 +151,8 @@ def references_of(spec: Spec, method: str, targets: list[int]) -> Callable[[Tens
             return each(lambda build, image, target: references.deeplift(build(), image, target))
         case "full_grad":
             return each(lambda build, image, target: _complete_full_grad(spec, build(), image, target))
+        case "opti_cam":  # its masks need the whole network in every step
+            return lambda images: _unfolded(spec, method, images, targets).maps.double()
         case _ if method in CAMS:
             name = layer_name(spec, method)
             return each(lambda build, image, target: references.cam(method, build, name, image, target))
@@ -164,7 +173,7 @@ def _complete_full_grad(spec: Spec, network: Network, image: Tensor, target: int
 def _unfolded(spec: Spec, method: str, images: Tensor, targets: list[int]) -> Explanation:
     """Explain with a network that cannot be folded."""
     network = Untraceable(core(spec))
-    return explain(Classifier(network), images.to(spec.dtype), method, targets=targets, **SETTINGS[method])
+    return explain(Classifier(network), images.to(spec.dtype), method, targets=targets, **SETTINGS.get(method, {}))
 
 
 def layer_name(spec: Spec, method: str) -> str:

@@ -141,6 +141,8 @@ def cam(method: str, build: Callable[[], nn.Module], name: str, image: Tensor, t
     network = build()
     axis = network.get_submodule(name).__dict__.get("axis", "first")
     activations, slopes = _activations_and_slopes(network, name, image, target)
+    if method == "finer_cam":
+        slopes = slopes - 0.6 * _mean_slopes_of_nearest(build, name, image, target)
     if axis == "last":
         activations, slopes = activations.permute(2, 0, 1), slopes.permute(2, 0, 1)
     elif axis == "transposed":
@@ -154,7 +156,7 @@ def cam(method: str, build: Callable[[], nn.Module], name: str, image: Tensor, t
     elif method == "layer_cam":
         evidence = (slopes.clamp(min=0) * activations).sum(0)
     else:
-        weights = _weights(method, build, name, axis, activations, slopes, image, target)
+        weights = slopes.mean((1, 2)) if method == "finer_cam" else _weights(method, build, name, axis, activations, slopes, image, target)
         evidence = sum(w * a for w, a in zip(weights, activations, strict=True))
     return N(g(N(evidence.clamp(min=0)), *image.shape[1:]))
 
@@ -164,6 +166,14 @@ def _activations_and_slopes(network: nn.Module, name: str, image: Tensor, target
     score = score_of(network, leaf(image[None]), target)
     (slope,) = gradients_of(score, [tap.outputs[-1]])
     return tap.outputs[-1][0].detach(), slope[0]
+
+
+def _mean_slopes_of_nearest(build: Callable[[], nn.Module], name: str, image: Tensor, target: int) -> Tensor:
+    """Return the mean slopes of the three classes whose logits are nearest to the target's."""
+    with torch.no_grad():
+        scores = build()(image[None].expand(2, -1, -1, -1))[0].tolist()
+    others = sorted((number for number in range(len(scores)) if number != target), key=lambda number: abs(scores[number] - scores[target]))
+    return torch.stack([_activations_and_slopes(build(), name, image, number)[1] for number in others[:3]]).mean(0)
 
 
 def _eigen(activations: Tensor) -> Tensor:

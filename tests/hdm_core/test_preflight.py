@@ -14,7 +14,7 @@ from hdm_core import METHODS, Classifier, Preprocess, check
 from hdm_core.testing.families import FAMILIES, transformer
 from hdm_core.testing.networks import assert_unchanged, mixed_state_network, sample_images, smooth_network, snapshot
 
-CAMS = ("grad_cam", "grad_cam_pp", "score_cam", "ablation_cam", "xgrad_cam", "eigen_cam", "layer_cam")
+CAMS = ("grad_cam", "grad_cam_pp", "score_cam", "ablation_cam", "xgrad_cam", "eigen_cam", "layer_cam", "opti_cam", "finer_cam")
 
 
 class OnlyOf(nn.Module):

@@ -47,9 +47,15 @@ def test_the_methods_that_can_run_do(factory: str, methods: list[str], tmp_path:
 @pytest.mark.parametrize(
     ("factory", "left"),
     [
-        ("int8", "rise, score_cam, ablation_cam, eigen_cam"),
-        ("scripted", "hdm, dm, gradient, integrated_gradients, rise, mask"),
-        ("OutsideTorch", "rise"),
+        ("int8", "rise, score_cam, ablation_cam, eigen_cam, occlusion, center, edges, random_map"),
+        (
+            "scripted",
+            (
+                "hdm, dm, gradient, integrated_gradients, rise, mask, smooth_grad, input_x_gradient, occlusion, expected_gradients, "
+                "center, edges, random_map"
+            ),
+        ),
+        ("OutsideTorch", "rise, occlusion, center, edges, random_map"),
     ],
 )
 def test_all_methods_are_refused_with_those_to_write(factory: str, left: str, tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "mask": {"steps": 2, "circles": 2},
     "rise": {"masks": 6},
     "integrated_gradients": {"steps": 3},
+    "smooth_grad": {"samples": 3},
+    "expected_gradients": {"samples": 3},
+    "occlusion": {"window": 0.5},
+    "opti_cam": {"steps": 2},
 }
 # Methods for networks without attention.
 PLAIN = [method for method, entry in METHODS.items() if not entry.needs_attention]

@@ -13,10 +13,14 @@ from hdm_core.testing.networks import sample_images, smooth_network
 
 CLASSES = 5
 # The methods that need neither layers nor gradients, and those that need no gradients.
-BLACK_BOX = ("rise",)
-FORWARD = ("rise", "score_cam", "ablation_cam", "eigen_cam")
+CONTROLS = ("center", "edges", "random_map")
+BLACK_BOX = ("rise", "occlusion", *CONTROLS)
+FORWARD = ("rise", "score_cam", "ablation_cam", "eigen_cam", "occlusion", *CONTROLS)
 # Those that need no layers.
-LAYERLESS = ("hdm", "dm", "gradient", "integrated_gradients", "rise", "mask")
+LAYERLESS = (
+    *("hdm", "dm", "gradient", "integrated_gradients", "rise", "mask"),
+    *("smooth_grad", "input_x_gradient", "occlusion", "expected_gradients", *CONTROLS),
+)
 
 
 def plain() -> nn.Module:

@@ -18,7 +18,7 @@ QUICK = {
     "rise": {"masks": 8},
 }
 # Methods that need no gradient, and Ablation-CAM, which needs none unless it has a closed form.
-WITHOUT = {"rise", "score_cam", "eigen_cam"}
+WITHOUT = {"rise", "score_cam", "eigen_cam", "occlusion", "center", "edges", "random_map"}
 
 
 class Cut(nn.Module):

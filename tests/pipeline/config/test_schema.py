@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdm_core import METHODS
+from hdm_core import METHODS, PAPER_METHODS
 from hdm_core.settings import DMSettings, HDMSettings
 from pipeline.config.load import load_config, parse_changes, presets
 from pipeline.config.schema import RunConfig
@@ -70,6 +70,17 @@ def test_all_methods_are_those_of_the_registry_that_explain_any_network_in_its_o
     assert config.methods == tuple(method for method in METHODS if method not in ("legrad", "attention_rollout"))
     assert list(config.settings) == list(config.methods)
     assert configuration(methods=["hdm", "legrad"]).settings["legrad"] == METHODS["legrad"].configure()
+
+
+def test_names_of_groups_stand_for_their_methods() -> None:
+    paper = configuration(methods="paper")
+    assert paper.methods == PAPER_METHODS == tuple(METHODS)[:15]
+    assert paper.hash() == configuration(methods=list(PAPER_METHODS)).hash()
+    controls = ("center", "edges", "random_map")
+    assert configuration(methods="controls").methods == configuration(methods=["controls"]).methods == controls
+    assert configuration(methods=["hdm", "controls"]).methods == ("hdm", *controls)
+    assert configuration(methods=["paper", "controls", "legrad"]).methods == (*PAPER_METHODS, *controls, "legrad")
+    assert "one of them is named twice" in refused(lambda: configuration(methods=["paper", "hdm"]))
 
 
 def test_a_section_of_a_method_overrides_its_preset_and_leaves_the_rest() -> None:

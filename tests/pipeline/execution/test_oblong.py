@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from hdm_core import METHODS, METRICS
+from hdm_core import METHODS, METRICS, is_control
 from pipeline import open_run
 from pipeline.drift import compare, write_drift
 from pipeline.execution.driver import explain_run, plan_run
@@ -28,6 +28,9 @@ FAST: dict[str, Any] = {
     "rise": {"masks": 300},
     "mask": {"steps": 12, "circles": 5},
     "integrated_gradients": {"steps": 4},
+    "smooth_grad": {"samples": 6},
+    "expected_gradients": {"samples": 20},
+    "opti_cam": {"steps": 10},
 }
 # Those of `methods: all`: the network is no transformer.
 EXPLAINED = [name for name, method in METHODS.items() if not method.needs_attention]
@@ -91,7 +94,7 @@ def test_all_methods_and_metrics_from_the_plan_to_the_drift(tmp_path: Path) -> N
         assert (record["status"], record["error"]) == ("ok", None), record["method"]
         values = opened[record["method"]].sel(image=record["image_id"]).values.astype(np.float32)
         assert values.shape == (HEIGHT, WIDTH)
-        assert in_patch(salient(values)), record["method"]
+        assert is_control(record["method"]) or in_patch(salient(values)), record["method"]
         assert all(record[metric] is not None for metric, each in METRICS.items() if not each.needs_region)
     assert [image["crop"] for image in store.images_with_facts().to_pylist()] == [[0, 0, *size] for size in SIZES]
     write_report(store)
@@ -102,7 +105,9 @@ def test_all_methods_and_metrics_from_the_plan_to_the_drift(tmp_path: Path) -> N
     assert in_patch(salient(bright.astype(np.float32)))
     drift = compare(store, again)
     assert drift.images.same == len(SIZES)
-    assert min(value for value in drift.table["spearman"].to_pylist() if value is not None) > 0.8
+    compared = drift.table.select(["method", "spearman"]).to_pylist()
+    # Another normalisation changes an image's bytes, and with them its random map.
+    assert min(row["spearman"] for row in compared if row["spearman"] is not None and row["method"] != "random_map") > 0.8
     write_drift(again, drift)
     assert set(map(size_of, (tmp_path / "runs/second/report/drift").glob("*.jpg"))) == {(WIDTH, HEIGHT)}
 

@@ -244,7 +244,10 @@ def test_a_run_without_the_search_has_neither_array_nor_numbers(tmp_path: Path) 
         ({"evidence": {"preset": "quick"}}, "evidence: unknown preset 'quick' of dm"),
         ({"evidence": {"dm": {"stepz": 3}}}, "dm has no setting 'stepz'; did you mean steps?"),
         ({"evidence": {"areas": [0.4, 0.2]}}, "evidence.areas: the shares must rise"),
-        ({"evidence": {"dm": {"baseline": "auto"}}}, "evidence.dm.baseline: auto is chosen per image; name one of mean, black, blur and noise"),
+        (
+            {"evidence": {"dm": {"baseline": "auto"}}},
+            "evidence.dm.baseline: auto is chosen per image; name one of mean, black, blur and noise",
+        ),
         ({"evidence": 6}, "evidence: "),
         ({"evidence": {}, "methods": ["grad_cam"]}, "evidence: its numbers are in the records of hdm: add hdm to methods"),
     ],
