@@ -18,7 +18,11 @@ def measured() -> dict[str, Any]:
         "errors": [],
         "tests": {"rc": 0},
         "folding": {"resnet50": {"used": 4, "of": 4}, "took_s": 1.0},
-        "agreement": {"hdm": {**method, "graphs": {"float32": [0, 1], "bfloat16": [0, 1]}}, "rise": method, "took_s": 2.0},
+        "agreement": {
+            "hdm": {**method, "rounding": [0.3, 0.97], "graphs": {"float32": [0, 1], "bfloat16": [0, 1]}},
+            "rise": method,
+            "took_s": 2.0,
+        },
         "speed": {f"{name} 64": {"of_graphed": 0.93} for name in FULL.networks},
         "throughput": {"hdm resnet50 128": 26.0},
         "memory": {"graphs": {"batch": 256, "fits": 64, "statuses": {"ok": 86}}},
@@ -31,7 +35,7 @@ def missed(result: dict[str, Any]) -> list[str]:
 
 
 def test_goals_that_are_reached() -> None:
-    assert [goal.reached for goal in goals(measured())] == [True] * 12
+    assert [goal.reached for goal in goals(measured())] == [True] * 13
 
 
 @pytest.mark.parametrize(
@@ -40,7 +44,8 @@ def test_goals_that_are_reached() -> None:
         (("tests", "rc"), 1, "exit status"),
         (("folding", "resnet50", "used"), 3, "folded copy, resnet50"),
         (("agreement", "rise", "float32"), [0.4, 0.5], "in float32"),
-        (("agreement", "hdm", "graphs", "float32"), [0.4, 0.5], "without graphs"),
+        (("agreement", "hdm", "float32"), [0.4, 0.91], "hdm with the CPU's maps"),  # 0.05 less than rounding leaves is allowed
+        (("agreement", "hdm", "graphs", "float32"), [0.4, 0.91], "without graphs"),
         (("agreement", "rise", "twice"), ["float32"], "same bits twice"),
         (("agreement", "rise", "statuses"), {"tf32": ["nan"]}, "other statuses"),
         (("speed", "resnet50 64", "of_graphed"), 0.89, "resnet50, batch 64"),

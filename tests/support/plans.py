@@ -22,7 +22,7 @@ from pipeline.runs import RunStore
 from pipeline.runs.records import Record
 
 # Settings of DM and HDM for images of 16 x 16 pixels.
-DM = {"sizes": [2, 5], "ratios": [2], "steps": 3, "learning_rate": 0.1, "eta": 0.02}
+DM = {"preset": "fast", "sizes": [2, 5], "ratios": [2], "steps": 3, "learning_rate": 0.1, "eta": 0.02}
 HDM = {**DM, "stages": 2, "mix_steps": 3}
 
 SIDE = 8  # pixels of the random maps of `results`

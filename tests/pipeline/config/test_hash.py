@@ -213,7 +213,8 @@ def test_how_a_value_is_written_does_not_matter() -> None:
 def test_a_preset_and_its_settings_written_out_are_the_same() -> None:
     named = configuration(methods=["grad_cam", "hdm"], hdm={"preset": "fast"})
     assert configuration(methods=["grad_cam", "hdm"], hdm=named.settings["hdm"].model_dump(mode="json")).hash() == named.hash()
-    assert configuration(methods=["grad_cam", "hdm"], hdm=None).hash() == named.hash()  # fast is the default
+    default = configuration(methods=["grad_cam", "hdm"], hdm={"preset": "faithful"})
+    assert configuration(methods=["grad_cam", "hdm"], hdm=None).hash() == default.hash() != named.hash()
 
 
 def test_another_process_computes_the_same_hash() -> None:
