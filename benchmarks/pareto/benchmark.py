@@ -117,7 +117,7 @@ def compare(case: str, stores: Mapping[str, RunStore]) -> list[Point]:
 
 
 def _cluster(case: RunConfig) -> AbstractContextManager[object]:
-    """Return the cluster of a case; none, and no need for Ray, if it runs in this process."""
+    """Return the cluster of a case; none if it runs in this process."""
     if case.compute.executor == "local":
         return nullcontext()
     from pipeline.execution.cluster import cluster

@@ -33,7 +33,7 @@ def ensemble_mask(members: Sequence[Member], start: Tensor | None = None) -> Ten
 def dynamic_mask(consistency: ConsistencyLoss, settings: DMSettings, start: Tensor | None = None) -> Tensor:
     """Compute Q(X), one DM block: the mask M_b (B, 1, H, W) in [0, 1].
 
-    X are the images that `consistency` holds.
+    X are the images that `consistency` holds. With a relative J the mask of an image that has no more evidence than the baseline is 0.
 
     Args:
         start: maps (B, 1, H, W) in [0, 1] that benchmark masks start from; None, and a map that is flat, for tau.
@@ -62,7 +62,10 @@ def dynamic_mask(consistency: ConsistencyLoss, settings: DMSettings, start: Tens
             previous[auxiliary.base, auxiliary.ratio] = mask
     if settings.blur:
         stacked = Upsampling((height, width), height, width, stacked, settings.blur * min(height, width))(stacked)
-    return keep_top(stacked, settings.keep_fraction)  # Eq. 10
+    mask = keep_top(stacked, settings.keep_fraction)  # Eq. 10
+    if settings.relative:  # without evidence J has no unit, and the mask would be what it started from
+        return torch.where((consistency.reference == consistency.baseline_scores)[:, None, None, None], 0.0, mask)
+    return mask
 
 
 def _initial_masks(start: Tensor | None, shape: tuple[int, int], tau: float, like: Tensor) -> Tensor:

@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Of the largest value. Where an image has no evidence all pixels of a mask sink alike, and N would stretch their rounding to a map; of ten
+# masks in float32 it is some 1e-6.
+_ROUNDING = 1e-5
+
 
 def normalise(x: Tensor) -> Tensor:
     """Scale (..., H, W) to [0, 1] image by image: N of Eq. 2 and 10.
@@ -184,8 +188,10 @@ def keep_top(stacked: Tensor, keep_fraction: float) -> Tensor:
     """Threshold M_c (B, 1, H, W) to its top pixels, scaled to [0, 1] (Eq. 10).
 
     M_b = N((M_c - gamma) [M_c >= gamma]), where gamma is the smallest value among the top `keep_fraction` of an image's pixels,
-    0 < keep_fraction <= 1.
+    0 < keep_fraction <= 1. Where all pixels are equal but for rounding, M_b is 0.
     """
+    low, high = stacked.amin((2, 3), keepdim=True), stacked.amax((2, 3), keepdim=True)
+    stacked = torch.where(high - low <= _ROUNDING * high.abs(), high, stacked)
     pixels = stacked.flatten(1)
     count = max(1, round(keep_fraction * pixels.shape[1]))
     gamma = pixels.topk(count, dim=1).values[:, -1][:, None, None, None]

@@ -63,7 +63,14 @@ FULL = Sizes(
     batch=64,
     others=16,
     compared=2,
-    settings={"rise": {"masks": 200}, "mask": {"steps": 30, "circles": 9}, "integrated_gradients": {"steps": 20}},
+    settings={
+        "rise": {"masks": 200},
+        "mask": {"steps": 30, "circles": 9},
+        "integrated_gradients": {"steps": 20},
+        "smooth_grad": {"samples": 10},
+        "expected_gradients": {"samples": 10},
+        "opti_cam": {"steps": 10},
+    },
     timed={},
     threads=None,
     crowded=256,
@@ -81,6 +88,10 @@ _TINY: dict[str, Mapping[str, Any]] = {
     "rise": {"masks": 8},
     "mask": {"steps": 2, "cell": 4, "circles": 3},
     "integrated_gradients": {"steps": 3},
+    "smooth_grad": {"samples": 2},
+    "expected_gradients": {"samples": 2},
+    "occlusion": {"window": 0.5},
+    "opti_cam": {"steps": 2},
 }
 
 TINY = Sizes(

@@ -16,7 +16,10 @@ from infra.gpu.speed import release
 
 
 def check_throughput(session: Session, facts: Facts) -> None:
-    """Measure HDM on each network, by its default preset and `fast`, then all other methods on the last."""
+    """Measure HDM on each network, then all other methods on the last.
+
+    HDM has its default preset, and for the largest number of images `fast`.
+    """
     sizes, device = session.sizes, pick_test_device()
     for name in reversed(sizes.networks):  # the largest first: it has the goal
         classifier = build(name, sizes.side, device)

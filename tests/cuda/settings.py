@@ -12,8 +12,8 @@ from hdm_core.testing.networks import attention_network, normalised_network
 from tests.support.tricky_networks import Dense, Residual, seeded
 
 SHORT: dict[str, dict[str, Any]] = {
-    "dm": {"sizes": (4,), "ratios": (2,), "steps": 2},
-    "hdm": {"sizes": (4,), "ratios": (2,), "steps": 2, "stages": 2, "mix_steps": 2},
+    "dm": {"preset": "fast", "sizes": (4,), "ratios": (2,), "steps": 2},
+    "hdm": {"preset": "fast", "sizes": (4,), "ratios": (2,), "steps": 2, "stages": 2, "mix_steps": 2},
     "rise": {"masks": 8},
     "mask": {"steps": 2, "cell": 4, "blur": 1.0, "circles": 3},
     "integrated_gradients": {"steps": 3},

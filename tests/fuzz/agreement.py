@@ -17,8 +17,8 @@ from tests.fuzz.taps import leaf
 
 # Settings with which a method is quick on small images.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "hdm": {"sizes": (4,), "ratios": (2,), "steps": 2, "stages": 2, "mix_steps": 2},
-    "dm": {"sizes": (4,), "ratios": (2,), "steps": 2},
+    "hdm": {"start": "tau", "sizes": (4,), "ratios": (2,), "steps": 2, "stages": 2, "mix_steps": 2},
+    "dm": {"start": "tau", "sizes": (4,), "ratios": (2,), "steps": 2},
     "mask": {"steps": 3, "circles": 3, "cell": 4, "blur": 1.0, "jitter": 2},
     "rise": {"masks": 16, "cells": 3},
     "integrated_gradients": {"steps": 4},

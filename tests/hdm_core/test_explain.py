@@ -16,10 +16,10 @@ from hdm_core.testing.networks import attention_network
 from tests.support import reference
 from tests.support.tiny_networks import Constant, Pair, assert_unchanged, mixed_state, pictures, smooth, snapshot
 
-QUICK = {"sizes": (2, 3), "ratios": (2,), "steps": 3, "learning_rate": 0.1, "eta": 2.0, "stages": 2, "mix_steps": 3}
+QUICK = {"preset": "fast", "sizes": (2, 3), "ratios": (2,), "steps": 3, "learning_rate": 0.1, "eta": 2.0, "stages": 2, "mix_steps": 3}
 CHEAP = {
     "hdm": QUICK,
-    "dm": {"sizes": (2, 3), "steps": 3},
+    "dm": {"preset": "fast", "sizes": (2, 3), "steps": 3},
     "integrated_gradients": {"steps": 8},
     "rise": {"masks": 16},
     "mask": {"steps": 20},
@@ -163,7 +163,7 @@ def test_hdm_gives_all_that_it_promises(height: int, width: int, classes: int) -
     torch.testing.assert_close(result.logits, logits)
     assert torch.equal(result.targets, logits.argmax(1))
     assert result.targets.dtype == torch.int64
-    settings = get_method("hdm").configure(None, **QUICK)
+    settings = get_method("hdm").configure(**QUICK)
     assert result.passes == hdm_passes(settings, height, width)
     mixed = (result.stage_weights[:, :, None, None] * result.stages).sum(1)
     torch.testing.assert_close(result.maps, mixed)
@@ -200,7 +200,7 @@ def test_a_setting_replaces_the_presets(classifier: Classifier) -> None:
 def test_hdm_from_the_front_door_is_the_slow_one(baseline: str, activation: str) -> None:
     network, images, targets = smooth().requires_grad_(False), pictures(2, 12), [1, 0]
     changes = {"noise": 0.0, **QUICK, "baseline": baseline, "activation": activation, "keep_fraction": 0.4, "eta": 0.5}
-    settings = get_method("hdm").configure(None, **changes)
+    settings = get_method("hdm").configure(**changes)
     result = explain(Classifier.from_module(network), images, "hdm", targets=targets, **changes)
     block = reference.HDM(**{field: getattr(settings, field) for field in reference.HDM.__dataclass_fields__ if field != "backgrounds"})
     # A Gaussian of 12 / 20 pixels on 3 pixels, mirrored at the edges without the edge itself.
@@ -237,7 +237,7 @@ def test_a_class_that_is_certain_gives_flat_maps() -> None:
     network = smooth(classes=2)
     with torch.no_grad():
         network[-1].bias.copy_(torch.tensor([1e3, 0.0]))
-    result = explain(Classifier.from_module(network), pictures(2), "hdm", activation="probability")
+    result = explain(Classifier.from_module(network), pictures(2), "hdm", "fast", activation="probability")
     assert result.status == ["flat", "flat"]
 
 
@@ -259,7 +259,7 @@ def test_a_map_that_says_nothing_is_blank_and_has_a_status(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("changes", [{}, {"activation": "probability"}, {"baseline": "blur"}], ids=str)
 def test_dm_is_hdm_of_one_stage(classifier: Classifier, changes: dict[str, str]) -> None:
-    block = {name: value for name, value in QUICK.items() if name in DMSettings.model_fields}
+    block = {name: value for name, value in QUICK.items() if name in {*DMSettings.model_fields, "preset"}}
     one, dm = (
         explain(classifier, pictures(2), "hdm", **{**QUICK, "stages": 1}, **changes),
         explain(classifier, pictures(2), "dm", **block, **changes),

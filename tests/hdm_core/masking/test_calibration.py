@@ -95,7 +95,15 @@ def test_a_map_that_cannot_be_calibrated_is_unchanged(problem: str) -> None:
 @pytest.mark.parametrize("method", ["dm", "hdm"])
 def test_methods_calibrate_their_final_map(method: str) -> None:
     classifier, images = Classifier.from_module(smooth()), pictures(3, 16)
-    options: dict[str, Any] = {"sizes": (4,), "ratios": (2,), "steps": 3, "relative": True, "eta": 0.3, "keep_fraction": 1.0}
+    options: dict[str, Any] = {
+        "preset": "fast",
+        "sizes": (4,),
+        "ratios": (2,),
+        "steps": 3,
+        "relative": True,
+        "eta": 0.3,
+        "keep_fraction": 1.0,
+    }
     plain = explain(classifier, images, method, **options)
     found = explain(classifier, images, method, calibration=SHARES, **options)
     assert found.passes == plain.passes + 3

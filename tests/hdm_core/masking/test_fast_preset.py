@@ -11,7 +11,7 @@ from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.pass_counter import PassCounter
 from tests.support.tiny_networks import Constant, pictures, smooth
 
-FAST = {"sizes": (3, 5), "steps": 8}
+FAST = {"preset": "fast", "sizes": (3, 5), "steps": 8}
 TARGETS = [1, 0, 2]
 
 

@@ -138,7 +138,7 @@ def test_the_blocks_of_an_ensemble_share_the_baseline() -> None:
 
 def test_the_losses_of_a_job_resolve_the_baseline_by_themselves() -> None:
     classifier, images = levels()
-    settings = METHODS["dm"].configure(baseline="auto", **SHORT)
+    settings = METHODS["dm"].configure("fast", baseline="auto", **SHORT)
     with classifier.frozen() as network:
         job = ExplainJob(classifier, images, torch.tensor([0, 1, 2]), 8, PassCounter())
         ((loss, _),) = consistency_losses(job, network, settings)

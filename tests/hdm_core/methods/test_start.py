@@ -13,7 +13,8 @@ from hdm_core.masking.dynamic import dynamic_mask
 from hdm_core.settings import DMSettings
 from tests.support.tiny_networks import pictures, smooth
 
-SETTINGS: dict[str, Any] = {"sizes": (4,), "ratios": (2,), "steps": 3, "start": "cam", "relative": True, "eta": 0.3, "learning_rate": 0.05}
+CHANGES: dict[str, Any] = {"sizes": (4,), "ratios": (2,), "steps": 3, "start": "cam", "relative": True, "eta": 0.3, "learning_rate": 0.05}
+SETTINGS = {"preset": "fast", **CHANGES}
 
 
 class Flat(nn.Module):
@@ -51,7 +52,7 @@ def test_the_planned_passes_are_those_that_are_done(method: str) -> None:
     classifier, images = Classifier.from_module(smooth()), pictures(2, 16)
     entry = get_method(method)
     changes = {**SETTINGS, "ensemble": ({"steps": 2},)}
-    assert entry.cost(entry.configure(None, **changes), classifier, images[:1]) == explain(classifier, images, method, **changes).passes
+    assert entry.cost(entry.configure(**changes), classifier, images[:1]) == explain(classifier, images, method, **changes).passes
 
 
 def test_a_network_without_maps_starts_from_tau_and_the_check_says_so() -> None:
@@ -60,7 +61,7 @@ def test_a_network_without_maps_starts_from_tau_and_the_check_says_so() -> None:
     found = explain(classifier, images, "dm", **SETTINGS)
     assert torch.equal(found.maps, from_tau.maps)
     assert found.passes == from_tau.passes
-    settings = {"dm": get_method("dm").configure(None, **SETTINGS)}
+    settings = {"dm": get_method("dm").configure(**SETTINGS)}
     (finding,) = [each for each in check(classifier, images, settings).findings if each.subject == "start"]
     assert (finding.verdict, finding.methods) == ("handled", ("dm",))
     assert finding.text == "this network has no layer with maps for a CAM: masks start from 0.5"
@@ -77,7 +78,7 @@ def test_a_map_from_a_cam_depends_neither_on_the_batch_nor_on_the_other_images(b
 
 
 def test_members_share_the_job_and_differ_in_their_loss() -> None:
-    settings = DMSettings(**SETTINGS, ensemble=({"activation": "log_odds", "noise": 0.5, "loss": "linear"},))
+    settings = DMSettings(**CHANGES, ensemble=({"activation": "log_odds", "noise": 0.5, "loss": "linear"},))
     assert [member.ensemble for member in settings.members()] == [(), ()]
     assert [(member.activation, member.noise, member.loss, member.steps) for member in settings.members()] == [
         ("logit", 0.0, "square", 3),

@@ -11,8 +11,8 @@ from hdm_core.testing.families import FAMILIES
 from tests.support.tiny_networks import assert_unchanged, pictures, smooth, snapshot
 
 QUICK = {
-    "hdm": {"sizes": (4,), "steps": 1, "stages": 1},
-    "dm": {"sizes": (4,), "steps": 1},
+    "hdm": {"sizes": (4,), "steps": 1, "stages": 1, "start": "tau"},
+    "dm": {"sizes": (4,), "steps": 1, "start": "tau"},
     "integrated_gradients": {"steps": 2},
     "mask": {"steps": 2, "cell": 2, "blur": 1.0, "circles": 2},
     "rise": {"masks": 8},

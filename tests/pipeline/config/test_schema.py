@@ -187,5 +187,5 @@ def test_whatever_is_written_is_taken_or_refused_with_one_line(changes: dict[str
 
 
 def test_the_settings_named_here_are_those_of_the_core() -> None:
-    assert set(mapping()["hdm"]) <= set(HDMSettings.model_fields)
+    assert set(mapping()["hdm"]) <= {*HDMSettings.model_fields, "preset"}
     assert set(DMSettings.model_fields) < set(HDMSettings.model_fields)
