@@ -107,8 +107,9 @@ def recover(pool: Any) -> None:
         with suppress(RuntimeError):
             torch._C._cuda_releasePool(device, pool)  # noqa: SLF001 - torch gives no other way
         torch.cuda.empty_cache()
-    number = torch.zeros(1, device="cuda")
-    CudaGraph(lambda: number + 1, torch.cuda.graph_pool_handle()).release()
+    with suppress(RuntimeError):  # the error that is handled matters more
+        number = torch.zeros(1, device="cuda")
+        CudaGraph(lambda: number + 1, torch.cuda.graph_pool_handle()).release()
 
 
 def _side_stream(device: int) -> torch.cuda.Stream:
