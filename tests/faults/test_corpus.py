@@ -111,7 +111,11 @@ def ran(folder: Path) -> Iterator[Ran]:
                     family = below(driver.pid)
                     addresses |= listening(family)
                     arguments |= set(family.values())
-                    modes |= {variable(process, "RAY_AUTH_MODE") for process, line in family.items() if "gcs_server" in line.split(" ")[0]}
+                    heads = [process for process, line in family.items() if "gcs_server" in line.split(" ")[0]]
+                    found = {process: variable(process, "RAY_AUTH_MODE") for process in heads}
+                    modes |= {
+                        mode for process, mode in found.items() if mode or variable(process, "PATH")
+                    }  # that of one that ends is empty
                     time.sleep(1)
             finally:
                 driver.kill()
