@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from hdm_core.masking.ops import normalise
 from hdm_core.masking.pass_counter import PassCounter
+from hdm_core.methods.base import ExplainJob
 from hdm_core.network.gradients import gradient_of
+from hdm_core.network.hooks import forward_to
 from hdm_core.network.logits import class_logits
 
 
@@ -71,6 +73,20 @@ def _add_cyclically(total: Tensor, rows: Tensor, first: int) -> None:
         target = total[first : first + len(rows)]
         target.add_(rows[: len(target)])
         rows, first = rows[len(target) :], 0
+
+
+def maps_of_gradients(job: ExplainJob, to_maps: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Compute maps (B, H, W) of the gradients of a job's targets to its images.
+
+    Args:
+        to_maps: images and gradients, (b, C, H, W) each -> maps (b, H, W).
+    """
+    maps = []
+    for images, targets in zip(torch.split(job.images, job.batch), torch.split(job.targets, job.batch), strict=True):
+        output = job.layer_output or forward_to(job.classifier.module, None, images)
+        maps.append(to_maps(images, output.gradients(targets)))
+        job.passes.add(len(images))
+    return torch.cat(maps)
 
 
 def pixel_shares(attributions: Tensor) -> Tensor:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from hdm_core.masking.ops import normalise
+from hdm_core.methods.attribution import maps_of_gradients
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
-from hdm_core.network.hooks import forward_to
 from hdm_core.settings import Settings
 
 
@@ -15,12 +13,8 @@ class GradientSettings(Settings):
 
 
 def _run(job: ExplainJob, settings: GradientSettings) -> RawMaps:
-    maps = []
-    for images, targets in zip(torch.split(job.images, job.batch), torch.split(job.targets, job.batch), strict=True):
-        output = job.layer_output or forward_to(job.classifier.module, None, images)
-        maps.append(normalise(output.gradients(targets).abs().amax(1)))  # Section 3.1: the largest over the channels
-        job.passes.add(len(images))
-    return RawMaps(torch.cat(maps))
+    # Section 3.1: the largest over the channels.
+    return RawMaps(maps_of_gradients(job, lambda images, gradients: normalise(gradients.abs().amax(1))))
 
 
 GRADIENT = Method(

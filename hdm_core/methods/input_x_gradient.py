@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
-from hdm_core.methods.attribution import pixel_shares
+from hdm_core.methods.attribution import maps_of_gradients, pixel_shares
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
-from hdm_core.network.hooks import forward_to
 from hdm_core.settings import Settings
 
 
@@ -15,12 +12,7 @@ class InputXGradientSettings(Settings):
 
 
 def _run(job: ExplainJob, settings: InputXGradientSettings) -> RawMaps:
-    maps = []
-    for images, targets in zip(torch.split(job.images, job.batch), torch.split(job.targets, job.batch), strict=True):
-        output = job.layer_output or forward_to(job.classifier.module, None, images)
-        maps.append(pixel_shares(output.gradients(targets) * images))
-        job.passes.add(len(images))
-    return RawMaps(torch.cat(maps))
+    return RawMaps(maps_of_gradients(job, lambda images, gradients: pixel_shares(gradients * images)))
 
 
 INPUT_X_GRADIENT = Method(

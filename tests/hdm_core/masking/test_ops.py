@@ -217,5 +217,14 @@ def test_the_mask_of_a_constant_sum_is_zero() -> None:
     assert torch.equal(keep_top(torch.full((1, 1, 4, 4), 2.5), 0.3), torch.zeros(1, 1, 4, 4))
 
 
+def test_a_sum_of_masks_that_differs_by_rounding_alone_is_flat() -> None:
+    values = torch.full((3, 1, 4, 4), 2.5)
+    values[0, 0, 1, 2] += 5e-6  # 2e-6 of the largest
+    values[1, 0, 1, 2] += 1e-4  # 4e-5 of it: small, and no rounding
+    kept = keep_top(values, 1.0)
+    assert kept.amax((1, 2, 3)).tolist() == [0, 1, 0]
+    assert kept[1, 0, 1, 2] == 1
+
+
 def test_a_share_below_one_pixel_keeps_the_best_one() -> None:
     assert torch.equal(keep_top(torch.arange(4.0).reshape(1, 1, 2, 2), 0.01), torch.zeros(1, 1, 2, 2))

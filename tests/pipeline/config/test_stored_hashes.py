@@ -16,7 +16,7 @@ from tests.support.plans import configuration
 # experiments and their trainings have other hashes on purpose: they resize images to 224 x 224 exactly since then. So have presets whose
 # shards held fewer images, SHARD_SIZES, than a GPU computes at once.
 PRESETS = {
-    "demo": "bbf0f7826020f5bf803822f2b106ba11ed4e00eecd3331877878b21f83ad4f03",  # with the preset faithful, since 0.3
+    "demo": "bbf0f7826020f5bf803822f2b106ba11ed4e00eecd3331877878b21f83ad4f03",  # another than before `faithful` was the default
     "cub-full": "a448bd7eb2ec0be9bafccae0cc510aa106a2ff0547b4dfa6204c00bbb56525d9",
     "pm-full": "63852b1f768cf4b732c16ea68a15970ccc03b573d8ef65c31e4c1ff6282e7e84",
     "ablation": "4b52030933e3bfb23df0ad3b2c533665134ed53989396a70b04854cee03dd265",
