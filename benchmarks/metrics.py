@@ -62,7 +62,7 @@ def bench_metrics(classifier: Classifier, images: Tensor, maps: int, settings: M
     index = torch.arange(len(images)).repeat_interleave(maps)
     random_maps = torch.rand(len(index), height, width, generator=torch.Generator().manual_seed(0))
     targets = torch.zeros(len(images), dtype=torch.int64)
-    forwards = len(images) * metric_forwards(height, width, settings.protocol, maps)
+    forwards = len(images) * metric_forwards(height, width, settings, maps)
     with classifier.folded(images[:1]) as network:
         seconds = {layout: min(bare_forward(network, repeat_to_batch(images, batch, layout)) for _ in range(2)) for layout in LAYOUTS}
         layout = min(seconds, key=seconds.__getitem__)

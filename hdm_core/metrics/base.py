@@ -86,6 +86,7 @@ class Metric:
         map_only: it reads the map and the region alone, so that `MetricSettings` do not change it.
         forwards: height, width -> the metric's own forward passes per map.
         value_range: the least and the largest value.
+        on_request: it is measured only where the settings name it; the metrics of the paper are measured by default.
     """
 
     id: str
@@ -97,6 +98,7 @@ class Metric:
     map_only: bool = False
     forwards: Callable[[int, int], int] = lambda height, width: 0
     value_range: tuple[float, float] = (0.0, 1.0)
+    on_request: bool = False
 
     @property
     def arrow(self) -> str:

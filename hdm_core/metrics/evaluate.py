@@ -19,9 +19,9 @@ from hdm_core.masking.ops import ranks
 from hdm_core.metrics.base import Metric, MetricInput
 from hdm_core.metrics.confidence import REMOVED
 from hdm_core.metrics.curves import rise_blur
-from hdm_core.metrics.registry import METRICS
+from hdm_core.metrics.registry import METRICS, chosen_metrics
 from hdm_core.metrics.scale import Scale
-from hdm_core.metrics.settings import MetricSettings, Protocol
+from hdm_core.metrics.settings import MetricSettings
 from hdm_core.metrics.views import Viewer, map_views, shared_views
 from hdm_core.network.logits import require_classes
 from hdm_core.targets import Targets, contrasting, one_target, target_numbers
@@ -42,10 +42,12 @@ class Metrics:
     insertion: Tensor
 
 
-def metric_forwards(height: int, width: int, protocol: Protocol = "paper", maps: int = 1) -> int:
+def metric_forwards(height: int, width: int, settings: MetricSettings | None = None, maps: int = 1) -> int:
     """Return the forward passes that `evaluate` makes for one image with `maps` maps."""
-    own = len(map_views(protocol, height, width)) + sum(metric.forwards(height, width) for metric in METRICS.values())
-    return len(shared_views(protocol, height, width)) + maps * own
+    settings = settings or MetricSettings()
+    own_forwards = sum(METRICS[name].forwards(height, width) for name in chosen_metrics(settings.names))
+    own = len(map_views(settings.protocol, height, width)) + own_forwards
+    return len(shared_views(settings.protocol, height, width)) + maps * own
 
 
 def evaluate(
@@ -81,7 +83,7 @@ def evaluate(
             device. If memory runs out, all is measured again with half of it.
 
     Raises:
-        ValueError: if the shapes do not fit each other, no target is given, or the network's probabilities would be wrong, see `check`.
+        ValueError: if the shapes do not fit each other, no target is given, a metric is unknown, or the network's probabilities would be wrong, see `check`.
 
     Example:
         >>> import torch
@@ -129,6 +131,7 @@ def _measure(
     batch: int,
 ) -> Metrics:
     """Measure maps of images that are all on the device, `batch` views per forward."""
+    chosen = chosen_metrics(settings.names)
     height, width = images.shape[-2:]
     baseline = baseline_image(settings.baseline, classifier, images)
     backgrounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]
@@ -160,7 +163,7 @@ def _measure(
             batch=batch,
             scale=scale,
         )
-        values = {name: _values(metric, measured) for name, metric in METRICS.items()}
+        values = {name: _values(METRICS[name], measured) for name in chosen}
     return _on_host(values, measured.deletion, measured.insertion)
 
 

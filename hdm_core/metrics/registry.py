@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hdm_core.metrics.base import Metric
 from hdm_core.metrics.confidence import AVERAGE_DROP_70, AVERAGE_DROP_80, INCREASE_70, INCREASE_80
 from hdm_core.metrics.curves import DELETION_AUC, INSERTION_AUC
 from hdm_core.metrics.localisation import PROPORTION
 from hdm_core.registry import Registry
+from hdm_core.settings import did_you_mean
 
 # Installed packages add theirs by the entry points `hdm.metrics`.
 METRICS: Registry[Metric] = Registry(
@@ -27,3 +30,22 @@ METRICS: Registry[Metric] = Registry(
 def metric_title(name: str) -> str:
     """Return a metric's title; its id if it is not installed here."""
     return METRICS[name].title if name in METRICS else name
+
+
+def chosen_metrics(names: Sequence[str] | None) -> list[str]:
+    """Return the ids that names stand for, in the registry's order.
+
+    Args:
+        names: ids, `paper` for the metrics that are not on request, `all` for every metric; None means `paper`.
+
+    Raises:
+        ValueError: for a name that is none of these; the message has the nearest one.
+    """
+    groups = {"paper": [name for name, metric in METRICS.items() if not metric.on_request], "all": list(METRICS)}
+    chosen: set[str] = set()
+    for name in ("paper",) if names is None else names:
+        if name not in groups and name not in METRICS:
+            known = [*groups, *METRICS]
+            raise ValueError(f"unknown metric {name!r}{did_you_mean(name, known) or '; known are ' + ', '.join(known)}")
+        chosen.update(groups.get(name, [name]))
+    return METRICS.sort(chosen)

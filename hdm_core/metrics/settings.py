@@ -1,8 +1,8 @@
-"""Settings of the metrics: the baseline and the protocol of the curves."""
+"""Settings of the metrics: their names, the baseline and the protocol of the curves."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,11 @@ Protocol = Literal["paper", "rise"]
 class MetricSettings(Settings):
     """Settings of `evaluate`."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"names"})
+
+    names: tuple[str, ...] | None = Field(
+        None, min_length=1, description="ids of the metrics, as hdm metrics lists them, paper or all; null for the paper's"
+    )
     baseline: Baseline = Field("mean", description="what replaces a removed pixel")
     protocol: Protocol = Field(
         "paper", description="paper: 101 points, from and to the baseline; rise: steps of W pixels, insertion from the blurred image"

@@ -178,6 +178,6 @@ def the_entries_say_how_many_forward_passes_are_made(case: MetricCase, protocol:
     for _ in range(2):  # the first call also checks the network
         network.seen.images = 0
         case.measure(Classifier.from_module(network), sample_images(2, *_SIZE), _random(3), [0, 1], settings=settings, index=index)
-    shared = metric_forwards(*_SIZE, protocol, maps=0)
-    own = metric_forwards(*_SIZE, protocol, maps=1) - shared
+    shared = metric_forwards(*_SIZE, settings, maps=0)
+    own = metric_forwards(*_SIZE, settings, maps=1) - shared
     assert network.seen.images == 2 * shared + 3 * own

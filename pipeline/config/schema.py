@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hdm_core import METHODS, PAPER_METHODS, EvidenceSettings, MetricSettings, get_method, is_control
 from hdm_core.device import Precision
+from hdm_core.metrics.registry import chosen_metrics
 from hdm_core.settings import Settings
 from pipeline.classifiers.sources import ClassifierConfig
 from pipeline.classifiers.targets import Labels, Target, Top
@@ -157,6 +158,7 @@ class RunConfig(BaseModel):
             get_method(method)
         if len(set(self.methods)) != len(self.methods):
             raise ValueError(f"methods: one of them is named twice: {', '.join(self.methods)}")
+        chosen_metrics(self.metrics.names)
         if self.evidence is not None and EVIDENCE_METHOD not in self.methods:
             raise ValueError(f"evidence: its numbers are in the records of {EVIDENCE_METHOD}: add {EVIDENCE_METHOD} to methods")
         refuse_secrets(self.model_dump())
@@ -221,7 +223,7 @@ class RunConfig(BaseModel):
             "dataset": self.dataset.model_dump(mode="json"),
             "classifier": self.classifier.identity(),
             "methods": {method: settings.identity() for method, settings in self.settings.items()},
-            "metrics": self.metrics.model_dump(mode="json"),
+            "metrics": self.metrics.identity(),
             "target": self.target.model_dump(mode="json", exclude_none=True) if isinstance(self.target, Section) else self.target,
             "seed": self.seed,
             "shard_size": self.compute.shard_size,

@@ -109,7 +109,7 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
     passes += plan.evidence_passes
     methods, ranks = len(plan.config.methods), plan.config.ranks
     baselines = len(fixed_baselines(plan.config))
-    forwards = ranks * (methods + baselines + metric_forwards(*plan.size, plan.config.metrics.protocol, methods))
+    forwards = ranks * (methods + baselines + metric_forwards(*plan.size, plan.config.metrics, methods))
     seconds_per_image = passes * per_pass + alone * per_forward + forwards * per_float32_forward + per_read
     work = busiest([len(shard) for shard in plan.shards], len(measured)) * seconds_per_image
     count = len(plan.samples)

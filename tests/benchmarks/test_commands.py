@@ -74,7 +74,7 @@ def test_bench_metrics_counts_the_forwards_that_the_metrics_make(protocol: Proto
     monkeypatch.setattr(reference, "MIN_SECONDS", 0.0)
     found = bench_metrics(Classifier.from_module(smooth()), pictures(2, 8), 3, MetricSettings(protocol=protocol), 2)
     assert (found.images, found.maps, found.pairs) == (2, 3, 2)
-    assert found.forwards == 2 * metric_forwards(8, 8, protocol, 3)
+    assert found.forwards == 2 * metric_forwards(8, 8, MetricSettings(protocol=protocol), 3)
     low, high = found.efficiency_range
     assert 0 < low <= found.efficiency <= high
     json.dumps(found.as_dict())

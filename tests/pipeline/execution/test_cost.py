@@ -44,7 +44,7 @@ def test_the_metrics_forward_passes_are_those_that_are_made(protocol: Protocol, 
     for _ in range(2):  # the first call also checks the network
         network.seen.images = 0
         evaluate(Classifier.from_module(network), images, shown, targets, settings=MetricSettings(protocol=protocol), index=index)
-    assert network.seen.images == 3 * metric_forwards(16, 20, protocol, maps) == 3 * (shared + maps * each)
+    assert network.seen.images == 3 * metric_forwards(16, 20, MetricSettings(protocol=protocol), maps) == 3 * (shared + maps * each)
 
 
 def test_a_plan_by_hand() -> None:
