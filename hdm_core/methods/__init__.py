@@ -19,6 +19,7 @@ from hdm_core.methods.grad_cam import GRAD_CAM
 from hdm_core.methods.grad_cam_pp import GRAD_CAM_PP
 from hdm_core.methods.gradient import GRADIENT
 from hdm_core.methods.hdm import HDM
+from hdm_core.methods.igos_pp import IGOS_PP
 from hdm_core.methods.input_x_gradient import INPUT_X_GRADIENT
 from hdm_core.methods.integrated_gradients import INTEGRATED_GRADIENTS
 from hdm_core.methods.layer_cam import LAYER_CAM
@@ -62,6 +63,7 @@ METHODS: Registry[Method] = Registry(
         EXPECTED_GRADIENTS,
         OPTI_CAM,
         FINER_CAM,
+        IGOS_PP,
         CENTER,
         EDGES,
         RANDOM_MAP,

@@ -70,6 +70,7 @@ FULL = Sizes(
         "smooth_grad": {"samples": 10},
         "expected_gradients": {"samples": 10},
         "opti_cam": {"steps": 10},
+        "igos_pp": {"steps": 4, "points": 5},
     },
     timed={},
     threads=None,
@@ -92,6 +93,7 @@ _TINY: dict[str, Mapping[str, Any]] = {
     "expected_gradients": {"samples": 2},
     "occlusion": {"window": 0.5},
     "opti_cam": {"steps": 2},
+    "igos_pp": {"steps": 2, "points": 2, "cells": 4},
 }
 
 TINY = Sizes(

@@ -29,6 +29,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "expected_gradients": {"samples": 6},
     "occlusion": {"window": 0.25},
     "opti_cam": {"steps": 8},
+    "igos_pp": {"steps": 4, "points": 3, "cells": 4},
 }
 # On larger networks, and a hundred times over.
 SHORT = {"sizes": (4,), "steps": 1}
@@ -42,6 +43,7 @@ CHEAPEST: dict[str, dict[str, Any]] = {
     "expected_gradients": {"samples": 2},
     "occlusion": {"window": 0.5},
     "opti_cam": {"steps": 2},
+    "igos_pp": {"steps": 2, "points": 1, "cells": 4},
 }
 # Methods whose map does not depend on the class that is explained.
 CLASS_AGNOSTIC = {"eigen_cam", "attention_rollout", "center", "edges", "random_map"}

@@ -21,6 +21,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "expected_gradients": {"samples": 3},
     "occlusion": {"window": 0.5},
     "opti_cam": {"steps": 2},
+    "igos_pp": {"steps": 2, "points": 2, "cells": 4},
 }
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

@@ -48,6 +48,7 @@ def waits_of(method: str, images: int = 2, **settings: Any) -> Counter[tuple[str
         ("expected_gradients", {"samples": 2}, {"samples": 6}),
         ("occlusion", {"window": 0.5}, {"window": 0.25}),
         ("opti_cam", {"steps": 2}, {"steps": 5}),
+        ("igos_pp", {"points": 2, "steps": 3}, {"points": 5, "steps": 3}),
     ],
 )
 def test_a_step_waits_for_nothing(method: str, fewer: dict[str, Any], more: dict[str, Any]) -> None:
@@ -86,6 +87,7 @@ WAITS = {
     "expected_gradients": 12,
     "opti_cam": 14,
     "finer_cam": 5,
+    "igos_pp": 14,
     "center": 5,
     "edges": 4,
     "random_map": 6,

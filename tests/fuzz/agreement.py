@@ -26,6 +26,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "expected_gradients": {"samples": 3},
     "occlusion": {"window": 0.5},
     "opti_cam": {"steps": 2},
+    "igos_pp": {"steps": 2, "points": 2, "cells": 4},
 }
 CAMS = tuple(name for name, method in METHODS.items() if method.layer)
 # They read attention maps of transformers, which the grammar has not.

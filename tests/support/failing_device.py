@@ -33,6 +33,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "expected_gradients": {"samples": 3},
     "occlusion": {"window": 0.5},
     "opti_cam": {"steps": 2},
+    "igos_pp": {"steps": 2, "points": 2, "cells": 4},
 }
 # Methods for networks without attention.
 PLAIN = [method for method, entry in METHODS.items() if not entry.needs_attention]

@@ -34,6 +34,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "expected_gradients": {"samples": 2},
     "occlusion": {"window": 0.5},
     "opti_cam": {"steps": 2},
+    "igos_pp": {"steps": 2, "points": 2, "cells": 4},
 }
 # torch deprecates TorchScript and eager quantisation.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]

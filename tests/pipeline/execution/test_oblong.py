@@ -31,6 +31,7 @@ FAST: dict[str, Any] = {
     "smooth_grad": {"samples": 6},
     "expected_gradients": {"samples": 20},
     "opti_cam": {"steps": 10},
+    "igos_pp": {"steps": 6, "points": 3},
 }
 # Those of `methods: all`: the network is no transformer.
 EXPLAINED = [name for name, method in METHODS.items() if not method.needs_attention]
