@@ -62,7 +62,7 @@ RATE = 3.0
 def test_igos_pp_is_the_loss_of_the_paper(size: tuple[int, int], cells: tuple[int, int], baseline: str) -> None:
     network, images = smooth(), pictures(3, *size)
     classifier = Classifier.from_module(network)
-    settings = {"cells": 4, "steps": 5, "points": 3, "noise": 0.0, "learning_rate": RATE, "baseline": baseline}
+    settings = {"cells": 4, "steps": 5, "points": 3, "noise": 0.0, "learning_rate": RATE * 224**2 / (cells[0] * cells[1]), "l1": 1.0, "baseline": baseline}
     found = explain(classifier, images, "igos_pp", targets=TARGETS, batch=5, **settings)
     slow = smooth().requires_grad_(False)
     replaced = baseline_image(baseline, classifier, images).expand_as(images)  # type: ignore[arg-type]
@@ -75,17 +75,17 @@ def test_igos_pp_is_the_loss_of_the_paper(size: tuple[int, int], cells: tuple[in
 
 def test_what_igos_pp_removes_takes_the_class_away_and_keeping_it_keeps_the_class() -> None:
     network, images = FAMILIES["resnet"](), pictures(4, 32)
-    explanation = explain(network, images, "igos_pp", targets=1, steps=20, points=4, cells=8, l1=0.01, tv=0.1, learning_rate=100.0)
+    explanation = explain(network, images, "igos_pp", targets=0, steps=20, points=4, cells=8, l1=0.1, tv=0.1)
     maps = explanation.maps[:, None]
     baseline = baseline_image("blur", Classifier.from_module(network), images)
     with torch.no_grad():
-        kept, removed = (network(m * images + (1 - m) * baseline).softmax(1)[:, 1] for m in (maps, 1 - maps))
+        kept, removed = (network(m * images + (1 - m) * baseline).softmax(1)[:, 0] for m in (maps, 1 - maps))
     assert (kept > removed).all()
 
 
 def test_noise_is_the_same_for_every_image_and_batch() -> None:
     network, images = FAMILIES["resnet"](), pictures(5, 32)
-    settings = {"steps": 4, "points": 3, "cells": 6, "learning_rate": 10.0}
+    settings = {"steps": 4, "points": 3, "cells": 6}
     together = explain(network, images, "igos_pp", targets=1, **settings).maps
     for count in (1, 2, 3):
         assert torch.equal(explain(network, images[:count], "igos_pp", targets=1, **settings).maps, together[:count])
