@@ -1,7 +1,7 @@
 """Single deletion score of IDSDS: cells of a grid, each deleted alone.
 
-Hesse, Schaub-Meyer, Roth, NeurIPS 2024: Spearman's correlation between the map's sum in a cell and the fall of the target's logit without that
-cell, over a grid of 4 x 4 cells.
+Hesse, Schaub-Meyer, Roth, NeurIPS 2024: Spearman's correlation between the map's sum in a cell and the fall of the target's logit without
+it, over a grid of 4 x 4 cells.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def sensitivity_cells(measured: MetricInput) -> Tensor:
 
     The logit of the whole image is the same for all cells, so that the ranks of the falls are those of the negative logits.
     """
-    cells = grid(_SIDE, _SIDE, *measured.images.shape[-2:], device=measured.images.device)
+    height, width = measured.images.shape[-2:]
+    cells = grid(_SIDE, _SIDE, height, width, measured.images.device)
     falls = -scores_without(measured, cells, "logit")
     return spearman(sums_inside(measured.maps, cells), falls[measured.index])
 

@@ -21,7 +21,8 @@ def entropy(maps: Tensor) -> Tensor:
     """
     pixels = maps.flatten(1).double()
     shares = pixels / pixels.sum(1, keepdim=True)
-    return -torch.special.xlogy(shares, shares).sum(1)
+    terms: Tensor = torch.special.xlogy(shares, shares)
+    return -terms.sum(1)
 
 
 COMPLEXITY = Metric(

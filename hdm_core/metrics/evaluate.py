@@ -84,7 +84,8 @@ def evaluate(
             device. If memory runs out, all is measured again with half of it.
 
     Raises:
-        ValueError: if the shapes do not fit each other, no target is given, a metric is unknown, or the network's probabilities would be wrong, see `check`.
+        ValueError: if the shapes do not fit each other, no target is given, a metric is unknown, or the network's probabilities would
+            be wrong, see `check`.
 
     Example:
         >>> import torch

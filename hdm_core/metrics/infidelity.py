@@ -1,6 +1,6 @@
 """Infidelity to the removal of squares (Yeh et al., NeurIPS 2019).
 
-The perturbed input is the mask of shown pixels, 1 everywhere, and a perturbation I is the indicator of a square, which becomes the baseline:
+The perturbed input is the mask of shown pixels, 1 everywhere, and a perturbation I is the indicator of a square that becomes the baseline:
 mean over squares of (beta phi . I - (f(1) - f(1 - I)))^2, where phi . I is the map's sum in the square. Maps in [0, 1] have no unit of
 probability, so that beta is the factor with the least error, as `captum.metrics.infidelity` has it with `normalize=True`.
 """
@@ -33,7 +33,8 @@ def squares(height: int, width: int) -> Tensor:
     top, left = (row * (height - sides + 1)).floor(), (column * (width - sides + 1)).floor()
     rows, columns = torch.arange(height), torch.arange(width)
     of_rows, of_columns = (rows >= top) & (rows < top + sides), (columns >= left) & (columns < left + sides)
-    return of_rows[:, :, None] & of_columns[:, None]
+    masks: Tensor = of_rows[:, :, None] & of_columns[:, None]
+    return masks
 
 
 def infidelity(sums: Tensor, falls: Tensor) -> Tensor:

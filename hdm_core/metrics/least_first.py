@@ -1,8 +1,8 @@
 """Least salient first: the deletion curve in the other order, and SRG.
 
-Blücher, Vielhaben, Strodthoff, TMLR 2024. In the protocol `paper` deletion and insertion have one baseline, so that the insertion curve, read
-backwards, is the deletion of the least salient pixels: it needs no pass. In the protocol `rise` insertion starts from the blurred image and
-deletion ends at the baseline; the two directions would replace pixels by different values, and both metrics are NaN.
+Blücher, Vielhaben, Strodthoff, TMLR 2024. In the protocol `paper` deletion and insertion have one baseline, so that the insertion curve,
+read backwards, is the deletion of the least salient pixels: it needs no pass. In the protocol `rise` insertion starts from the blurred
+image and deletion ends at the baseline; the two directions would replace pixels by different values, and both metrics are NaN.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LEAST_FIRST_AUC = Metric(
 SRG = Metric(
     id="srg",
     title="SRG",
-    definition="symmetric relevance gain: the area while the least important pixels are hidden first, minus that of the most important first",
+    definition="symmetric relevance gain: area while pixels are hidden, the least important first, minus that with the most important first",
     lower_is_better=False,
     compute=lambda measured: area(least_first_curve(measured)) - area(measured.deletion),
     value_range=(-1.0, 1.0),

@@ -28,7 +28,8 @@ def inner_rectangle(height: int, width: int, percent: int, device: torch.device)
 
 
 def _energy_within(measured: MetricInput, percent: int) -> Tensor:
-    inner = inner_rectangle(*measured.images.shape[-2:], percent, measured.images.device)
+    height, width = measured.images.shape[-2:]
+    inner = inner_rectangle(height, width, percent, measured.images.device)
     return proportion(measured.maps, inner.expand(len(measured.maps), -1, -1))
 
 

@@ -63,6 +63,11 @@ def metric_title(name: str) -> str:
     return METRICS[name].title if name in METRICS else name
 
 
+def metrics_on_request() -> list[str]:
+    """Return the ids of the metrics that are measured only where they are named."""
+    return [name for name, metric in METRICS.items() if metric.on_request]
+
+
 def chosen_metrics(names: Sequence[str] | None) -> list[str]:
     """Return the ids that names stand for, in the registry's order.
 

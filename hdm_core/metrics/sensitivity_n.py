@@ -44,7 +44,7 @@ def sensitivity_n(measured: MetricInput) -> Tensor:
 SENSITIVITY_N = Metric(
     id="sensitivity_n",
     title="sensitivity-n",
-    definition="correlation, over 64 random quarters of the image, of the map's sum in it and the loss of the class's probability without it",
+    definition="correlation, over 64 random quarters of the image, of the map's sum in one and the class's loss of probability without it",
     lower_is_better=False,
     compute=sensitivity_n,
     forwards_per_image=lambda height, width: _SETS,
