@@ -151,7 +151,7 @@ class Record:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Record:
         """Return the record of a row of RECORDS, with or without its curves."""
-        metrics = {metric: row[metric] for metric in METRICS}
+        metrics = {metric: row[metric] for metric in METRICS if metric in row}
         return cls(metrics=metrics, evidence=EvidenceFacts.from_row(row), **{name: row[name] for name in _COLUMNS if name in row})
 
     def to_row(self) -> dict[str, Any]:
