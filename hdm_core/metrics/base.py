@@ -16,6 +16,17 @@ from hdm_core.metrics.settings import MetricSettings, Protocol
 from hdm_core.network.logits import class_logits
 
 
+def ranks_pixels(maps: Tensor) -> Tensor:
+    """Return the maps in which some pixel is more salient than another.
+
+    Those without, which are constant, and those with a NaN have no number: a metric would read the order of the pixels' places.
+
+    Args:
+        maps: (N, H, W) -> (N,) bool.
+    """
+    return maps.amax((1, 2)) > maps.amin((1, 2))
+
+
 @dataclass(frozen=True)
 class MetricInput:
     """N maps of B images and the measurements of `evaluate`, on one device.
@@ -58,6 +69,10 @@ class MetricInput:
     def map_regions(self) -> Tensor:
         """Regions of the maps' images: (N, H, W) bool."""
         return self.regions[self.index]
+
+    def unless_flat(self, values: Tensor) -> Tensor:
+        """Return values (N,), NaN where a map is constant or has a NaN."""
+        return torch.where(ranks_pixels(self.maps), values, torch.nan)
 
     def probabilities(self, images: Tensor, index: Tensor) -> Tensor:
         """Return the targets' probabilities (M,) for a metric's own images.

@@ -23,7 +23,7 @@ def sensitivity_cells(measured: MetricInput) -> Tensor:
     height, width = measured.images.shape[-2:]
     cells = grid(_SIDE, _SIDE, height, width, measured.images.device)
     falls = -scores_without(measured, cells, "logit")
-    return spearman(sums_inside(measured.maps, cells), falls[measured.index])
+    return measured.unless_flat(spearman(sums_inside(measured.maps, cells), falls[measured.index]))
 
 
 SENSITIVITY_CELLS = Metric(

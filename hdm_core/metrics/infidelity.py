@@ -50,7 +50,7 @@ def infidelity(sums: Tensor, falls: Tensor) -> Tensor:
 def _infidelity(measured: MetricInput) -> Tensor:
     masks = squares(*measured.images.shape[-2:]).to(measured.images.device)
     shown = scores_without(measured, masks, "probability")[measured.index]
-    return infidelity(sums_inside(measured.maps, masks), measured.clean[:, None] - shown)
+    return measured.unless_flat(infidelity(sums_inside(measured.maps, masks), measured.clean[:, None] - shown))
 
 
 INFIDELITY = Metric(

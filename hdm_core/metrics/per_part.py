@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hdm_core.metrics.base import MetricInput
+from hdm_core.metrics.base import MetricInput, ranks_pixels
 
 
 def of_maps(compute: Callable[[Tensor], Tensor]) -> Callable[[MetricInput], Tensor]:
@@ -33,7 +33,7 @@ def of_regions(compute: Callable[[Tensor, Tensor], Tensor], needs_region: bool =
         return torch.cat([of_part(maps, measured.regions[index]) for maps, index in parts])
 
     def of_part(maps: Tensor, regions: Tensor) -> Tensor:
-        applies = maps.amax((1, 2)) > maps.amin((1, 2))
+        applies = ranks_pixels(maps)
         if needs_region:
             applies &= regions.flatten(1).any(1)
         return torch.where(applies, compute(maps, regions).to(maps.dtype), torch.nan)

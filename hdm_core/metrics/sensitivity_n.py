@@ -38,7 +38,7 @@ def sensitivity_n(measured: MetricInput) -> Tensor:
     """Return the correlation of sums over sets and losses of probability, (N,)."""
     masks = cell_sets(*measured.images.shape[-2:]).to(measured.images.device)
     shown = scores_without(measured, masks, "probability")
-    return pearson(sums_inside(measured.maps, masks), -shown[measured.index])
+    return measured.unless_flat(pearson(sums_inside(measured.maps, masks), -shown[measured.index]))
 
 
 SENSITIVITY_N = Metric(

@@ -35,8 +35,7 @@ def soft_probability(measured: MetricInput) -> Tensor:
         background = baseline if len(baseline) == 1 else baseline[image]
         masked = torch.lerp(background, images[image], measured.maps[part, None].to(images.dtype))
         scores.append(measured.probabilities(masked, image))
-    flat = measured.maps.amax((1, 2)) == measured.maps.amin((1, 2))
-    return torch.where(flat, torch.nan, torch.cat(scores))
+    return measured.unless_flat(torch.cat(scores))
 
 
 def _soft(name: str, title: str, definition: str, score: Callable[[Tensor, Tensor], Tensor], lower_is_better: bool = False) -> Metric:
