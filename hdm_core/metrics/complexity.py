@@ -1,4 +1,7 @@
-"""Complexity of a map: the entropy of its pixels' shares (Bhatt et al., IJCAI 2020)."""
+"""Complexity of a map: the entropy of its pixels' shares.
+
+Bhatt, Weller, Moura, IJCAI 2020.
+"""
 
 from __future__ import annotations
 
