@@ -196,6 +196,11 @@ def encode_records(records: Iterable[Record], named: Iterable[str] = ()) -> dict
     return {"records": to_parquet(rows, columns), "curves": to_parquet(measured, CURVES)}
 
 
+def never_measured(records: pa.Table) -> set[str]:
+    """Return the metrics on request of which no record has a value."""
+    return {name for name in metrics_on_request() if records[name].null_count == len(records)}
+
+
 def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Decode files of any version into one table, in the order of the files.
 

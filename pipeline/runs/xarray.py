@@ -46,6 +46,7 @@ def open_run(url: str, storage: Mapping[str, Any] | None = None) -> xr.Dataset:
     """
     store = RunStore.open(url, dict(storage or {}))
     images, records = store.images(), store.records()
+    records = records.drop_columns(list(never_measured(records)))
     maps = xr.open_zarr(store.storage.zarr("maps.zarr"), consolidated=False, chunks=None)
     ids = images["image_id"].to_numpy()
     image_coordinates = {name: ("image", images[name].to_numpy()) for name in ("row", "path", "label", "class_name", "split")}

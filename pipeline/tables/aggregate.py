@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hdm_core import METRICS, controls_last, is_control, method_title, metric_title
-from hdm_core.metrics.registry import chosen_metrics, metrics_on_request
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.runs import RunStore
-from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, read_parquet, to_parquet, top_rank
+from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, never_measured, read_parquet, to_parquet, top_rank
 
 TABLES = pa.schema(
     [
@@ -56,7 +56,7 @@ def aggregate(store: RunStore) -> pa.Table:
     uninstalled = _uninstalled_metrics(store, done)
     for name in uninstalled.column_names:
         records = records.append_column(name, uninstalled[name])
-    unnamed = {name for name in metrics_on_request() if records[name].null_count == len(records)}
+    unnamed = never_measured(records)
     metrics = [*(name for name in METRICS if name not in unnamed), *uninstalled.column_names]
     table = pa.Table.from_pylist(list(_rows(top_rank(records), metrics)), schema=TABLES)
     store.storage.write("tables.parquet", to_parquet(table, TABLES))

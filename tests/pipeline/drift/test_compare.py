@@ -100,6 +100,11 @@ def test_metrics_that_were_measured_differently_are_not_compared(tmp_path: Path)
     assert [line for line in drift.differences if "protocol" in line] == ["metrics.protocol ('paper', now 'rise')"]
 
 
+def test_runs_that_measured_different_metrics_are_compared_in_those_of_both(tmp_path: Path) -> None:
+    drift = compare(stored_run(tmp_path, "a"), stored_run(tmp_path, "b", metrics={"names": ["paper", "srg"]}))
+    assert {metric for metric in METRICS if one(drift, metric).n} == set(chosen_metrics(None))
+
+
 def test_maps_that_say_nothing_are_counted_and_not_compared(tmp_path: Path) -> None:
     nothing = dict.fromkeys(chosen_metrics(None))
     bad = {
