@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from hdm_core.metrics.registry import metrics_on_request
 from pipeline.drift.compare import Drift
 from pipeline.drift.page import render_page
 from pipeline.drift.pictures import FOLDER, draw_entries
@@ -17,6 +16,7 @@ from pipeline.drift.thresholds import DriftLimits, exceeded
 from pipeline.report.page import link_drift
 from pipeline.runs import RunStore
 from pipeline.runs.records import to_parquet
+from pipeline.runs.requested import never_measured
 from pipeline.storage.objects import Storage
 
 NAME, PAGE = "drift.parquet", "report/drift.html"
@@ -41,8 +41,7 @@ def write_drift(after: RunStore, drift: Drift, limits: DriftLimits | None = None
     description = {"before": drift.before.url, "after": after.url, "images": asdict(drift.images), "differences": drift.differences}
     schema = DRIFT.with_metadata({**DRIFT.metadata, b"hdm.drift": json.dumps(description, ensure_ascii=False).encode()})
     # Changes of metrics on request are columns only where both runs have measured one.
-    changes = (f"{name}_change" for name in metrics_on_request())
-    absent = {name for name in changes if drift.table[name].null_count == len(drift.table)}
+    absent = never_measured(drift.table, "_change")
     columns = pa.schema([column for column in schema if column.name not in absent], metadata=schema.metadata)
     target.write(NAME, to_parquet(drift.table.select(columns.names), columns))
     drifted = rank_by_drift(drift.table)[:shown]

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from hdm_core import METRICS
 from hdm_core.metrics.registry import metrics_on_request
 from pipeline.runs.evidence_facts import EVIDENCE_COLUMNS, EvidenceFacts, evidence_row
+from pipeline.runs.requested import written_columns
 
 SCHEMA_VERSION = 1
 
@@ -189,16 +190,9 @@ def encode_records(records: Iterable[Record], named: Iterable[str] = ()) -> dict
     Args:
         named: the metrics of the run's settings; of those on request only these have a column.
     """
-    absent = set(metrics_on_request()).difference(named)
-    columns = pa.schema([column for column in RECORDS if column.name not in absent], metadata=RECORDS.metadata)
     rows = [record.to_row() for record in records]
     measured = [row for row in rows if row["deletion"] is not None]
-    return {"records": to_parquet(rows, columns), "curves": to_parquet(measured, CURVES)}
-
-
-def never_measured(records: pa.Table) -> set[str]:
-    """Return the metrics on request of which no record has a value."""
-    return {name for name in metrics_on_request() if records[name].null_count == len(records)}
+    return {"records": to_parquet(rows, written_columns(RECORDS, named)), "curves": to_parquet(measured, CURVES)}
 
 
 def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

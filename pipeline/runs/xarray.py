@@ -10,7 +10,7 @@ import pyarrow as pa
 import xarray as xr
 
 from pipeline.runs import RunStore
-from pipeline.runs.records import never_measured
+from pipeline.runs.requested import never_measured
 
 # Columns of the records that are coordinates of the dataset, or lists.
 _LISTS = ("stage_weights", "evidence_sufficiency", "evidence_necessity")

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from hdm_core import METRICS, controls_last, is_control, method_title, metric_title
 from hdm_core.metrics.registry import chosen_metrics
 from pipeline.runs import RunStore
-from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, never_measured, read_parquet, to_parquet, top_rank
+from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, read_parquet, to_parquet, top_rank
+from pipeline.runs.requested import never_measured
 
 TABLES = pa.schema(
     [
