@@ -5,6 +5,8 @@ Zhang et al., ECCV 2016: a hit may be 15 pixels off, in images whose shorter sid
 
 from __future__ import annotations
 
+from math import isqrt
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,10 +23,16 @@ def dilated(regions: Tensor, radius: int) -> Tensor:
 
     Distances are Euclidean, between the pixels' centres.
     """
-    offset = torch.arange(-radius, radius + 1, device=regions.device)
-    disc = (offset[:, None] ** 2 + offset**2 <= radius**2).float()
-    near: Tensor = F.conv2d(regions[:, None].float(), disc[None, None], padding=radius)
-    return near[:, 0] > 0.5
+    height, width = regions.shape[-2:]
+    # Row by row of the disc, by running counts: a convolution with its 31 x 31 pixels takes a second per image of 224 pixels on one core.
+    count = F.pad(regions, (radius + 1, radius, radius, radius)).cumsum(2, dtype=torch.int32)
+    near = torch.zeros_like(regions)
+    for offset in range(-radius, radius + 1):
+        reach = isqrt(radius**2 - offset**2)
+        rows = count[:, radius + offset : radius + offset + height]
+        first, last = radius - reach, radius + 1 + reach
+        near |= rows[:, :, last : last + width] > rows[:, :, first : first + width]
+    return near
 
 
 def pointing_game(maps: Tensor, regions: Tensor) -> Tensor:
