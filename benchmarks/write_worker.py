@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.sleep_worker import SimulatedReport
-from hdm_core import METRICS
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
 from pipeline.plan import Shard
@@ -71,7 +71,7 @@ def _records(config: RunConfig, shard: Shard, samples: Sequence[Sample]) -> list
             target=1,
             probability=0.5,
             logit=1.0,
-            metrics=dict.fromkeys(METRICS, 0.5),
+            metrics=dict.fromkeys(chosen_metrics(None), 0.5),
             passes=1,
             seconds=0.1,
             deletion=_CURVE,

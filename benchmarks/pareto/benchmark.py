@@ -26,7 +26,7 @@ from pipeline.storage.objects import Storage
 from pipeline.tables.aggregate import aggregate, interval
 
 # The paper's six; localisation needs ground truth, which not every case has.
-PARETO_METRICS = [name for name, metric in METRICS.items() if not metric.needs_region]
+PARETO_METRICS = [name for name, metric in METRICS.items() if not (metric.needs_region or metric.on_request)]
 REFERENCE = "grad_cam"
 
 

@@ -15,8 +15,9 @@ def metric_table() -> str:
             cell(metric.title),
             "lower" if metric.lower_is_better else "higher",
             "yes" if metric.needs_region else "no",
+            "on request" if metric.on_request else "default",
             cell(metric.definition),
         ]
         for metric in METRICS.values()
     ]
-    return table(["id", "title", "better", "needs a region", "definition"], rows)
+    return table(["id", "title", "better", "needs a region", "measured", "definition"], rows)

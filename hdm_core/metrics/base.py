@@ -9,9 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from hdm_core.classifier import Classifier
+from hdm_core.masking.baselines import baseline_image
 from hdm_core.metrics.forward import even_parts, target_probability
 from hdm_core.metrics.scale import Scale
-from hdm_core.metrics.settings import MetricSettings
+from hdm_core.metrics.settings import MetricSettings, Protocol
+from hdm_core.network.logits import class_logits
+
+
+def ranks_pixels(maps: Tensor) -> Tensor:
+    """Return the maps in which some pixel is more salient than another.
+
+    Those without, which are constant, and those with a NaN have no number: a metric would read the order of the pixels' places.
+
+    Args:
+        maps: (N, H, W) -> (N,) bool.
+    """
+    return maps.amax((1, 2)) > maps.amin((1, 2))
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,10 @@ class MetricInput:
         """Regions of the maps' images: (N, H, W) bool."""
         return self.regions[self.index]
 
+    def unless_flat(self, values: Tensor) -> Tensor:
+        """Return values (N,), NaN where a map is constant or has a NaN."""
+        return torch.where(ranks_pixels(self.maps), values, torch.nan)
+
     def probabilities(self, images: Tensor, index: Tensor) -> Tensor:
         """Return the targets' probabilities (M,) for a metric's own images.
 
@@ -70,6 +87,24 @@ class MetricInput:
         problem_type = self.classifier.problem_type
         scores = [target_probability(self.network, images[part], self.targets[index[part]], problem_type) for part in parts]
         return self.scale.apply(torch.cat(scores), index)
+
+    def logits(self, images: Tensor, index: Tensor) -> Tensor:
+        """Return the targets' logits (M,) for a metric's own images.
+
+        Those of a regression are its outputs, on the scale of the probabilities.
+
+        Args:
+            images: (M, C, H, W).
+            index: (M,), the image of the batch that each was made from, whose target counts.
+        """
+        parts = even_parts(len(images), self.batch)
+        logits = [class_logits(self.network, images[part]).float().gather(1, self.targets[index[part], None])[:, 0] for part in parts]
+        scores = torch.cat(logits)
+        return self.scale.apply(scores, index) if self.classifier.problem_type == "regression" else scores
+
+    def baseline(self) -> Tensor:
+        """Return what replaces a removed pixel, broadcastable to the images."""
+        return baseline_image(self.settings.baseline, self.classifier, self.images)
 
 
 @dataclass(frozen=True)
@@ -85,8 +120,10 @@ class Metric:
         needs_region: it applies only where the image's evidence is known.
         map_only: it reads the map and the region alone, so that `MetricSettings` do not change it.
         forwards: height, width -> the metric's own forward passes per map.
+        forwards_per_image: the same per image, however many maps it has.
         value_range: the least and the largest value.
         on_request: it is measured only where the settings name it; the metrics of the paper are measured by default.
+        protocols: those of the curves under which it is defined; it is NaN under the others.
     """
 
     id: str
@@ -97,8 +134,10 @@ class Metric:
     needs_region: bool = False
     map_only: bool = False
     forwards: Callable[[int, int], int] = lambda height, width: 0
+    forwards_per_image: Callable[[int, int], int] = lambda height, width: 0
     value_range: tuple[float, float] = (0.0, 1.0)
     on_request: bool = False
+    protocols: tuple[Protocol, ...] = ("paper", "rise")
 
     @property
     def arrow(self) -> str:

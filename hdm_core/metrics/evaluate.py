@@ -45,9 +45,10 @@ class Metrics:
 def metric_forwards(height: int, width: int, settings: MetricSettings | None = None, maps: int = 1) -> int:
     """Return the forward passes that `evaluate` makes for one image with `maps` maps."""
     settings = settings or MetricSettings()
-    own_forwards = sum(METRICS[name].forwards(height, width) for name in chosen_metrics(settings.names))
-    own = len(map_views(settings.protocol, height, width)) + own_forwards
-    return len(shared_views(settings.protocol, height, width)) + maps * own
+    chosen = [METRICS[name] for name in chosen_metrics(settings.names)]
+    own = len(map_views(settings.protocol, height, width)) + sum(metric.forwards(height, width) for metric in chosen)
+    shared = len(shared_views(settings.protocol, height, width)) + sum(metric.forwards_per_image(height, width) for metric in chosen)
+    return shared + maps * own
 
 
 def evaluate(
@@ -83,7 +84,8 @@ def evaluate(
             device. If memory runs out, all is measured again with half of it.
 
     Raises:
-        ValueError: if the shapes do not fit each other, no target is given, a metric is unknown, or the network's probabilities would be wrong, see `check`.
+        ValueError: if the shapes do not fit each other, no target is given, a metric is unknown, or the network's probabilities would
+            be wrong, see `check`.
 
     Example:
         >>> import torch

@@ -22,9 +22,13 @@ class MetricCase:
 
     entry: Metric
 
+    def settings(self, **given: Any) -> MetricSettings:
+        """Return settings with which the metric is measured; one on request is named."""
+        return MetricSettings(names=(self.entry.id,) if self.entry.on_request else None, **given)
+
     def measure(self, classifier: Classifier, images: Tensor, maps: Tensor, targets: Any, **arguments: Any) -> Tensor:
         """Return the metric's values, (N,)."""
-        return self.of(evaluate(classifier, images, maps, targets, **arguments))
+        return self.of(evaluate(classifier, images, maps, targets, **{"settings": self.settings(), **arguments}))
 
     def of(self, metrics: Metrics) -> Tensor:
         """Return the metric's values among all metrics, (N,)."""
@@ -81,12 +85,14 @@ def the_entry_is_complete(case: MetricCase) -> None:
     assert entry.value_range[0] < entry.value_range[1]
     assert entry.arrow == ("↓" if entry.lower_is_better else "↑")
     assert entry.forwards(*_SIZE) >= 0
+    assert entry.forwards_per_image(*_SIZE) >= 0
+    assert entry.protocols
 
 
 @_promise("paper", "rise")
 def every_map_has_one_value_in_the_range_or_nan(case: MetricCase, protocol: Any) -> None:
     images, maps = sample_images(3, *_SIZE), _random(5)
-    settings, index = MetricSettings(protocol=protocol), torch.tensor([0, 1, 1, 2, 0])
+    settings, index = case.settings(protocol=protocol), torch.tensor([0, 1, 1, 2, 0])
     classifier = Classifier.from_module(normalised_network())
     values = case.measure(classifier, images, maps, [0, 2, 1], regions=_random(3) > 0.5, settings=settings, index=index)
     assert values.shape == (5,)
@@ -94,7 +100,7 @@ def every_map_has_one_value_in_the_range_or_nan(case: MetricCase, protocol: Any)
     assert values.device.type == "cpu"
     low, high = case.entry.value_range
     assert all(low <= value <= high for value in values[~values.isnan()].tolist())
-    assert not values.isnan().all()
+    assert values.isnan().all() == (protocol not in case.entry.protocols)
 
 
 @_promise()
@@ -127,7 +133,7 @@ def settings_change_nothing_if_the_entry_reads_maps_alone(case: MetricCase) -> N
     images, maps, regions = sample_images(2, *_SIZE), _random(2), _random(2, seed=1) > 0.6
     first = case.measure(Classifier.from_module(normalised_network()), images, maps, [0, 2], regions=regions)
     other = Classifier.from_module(normalised_network(seed=1))
-    second = case.measure(other, images, maps, [1, 0], regions=regions, settings=MetricSettings(baseline="blur", protocol="rise"))
+    second = case.measure(other, images, maps, [1, 0], regions=regions, settings=case.settings(baseline="blur", protocol="rise"))
     assert not case.entry.map_only or torch.equal(first, second)
 
 
@@ -174,7 +180,7 @@ def network_images_maps_and_regions_are_left_as_they_were(case: MetricCase) -> N
 @_promise("paper", "rise")
 def the_entries_say_how_many_forward_passes_are_made(case: MetricCase, protocol: Any) -> None:
     network = EvidenceNetwork()
-    settings, index = MetricSettings(protocol=protocol), torch.tensor([0, 1, 1])
+    settings, index = case.settings(protocol=protocol), torch.tensor([0, 1, 1])
     for _ in range(2):  # the first call also checks the network
         network.seen.images = 0
         case.measure(Classifier.from_module(network), sample_images(2, *_SIZE), _random(3), [0, 1], settings=settings, index=index)

@@ -33,6 +33,7 @@ def diff(before: Before, after: After, limit: Limits = None, out_: Out = None, a
 
     Exits with 1 if a limit is exceeded.
     """
+    from hdm_core.metrics.registry import metrics_on_request
     from pipeline.cli.limits import parse_limits
     from pipeline.drift import compare, exceeded, write_drift
     from pipeline.drift.write import NAME
@@ -56,6 +57,7 @@ def diff(before: Before, after: After, limit: Limits = None, out_: Out = None, a
             f"{(target or second.storage).url('')} cannot be written: {one_line(error)}; choose another place with --out"
         ) from None
     violations = exceeded(drift, limits) if limits else []
+    unnamed = metrics_on_request()
     if as_json:
         print_json(
             {
@@ -70,6 +72,7 @@ def diff(before: Before, after: After, limit: Limits = None, out_: Out = None, a
                         **asdict(statistic.estimate),
                     }
                     for statistic in drift.statistics
+                    if statistic.estimate.n or statistic.quantity not in unnamed
                 ],
                 "exceeded": violations,
                 "drift": (target or second.storage).url(NAME),

@@ -18,6 +18,7 @@ from pipeline.cli.check import check
 from pipeline.cli.console import accept_any_encoding, err, out, print_facts, print_json
 from pipeline.cli.diff import diff
 from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, errors_json, print_summary
+from pipeline.cli.metrics import metrics
 from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, configuration
 from pipeline.cli.reexplain import reexplain
 from pipeline.cli.repair import repair, verify
@@ -190,6 +191,9 @@ def methods(as_json: Json = False) -> None:
     for method in METHODS.values():
         table.add_row(method.id, ", ".join(method.presets), method.source)
     out.print(table)
+
+
+app.command()(metrics)
 
 
 def main() -> None:

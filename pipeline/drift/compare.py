@@ -75,7 +75,9 @@ def compare(before: RunStore, after: RunStore, on_progress: ProgressCallback = n
     try:
         _check_same_size(before, after, methods)
         images, counts = match_images(before, after)
-        same_metrics = metadata[0]["config"]["metrics"] == metadata[1]["config"]["metrics"]
+        # A metric of both runs does not depend on what else they measured.
+        one, other = ({**info["config"]["metrics"], "names": None} for info in metadata)
+        same_metrics = one == other
         table = _table_without_maps(before, after, images, methods, same_metrics)
         table = _add_similarity(before, after, table, methods, metadata[1]["config"]["compute"]["shard_size"], on_progress)
     except FileNotFoundError as error:

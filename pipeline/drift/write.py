@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+import pyarrow as pa
+
 from pipeline.drift.compare import Drift
 from pipeline.drift.page import render_page
 from pipeline.drift.pictures import FOLDER, draw_entries
@@ -14,6 +16,7 @@ from pipeline.drift.thresholds import DriftLimits, exceeded
 from pipeline.report.page import link_drift
 from pipeline.runs import RunStore
 from pipeline.runs.records import to_parquet
+from pipeline.runs.requested import never_measured
 from pipeline.storage.objects import Storage
 
 NAME, PAGE = "drift.parquet", "report/drift.html"
@@ -37,7 +40,10 @@ def write_drift(after: RunStore, drift: Drift, limits: DriftLimits | None = None
         target.remove(name)  # so that a page never shows the images of another comparison
     description = {"before": drift.before.url, "after": after.url, "images": asdict(drift.images), "differences": drift.differences}
     schema = DRIFT.with_metadata({**DRIFT.metadata, b"hdm.drift": json.dumps(description, ensure_ascii=False).encode()})
-    target.write(NAME, to_parquet(drift.table, schema))
+    # Changes of metrics on request are columns only where both runs have measured one.
+    absent = never_measured(drift.table, "_change")
+    columns = pa.schema([column for column in schema if column.name not in absent], metadata=schema.metadata)
+    target.write(NAME, to_parquet(drift.table.select(columns.names), columns))
     drifted = rank_by_drift(drift.table)[:shown]
     flipped = [image for image in rank_flipped(drift.table) if image not in drifted][:_MAX_FLIPPED]
     entries = draw_entries(drift, [*drifted, *flipped], target)

@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hdm_core import METRICS
+from hdm_core.metrics.registry import metrics_on_request
 from pipeline.runs.evidence_facts import EVIDENCE_COLUMNS, EvidenceFacts, evidence_row
+from pipeline.runs.requested import written_columns
 
 SCHEMA_VERSION = 1
 
@@ -41,7 +43,7 @@ RECORDS = pa.schema(
         ("label", pa.int32()),
         ("probability", pa.float32()),
         ("logit", pa.float32()),
-        *[(metric, pa.float32()) for metric in METRICS],
+        *[(name, pa.float32()) for name, metric in METRICS.items() if not metric.on_request],
         ("region", pa.string()),
         ("passes", pa.int64()),
         ("seconds", pa.float32()),
@@ -56,6 +58,7 @@ RECORDS = pa.schema(
         ("metrics_baseline_probability", pa.float64()),
         ("metrics_no_contrast", pa.bool_()),
         *EVIDENCE_COLUMNS,
+        *[(name, pa.float32()) for name in metrics_on_request()],  # files have those of the run's settings
     ],
     metadata=FILE_METADATA,
 )
@@ -149,7 +152,7 @@ class Record:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Record:
         """Return the record of a row of RECORDS, with or without its curves."""
-        metrics = {metric: row[metric] for metric in METRICS}
+        metrics = {metric: row[metric] for metric in METRICS if metric in row}
         return cls(metrics=metrics, evidence=EvidenceFacts.from_row(row), **{name: row[name] for name in _COLUMNS if name in row})
 
     def to_row(self) -> dict[str, Any]:
@@ -179,14 +182,17 @@ def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] |
     return sink.getvalue()
 
 
-def encode_records(records: Iterable[Record]) -> dict[str, bytes]:
+def encode_records(records: Iterable[Record], named: Iterable[str] = ()) -> dict[str, bytes]:
     """Encode a shard's parts of the folders `records` and `curves`.
 
     Maps that were not measured have no curves.
+
+    Args:
+        named: the metrics of the run's settings; of those on request only these have a column.
     """
     rows = [record.to_row() for record in records]
     measured = [row for row in rows if row["deletion"] is not None]
-    return {"records": to_parquet(rows, RECORDS), "curves": to_parquet(measured, CURVES)}
+    return {"records": to_parquet(rows, written_columns(RECORDS, named)), "curves": to_parquet(measured, CURVES)}
 
 
 def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.config.renamed import translate_run
 from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError, one_line
@@ -140,7 +141,8 @@ class RunStore:
         """
         maps = encode_shard(shard.index, shard.start, config.compute.shard_size, arrays)
         objects = {f"maps.zarr/{name}": data for name, data in maps.items()}
-        for folder, data in {**encode_records(records), "images": to_parquet(image_facts, FACTS)}.items():
+        encoded = encode_records(records, chosen_metrics(config.metrics.names))
+        for folder, data in {**encoded, "images": to_parquet(image_facts, FACTS)}.items():
             objects[f"{folder}/part-{shard.index:06d}.parquet"] = data
         commit = {
             "shard": shard.index,

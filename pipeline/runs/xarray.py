@@ -10,6 +10,7 @@ import pyarrow as pa
 import xarray as xr
 
 from pipeline.runs import RunStore
+from pipeline.runs.requested import never_measured
 
 # Columns of the records that are coordinates of the dataset, or lists.
 _LISTS = ("stage_weights", "evidence_sufficiency", "evidence_necessity")
@@ -46,6 +47,7 @@ def open_run(url: str, storage: Mapping[str, Any] | None = None) -> xr.Dataset:
     """
     store = RunStore.open(url, dict(storage or {}))
     images, records = store.images(), store.records()
+    records = records.drop_columns(list(never_measured(records)))
     maps = xr.open_zarr(store.storage.zarr("maps.zarr"), consolidated=False, chunks=None)
     ids = images["image_id"].to_numpy()
     image_coordinates = {name: ("image", images[name].to_numpy()) for name in ("row", "path", "label", "class_name", "split")}

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hdm_core import METRICS, controls_last, is_control, method_title, metric_title
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.runs import RunStore
 from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, read_parquet, to_parquet, top_rank
+from pipeline.runs.requested import never_measured
 
 TABLES = pa.schema(
     [
@@ -48,14 +50,15 @@ def aggregate(store: RunStore) -> pa.Table:
 
     Both are made from the committed shards.
     Of several classes per image only the most probable counts. Metrics and methods of the run that are not installed here are
-    aggregated as well, after the others.
+    aggregated as well, after the others; metrics on request only where one of the maps has a value.
     """
     done = store.done()
     records = store.records(done)
     uninstalled = _uninstalled_metrics(store, done)
     for name in uninstalled.column_names:
         records = records.append_column(name, uninstalled[name])
-    metrics = [*METRICS, *uninstalled.column_names]
+    unnamed = never_measured(records)
+    metrics = [*(name for name in METRICS if name not in unnamed), *uninstalled.column_names]
     table = pa.Table.from_pylist(list(_rows(top_rank(records), metrics)), schema=TABLES)
     store.storage.write("tables.parquet", to_parquet(table, TABLES))
     store.write_image_facts()
@@ -74,9 +77,9 @@ def read_tables(store: RunStore) -> pa.Table:
 def metrics_of(table: pa.Table) -> list[str]:
     """Return a table's metrics in the registry's order.
 
-    Those that are not installed here come last. An empty table has all metrics.
+    Those that are not installed here come last. An empty table has those that are measured by default.
     """
-    return METRICS.sort(table["metric"].to_pylist()) or list(METRICS)
+    return METRICS.sort(table["metric"].to_pylist()) or chosen_metrics(None)
 
 
 def best(table: pa.Table) -> set[tuple[str, str]]:

@@ -15,7 +15,7 @@ from benchmarks.pareto.benchmark import PARETO_METRICS, Candidate, candidates, c
 from benchmarks.pareto.figure import pareto_figure
 from benchmarks.pareto.maps import maps_figure
 from benchmarks.pareto.photographs import Photograph, evenly_spaced, split_by_confidence, write_manifest
-from hdm_core import METRICS
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples, parse_dataset
 from pipeline.storage.objects import Storage
@@ -110,7 +110,7 @@ def test_candidates_are_compared_photograph_by_photograph_and_only_once(case: Ru
         mean, half = points["more"].gains[metric]
         assert mean == pytest.approx(sum(gains) / 2)
         assert half == pytest.approx(1.96 * abs(gains[0] - gains[1]) / 2)  # of two: s = |a - b| / sqrt 2, by sqrt 2
-    assert set(METRICS) - set(PARETO_METRICS) == {"proportion"}
+    assert set(chosen_metrics(None)) - set(PARETO_METRICS) == {"proportion"}
 
     shown.clear()
     assert compare(case.name, run_case(case, chosen, "choose", 2, show)) == list(points.values())

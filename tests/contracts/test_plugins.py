@@ -85,16 +85,16 @@ def test_without_plugins_there_are_only_our_own() -> None:
     from hdm_core import METHODS, METRICS
 
     assert len(METHODS) == 26
-    assert len(METRICS) == 7
+    assert len(METRICS) == 26
 
 
 def test_a_plugins_author_checks_its_entries_in_one_line_each(environment: dict[str, str]) -> None:
     code = """
 from hdm_core.testing import check_method, check_metric
 from hdm_test_plugin.methods import CENTRE
-from hdm_test_plugin.metrics import POINTING_GAME
+from hdm_test_plugin.metrics import PEAK_INSIDE
 check_method(CENTRE, class_agnostic=True)
-check_metric(POINTING_GAME)
+check_metric(PEAK_INSIDE)
 print("kept")
 check_method(CENTRE)
 """
@@ -123,18 +123,18 @@ regions = torch.zeros(2, 8, 8, dtype=torch.bool)
 regions[0, 2, 3] = regions[1, 5, 5] = True
 measured = evaluate(network, torch.rand(2, 3, 8, 8), maps, 0, regions)
 drift = compare(make_run(sys.argv[1], "before"), make_run(sys.argv[1], "after"))
-(change,) = (each for each in drift.statistics if (each.method, each.class_name, each.quantity) == ("centre", None, "pointing_game"))
+(change,) = (each for each in drift.statistics if (each.method, each.class_name, each.quantity) == ("centre", None, "peak_inside"))
 print(json.dumps({
     "metrics": list(METRICS),
-    "values": measured.values["pointing_game"].tolist(),
-    "stored": "pointing_game" in RECORDS.names,
-    "limit": DriftLimits.model_validate({"pointing_game": 0.1}).model_dump()["pointing_game"],
+    "values": measured.values["peak_inside"].tolist(),
+    "stored": "peak_inside" in RECORDS.names,
+    "limit": DriftLimits.model_validate({"peak_inside": 0.1}).model_dump()["peak_inside"],
     "changed": [change.estimate.n, change.estimate.mean],
 }))
 """
     )
     found = facts(code, environment, str(tmp_path))
-    assert found["metrics"][-2:] == ["proportion", "pointing_game"]
+    assert found["metrics"][-2:] == ["background_share", "peak_inside"]
     assert found["values"] == [1.0, 0.0]
     assert found["stored"]
     assert found["limit"] == 0.1
@@ -148,13 +148,13 @@ def test_a_run_keeps_its_numbers_where_the_plugin_is_not_installed(environment: 
     installed = facts(TABLES, environment, run)
     foreign = facts(TABLES, dict(os.environ), run)
     assert foreign["table"] == installed["table"]
-    assert installed["columns"][-4:] == ["pointing ↑", "n", "flat", "failed"]
-    assert foreign["columns"][-4:] == ["pointing_game", "n", "flat", "failed"]
+    assert installed["columns"][-4:] == ["peak ↑", "n", "flat", "failed"]
+    assert foreign["columns"][-4:] == ["peak_inside", "n", "flat", "failed"]
     assert foreign["columns"][:-4] == installed["columns"][:-4]
-    assert (installed["page"][-1], foreign["page"][-1]) == ("pointing", "pointing_game")
+    assert (installed["page"][-1], foreign["page"][-1]) == ("peak", "peak_inside")
     assert foreign["definition"] == "metric of a plugin that is not installed here"
     for name in ("methods", "page methods"):
         assert (installed[name], foreign[name]) == (["HDM", "Centre"], ["HDM", "centre"])
     assert foreign["paper"] == [["HDM", "centre"]] * 3
     for found in (installed, foreign):
-        assert "pointing" not in found["markdown"]
+        assert "peak" not in found["markdown"]

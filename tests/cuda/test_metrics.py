@@ -30,9 +30,18 @@ CASES: dict[str, dict[str, Any]] = {
     "RISE's protocol": {"settings": MetricSettings(protocol="rise")},
     "RISE's protocol, several maps per image": {"settings": MetricSettings(protocol="rise"), "index": torch.tensor([0, 2, 2, 1, 0])},
     "blurred baseline": {"settings": MetricSettings(baseline="blur")},
+    "every metric": {"settings": MetricSettings(names=("all",)), "index": torch.tensor([0, 2, 2, 1, 0])},
+    "every metric, blurred baseline": {"settings": MetricSettings(names=("all",), baseline="blur", protocol="rise")},
+    "every metric of contrasts": {"settings": MetricSettings(names=("all",)), "contrast": [2, 2, 1]},
     "contrasts": {"contrast": [2, 2, 1]},
     "yes and no": {"classes": 1, "problem_type": "multi_label_classification"},
     "labels": {"problem_type": "multi_label_classification"},
+    "every metric of a regression": {
+        "settings": MetricSettings(names=("all",)),
+        "classes": 1,
+        "problem_type": "regression",
+        "targets": 0,
+    },
     "regression": {"classes": 1, "problem_type": "regression", "targets": 0},
 }
 

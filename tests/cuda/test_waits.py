@@ -111,8 +111,19 @@ def test_a_batch_of_an_attention_method_waits_so_often(method: str) -> None:
     assert gpu.waits.total() <= 4, gpu.report()
 
 
-@pytest.mark.parametrize(("protocol", "contrast", "limit"), [("paper", None, 11), ("rise", None, 12), ("paper", 1, 11)])
-def test_an_evaluation_waits_equally_often_for_any_number_of_maps(protocol: Any, contrast: int | None, limit: int) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "contrast", "names", "limit"),
+    [
+        ("paper", None, None, 11),
+        ("rise", None, None, 12),
+        ("paper", 1, None, 11),
+        ("paper", None, ("all",), 13),
+        ("rise", None, ("all",), 14),
+    ],
+)
+def test_an_evaluation_waits_equally_often_for_any_number_of_maps(
+    protocol: Any, contrast: int | None, names: tuple[str, ...] | None, limit: int
+) -> None:
     waits = []
     for maps_per_image in (1, 4):
         with pretended_gpu() as gpu:
@@ -128,7 +139,7 @@ def test_an_evaluation_waits_equally_often_for_any_number_of_maps(protocol: Any,
                     maps,
                     torch.zeros(2, dtype=torch.int64),
                     regions,
-                    MetricSettings(protocol=protocol),
+                    MetricSettings(protocol=protocol, names=names),
                     contrast=None if contrast is None else torch.full((2,), contrast),
                     index=index,
                     batch=32,

@@ -22,7 +22,7 @@ CHECKED = {"python", "yaml", "bash", "toml", "csv"}  # csv: the manifest, which 
 OUTPUT = {"text"}  # what a command prints, a folder's tree, a formula
 
 # Commands that only read a finished run.
-CHEAP = {"status", "tables", "verify", "methods"}
+CHEAP = {"status", "tables", "verify", "methods", "metrics"}
 
 
 def unaccounted(blocks: list[Block]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from hdm_core import METRICS
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.tables.aggregate import TABLES
 
 HOSTILE = "=x|&_%$#{}~^\\<b>*`[a](b)\n| new | row |\x1b[31m"
@@ -23,13 +23,13 @@ def table_of(means: dict[str, dict[str, float | None]], spread: float | None = 0
         }
         | {"n_flat": int(method == "dm"), "n_failed": 0}
         for method, given in means.items()
-        for metric, mean in ((metric, given.get(metric)) for metric in METRICS)
+        for metric, mean in ((metric, given.get(metric)) for metric in chosen_metrics(None))
     ]
     return pa.Table.from_pylist(rows, schema=TABLES)
 
 
 def every(value: float | None) -> dict[str, float | None]:
-    return dict.fromkeys(METRICS, value)
+    return dict.fromkeys(chosen_metrics(None), value)
 
 
 TINY = table_of({"hdm": {"proportion": 0.5797, "deletion_auc": 0.25}, "dm": {"deletion_auc": 0.5}, "grad_cam": every(0.125)})

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hdm_core import METRICS, Preprocess
+from hdm_core import Preprocess
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
 from pipeline.plan import Plan, Shard
@@ -86,7 +87,7 @@ def make_record(config: RunConfig, row: int, sample: Sample, method: str, stages
         "probability": 0.625,
         "seconds": 0.5,
         "stage_weights": [1 / stages] * stages if stages and method == "hdm" else None,
-        **dict.fromkeys(METRICS, 0.25 if method == "hdm" else 0.5),
+        **dict.fromkeys(chosen_metrics(None), 0.25 if method == "hdm" else 0.5),
         "deletion": [0.5, 0.25, 0.0],
         "insertion": [0.0, 0.5, 0.5],
     }

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from hdm_core import Classifier, Evidence, EvidenceSettings, find_evidence
+from hdm_core import METRICS, Classifier, Evidence, EvidenceSettings, find_evidence
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.datasets.demo import read_demo
 from tests.pipeline.conftest import Ended
 from tests.support.small_run import config, hdm, photographs
@@ -169,6 +170,19 @@ def test_methods_lists_the_registry(here: Callable[..., Ended]) -> None:
     entries = json.loads(here("methods", "--json").out)["methods"]
     assert {"hdm", "dm", "grad_cam"} <= {entry["id"] for entry in entries}
     assert "paper-cub" in entries[0]["presets"]
+
+
+def test_metrics_lists_the_registry_with_what_each_needs_and_costs(here: Callable[..., Ended]) -> None:
+    entries = {entry["id"]: entry for entry in json.loads(here("metrics", "--json").out)["metrics"]}
+    assert list(entries) == list(METRICS)
+    assert [name for name, entry in entries.items() if not entry["on_request"]] == chosen_metrics(None)
+    assert entries["sensitivity_cells"]["forwards_per_image"] == 16
+    assert entries["average_gain_soft"]["forwards_per_map"] == 1
+    assert (entries["iou_best"]["needs_region"], entries["iou_best"]["map_only"]) == (True, True)
+    assert (entries["infidelity"]["better"], entries["srg"]["better"], entries["srg"]["protocols"]) == ("lower", "higher", ["paper"])
+    printed = here("metrics").out
+    assert all(name in printed for name in METRICS)
+    assert "16 per image" in " ".join(printed.split())
 
 
 def test_a_classifier_is_checked_and_what_it_cannot_have_is_listed(tmp_path: Path, images: Path, here: Callable[..., Ended]) -> None:

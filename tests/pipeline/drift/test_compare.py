@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from hdm_core import METRICS
+from hdm_core.metrics.registry import chosen_metrics, metrics_on_request
 from pipeline.cli.main import main
 from pipeline.drift import Drift, compare, write_drift
 from pipeline.drift.schema import DRIFT
@@ -50,7 +52,8 @@ def test_a_run_compared_with_itself_has_not_changed(tmp_path: Path) -> None:
     assert drift.table.schema.equals(DRIFT, check_metadata=True)
     assert len(drift.table) == 2 * IMAGES
     same = {"flips": 0.0, "spearman": 1.0, "ssim": 1.0, "overlap": 1.0, "drift": 0.0, "probability": 0.0}
-    for found in drift.statistics:
+    assert {found.estimate.n for found in drift.statistics if found.quantity in metrics_on_request()} == {0}
+    for found in (each for each in drift.statistics if each.quantity not in metrics_on_request()):
         value = same.get(found.quantity, 0.0)
         assert (found.estimate.mean, found.estimate.low, found.estimate.high) == (value, value, value), found
         assert found.estimate.n == (IMAGES if found.class_name is None else IMAGES // 2)
@@ -93,12 +96,17 @@ def test_every_number_of_an_image(tmp_path: Path) -> None:
 
 def test_metrics_that_were_measured_differently_are_not_compared(tmp_path: Path) -> None:
     drift = compare(stored_run(tmp_path, "a"), stored_run(tmp_path, "b", metrics={"protocol": "rise"}))
-    assert {metric for metric in METRICS if one(drift, metric).n} == {name for name, metric in METRICS.items() if metric.map_only}
+    assert {metric for metric in METRICS if one(drift, metric).n} == {"proportion"}, "the one that reads maps alone"
     assert [line for line in drift.differences if "protocol" in line] == ["metrics.protocol ('paper', now 'rise')"]
 
 
+def test_runs_that_measured_different_metrics_are_compared_in_those_of_both(tmp_path: Path) -> None:
+    drift = compare(stored_run(tmp_path, "a"), stored_run(tmp_path, "b", metrics={"names": ["paper", "srg"]}))
+    assert {metric for metric in METRICS if one(drift, metric).n} == set(chosen_metrics(None))
+
+
 def test_maps_that_say_nothing_are_counted_and_not_compared(tmp_path: Path) -> None:
-    nothing = dict.fromkeys(METRICS)
+    nothing = dict.fromkeys(chosen_metrics(None))
     bad = {
         0: {"status": "flat", **nothing},
         1: {"status": "nan", **nothing},
@@ -252,7 +260,9 @@ def test_the_command_prints_and_fails_beyond_a_limit(
     assert [line.startswith("limit exceeded: ") for line in err.strip().splitlines()] == [True, True]
     (found,) = (s for s in facts["statistics"] if (s["method"], s["class_name"], s["quantity"]) == ("hdm", None, "spearman"))
     assert (found["mean"], found["low"], found["high"]) == pytest.approx((-1, -1, -1), abs=1e-5)
-    assert pq.read_schema(facts["drift"]).equals(DRIFT)
+    unnamed = {f"{name}_change" for name in metrics_on_request()}
+    assert pq.read_schema(facts["drift"]).equals(pa.schema([column for column in DRIFT if column.name not in unnamed]))
+    assert not {statistic["quantity"] for statistic in facts["statistics"]} & set(metrics_on_request())
     assert Path(facts["page"]) == tmp_path / "b/report/drift.html"
     assert files_below(tmp_path / "a") == held, "the run before is only read"
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from hdm_core import METHODS, METRICS, Preprocess
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.report import overlay, write_report
 from pipeline.report.crop import crop, fill_colour
 from pipeline.report.gallery import evenly_spaced
@@ -41,12 +42,13 @@ def test_the_table_holds_every_metric_and_marks_the_best(tmp_path: Path) -> None
     page = page_of(stored_run(tmp_path))
     rows = dict(re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', page.partition('id="figures"')[0], re.DOTALL))
     assert list(rows) == ["HDM", "Grad-CAM"]
-    marks = {title: [("best" in cell) for cell in re.findall(r"<td([^>]*)>", row)][: len(METRICS)] for title, row in rows.items()}
-    less = [metric.lower_is_better for metric in METRICS.values()]
+    measured = [METRICS[name] for name in chosen_metrics(None)]
+    marks = {title: [("best" in cell) for cell in re.findall(r"<td([^>]*)>", row)][: len(measured)] for title, row in rows.items()}
+    less = [metric.lower_is_better for metric in measured]
     assert marks == {"HDM": less, "Grad-CAM": [not each for each in less]}
     assert "0.250 ± 0.000" in text_of(rows["HDM"])
     assert text_of(rows["Grad-CAM"]).endswith("3 0 0 12 0.50")
-    for metric in METRICS.values():
+    for metric in measured:
         assert f"{metric.arrow} {html.unescape(metric.definition)}" in text_of(page)
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hdm_core import METRICS
+from hdm_core.metrics.registry import chosen_metrics, metrics_on_request
 from pipeline.plan import Plan
 from pipeline.runs import RunStore
 from pipeline.runs.images import FACTS, IMAGES, with_facts
@@ -98,6 +99,9 @@ SCHEMAS: dict[str, dict[str, str]] = {
 }
 
 
+# What a run with default settings writes.
+WRITTEN = pa.schema([column for column in RECORDS if column.name not in metrics_on_request()], metadata=RECORDS.metadata)
+
 MINIMAL = Record(run="tiny", shard=2, row=0, image_id="0.png", label=None, method="hdm", status="failed", seed=0, device="cpu")
 
 
@@ -126,9 +130,9 @@ def test_records_come_back_as_they_were_written(run: Path, plan: Plan) -> None:
     assert len(stored) == len(written) == 4
     for left, right in zip(stored, written, strict=True):
         assert left["error"] is None
-        for name in set(RECORDS.names) - set(METRICS):
+        for name in set(WRITTEN.names) - set(METRICS):
             assert left[name] == right[name], name
-        for name in METRICS:
+        for name in chosen_metrics(None):
             assert left[name] == pytest.approx(right[name], rel=1e-6)
 
 
@@ -155,7 +159,7 @@ def test_a_record_has_no_other_column_and_no_other_metric() -> None:
 
 def test_records_are_the_bytes_of_rows_with_only_the_columns_that_have_a_value() -> None:
     """Files keep the bytes of versions that had dicts, in which a column without a value was a missing key."""
-    metrics = dict.fromkeys(METRICS, 0.5) | {"proportion": None}
+    metrics = dict.fromkeys(chosen_metrics(None), 0.5) | {"proportion": None}
     measured = {"target": 1, "target_name": "b", "probability": 0.75, "logit": 2.5, "seconds": 0.1, "stage_weights": [0.75, 0.25]}
     curves = {"deletion": [1.0, 0.5], "insertion": [0.5, 1.0]}
     records = [MINIMAL, replace(MINIMAL, row=1, status="ok", label=3, passes=7, metrics=metrics, **measured, **curves)]
@@ -164,7 +168,17 @@ def test_records_are_the_bytes_of_rows_with_only_the_columns_that_have_a_value()
         {**common, "row": 0, "status": "failed", "label": None, "passes": 0},
         {**common, "row": 1, "status": "ok", "label": 3, "passes": 7, **metrics, **measured, **curves},
     ]
-    assert encode_records(records) == {"records": parquet(rows, RECORDS), "curves": parquet(rows[1:], CURVES)}
+    assert encode_records(records) == {"records": parquet(rows, WRITTEN), "curves": parquet(rows[1:], CURVES)}
+
+
+def test_a_metric_on_request_has_a_column_where_the_settings_name_it() -> None:
+    record = replace(MINIMAL, metrics={"srg": 0.25, "deletion_auc": 0.5})
+    for named, absent in ((("srg", "deletion_auc"), {"srg"}), (("deletion_auc",), set())):
+        table = pq.read_table(io.BytesIO(encode_records([record, MINIMAL], named)["records"]))
+        assert set(table.column_names) == set(WRITTEN.names) | absent
+        assert table.column_names[: len(WRITTEN)] == WRITTEN.names
+    (first, second) = from_parquet([encode_records([record, MINIMAL], ("srg",))["records"]], RECORDS).to_pylist()
+    assert (first["srg"], second["srg"], first["sparseness"]) == (0.25, None, None)
 
 
 def test_a_field_that_a_row_lacks_is_null() -> None:
@@ -209,7 +223,7 @@ def test_parts_of_an_earlier_version_are_of_rank_0(run: Path, folder: str) -> No
 # Files of other versions
 
 
-@pytest.mark.parametrize("name", [name for name in RECORDS.names if name != "rank"])
+@pytest.mark.parametrize("name", [name for name in WRITTEN.names if name != "rank"])
 def test_a_column_that_a_file_lacks_is_null(run: Path, name: str) -> None:
     paths = sorted((run / "records").iterdir())
     whole = pa.concat_tables(pq.read_table(path) for path in paths)
@@ -220,7 +234,7 @@ def test_a_column_that_a_file_lacks_is_null(run: Path, name: str) -> None:
     records = store.records()
     assert records.schema.equals(RECORDS, check_metadata=True)
     assert records[name].to_pylist() == values
-    assert records.drop_columns(name).equals(whole.drop_columns(name))
+    assert records.drop_columns([name, *metrics_on_request()]).equals(whole.drop_columns(name))
     assert pa.concat_tables(store.record_parts([name]))[name].to_pylist() == values
 
 
@@ -229,11 +243,11 @@ def test_a_metric_that_is_not_installed_here_is_no_column_of_the_records_and_a_r
     before, tables = store.records(), aggregate(store).to_pylist()
     for path in (run / "records").iterdir():
         table = pq.read_table(path)
-        pq.write_table(table.add_column(14, "pointing_game", pa.array([0.5] * len(table), pa.float32())), path)
+        pq.write_table(table.add_column(14, "laser_pointing", pa.array([0.5] * len(table), pa.float32())), path)
     assert store.records().equals(before)
     found = aggregate(store).to_pylist()
-    assert [row for row in found if row["metric"] != "pointing_game"] == tables
-    assert [(row["method"], row["mean"]) for row in found if row["metric"] == "pointing_game"] == [("hdm", 0.5), ("grad_cam", 0.5)]
+    assert [row for row in found if row["metric"] != "laser_pointing"] == tables
+    assert [(row["method"], row["mean"]) for row in found if row["metric"] == "laser_pointing"] == [("hdm", 0.5), ("grad_cam", 0.5)]
     assert Record.from_row(store.records().to_pylist()[0]).metrics.keys() == set(METRICS)
 
 

@@ -44,6 +44,7 @@ def test_a_run_without_a_metric_opens_with_nan(demo: RunStore) -> None:
     run = pipeline.open_run(demo.url)
     assert np.isnan(run.insertion_auc).all()
     assert not np.isnan(run.deletion_auc).any()
+    assert "srg" not in run, "a metric on request that was not measured"
 
 
 def test_the_module_does_not_shadow_xarray() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hdm_core import METHODS, METRICS, Metric
+from hdm_core import METHODS, METRICS, Metric, MetricSettings
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.plan import Plan
 from pipeline.report.summary import head
 from pipeline.runs import RunStore
@@ -55,7 +57,7 @@ def test_mean_deviation_and_interval_by_hand(plan: Plan, store: RunStore) -> Non
 
 def test_every_metric_of_every_method_has_a_row_in_order(plan: Plan, store: RunStore) -> None:
     cells = tabulate(store, plan, {})
-    assert list(cells) == [(method, metric) for method in ("hdm", "grad_cam") for metric in METRICS]
+    assert list(cells) == [(method, metric) for method in ("hdm", "grad_cam") for metric in chosen_metrics(None)]
     assert set(TITLES) == set(METRICS)
 
 
@@ -78,7 +80,7 @@ def test_what_has_no_metric_is_counted_and_not_averaged(plan: Plan, store: RunSt
     hdm, cam = cells["hdm", "insertion_auc"], cells["grad_cam", "insertion_auc"]
     assert (hdm["mean"], hdm["n"], hdm["n_flat"], hdm["n_failed"]) == (0.25, 1, 1, 3)
     assert (cam["mean"], cam["std"], cam["n"], cam["n_flat"], cam["n_failed"]) == (0.5, 0.0, 4, 0, 1)
-    assert {(cells["hdm", metric]["n_flat"], cells["hdm", metric]["n_failed"]) for metric in METRICS} == {(1, 3)}
+    assert {(cells["hdm", metric]["n_flat"], cells["hdm", metric]["n_failed"]) for metric in chosen_metrics(None)} == {(1, 3)}
 
 
 def test_a_metric_that_applies_to_few_images_says_how_many(plan: Plan, store: RunStore) -> None:
@@ -90,12 +92,12 @@ def test_a_metric_that_applies_to_few_images_says_how_many(plan: Plan, store: Ru
 def test_a_method_without_any_good_image_is_in_the_table(plan: Plan, store: RunStore) -> None:
     changes = {(row, "grad_cam"): {"status": "flat"} for row in range(5)}
     cells = tabulate(store, plan, changes)
-    for metric in METRICS:
+    for metric in chosen_metrics(None):
         cell = cells["grad_cam", metric]
         assert (cell["mean"], cell["std"], cell["ci95"]) == (None, None, None)
         assert (cell["n"], cell["n_flat"], cell["n_failed"]) == (0, 5, 0)
     _, rows = layout_table(read_tables(store))
-    assert rows[1] == ["Grad-CAM", *["-"] * len(METRICS), "0", "5", "0"]
+    assert rows[1] == ["Grad-CAM", *["-"] * len(chosen_metrics(None)), "0", "5", "0"]
 
 
 def test_it_is_written_and_read_back(plan: Plan, store: RunStore) -> None:
@@ -113,13 +115,23 @@ def test_a_run_without_commits_has_an_empty_table(plan: Plan, store: RunStore) -
     assert store.images().num_rows == 5
 
 
+def test_a_metric_on_request_is_in_the_table_where_it_was_measured(plan: Plan, store: RunStore) -> None:
+    named = replace(plan, config=plan.config.model_copy(update={"metrics": MetricSettings(names=("paper", "srg", "sparseness"))}))
+    cells = tabulate(store, named, {(row, "hdm"): {"srg": value} for row, value in enumerate((0.25, 0.75))})
+    assert list(dict.fromkeys(metric for _, metric in cells)) == [*chosen_metrics(None), "srg"]
+    assert (cells["hdm", "srg"]["mean"], cells["hdm", "srg"]["n"]) == (0.5, 2)
+    assert (cells["grad_cam", "srg"]["mean"], cells["grad_cam", "srg"]["n"]) == (None, 0)
+
+
 # The best
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_best_is_the_least_or_the_most_as_the_metric_has_it(metric: str) -> None:
     table = table_of({("hdm", metric): 0.25, ("dm", metric): 0.5, ("grad_cam", metric): 0.75})
-    less = metric in {"average_drop_80", "average_drop_70", "deletion_auc"}
+    less = metric in {"average_drop_80", "average_drop_70", "deletion_auc"} | {
+        *("average_drop_soft", "infidelity", "complexity", "border_share", "background_share")
+    }
     assert best(table) == {("hdm" if less else "grad_cam", metric)}
 
 
@@ -172,7 +184,7 @@ def test_a_metric_that_is_registered_is_in_the_table_and_on_the_page(plan: Plan,
     entry = Metric("brightness", "light", "mean of the map", lower_is_better=True, compute=lambda measured: measured.maps.mean((1, 2)))
     monkeypatch.setitem(METRICS, "brightness", entry)
     cells = tabulate(store, plan, {(0, "hdm"): {"deletion_auc": 0.5}})
-    assert [metric for method, metric in cells if method == "hdm"] == list(METRICS)
+    assert [metric for method, metric in cells if method == "hdm"] == chosen_metrics(None)
     assert cells["hdm", "brightness"]["mean"] is None, "the records were made without it"
     table = table_of({("hdm", "brightness"): 0.25, ("dm", "brightness"): 0.5})
     columns, rows = layout_table(table)

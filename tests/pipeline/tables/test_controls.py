@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from hdm_core import METRICS
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.tables import FORMATS, paper_tables, to_rich
 from pipeline.tables.aggregate import CONTROLS_LINE, layout_table
 from pipeline.tables.controls import compare_with_controls, unbeaten_controls
@@ -93,10 +94,11 @@ def page_with(folder: Path, changes: dict[tuple[int, str], dict[str, Any]]) -> s
 
 
 def test_the_report_says_which_method_beats_no_control(tmp_path: Path) -> None:
-    worst = {name: 1.0 if metric.lower_is_better else 0.0 for name, metric in METRICS.items()}
+    measured = {name: METRICS[name] for name in chosen_metrics(None)}
+    worst = {name: 1.0 if metric.lower_is_better else 0.0 for name, metric in measured.items()}
     page = page_with(tmp_path, {(row, "hdm"): worst for row in range(3)})
-    assert f"HDM does not beat Centre in any of {len(METRICS)} metrics." in page
-    assert f"({len(METRICS)} comparisons, each of 3 images, not corrected for their number)" in page
+    assert f"HDM does not beat Centre in any of {len(measured)} metrics." in page
+    assert f"({len(measured)} comparisons, each of 3 images, not corrected for their number)" in page
 
 
 def test_the_report_says_that_every_method_beats_every_control(tmp_path: Path) -> None:

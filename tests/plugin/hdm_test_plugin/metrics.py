@@ -1,4 +1,4 @@
-"""A metric from outside: the pointing game (Zhang et al., ECCV 2016)."""
+"""A metric from outside: the pointing game without a tolerance."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def _hits(measured: MetricInput) -> Tensor:
     return torch.where(regions.any(1), regions.gather(1, peak)[:, 0].float(), torch.nan)
 
 
-POINTING_GAME = Metric(
-    id="pointing_game",
-    title="pointing",
+PEAK_INSIDE = Metric(
+    id="peak_inside",
+    title="peak",
     definition="share of the images whose most salient pixel lies inside the annotated region",
     lower_is_better=False,
     needs_region=True,
