@@ -19,16 +19,18 @@ from hdm_core.settings import Baseline, Settings
 
 
 class IGOSPlusPlusSettings(Settings):
-    """Settings of iGOS++: the authors' constants for classifiers and Nesterov's steps."""
+    """Settings of iGOS++: the authors' constants for masks of 28 cells, but for the step."""
 
     steps: int = Field(20, ge=1, description="Nesterov steps of both masks")
-    points: int = Field(20, ge=1, description="S: points of each integrated gradient")
-    learning_rate: float = Field(1000.0, gt=0, description="of masks of 224 x 224 cells; for other numbers of cells in proportion")
-    cells: int = Field(224, ge=2, description="cells of a mask along the shorter side of the image, at most as many as pixels")
-    l1: float = Field(10.0, ge=0, description="lambda_1, weight of the mean of |1 - M|")
+    points: int = Field(15, ge=1, description="S: points of each integrated gradient")
+    learning_rate: float = Field(3.0, gt=0, description="of masks of 28 x 28 cells; for other numbers of cells in proportion")
+    cells: int = Field(28, ge=2, description="cells of a mask along the shorter side of the image, at most as many as pixels")
+    l1: float = Field(1.0, ge=0, description="lambda_1, weight of the mean of |1 - M|")
     tv: float = Field(20.0, ge=0, description="lambda_2, weight of the bilateral total variation of M")
     sigma: float = Field(0.01, gt=0, description="how fast an edge of the image frees the mask from that variation")
-    noise: float = Field(0.2, ge=0, description="standard deviation of the noise on every masked image, in units of the preprocessing's std")
+    noise: float = Field(
+        0.2, ge=0, description="standard deviation of the noise on every masked image, in units of the preprocessing's std"
+    )
     baseline: Baseline = Field("blur", description="value of a masked pixel: the blurred image, the normalisation mean, black, or noise")
 
 
@@ -54,7 +56,7 @@ def igos_pp(deletion: DeletionLoss, edges: tuple[Tensor, Tensor], noise: float, 
     masks = [deletion.contrast.new_ones(len(deletion), 1, *size) for _ in range(2)]
     descended = [torch.zeros_like(mask) for mask in masks]
     # A cell's gradient is in inverse proportion to the number of cells: every term of the loss is a mean over the mask.
-    rate = settings.learning_rate * size[0] * size[1] / 224**2
+    rate = settings.learning_rate * size[0] * size[1] / 28**2
     for step, noises in enumerate(_noises(deletion, settings, noise)):
         gradients = _integrated_gradients(deletion, [upsampling(mask) for mask in masks], noises)
         product = masks[0] * masks[1]

@@ -19,7 +19,9 @@ def g(mask: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(mask, size=(height, width), mode="bilinear", align_corners=False)
 
 
-def slow_igos_pp(network: nn.Module, image: Tensor, baseline: Tensor, target: int, cells: tuple[int, int], steps: int, points: int) -> Tensor:
+def slow_igos_pp(
+    network: nn.Module, image: Tensor, baseline: Tensor, target: int, cells: tuple[int, int], steps: int, points: int
+) -> Tensor:
     """Descend one image's masks without noise, the loss written out as in the paper."""
     height, width = image.shape[-2:]
     deletion, insertion = (torch.ones(1, 1, *cells, dtype=image.dtype, requires_grad=True) for _ in range(2))
@@ -62,7 +64,15 @@ RATE = 3.0
 def test_igos_pp_is_the_loss_of_the_paper(size: tuple[int, int], cells: tuple[int, int], baseline: str) -> None:
     network, images = smooth(), pictures(3, *size)
     classifier = Classifier.from_module(network)
-    settings = {"cells": 4, "steps": 5, "points": 3, "noise": 0.0, "learning_rate": RATE * 224**2 / (cells[0] * cells[1]), "l1": 1.0, "baseline": baseline}
+    settings = {
+        "cells": 4,
+        "steps": 5,
+        "points": 3,
+        "noise": 0.0,
+        "learning_rate": RATE * 28**2 / (cells[0] * cells[1]),
+        "l1": 1.0,
+        "baseline": baseline,
+    }
     found = explain(classifier, images, "igos_pp", targets=TARGETS, batch=5, **settings)
     slow = smooth().requires_grad_(False)
     replaced = baseline_image(baseline, classifier, images).expand_as(images)  # type: ignore[arg-type]
@@ -75,7 +85,7 @@ def test_igos_pp_is_the_loss_of_the_paper(size: tuple[int, int], cells: tuple[in
 
 def test_what_igos_pp_removes_takes_the_class_away_and_keeping_it_keeps_the_class() -> None:
     network, images = FAMILIES["resnet"](), pictures(4, 32)
-    explanation = explain(network, images, "igos_pp", targets=0, steps=20, points=4, cells=8, l1=0.1, tv=0.1)
+    explanation = explain(network, images, "igos_pp", targets=0, steps=20, points=4, cells=8, l1=0.1, tv=0.1, learning_rate=60.0)
     maps = explanation.maps[:, None]
     baseline = baseline_image("blur", Classifier.from_module(network), images)
     with torch.no_grad():
