@@ -97,7 +97,8 @@ def plan(
         {
             "run": f"{planned.config.output}/{planned.config.name}",
             "images": f"{len(planned.samples):,} in {len(planned.shards):,} shards of {planned.config.compute.shard_size}",
-            "passes": f"{cost.passes:,} ({passes_per_image} per image), and {cost.forwards:,} forward passes for the metrics",
+            "passes": f"{cost.passes:,} ({passes_per_image} per image), and {cost.metric_forwards:,} forward passes for the metrics, "
+            f"{cost.forwards - cost.metric_forwards:,} for targets and baselines",
             "maps": f"{planned.bytes / 2**20:,.1f} MiB before compression",
             "time": f"{clock(cost.seconds)} with {cost.workers} workers on {cost.device} ({rates}, measured)",
             "work": f"{cost.worker_hours:,.2f} worker-hours",

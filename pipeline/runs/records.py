@@ -55,6 +55,7 @@ RECORDS = pa.schema(
         ("no_contrast", pa.bool_()),
         ("metrics_baseline_probability", pa.float64()),
         ("metrics_no_contrast", pa.bool_()),
+        ("metrics_baseline", pa.string()),  # of the metrics' columns; null where the map was not measured
         *EVIDENCE_COLUMNS,
     ],
     metadata=FILE_METADATA,
@@ -68,6 +69,19 @@ CURVES = pa.schema(
         ("rank", pa.int32()),
         ("deletion", pa.list_(pa.float32())),
         ("insertion", pa.list_(pa.float32())),
+    ],
+    metadata=FILE_METADATA,
+)
+
+# Metrics of a run with several baselines: one row per image, method, rank and baseline, the first baseline's too.
+MEASURES = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("image_id", pa.string()),
+        ("method", pa.string()),
+        ("rank", pa.int32()),
+        ("baseline", pa.string()),
+        *[(metric, pa.float32()) for metric in METRICS],
     ],
     metadata=FILE_METADATA,
 )
@@ -105,6 +119,8 @@ class Record:
         no_contrast: whether that baseline keeps the class, see `BaselineScores.no_contrast`, so that the map does not explain the answer.
         metrics_baseline_probability: of the target on the baseline of the metrics.
         metrics_no_contrast: whether the baseline of the metrics keeps the class, so that deletion, insertion and drop say little.
+        metrics_baseline: the baseline of `metrics` and the curves; None where the map was not measured.
+        measures: with several baselines, baseline -> metric id -> value, the first baseline's too; else empty.
         evidence: numbers of the search for pieces of evidence; None where it was not made.
 
     Raises:
@@ -140,6 +156,8 @@ class Record:
     no_contrast: bool | None = None
     metrics_baseline_probability: float | None = None
     metrics_no_contrast: bool | None = None
+    metrics_baseline: str | None = None
+    measures: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     evidence: EvidenceFacts | None = None
 
     def __post_init__(self) -> None:
@@ -157,7 +175,7 @@ class Record:
         return {name: getattr(self, name) for name in _COLUMNS} | dict(self.metrics) | evidence_row(self.evidence)
 
 
-_COLUMNS = tuple(each.name for each in fields(Record) if each.name not in ("metrics", "evidence"))
+_COLUMNS = tuple(each.name for each in fields(Record) if each.name not in ("metrics", "measures", "evidence"))
 
 
 def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | pa.Table, schema: pa.Schema) -> bytes:
@@ -179,14 +197,19 @@ def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] |
     return sink.getvalue()
 
 
-def encode_records(records: Iterable[Record]) -> dict[str, bytes]:
-    """Encode a shard's parts of the folders `records` and `curves`.
+def encode_records(records: Iterable[Record], several_baselines: bool = False) -> dict[str, bytes]:
+    """Encode a shard's parts of the folders `records`, `curves` and `measures`.
 
-    Maps that were not measured have no curves.
+    Maps that were not measured have no curves; `measures` is only of runs with several baselines.
     """
-    rows = [record.to_row() for record in records]
+    rows, measures = [], []
+    for record in records:
+        rows.append(record.to_row())
+        key = {name: getattr(record, name) for name in ("row", "image_id", "method", "rank")}
+        measures += [key | {"baseline": baseline} | dict(values) for baseline, values in record.measures.items()]
     measured = [row for row in rows if row["deletion"] is not None]
-    return {"records": to_parquet(rows, RECORDS), "curves": to_parquet(measured, CURVES)}
+    parts = {"records": to_parquet(rows, RECORDS), "curves": to_parquet(measured, CURVES)}
+    return parts | ({"measures": to_parquet(measures, MEASURES)} if several_baselines else {})
 
 
 def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

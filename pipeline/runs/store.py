@@ -140,7 +140,8 @@ class RunStore:
         """
         maps = encode_shard(shard.index, shard.start, config.compute.shard_size, arrays)
         objects = {f"maps.zarr/{name}": data for name, data in maps.items()}
-        for folder, data in {**encode_records(records), "images": to_parquet(image_facts, FACTS)}.items():
+        several = config.metrics is not None and len(config.metrics.baselines) > 1
+        for folder, data in {**encode_records(records, several), "images": to_parquet(image_facts, FACTS)}.items():
             objects[f"{folder}/part-{shard.index:06d}.parquet"] = data
         commit = {
             "shard": shard.index,
