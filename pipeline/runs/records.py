@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -69,19 +69,6 @@ CURVES = pa.schema(
         ("rank", pa.int32()),
         ("deletion", pa.list_(pa.float32())),
         ("insertion", pa.list_(pa.float32())),
-    ],
-    metadata=FILE_METADATA,
-)
-
-# Metrics of a run with several baselines: one row per image, method, rank and baseline, the first baseline's too.
-MEASURES = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("image_id", pa.string()),
-        ("method", pa.string()),
-        ("rank", pa.int32()),
-        ("baseline", pa.string()),
-        *[(metric, pa.float32()) for metric in METRICS],
     ],
     metadata=FILE_METADATA,
 )
@@ -170,6 +157,19 @@ class Record:
         metrics = {metric: row[metric] for metric in METRICS}
         return cls(metrics=metrics, evidence=EvidenceFacts.from_row(row), **{name: row[name] for name in _COLUMNS if name in row})
 
+    def unmeasured(self) -> Record:
+        """Return the record without anything that depends on the metrics' settings."""
+        return replace(
+            self,
+            metrics={},
+            measures={},
+            metrics_baseline=None,
+            metrics_baseline_probability=None,
+            metrics_no_contrast=None,
+            deletion=None,
+            insertion=None,
+        )
+
     def to_row(self) -> dict[str, Any]:
         """Return the values of all columns of RECORDS and CURVES by name."""
         return {name: getattr(self, name) for name in _COLUMNS} | dict(self.metrics) | evidence_row(self.evidence)
@@ -195,21 +195,6 @@ def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] |
     sink = io.BytesIO()
     pq.write_table(table.cast(schema), sink, compression="zstd")
     return sink.getvalue()
-
-
-def encode_records(records: Iterable[Record], several_baselines: bool = False) -> dict[str, bytes]:
-    """Encode a shard's parts of the folders `records`, `curves` and `measures`.
-
-    Maps that were not measured have no curves; `measures` is only of runs with several baselines.
-    """
-    rows, measures = [], []
-    for record in records:
-        rows.append(record.to_row())
-        key = {name: getattr(record, name) for name in ("row", "image_id", "method", "rank")}
-        measures += [key | {"baseline": baseline} | dict(values) for baseline, values in record.measures.items()]
-    measured = [row for row in rows if row["deletion"] is not None]
-    parts = {"records": to_parquet(rows, RECORDS), "curves": to_parquet(measured, CURVES)}
-    return parts | ({"measures": to_parquet(measures, MEASURES)} if several_baselines else {})
 
 
 def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

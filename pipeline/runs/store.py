@@ -20,7 +20,8 @@ from pipeline.runs.images import FACTS, IMAGES, image_columns, with_facts
 from pipeline.runs.leases import Lease
 from pipeline.runs.maps import Arrays, array_shapes, create_arrays, encode_shard
 from pipeline.runs.metadata import check_same_plan, run_json
-from pipeline.runs.records import CURVES, RECORDS, Record, encode_records, from_parquet, to_parquet
+from pipeline.runs.parts import MEASURES, encode_records
+from pipeline.runs.records import CURVES, RECORDS, Record, from_parquet, to_parquet
 from pipeline.runs.reuse import NAME as REUSE_NAME
 from pipeline.runs.reuse import ReusePlan, from_bytes, to_bytes
 from pipeline.runs.statuses import count_errors, worst_statuses
@@ -202,10 +203,14 @@ class RunStore:
 
         Shards of an earlier version may have none.
         """
-        names = set(self.storage.names("curves"))
-        for index in sorted(self.done() if shards is None else shards):
-            if (name := f"part-{index:06d}.parquet") in names:
-                yield from_parquet([self.storage.read(f"curves/{name}")], CURVES)
+        return self._existing_parts("curves", CURVES, shards)
+
+    def measures(self, shards: Iterable[int] | None = None) -> Iterator[pa.Table]:
+        """Yield the metrics by baseline of the committed shards, or of some.
+
+        There is one table per shard; a run with one baseline has none.
+        """
+        return self._existing_parts("measures", MEASURES, shards)
 
     def images(self) -> pa.Table:
         """Return images.parquet."""
@@ -218,6 +223,13 @@ class RunStore:
     def write_image_facts(self) -> None:
         """Write the image facts of the committed shards into images.parquet."""
         self.storage.write("images.parquet", to_parquet(self.images_with_facts(), IMAGES))
+
+    def _existing_parts(self, folder: str, schema: pa.Schema, shards: Iterable[int] | None) -> Iterator[pa.Table]:
+        """Yield the files of the committed shards, or of some, that a folder has."""
+        names = set(self.storage.names(folder))
+        for index in sorted(self.done() if shards is None else shards):
+            if (name := f"part-{index:06d}.parquet") in names:
+                yield from_parquet([self.storage.read(f"{folder}/{name}")], schema)
 
     def _parts(self, folder: str, shards: Iterable[int] | None) -> list[bytes]:
         """Read the files of the committed shards, or of some, in a folder."""

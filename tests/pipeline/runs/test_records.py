@@ -16,7 +16,8 @@ from hdm_core import METRICS
 from pipeline.plan import Plan
 from pipeline.runs import RunStore
 from pipeline.runs.images import FACTS, IMAGES, with_facts
-from pipeline.runs.records import CURVES, RECORDS, Record, encode_records, from_parquet, to_parquet
+from pipeline.runs.parts import encode_records
+from pipeline.runs.records import CURVES, RECORDS, Record, from_parquet, to_parquet
 from pipeline.tables.aggregate import TABLES, aggregate
 from tests.support.plans import results
 
@@ -55,6 +56,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "no_contrast": "bool",
         "metrics_baseline_probability": "double",
         "metrics_no_contrast": "bool",
+    "metrics_baseline": "string",
         "evidence_status": "string",
         "evidence_count": "int32",
         "evidence_area": "float",
