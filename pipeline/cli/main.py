@@ -18,6 +18,7 @@ from pipeline.cli.check import check
 from pipeline.cli.console import accept_any_encoding, err, out, print_facts, print_json
 from pipeline.cli.diff import diff
 from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, errors_json, print_summary
+from pipeline.cli.measure import measure
 from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, configuration
 from pipeline.cli.reexplain import reexplain
 from pipeline.cli.repair import repair, verify
@@ -41,6 +42,7 @@ app = typer.Typer(
 app.command()(check)
 app.command()(train)
 app.command()(reexplain)
+app.command()(measure)
 app.command()(diff)
 app.command()(verify)
 app.command()(repair)

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hdm_core import MetricSettings
+from pipeline.config.diff import differences
 from pipeline.config.load import load_config
 from pipeline.config.messages import describe
 from pipeline.config.schema import ComputeConfig, RunConfig
@@ -38,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 # Keys of `compute` that are part of a run's identity: with others the numbers would differ in their last bits.
 _OF_IDENTITY = {"shard_size", "batch_size", "threads", "precision", "cuda_graphs"}
+
+_REMEDY = "put back what it was explained with, to measure it"
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,7 @@ def plan_measure(url: str, changes: Mapping[str, Any] | None = None, *, replace_
     if old := info.get("renamed_keys"):
         raise InputError(f"{url} was made by an earlier version of hdm, whose configuration has {', '.join(old)}: it can only be read")
     if missing := int(info["shards"]) - len(store.done()):
-        raise InputError(
-            f"{url}: {missing} of {info['shards']} shards are open; finish the run with hdm run or hdm repair, then measure it"
-        )
+        raise InputError(f"{url}: {missing} of {info['shards']} shards are open; finish it with hdm run or hdm repair, then measure it")
     of_metrics, of_compute = _split(changes or {})
     output, _, name = store.url.rpartition("/")
     config = load_config({**info["config"], "output": output, "name": name}, of_compute)
@@ -123,7 +124,12 @@ def _plan(store: RunStore, config: RunConfig) -> Plan:
     """Plan the run again as it was started, and with the metrics to measure."""
     info = store.metadata()
     plan = make_plan(config.model_copy(update={"metrics": configured_metrics(info)}))
-    check_same_plan(store.url, info, plan, remedy="put back what it was explained with, to measure it")
+    check_same_plan(store.url, info, plan, remedy=_REMEDY)
+    if info.get("interface") not in (None, plan.preprocess_identity):
+        differing = ", ".join(differences(info["interface"], plan.preprocess_identity))
+        raise InputError(
+            f"{store.url} was explained with another classifier: {differing}; put back what it was explained with, to measure it"
+        )
     _refuse_uninstalled(store)
     require_conditional(store, config.compute)
     return replace(plan, config=config)
@@ -180,5 +186,5 @@ def _text(settings: MetricSettings) -> str:
 
 def _refuse_uninstalled(store: RunStore) -> None:
     """Refuse records with metrics that are not installed here: they would be lost."""
-    if names := store.uninstalled_metrics():
+    if names := store.uninstalled_metrics().names:
         raise InputError(f"{store.url} has numbers of {', '.join(names)}, which no package here measures: install it, they would be lost")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.config.renamed import translate_run
 from pipeline.config.schema import RunConfig
@@ -179,6 +180,15 @@ class RunStore:
 
         with ThreadPoolExecutor(MAX_PARALLEL_REQUESTS) as readers:
             yield from readers.map(read, self._names("records", self.done()))
+
+    def uninstalled_metrics(self) -> pa.Schema:
+        """Return the columns of the records' metrics that are not installed here.
+
+        They are the float32 columns that RECORDS does not have: a run's further columns are metrics. The first part says which there are.
+        """
+        names = self._names("records", self.done())
+        schema = pq.read_schema(pa.BufferReader(self.storage.read(names[0]))) if names else RECORDS
+        return pa.schema([field for field in schema if field.type == pa.float32() and field.name not in RECORDS.names])
 
     def statuses(self) -> dict[str, int]:
         """Count the images of the committed shards by status.

@@ -56,7 +56,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "no_contrast": "bool",
         "metrics_baseline_probability": "double",
         "metrics_no_contrast": "bool",
-    "metrics_baseline": "string",
+        "metrics_baseline": "string",
         "evidence_status": "string",
         "evidence_count": "int32",
         "evidence_area": "float",
