@@ -115,8 +115,9 @@ def measure(
 
     Example:
         >>> import pipeline
-        >>> config = pipeline.load_config("demo", {"output": "runs", "metrics": "none", "dataset.limit": 2, "compute.executor": "local"})
-        >>> summary = pipeline.measure(pipeline.run(config).url, {"metrics.names": ["deletion_auc"]})
+        >>> changes = {"output": "runs", "metrics": "none", "methods": ["grad_cam"], "dataset.limit": 2, "compute.executor": "local"}
+        >>> explained = pipeline.run(pipeline.load_config("demo", changes))
+        >>> summary = pipeline.measure(explained.url, {"metrics.names": ["deletion_auc"]})
         >>> summary.statuses
         {'ok': 2}
     """

@@ -14,9 +14,7 @@ from pipeline.cli.options import Json, Run, Set, given_changes
 def measure(
     run: Run,
     set_: Set = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="replace the numbers of another baseline or protocol, or of more metrics")
-    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="replace the numbers of other settings")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the maps of a finished run; the same command again resumes it.

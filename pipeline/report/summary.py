@@ -104,7 +104,8 @@ def _column(name: str) -> dict[str, str]:
 def body(table: pa.Table, records: pa.Table, passes: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return the metrics' rows, one per method.
 
-    Each has a cell per metric, and one whose counts are the method's. The best mean of a metric is marked if there are several methods. The controls are last, and the first one below a method has a line.
+    Each has a cell per metric, and `counts`, of which the numbers of images are taken. The best mean of a metric is marked if there are
+    several methods. The controls are last, and the first one below a method has a line.
     """
     cells = {(row["method"], row["metric"]): row for row in table.to_pylist()}
     any_cells = {method: row for (method, _), row in reversed(cells.items())}
