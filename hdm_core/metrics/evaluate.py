@@ -144,7 +144,9 @@ def _measure(
     of_network = [name for name in chosen if name not in map_only]
     # Part by part and in half the bits: sorting all maps of a run's methods at once would need much memory.
     rank = torch.cat([ranks(part).int() for part in torch.split(maps, batch)]) if of_network else None
-    with torch.inference_mode(False), classifier.folded(images[:1]) as network, torch.no_grad():
+    # Folding compares the networks' outputs for an image, which metrics of the maps alone do not need.
+    prepared = classifier.folded(images[:1]) if of_network else classifier.frozen()
+    with torch.inference_mode(False), prepared as network, torch.no_grad():
         alone = [settings.alone(baseline) for baseline in settings.baselines]
         inputs = [_measured(classifier, network, images, maps, classes, regions, each, index, batch, rank) for each in alone]
         of_maps = {name: _values(METRICS[name], inputs[0]) for name in map_only}
@@ -171,10 +173,9 @@ def _measured(
         rank: (N, H, W), the pixels' ranks; None where only the maps are read: no view is made then.
     """
     if rank is None:
-        nothing, none = torch.full_like(maps[:, 0, 0], torch.nan), maps.new_zeros(len(maps), 0)
-        remaining, deletion, insertion, scale = dict.fromkeys(REMOVED, nothing), none, none, Scale(nothing, nothing)
-        start = nothing[:, None]
-        clean = blank = start
+        nothing, deletion = torch.full_like(maps[:, 0, 0], torch.nan), maps.new_zeros(len(maps), 0)
+        remaining, insertion, scale = dict.fromkeys(REMOVED, nothing), deletion, Scale(nothing, nothing)
+        clean = blank = nothing[:, None]
     else:
         height, width = images.shape[-2:]
         baseline = baseline_image(settings.baseline, classifier, images)
