@@ -96,6 +96,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "n_failed": "int64",
         "n_no_contrast": "int64",
         "n_metrics_no_contrast": "int64",
+        "baseline": "string",
     },
 }
 
