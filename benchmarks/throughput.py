@@ -1,4 +1,4 @@
-"""Throughput of the pipeline against a hand-written torch loop, both with Grad-CAM alone."""
+"""Throughput of the pipeline against a hand-written loop, with Grad-CAM alone."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _photographs(folder: Path, count: int) -> list[str]:
 
 
 def _pipeline(arch: str, crop: int, images: int, workers: int, folder: Path, executor: str) -> float:
-    """Return the seconds of a run's workers, from the start of the first to the last commit."""
+    """Return the seconds of a run from its workers' start to the last commit."""
     from pipeline.config.load import load_config
     from pipeline.execution.driver import explain_run, plan_run
 

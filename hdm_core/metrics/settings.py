@@ -1,4 +1,4 @@
-"""Settings of the metrics: their names, the baselines and the protocol of the curves."""
+"""Settings of the metrics: names, baselines and the protocol of the curves."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MetricSettings(Settings):
         return self.model_copy(update={"baseline": baseline, "baselines": (baseline,)})
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings as JSON; a single baseline is no list, as in earlier versions."""
+        """Return the settings as JSON; a single baseline is no list, as before."""
         identity = super().identity()
         if len(self.baselines) == 1:
             identity.pop("baselines", None)

@@ -1,4 +1,4 @@
-"""Measurement of a finished run: check it, measure its stored maps, note the settings."""
+"""Measurement of a finished run from its stored maps."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Measurement:
 
 
 def plan_measure(url: str, changes: Mapping[str, Any] | None = None, *, replace_numbers: bool = False) -> Measurement:
-    """Decide which shards of a finished run are to be measured, and with which settings.
+    """Decide which shards are to be measured, and with which settings.
 
     Nothing is written. Without changes the settings are those that the run has or is being measured with, else the default ones. Metrics
     of the same baselines and protocol are added to those that the run has.
@@ -136,7 +136,7 @@ def _plan(store: RunStore, config: RunConfig) -> Plan:
 
 
 def _split(changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the changes of the metrics, without their section, and those of the resources."""
+    """Return the changes of the metrics, and those of the resources."""
     of_metrics: dict[str, Any] = {}
     of_compute: dict[str, Any] = {}
     allowed = [key for key in ComputeConfig.model_fields if key not in _OF_IDENTITY]

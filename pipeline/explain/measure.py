@@ -53,7 +53,7 @@ def measure(
 
 
 def _of_map(values: Mapping[str, Mapping[str, Sequence[float]]], number: int) -> dict[str, Any]:
-    """Return the columns of one map: the first baseline's metrics, and those of each where there are several."""
+    """Return the columns of one map, of the first baseline and of all."""
     measures = {baseline: {name: _none_if_nan(column[number]) for name, column in each.items()} for baseline, each in values.items()}
     first = next(iter(measures))
     return {"metrics": measures[first], "metrics_baseline": first, "measures": measures if len(measures) > 1 else {}}

@@ -167,7 +167,7 @@ class _Measurement:
         )
 
     def _score_baseline(self, batch: Batch) -> None:
-        """Add what the classes keep on the metrics' first baseline; the methods' baselines are as they were."""
+        """Add what the classes keep on the first baseline of the metrics."""
         keys = [key for key in self._keys(batch.rows) if self.records[key].target is not None]
         bare = [replace(self.records[key], baseline=None) for key in keys]
         known = MeasuredBaselines()
@@ -194,7 +194,7 @@ class _Measurement:
 
 
 def _open_metrics(wanted: MetricSettings, found: MetricSettings | None) -> tuple[MetricSettings | None, frozenset[str]]:
-    """Return the settings of the metrics that are to be measured, and the metrics whose numbers are kept."""
+    """Return the settings of what is to be measured, and the metrics to keep."""
     if found is None or not same_numbers(found, wanted):
         return wanted, frozenset()
     kept = frozenset(found.names or ()) & frozenset(wanted.names or ())

@@ -36,7 +36,7 @@ def result_identity(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_measured(store: RunStore) -> dict[str, Any]:
-    """Return run.json with the settings of the run's numbers, which `hdm measure` may have made later."""
+    """Return run.json with the settings of the numbers, also of later ones."""
     info, state = store.metadata(), read_state(store.storage)
     if state is None:
         return info

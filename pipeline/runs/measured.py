@@ -38,7 +38,7 @@ def explicit(settings: MetricSettings) -> MetricSettings:
 
 
 def as_configured(settings: MetricSettings) -> MetricSettings:
-    """Return settings as a configuration writes them: no names for the paper's metrics."""
+    """Return settings as configured: without names for the paper's metrics."""
     return settings.model_copy(update={"names": None}) if list(settings.names or ()) == chosen_metrics(None) else settings
 
 
@@ -48,7 +48,7 @@ def same_numbers(one: MetricSettings | None, other: MetricSettings) -> bool:
 
 
 def already_measured(found: MetricSettings | None, wanted: MetricSettings | None) -> bool:
-    """Return True if numbers of explicit settings are those that are wanted, and no others."""
+    """Return True if explicit settings are those wanted, with no more metrics."""
     if found is None or wanted is None:
         return found is wanted
     return same_numbers(found, wanted) and {*(found.names or ())} == {*(explicit(wanted).names or ())}
@@ -61,7 +61,7 @@ def united(one: MetricSettings, other: MetricSettings) -> MetricSettings:
 
 
 def of_commit(commit: Mapping[str, Any], configured: MetricSettings | None) -> MetricSettings | None:
-    """Return the settings with which a committed shard was measured; None if it was not.
+    """Return the settings with which a shard was measured; None if it was not.
 
     Args:
         configured: the run's own, of run.json, which hold where no later measurement was committed.

@@ -42,7 +42,7 @@ def encode_records(records: Iterable[Record], several_baselines: bool = False) -
 
 
 def join_records(records: pa.Table, curves: pa.Table, measures: pa.Table) -> list[Record]:
-    """Return the rows of RECORDS as records, with their curves and the numbers of several baselines."""
+    """Return rows of RECORDS as records, with their curves and measures."""
     key = itemgetter("row", "method", "rank")
     curves_of = {key(row): row for row in curves.to_pylist()}
     measures_of: dict[tuple[int, str, int], dict[str, dict[str, float | None]]] = defaultdict(dict)

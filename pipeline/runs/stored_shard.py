@@ -57,7 +57,7 @@ def read_commit(store: RunStore, shard: int) -> dict[str, Any]:
 
 
 def measured_with(commit: Mapping[str, Any], configured: MetricSettings | None) -> MetricSettings | None:
-    """Return the settings of a committed shard's numbers; None if it has none or a measurement is pending.
+    """Return the settings of a shard's numbers; None for none or pending ones.
 
     Args:
         configured: the metrics of run.json.

@@ -57,7 +57,7 @@ def revoke_commits(store: RunStore, report: VerifyReport) -> None:
 
 
 def accepted_checksums(commit: Mapping[str, Any]) -> dict[str, list[str | None]]:
-    """Return path -> checksums that a commit accepts; None stands for a missing object.
+    """Return path -> accepted checksums; None stands for a missing object.
 
     While a measurement is being written, an object may have its old bytes or those that are pending.
     """

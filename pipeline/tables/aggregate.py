@@ -120,7 +120,7 @@ def remarks(table: pa.Table) -> list[str]:
 
 
 def _without_region(table: pa.Table) -> list[str]:
-    """Return the metrics of a region that have no number, where other metrics have some."""
+    """Return the metrics of a region that alone have no number."""
     counts: Counter[str] = Counter()
     for metric, count in zip(table["metric"].to_pylist(), table["n"].to_pylist(), strict=True):
         counts[metric] += count

@@ -1,4 +1,4 @@
-"""Metrics of several baselines side by side, and how far they agree on the methods."""
+"""Metrics of several baselines side by side, and their rank correlation."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def compare_baselines(table: pa.Table) -> list[BaselineTable]:
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Return Spearman's rank correlation: Pearson's of the ranks, ties with their mean rank.
+    """Return Spearman's rank correlation, ties with their mean rank.
+
+    It is Pearson's correlation of the ranks.
 
     It is None for fewer than 3 values, or where all values of one side are equal.
     """
