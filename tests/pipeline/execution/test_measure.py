@@ -38,9 +38,8 @@ def keys(folder: Path, **changes: Any) -> dict[str, Any]:
         classifier={"source": "import", "factory": "tests.support.bright_network:make", "resize": 64, "crop": 64},
         methods=["grad_cam", "gradient", "random_map"],
         compute={"executor": "local", "shard_size": 2, "batch_size": 4},
-        output=str(folder / "runs"),
         target={"top": 2},
-        **{"name": "later", "metrics": "none", **changes},
+        **{"name": "later", "metrics": "none", "output": str(folder / "runs"), **changes},
     )
 
 
