@@ -299,6 +299,15 @@ def test_a_damaged_map_is_not_measured(folder: Path) -> None:
         measured(store.url)
 
 
+def test_a_repaired_shard_is_measured_again(folder: Path, here: Command) -> None:
+    store = measured(str(folder / "runs" / "later"))
+    store.storage.write("records/part-000001.parquet", b"")
+    assert here("repair", store.url).code == 3, "one image is unreadable"
+    assert plan_measure(store.url).todo == [1], "it was explained with the metrics of run.json: none"
+    pipeline.measure(store.url)
+    assert_same_numbers(store, RunStore.open(str(folder / "runs" / "direct")))
+
+
 def test_the_command_prints_what_was_measured(folder: Path, here: Command) -> None:
     run = folder / "runs" / "later"
     ended = here("measure", run, "--set", "metrics.names=[deletion_auc,proportion]", "--json")
