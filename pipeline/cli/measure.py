@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.console import err, out
+from pipeline.cli.console import err
 from pipeline.cli.execute import console_steps, print_summary
 from pipeline.cli.options import Json, Run, Set, given_changes
 
@@ -26,10 +27,13 @@ def measure(
     from pipeline.monitoring.progress import progress_bar
 
     planned = plan_measure(run, given_changes({}, set_), replace_numbers=replace)
-    if not planned.todo and not as_json:
-        out.print(f"{planned.store.url} is measured with these settings already", markup=False, soft_wrap=True)
     with progress_bar(err) as on_progress:
         summary = measure_run(planned, on_progress)
         summary.report = console_steps(on_progress).report(summary.store)
-    if planned.todo or as_json:
+    if planned.todo:
         print_summary(summary, as_json)
+        return
+    err.print(f"{planned.store.url} is measured with these settings already", markup=False, soft_wrap=True)
+    if as_json:
+        with suppress(typer.Exit):  # images that could not be explained are no news
+            print_summary(summary, as_json)

@@ -122,7 +122,7 @@ def test_a_run_that_is_measured_with_these_settings_says_so(folder: Path, here: 
     run = folder / "runs" / "direct"
     before = RunStore.open(str(run)).storage.read("records/part-000000.parquet")
     ended = here("measure", run)
-    assert (ended.code, "measured with these settings already" in ended.out) == (0, True)
+    assert (ended.code, "measured with these settings already" in ended.err) == (0, True)
     assert RunStore.open(str(run)).storage.read("records/part-000000.parquet") == before
     assert not (run / "measure.json").exists()
 
