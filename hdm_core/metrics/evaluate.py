@@ -234,8 +234,8 @@ def _on_host(values: dict[str, Tensor], deletion: Tensor, insertion: Tensor) -> 
     They are copied at once: each copy makes the host wait for the device.
     """
     columns = torch.cat([*(column[:, None] for column in values.values()), deletion, insertion], 1).cpu()
-    of_metrics, *curves = torch.split(columns, [len(values), deletion.shape[1], insertion.shape[1]], 1)
-    return Metrics({name: of_metrics[:, i].contiguous() for i, name in enumerate(values)}, *(curve.contiguous() for curve in curves))
+    of_metrics, removed, inserted = (part.contiguous() for part in torch.split(columns, [len(values), *[deletion.shape[1]] * 2], 1))
+    return Metrics({name: of_metrics[:, i].contiguous() for i, name in enumerate(values)}, removed, inserted)
 
 
 def _values(metric: Metric, measured: MetricInput) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hdm_core import Classifier, MetricSettings, evaluate
 from hdm_core.batch_limit import BatchLimit
+from hdm_core.settings import Baseline
 from pipeline.explain.batch import Batch
 from pipeline.runs.records import Record
 
@@ -52,7 +53,7 @@ def measure(
     ]
 
 
-def _of_map(values: Mapping[str, Mapping[str, Sequence[float]]], number: int) -> dict[str, Any]:
+def _of_map(values: Mapping[Baseline, Mapping[str, Sequence[float]]], number: int) -> dict[str, Any]:
     """Return the columns of one map, of the first baseline and of all."""
     measures = {baseline: {name: _none_if_nan(column[number]) for name, column in each.items()} for baseline, each in values.items()}
     first = next(iter(measures))

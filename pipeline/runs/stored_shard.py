@@ -87,7 +87,7 @@ def read_shard(store: RunStore, shard: Shard, methods: Sequence[str], conditiona
         found = dict(zip(names, readers.map(lambda name: _read(store, name, accepted[name]), names), strict=True))
     rows = range(shard.start, shard.stop)
     tables = {
-        folder: from_parquet([data] if (data := found.get(f"{folder}/{part}")) else [], schema)
+        folder: from_parquet([table] if (table := found.get(f"{folder}/{part}")) else [], schema)
         for folder, schema in (("records", RECORDS), ("curves", CURVES), ("measures", MEASURES), ("images", FACTS))
     }
     return StoredShard(
