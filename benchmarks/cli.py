@@ -16,6 +16,7 @@ from benchmarks.evidence.command import evidence
 from benchmarks.planted.options import Threads, planted, truth
 from benchmarks.scale import plan, pool, store
 from benchmarks.tables import memory_table, methods_table, networks_table, points_table
+from benchmarks.throughput import throughput
 from pipeline.cli.console import accept_any_encoding, err, out, print_json
 from pipeline.cli.options import Json
 from pipeline.errors import InputError
@@ -37,6 +38,7 @@ bench.command()(models)
 bench.command()(truth)
 bench.command()(planted)
 bench.command()(evidence)
+bench.command()(throughput)
 
 Arch = Annotated[list[str] | None, typer.Option(help="torchvision network, repeatable; MobileNetV2 by default")]
 Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random by default")]

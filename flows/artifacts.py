@@ -15,7 +15,7 @@ from pipeline.drift.summary import QUANTITIES
 from pipeline.execution.driver import RunSummary
 from pipeline.monitoring.progress import Progress, ProgressCallback, clock, throttle
 from pipeline.reexplain.plan import ReexplainPlan
-from pipeline.tables.aggregate import LEGEND, layout_table
+from pipeline.tables.aggregate import LEGEND, layout_table, remarks
 from pipeline.training.run import Trained
 
 _SECONDS = 5.0  # between two updates on Prefect's server
@@ -52,7 +52,7 @@ def table_artifact(key: str, table: pa.Table) -> None:
     create_table_artifact(
         table=[dict(zip(head, row, strict=True)) for row in rows],
         key=key,
-        description=f"mean ± half of the 95% interval; {LEGEND}",
+        description=" ".join([f"mean ± half of the 95% interval; {LEGEND}.", *remarks(table)]),
     )
 
 

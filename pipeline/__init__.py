@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from pipeline.config.schema import RunConfig
     from pipeline.runs import RunStore
     from pipeline.runs.xarray import open_run
-    from pipeline.workflow import make_plan, run
+    from pipeline.workflow import make_plan, measure, run
 
     __version__: str
 
-__all__ = ["RunConfig", "RunStore", "__version__", "load_config", "make_plan", "open_run", "run"]
+__all__ = ["RunConfig", "RunStore", "__version__", "load_config", "make_plan", "measure", "open_run", "run"]
 
 _MODULES = {
     "RunConfig": "pipeline.config.schema",
     "RunStore": "pipeline.runs",
     "load_config": "pipeline.config.load",
     "make_plan": "pipeline.workflow",
+    "measure": "pipeline.workflow",
     "open_run": "pipeline.runs.xarray",
     "run": "pipeline.workflow",
 }

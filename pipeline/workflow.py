@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
 from pipeline.execution.driver import RunSummary, explain_run, plan_run
+from pipeline.execution.measure import measure_run, plan_measure
 from pipeline.monitoring.progress import ProgressCallback, no_progress
 from pipeline.plan import Plan
 from pipeline.plan import make_plan as _make_plan
@@ -94,6 +95,34 @@ def run(config: RunConfig | str | Mapping[str, Any], progress: ProgressCallback 
     """
     summary = run_steps(_loaded(config), default_steps(progress or no_progress))
     assert summary is not None  # noqa: S101 - for the type checker: plan_run always returns a plan
+    return summary
+
+
+def measure(
+    url: str, changes: Mapping[str, Any] | None = None, *, replace: bool = False, progress: ProgressCallback | None = None
+) -> RunSummary:
+    """Measure the stored maps of a finished run, as `hdm measure` does.
+
+    Args:
+        url: the run's folder or URL.
+        changes: dotted keys below `metrics` and `compute` -> values.
+        replace: replace the numbers of another baseline or protocol, or of more metrics.
+        progress: called with a `Progress` about twice per second.
+
+    Raises:
+        InputError: if the run is not finished, its classifier or dataset has changed, or it has numbers of other settings.
+        RunError: if it cannot continue; calling again resumes it.
+
+    Example:
+        >>> import pipeline
+        >>> changes = {"output": "runs", "metrics": "none", "methods": ["grad_cam"], "dataset.limit": 2, "compute.executor": "local"}
+        >>> explained = pipeline.run(pipeline.load_config("demo", changes))
+        >>> summary = pipeline.measure(explained.url, {"metrics.names": ["deletion_auc"]})
+        >>> summary.statuses
+        {'ok': 2}
+    """
+    summary = measure_run(plan_measure(url, changes, replace_numbers=replace), progress or no_progress)
+    summary.report = write_report(summary.store)
     return summary
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -24,6 +24,7 @@ from hdm_core.metrics.scale import Scale
 from hdm_core.metrics.settings import MetricSettings
 from hdm_core.metrics.views import Viewer, map_views, shared_views
 from hdm_core.network.logits import require_classes
+from hdm_core.settings import Baseline
 from hdm_core.targets import Targets, contrasting, one_target, target_numbers
 
 
@@ -35,20 +36,27 @@ class Metrics:
         values: metric id -> (N,) float32 on the CPU; NaN where a metric does not apply.
         deletion: (N, points), the target's probability while pixels are removed; 101 points, or H + 1 for the protocol `rise`.
         insertion: (N, points), the same while they are inserted.
+        by_baseline: baseline -> values with it. All of the above are of the first baseline; metrics of the map alone are equal for all.
+            Without a metric that needs the network the curves have no points.
     """
 
     values: dict[str, Tensor]
     deletion: Tensor
     insertion: Tensor
+    by_baseline: dict[Baseline, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def metric_forwards(height: int, width: int, settings: MetricSettings | None = None, maps: int = 1) -> int:
     """Return the forward passes that `evaluate` makes for one image with `maps` maps."""
     settings = settings or MetricSettings()
     chosen = [METRICS[name] for name in chosen_metrics(settings.names)]
-    own = len(map_views(settings.protocol, height, width)) + sum(metric.forwards(height, width) for metric in chosen)
-    shared = len(shared_views(settings.protocol, height, width)) + sum(metric.forwards_per_image(height, width) for metric in chosen)
-    return shared + maps * own
+    own = sum(metric.forwards(height, width) for metric in chosen)
+    shared = sum(metric.forwards_per_image(height, width) for metric in chosen)
+    if all(metric.map_only for metric in chosen):
+        return shared + maps * own
+    own += len(map_views(settings.protocol, height, width))
+    shared += len(shared_views(settings.protocol, height, width))
+    return len(settings.baselines) * (shared + maps * own)
 
 
 def evaluate(
@@ -75,7 +83,7 @@ def evaluate(
         maps: (N, H, W) in [0, 1].
         targets: the class that an image's maps explain: one for all, or one per image.
         regions: (B, H, W) bool, the evidence of an image; all false where unknown.
-        settings: the baseline and the protocol of the curves.
+        settings: the metrics, their baselines and the protocol of the curves.
         target: another name of `targets`.
         contrast: (B,), the class that each target is compared with, such as `explanation.contrasts`. The probability is then that of
             the target rather than that class.
@@ -134,39 +142,73 @@ def _measure(
 ) -> Metrics:
     """Measure maps of images that are all on the device, `batch` views per forward."""
     chosen = chosen_metrics(settings.names)
-    height, width = images.shape[-2:]
-    baseline = baseline_image(settings.baseline, classifier, images)
-    backgrounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]
+    map_only = [name for name in chosen if METRICS[name].map_only]
+    of_network = [name for name in chosen if name not in map_only]
     # Part by part and in half the bits: sorting all maps of a run's methods at once would need much memory.
-    rank = torch.cat([ranks(part).int() for part in torch.split(maps, batch)])
-    shared, own = (views(settings.protocol, height, width) for views in (shared_views, map_views))
-    with torch.inference_mode(False), classifier.folded(images[:1]) as network, torch.no_grad():
+    rank = torch.cat([ranks(part).int() for part in torch.split(maps, batch)]) if of_network else None
+    # Folding compares the networks' outputs for an image, which metrics of the maps alone do not need.
+    prepared = classifier.folded(images[:1]) if of_network else classifier.frozen()
+    with torch.inference_mode(False), prepared as network, torch.no_grad():
+        alone = [settings.alone(baseline) for baseline in settings.baselines]
+        inputs = [_measured(classifier, network, images, maps, classes, regions, each, index, batch, rank) for each in alone]
+        of_maps = {name: _values(METRICS[name], inputs[0]) for name in map_only}
+        columns = [{name: _values(METRICS[name], measured) for name in of_network} | of_maps for measured in inputs]
+    hosted = [_on_host({name: each[name] for name in chosen}, inputs[0].deletion, inputs[0].insertion) for each in columns]
+    return replace(hosted[0], by_baseline={name: each.values for name, each in zip(settings.baselines, hosted, strict=True)})
+
+
+def _measured(
+    classifier: Classifier,
+    network: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    classes: Tensor,
+    regions: Tensor,
+    settings: MetricSettings,
+    index: Tensor,
+    batch: int,
+    rank: Tensor | None,
+) -> MetricInput:
+    """Run the views of all maps with one baseline.
+
+    Args:
+        rank: (N, H, W), the pixels' ranks; None where only the maps are read: no view is made then.
+    """
+    if rank is None:
+        nothing, deletion = torch.full_like(maps[:, 0, 0], torch.nan), maps.new_zeros(len(maps), 0)
+        remaining, insertion, scale = dict.fromkeys(REMOVED, nothing), deletion, Scale(nothing, nothing)
+        clean = blank = nothing[:, None]
+    else:
+        height, width = images.shape[-2:]
+        baseline = baseline_image(settings.baseline, classifier, images)
+        backgrounds = [baseline] if settings.protocol == "paper" else [baseline, rise_blur(images)]
+        shared, own = (views(settings.protocol, height, width) for views in (shared_views, map_views))
         viewer = Viewer(network, images, classes, backgrounds, rank, index, batch, classifier.problem_type)
         of_images, of_maps = viewer.probabilities(shared, own)
         scale = Scale.of(classifier.problem_type, *of_images[:, :2].unbind(1))
         of_images, of_maps = scale.apply(of_images, torch.arange(len(images), device=index.device)), scale.apply(of_maps, index)
         clean, blank, start = (of_images[index, view][:, None] for view in (0, 1, -1))
         curve = (len(own) - len(REMOVED)) // 2
-        deleted, inserted, remaining = of_maps.tensor_split([curve, 2 * curve], dim=1)
-        measured = MetricInput(
-            classifier=classifier,
-            network=network,
-            images=images,
-            targets=classes,
-            regions=regions,
-            maps=maps,
-            index=index,
-            clean=clean[:, 0],
-            blank=blank[:, 0],
-            remaining=dict(zip(REMOVED, remaining.unbind(1), strict=True)),
-            deletion=torch.cat([clean, deleted, blank], 1),
-            insertion=torch.cat([start, inserted, clean], 1),
-            settings=settings,
-            batch=batch,
-            scale=scale,
-        )
-        values = {name: _values(METRICS[name], measured) for name in chosen}
-    return _on_host(values, measured.deletion, measured.insertion)
+        deleted, inserted, remains = of_maps.tensor_split([curve, 2 * curve], dim=1)
+        remaining = dict(zip(REMOVED, remains.unbind(1), strict=True))
+        deletion, insertion = torch.cat([clean, deleted, blank], 1), torch.cat([start, inserted, clean], 1)
+    return MetricInput(
+        classifier=classifier,
+        network=network,
+        images=images,
+        targets=classes,
+        regions=regions,
+        maps=maps,
+        index=index,
+        clean=clean[:, 0],
+        blank=blank[:, 0],
+        remaining=remaining,
+        deletion=deletion,
+        insertion=insertion,
+        settings=settings,
+        batch=batch,
+        scale=scale,
+    )
 
 
 def _classes(classifier: Classifier, targets: Targets, images: int) -> Tensor:
@@ -194,8 +236,8 @@ def _on_host(values: dict[str, Tensor], deletion: Tensor, insertion: Tensor) -> 
     They are copied at once: each copy makes the host wait for the device.
     """
     columns = torch.cat([*(column[:, None] for column in values.values()), deletion, insertion], 1).cpu()
-    of_metrics, *curves = torch.split(columns, [len(values), deletion.shape[1], insertion.shape[1]], 1)
-    return Metrics({name: of_metrics[:, i].contiguous() for i, name in enumerate(values)}, *(curve.contiguous() for curve in curves))
+    of_metrics, removed, inserted = (part.contiguous() for part in torch.split(columns, [len(values), *[deletion.shape[1]] * 2], 1))
+    return Metrics({name: of_metrics[:, i].contiguous() for i, name in enumerate(values)}, removed, inserted)
 
 
 def _values(metric: Metric, measured: MetricInput) -> Tensor:

@@ -58,6 +58,10 @@ METRICS: Registry[Metric] = Registry(
 )
 
 
+# Names that stand for several metrics.
+GROUPS = ("paper", "all")
+
+
 def metric_title(name: str) -> str:
     """Return a metric's title; its id if it is not installed here."""
     return METRICS[name].title if name in METRICS else name

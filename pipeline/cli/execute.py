@@ -85,11 +85,14 @@ def errors_json(errors: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
 
 def print_tables(table: pa.Table) -> None:
     """Print a run's metrics, one row per method."""
-    from pipeline.tables.aggregate import LEGEND, layout_table
+    from pipeline.tables.aggregate import LEGEND, is_unmeasured, layout_table, remarks
 
     head, rows = layout_table(table)
     grid = Table(*head, box=None)
     for row in rows:
         grid.add_row(*row)
     out.print(grid)
-    out.print(f"mean ± half of the 95% interval; {LEGEND}", markup=False)
+    if not is_unmeasured(table):
+        out.print(f"mean ± half of the 95% interval; {LEGEND}", markup=False)
+    for remark in remarks(table):
+        out.print(remark, markup=False)

@@ -18,6 +18,7 @@ from pipeline.cli.check import check
 from pipeline.cli.console import accept_any_encoding, err, out, print_facts, print_json
 from pipeline.cli.diff import diff
 from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, errors_json, print_summary
+from pipeline.cli.measure import measure
 from pipeline.cli.metrics import metrics
 from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, configuration
 from pipeline.cli.reexplain import reexplain
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.command()(check)
 app.command()(train)
 app.command()(reexplain)
+app.command()(measure)
 app.command()(diff)
 app.command()(verify)
 app.command()(repair)
@@ -98,7 +100,8 @@ def plan(
         {
             "run": f"{planned.config.output}/{planned.config.name}",
             "images": f"{len(planned.samples):,} in {len(planned.shards):,} shards of {planned.config.compute.shard_size}",
-            "passes": f"{cost.passes:,} ({passes_per_image} per image), and {cost.forwards:,} forward passes for the metrics",
+            "passes": f"{cost.passes:,} ({passes_per_image} per image), and {cost.metric_forwards:,} forward passes for the metrics, "
+            f"{cost.forwards - cost.metric_forwards:,} for targets and baselines",
             "maps": f"{planned.bytes / 2**20:,.1f} MiB before compression",
             "time": f"{clock(cost.seconds)} with {cost.workers} workers on {cost.device} ({rates}, measured)",
             "work": f"{cost.worker_hours:,.2f} worker-hours",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hdm_core import METHODS, PAPER_METHODS, EvidenceSettings, MetricSettings, get_method, is_control
 from hdm_core.device import Precision
@@ -117,7 +117,9 @@ class RunConfig(BaseModel):
         description="Ids of the methods, as `hdm methods` lists them. In their place, or among them: paper, the 15 of the paper; controls, "
         "the maps that know no class; all, every method, control and plugin that needs no attention maps.",
     )
-    metrics: MetricSettings = Field(MetricSettings(), description="Settings of the metrics.")
+    metrics: MetricSettings | None = Field(
+        MetricSettings(), description="Settings of the metrics; none for maps alone, which hdm measure can measure later."
+    )
     evidence: EvidenceSettings | None = Field(
         None, description="Search for pieces of evidence, which needs the method hdm; {} for its default settings, null for none."
     )
@@ -149,6 +151,12 @@ class RunConfig(BaseModel):
         expanded = (_METHOD_GROUPS[name]() if isinstance(name, str) and name in _METHOD_GROUPS else [name] for name in names)
         return {**data, "methods": [method for group in expanded for method in group]}
 
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _read_none(cls, metrics: Any) -> Any:
+        """Read YAML's word none, which is a text, as no metrics."""
+        return None if metrics == "none" else metrics
+
     @model_validator(mode="after")
     def _check_methods(self) -> RunConfig:
         for key in self.model_extra or {}:
@@ -158,7 +166,8 @@ class RunConfig(BaseModel):
             get_method(method)
         if len(set(self.methods)) != len(self.methods):
             raise ValueError(f"methods: one of them is named twice: {', '.join(self.methods)}")
-        chosen_metrics(self.metrics.names)
+        if self.metrics is not None:
+            chosen_metrics(self.metrics.names)
         if self.evidence is not None and EVIDENCE_METHOD not in self.methods:
             raise ValueError(f"evidence: its numbers are in the records of {EVIDENCE_METHOD}: add {EVIDENCE_METHOD} to methods")
         refuse_secrets(self.model_dump())
@@ -223,7 +232,7 @@ class RunConfig(BaseModel):
             "dataset": self.dataset.model_dump(mode="json"),
             "classifier": self.classifier.identity(),
             "methods": {method: settings.identity() for method, settings in self.settings.items()},
-            "metrics": self.metrics.identity(),
+            "metrics": None if self.metrics is None else self.metrics.identity(),
             "target": self.target.model_dump(mode="json", exclude_none=True) if isinstance(self.target, Section) else self.target,
             "seed": self.seed,
             "shard_size": self.compute.shard_size,

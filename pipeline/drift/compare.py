@@ -22,6 +22,7 @@ from pipeline.errors import InputError
 from pipeline.monitoring.progress import Progress, ProgressCallback, no_progress
 from pipeline.runs import RunStore
 from pipeline.runs.maps import open_array, read_maps
+from pipeline.runs.measured import measured_settings, same_numbers
 from pipeline.runs.records import SCHEMA_VERSION, STATUSES, top_rank
 
 _BATCH_SIZE = 8  # maps compared together: few enough to stay in the processor's cache
@@ -75,9 +76,8 @@ def compare(before: RunStore, after: RunStore, on_progress: ProgressCallback = n
     try:
         _check_same_size(before, after, methods)
         images, counts = match_images(before, after)
-        # A metric of both runs does not depend on what else they measured.
-        one, other = ({**info["config"]["metrics"], "names": None} for info in metadata)
-        same_metrics = one == other
+        first, second = (measured_settings(store.storage, info) for store, info in zip((before, after), metadata, strict=True))
+        same_metrics = second is not None and same_numbers(first, second)
         table = _table_without_maps(before, after, images, methods, same_metrics)
         table = _add_similarity(before, after, table, methods, metadata[1]["config"]["compute"]["shard_size"], on_progress)
     except FileNotFoundError as error:

@@ -14,8 +14,12 @@ from pipeline.execution.worker_actor import WorkerActor
 from pipeline.plan import Plan
 
 
-def actor_factory(plan: Plan, resources: WorkerResources) -> Callable[[], ActorHandle[WorkerActor]]:
-    """Return a function that creates one worker of a run on the connected cluster."""
+def actor_factory(plan: Plan, resources: WorkerResources, measuring: bool = False) -> Callable[[], ActorHandle[WorkerActor]]:
+    """Return a function that creates one worker of a run on the connected cluster.
+
+    Args:
+        measuring: the workers measure maps that are stored, see `Worker`.
+    """
     shared = ray.put(plan.config)
     actor = ray.remote(concurrency_groups={PROGRESS: 1, COMMITS: 1})(WorkerActor)  # type: ignore[call-overload]
     options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_restarts": 0, "max_task_retries": 0}
@@ -23,7 +27,7 @@ def actor_factory(plan: Plan, resources: WorkerResources) -> Callable[[], ActorH
         options["runtime_env"] = {"env_vars": CPU_ENVIRONMENT}
 
     def create_actor() -> ActorHandle[WorkerActor]:
-        handle: ActorHandle[WorkerActor] = actor.options(**options).remote(shared, plan.weights_digest, resources.gpus)
+        handle: ActorHandle[WorkerActor] = actor.options(**options).remote(shared, plan.weights_digest, resources.gpus, measuring)
         return handle
 
     return create_actor

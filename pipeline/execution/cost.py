@@ -35,6 +35,7 @@ class Cost:
 
     Attributes:
         seconds: from the command's start to the last shard, including `start_seconds` until the workers are ready.
+        metric_forwards: those of `forwards` that measure maps; the others are of targets and baselines.
         gpu_hours: GPU -> hours on one such GPU, estimated from published throughput.
         batch, fastest_batch: batch size of the run, and one that is more than 5% faster on the first worker's device, or the same.
     """
@@ -53,6 +54,7 @@ class Cost:
     gpu_hours: dict[str, float]
     batch: int
     fastest_batch: int
+    metric_forwards: int = 0
 
 
 def measure_cost(plan: Plan) -> Cost:
@@ -109,7 +111,9 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
     passes += plan.evidence_passes
     methods, ranks = len(plan.config.methods), plan.config.ranks
     baselines = len(fixed_baselines(plan.config))
-    forwards = ranks * (methods + baselines + metric_forwards(*plan.size, plan.config.metrics, methods))
+    metrics = plan.config.metrics
+    measuring = 0 if metrics is None else ranks * metric_forwards(*plan.size, metrics, methods)
+    forwards = ranks * (methods + baselines) + measuring
     seconds_per_image = passes * per_pass + alone * per_forward + forwards * per_float32_forward + per_read
     work = busiest([len(shard) for shard in plan.shards], len(measured)) * seconds_per_image
     count = len(plan.samples)
@@ -129,6 +133,7 @@ def estimate(plan: Plan, measured: Sequence[WorkerTimings], start: float, flop: 
         gpu_hours={gpu: total_flop / (rate * _RESNET50_TRAINING_FLOP) / 3600 for gpu, rate in PUBLISHED.items()},
         batch=measured[0].batch,
         fastest_batch=measured[0].fastest_batch,
+        metric_forwards=count * measuring,
     )
 
 

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pipeline.config.schema import RunConfig
+from pipeline.config.schema import ComputeConfig, RunConfig
 from pipeline.errors import InputError
 from pipeline.execution.queue import FailedShard
 from pipeline.execution.tasks import ShardTasks
@@ -61,6 +61,25 @@ class RunSummary:
         """Number of images that are unreadable, failed, or in a failed shard."""
         return sum(self._failed_by_status.values()) + self._without_records
 
+    def execute(self, tasks: ShardTasks) -> None:
+        """Run shards on the configured executor, and add up their cost."""
+        if tasks.plan.config.compute.executor == "local":
+            from pipeline.execution.local_executor import run_locally
+
+            self.failed_shards = run_locally(tasks)
+        else:
+            from pipeline.execution.ray_executor import run_on_ray  # Ray takes a second to import, and local runs need none
+
+            self.failed_shards = run_on_ray(tasks)
+        self.passes, self.seconds = tasks.passes, tasks.seconds
+        self.worker_seconds, self.gpu_hours = tasks.worker_seconds, tasks.gpu_hours
+
+    def count_statuses(self) -> None:
+        """Count the images of all committed shards by status, and their errors."""
+        self.statuses = self.store.statuses()
+        if any(self.statuses.get(status) for status in FAILED_STATUSES):
+            self.errors = self.store.errors()
+
     def failure_text(self) -> str:
         """Return the number of failed images, with their errors, in one line.
 
@@ -105,12 +124,21 @@ def lay_out(plan: Plan, reuse: ReusePlan | None = None) -> tuple[Plan, RunStore]
     config = plan.config
     store = RunStore.from_config(config)
     store.create(plan, reuse)
-    if not config.compute.single_driver and not store.storage.is_conditional():
+    require_conditional(store, config.compute)
+    return plan, RunStore.from_config(config, config.compute.storage_timeout)
+
+
+def require_conditional(store: RunStore, compute: ComputeConfig) -> None:
+    """Refuse a storage on which several drivers could not share a run.
+
+    Raises:
+        InputError: unless a single driver is promised.
+    """
+    if not compute.single_driver and not store.storage.is_conditional():
         raise InputError(
             f"{store.url}: this storage ignores the conditions of writes, so that two drivers could not share the run; "
             "promise with compute.single_driver=true that no second one is started, or use other storage"
         )
-    return plan, RunStore.from_config(config, config.compute.storage_timeout)
 
 
 def explain_run(plan: Plan, store: RunStore, on_progress: ProgressCallback = no_progress) -> RunSummary:
@@ -129,19 +157,8 @@ def explain_run(plan: Plan, store: RunStore, on_progress: ProgressCallback = no_
         _log.info("%d of %d shards were done before; %d are left", summary.already_done, summary.shards, len(todo))
     if todo:
         tasks = ShardTasks(plan, todo, store.reuse(), on_progress)
-        if plan.config.compute.executor == "local":
-            from pipeline.execution.local_executor import run_locally
-
-            summary.failed_shards = run_locally(tasks)
-        else:
-            from pipeline.execution.ray_executor import run_on_ray  # Ray takes a second to import, and local runs need none
-
-            summary.failed_shards = run_on_ray(tasks)
-        summary.passes, summary.seconds = tasks.passes, tasks.seconds
-        summary.worker_seconds, summary.gpu_hours = tasks.worker_seconds, tasks.gpu_hours
-    summary.statuses = store.statuses()
-    if any(summary.statuses.get(status) for status in FAILED_STATUSES):
-        summary.errors = store.errors()
+        summary.execute(tasks)
+    summary.count_statuses()
     return summary
 
 

@@ -46,7 +46,7 @@ def run_locally(tasks: ShardTasks) -> list[FailedShard]:
 
     queue = ShardQueue(tasks.todo, compute.max_attempts, compute.lease_seconds / 4, tasks.plan.config.name)
     with _process_settings(compute.gpus_per_worker), tasks.running(_gpus(compute.gpus_per_worker)), _device_failure_ends_run():
-        worker = Worker(tasks.plan.config, tasks.plan.weights_digest, on_passes)
+        worker = Worker(tasks.plan.config, tasks.plan.weights_digest, on_passes, measuring=tasks.measuring)
         _log.info("1 worker in this process on %s", worker.ready())
         tasks.on_tick(0)
         while queue:

@@ -45,7 +45,7 @@ def run_on_ray(tasks: ShardTasks) -> list[FailedShard]:
         allocation = allocate_workers(compute, resources, len(tasks.todo))
         _log.info("%s", allocation.note)
         pool = Pool(
-            actor_factory(plan, allocation),
+            actor_factory(plan, allocation, tasks.measuring),
             submit,
             allocation.workers,
             compute.max_attempts,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from hdm_core.metrics.evaluate import metric_forwards
 from pipeline.config.schema import EVIDENCE_METHOD
 from pipeline.datasets import Sample
 from pipeline.execution.reports import ShardReport
@@ -27,6 +28,7 @@ class ShardTasks:
         todo: the open shards; at least one.
         reuse: which explanations come from earlier runs.
         on_progress: called at once, after every report and at every tick.
+        measuring: the shards are committed, and their maps are to be measured.
 
     Attributes:
         passes: of the workers so far.
@@ -35,18 +37,27 @@ class ShardTasks:
         gpu_hours: that they had GPUs during these seconds.
     """
 
-    def __init__(self, plan: Plan, todo: Sequence[Shard], reuse: ReusePlan | None, on_progress: ProgressCallback) -> None:
-        self.plan, self.todo = plan, todo
+    def __init__(
+        self, plan: Plan, todo: Sequence[Shard], reuse: ReusePlan | None, on_progress: ProgressCallback, measuring: bool = False
+    ) -> None:
+        self.plan, self.todo, self.measuring = plan, todo, measuring
         self.passes, self.seconds, self.worker_seconds, self.gpu_hours = 0, 0.0, 0.0, 0.0
         self._gpus_per_worker = 0.0
         self._reuse, self._on_progress = reuse, on_progress
         self._stale_leases = StaleLeaseDetector(plan.config.compute.lease_seconds)
         images, open_images = len(plan.samples), sum(len(shard) for shard in todo)
         reused = {} if reuse is None else reuse.count(plan.config.methods, [(shard.start, shard.stop) for shard in todo])
-        passes = sum((open_images - reused.get(method, 0)) * count for method, count in plan.passes_per_image.items())
-        passes += (open_images - reused.get(EVIDENCE_METHOD, 0)) * plan.evidence_passes
+        if measuring:
+            passes = open_images * plan.config.ranks * metric_forwards(*plan.size, plan.config.metrics, len(plan.config.methods))
+        else:
+            passes = self._passes(open_images, reused)
         self._tracker = ProgressTracker(images - open_images, images, passes)
         on_progress(Progress(images - open_images, images, "images", note="starting workers"))
+
+    def _passes(self, images: int, reused: Mapping[str, int]) -> int:
+        """Return the passes of explaining open images, of which some maps are reused."""
+        passes = sum((images - reused.get(method, 0)) * count for method, count in self.plan.passes_per_image.items())
+        return passes + (images - reused.get(EVIDENCE_METHOD, 0)) * self.plan.evidence_passes
 
     @contextmanager
     def running(self, gpus_per_worker: float) -> Iterator[None]:

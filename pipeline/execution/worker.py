@@ -26,13 +26,16 @@ from pipeline.execution.reports import ShardReport, WorkerTimings
 from pipeline.explain.isolate import MEMORY_ADVICE
 from pipeline.explain.results import ShardResult
 from pipeline.explain.shard import explain_shard
+from pipeline.explain.stored import MeasuredShard, measure_shard
 from pipeline.monitoring import telemetry
 from pipeline.plan import Shard
 from pipeline.runs import RunStore
 from pipeline.runs.leases import Lease, LeaseHolder, LeaseLostError
+from pipeline.runs.measured import already_measured
 from pipeline.runs.reuse import ReusePlan
 from pipeline.runs.reused import read_reused
 from pipeline.runs.statuses import worst_statuses
+from pipeline.runs.stored_shard import read_shard, write_measured
 
 # A batch size that is faster by less than this factor is not worth a line of `hdm plan`.
 _FASTER = 1.05
@@ -49,7 +52,7 @@ class ComputedShard:
     """
 
     shard: Shard
-    result: ShardResult
+    result: ShardResult | MeasuredShard
     lease: Lease | None
     renewal: ExitStack
     began: float
@@ -62,6 +65,7 @@ class Worker:
         weights_digest: of the classifier that the run was planned with.
         on_passes: called with the worker's passes so far, after each batch of passes.
         gpus: GPUs that Ray gave the worker; None for a GPU if this process has one, and the CPU otherwise.
+        measuring: measure the maps of committed shards, in place of explaining open ones.
 
     Raises:
         InputError: if torch cannot use the GPU.
@@ -69,7 +73,12 @@ class Worker:
     """
 
     def __init__(
-        self, config: RunConfig, weights_digest: str, on_passes: Callable[[int], None] | None = None, gpus: float | None = None
+        self,
+        config: RunConfig,
+        weights_digest: str,
+        on_passes: Callable[[int], None] | None = None,
+        gpus: float | None = None,
+        measuring: bool = False,
     ) -> None:
         torch.set_num_threads(config.compute.threads)
         self._config = config
@@ -78,6 +87,7 @@ class Worker:
         self._store = RunStore.from_config(config, config.compute.storage_timeout)
         self._batch = config.compute.fixed_batch_size or default_batch(self._device)
         self._weights_digest = weights_digest
+        self._measuring = measuring
         self._on_passes = on_passes
         self._passes = 0
         self._leases: set[Lease] = set()  # of the shards that are computed or committed now
@@ -153,10 +163,17 @@ class Worker:
                 if (held := self._take(lease, stale_tag)) is not None:
                     return self._report(shard, began, held)
                 renewal.enter_context(lease.renewing())
-                if self._store.is_done(shard.index):
+                if not self._measuring and self._store.is_done(shard.index):
                     return self._report(shard, began)
-            reused = None if reuse is None else read_reused(reuse, self._config.storage, self._config.compute.storage_timeout)
-            result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, reused, self._limits)
+            result: ShardResult | MeasuredShard
+            if self._measuring:
+                stored = read_shard(self._store, shard, self._config.methods, conditional=lease is not None)
+                if already_measured(stored.measured, self._config.metrics):
+                    return self._report(shard, began)
+                result = measure_shard(self._classifier, self._config, stored, samples, self._count, self._batch, self._limits)
+            else:
+                reused = None if reuse is None else read_reused(reuse, self._config.storage, self._config.compute.storage_timeout)
+                result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, reused, self._limits)
             return ComputedShard(shard, result, lease, renewal.pop_all(), began)
 
     def commit(self, computed: ComputedShard) -> ShardReport:
@@ -165,7 +182,13 @@ class Worker:
         held = None
         with computed.renewal:
             try:
-                if self._store.write_shard(shard, result.arrays, result.records, result.image_facts, self._config, computed.lease):
+                if isinstance(result, MeasuredShard):
+                    committed = write_measured(self._store, result.stored, result.records, self._config, computed.lease)
+                else:
+                    committed = self._store.write_shard(
+                        shard, result.arrays, result.records, result.image_facts, self._config, computed.lease
+                    )
+                if committed:
                     columns = {key: [getattr(record, key) for record in result.records] for key in ("row", "status")}
                     for status, images in worst_statuses(pa.table(columns)).items():
                         telemetry.count("hdm_images", images, run=name, status=status)

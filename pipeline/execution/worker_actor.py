@@ -30,12 +30,12 @@ class WorkerActor(Worker):
     neither the network nor the device.
     """
 
-    def __init__(self, config: RunConfig, weights_digest: str, gpus: float = 0.0) -> None:
+    def __init__(self, config: RunConfig, weights_digest: str, gpus: float = 0.0, measuring: bool = False) -> None:
         self._log_buffer = LogBuffer()
         self._terminating = False
         self._committer = ThreadPoolExecutor(1, "commit")
         self._commits: dict[int, Future[ShardReport]] = {}
-        super().__init__(config, weights_digest, gpus=gpus)
+        super().__init__(config, weights_digest, gpus=gpus, measuring=measuring)
         signal.signal(signal.SIGTERM, lambda number, frame: self._on_sigterm())
 
     def passes(self) -> int | None:

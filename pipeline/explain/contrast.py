@@ -57,7 +57,8 @@ def fixed_baselines(config: RunConfig) -> set[Baseline]:
 
     Each costs a forward pass. They are those of the metrics and of the methods. Those of `auto` are scored by the method.
     """
-    kinds = [config.metrics.baseline, *(getattr(settings, "baseline", None) for settings in config.settings.values())]
+    of_metrics = [] if config.metrics is None else [config.metrics.baseline]
+    kinds = [*of_metrics, *(getattr(settings, "baseline", None) for settings in config.settings.values())]
     return {kind for kind in BASELINES if kind in kinds}
 
 
@@ -80,7 +81,7 @@ def add_contrast(
         known: scores that are known already; added to.
         limit: of the images that go through the network at once.
     """
-    of_metrics = config.metrics.baseline
+    of_metrics = None if config.metrics is None else config.metrics.baseline
     for kind in BASELINES:
         open_ = {
             _explained(record): record
@@ -114,7 +115,7 @@ def _explained(record: Record) -> Explained:
     return record.row, record.target, record.contrast
 
 
-def _with_contrast(record: Record, of_metrics: str, known: MeasuredBaselines) -> Record:
+def _with_contrast(record: Record, of_metrics: str | None, known: MeasuredBaselines) -> Record:
     score, kept = _of_record(record, record.baseline, known)
     metrics_score, metrics_kept = _of_record(record, of_metrics, known)
     return replace(

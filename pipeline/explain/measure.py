@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hdm_core import Classifier, MetricSettings, evaluate
 from hdm_core.batch_limit import BatchLimit
+from hdm_core.settings import Baseline
 from pipeline.explain.batch import Batch
 from pipeline.runs.records import Record
 
@@ -44,16 +46,18 @@ def measure(
         batch=limit,
     )
     deletion, insertion = metrics.deletion.tolist(), metrics.insertion.tolist()
-    values = {name: column.tolist() for name, column in metrics.values.items()}
+    values = {baseline: {name: column.tolist() for name, column in each.items()} for baseline, each in metrics.by_baseline.items()}
     return [
-        replace(
-            record,
-            metrics={name: _none_if_nan(column[i]) for name, column in values.items()},
-            deletion=deletion[i],
-            insertion=insertion[i],
-        )
+        replace(record, deletion=deletion[i] or None, insertion=insertion[i] or None, **_of_map(values, i))
         for i, record in enumerate(records)
     ]
+
+
+def _of_map(values: Mapping[Baseline, Mapping[str, Sequence[float]]], number: int) -> dict[str, Any]:
+    """Return the columns of one map, of the first baseline and of all."""
+    measures = {baseline: {name: _none_if_nan(column[number]) for name, column in each.items()} for baseline, each in values.items()}
+    first = next(iter(measures))
+    return {"metrics": measures[first], "metrics_baseline": first, "measures": measures if len(measures) > 1 else {}}
 
 
 def _none_if_nan(value: float) -> float | None:

@@ -155,7 +155,9 @@ class ResultCollector:
         """Add the reused results, as rows of this run."""
         for name, maps in self._reused.maps.items():
             self._arrays[name][list(maps)] = list(maps.values())
-        for (shard_row, _, _), record in self._reused.records.items():
+        for (shard_row, _, _), found in self._reused.records.items():
+            # The earlier run may have been measured later on.
+            record = found.unmeasured() if self._config.metrics is None else found
             row, sample = self._shard.start + shard_row, self._samples[shard_row]
             self.add_record(
                 replace(record, run=self._config.name, shard=self._shard.index, row=row, image_id=sample.image_id, label=sample.label)

@@ -137,13 +137,14 @@ def _explain_batch(
         collect_evidence(classifier, config, config.evidence, batch, requested, collector, limit_of("evidence"), progress)
         current = [(collector.record(record.row, record.method, record.rank), map_) for record, map_ in explained]
         explained = [(record, map_) for record, map_ in current if record is not None and record.status == "ok"]
-    for measured in isolated(explained, lambda pairs: measure(classifier, batch, pairs, config.metrics, limit_of("metrics"))):
-        if isinstance(measured, ItemFailure):
-            record, _ = measured.item
-            collector.add_failed_map(record.row, record.method, record.rank, f"{measured.error} (while the map was measured)")
-        else:
-            for record in measured:
-                collector.add_record(record)
+    if (metrics := config.metrics) is not None:
+        for measured in isolated(explained, lambda pairs: measure(classifier, batch, pairs, metrics, limit_of("metrics"))):
+            if isinstance(measured, ItemFailure):
+                record, _ = measured.item
+                collector.add_failed_map(record.row, record.method, record.rank, f"{measured.error} (while the map was measured)")
+            else:
+                for record in measured:
+                    collector.add_record(record)
     records = collector.explained_records(batch.rows)
     for added in isolated(records, lambda part: add_contrast(classifier, config, batch, part, baselines, limit_of("baselines"))):
         if isinstance(added, ItemFailure):

@@ -14,6 +14,7 @@ from pipeline.config.diff import differences
 from pipeline.config.schema import EVIDENCE_METHOD
 from pipeline.datasets.checksums import SampleChecksums
 from pipeline.runs import RunStore
+from pipeline.runs.measured import as_configured, read_state
 
 # Deterministic statuses, safe to reuse. `failed` may have been the machine's fault.
 _DETERMINISTIC = pa.array(["ok", "skipped", "flat", "nan", "unreadable"])
@@ -32,6 +33,15 @@ def result_identity(info: dict[str, Any]) -> dict[str, Any]:
         "cuda_graphs": identity.get("cuda_graphs", True),
         "hdm": info["versions"]["hdm-pipeline"],
     }
+
+
+def _as_measured(store: RunStore) -> dict[str, Any]:
+    """Return run.json with the settings of the numbers, also of later ones."""
+    info, state = store.metadata(), read_state(store.storage)
+    if state is None:
+        return info
+    metrics = as_configured(state.settings).identity() if state.finished else {"finished": False}
+    return {**info, "identity": {**info["identity"], "metrics": metrics}}
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class PreviousRun:
         columns = ["image_id", "sha256", "truth_sha256", "label", "class_name"]
         images = table.select(columns).to_pylist()
         by_checksums = {SampleChecksums(image["sha256"], image["truth_sha256"]): row for row, image in enumerate(images) if image["sha256"]}
-        info, records = store.metadata(), store.records()
+        info, records = _as_measured(store), store.records()
         reusable = {}
         for method in info["identity"]["methods"]:
             of_method = records.filter(pc.equal(records["method"], method))
@@ -82,6 +92,8 @@ class PreviousRun:
     def incompatibilities(self, info: dict[str, Any]) -> list[str]:
         """List why a run with this run.json can reuse nothing, such as other weights."""
         old, new = result_identity(self.info), result_identity(info)
+        if new["metrics"] is None:  # the maps alone are taken, however they were measured
+            old["metrics"] = None
         if old["classifier"]["weights"] != new["classifier"]["weights"]:
             return ["the classifier has other weights"]
         return differences(old, new)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hdm_core import method_title
+from hdm_core import MetricSettings, method_title
 from hdm_core.baseline_contrast import no_contrast_sentence
 from hdm_core.problem_type import ProblemType
+from pipeline.runs.measured import configured_metrics
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,16 @@ class ContrastRemarks:
     problem_type: ProblemType
 
     @classmethod
-    def of_run(cls, info: Mapping[str, Any]) -> ContrastRemarks:
-        """Return the maker for a run, from run.json."""
+    def of_run(cls, info: Mapping[str, Any], metrics: MetricSettings | None = None) -> ContrastRemarks:
+        """Return the maker for a run.
+
+        Args:
+            info: the content of run.json.
+            metrics: settings of the run's numbers; None for those of its configuration.
+        """
         problem_type: ProblemType = (info.get("interface") or {}).get("problem_type") or "single_label_classification"
-        return cls(info["config"]["metrics"]["baseline"], problem_type)
+        measured = metrics or configured_metrics(info)  # of a run without metrics no record tells of their baseline
+        return cls("" if measured is None else measured.baseline, problem_type)
 
     def of_image(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the remarks on an image: a sentence per class and baseline that keeps it.

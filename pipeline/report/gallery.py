@@ -23,6 +23,7 @@ from pipeline.report.contrast import ContrastRemarks
 from pipeline.report.crop import BLACK, Colour, fill_colour, read_crop
 from pipeline.runs import RunStore
 from pipeline.runs.maps import EVIDENCE, STAGES, read_map
+from pipeline.runs.measured import measured_settings
 
 _WORKERS = 8  # images drawn in parallel
 _EMPTY = (225, 228, 232)  # background of a heatmap whose photograph is not available
@@ -87,7 +88,7 @@ def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: in
         by_row[record["row"]].append(record)
     info = store.metadata()
     storage, fill = info["config"]["storage"], fill_colour(info)
-    contrast = ContrastRemarks.of_run(info)
+    contrast = ContrastRemarks.of_run(info, measured_settings(store.storage, info))
 
     def draw(image: dict[str, Any]) -> GalleryEntry:
         entry = _draw_entry(store, image, by_row[image["row"]], storage, fill)

@@ -10,8 +10,10 @@ from pipeline.report.heatmap import legend
 from pipeline.report.summary import body, facts, head, problems, settings, without_contrast
 from pipeline.report.templates import render
 from pipeline.runs import RunStore
+from pipeline.runs.measured import measured_settings
 from pipeline.runs.records import top_rank
-from pipeline.tables.aggregate import TITLES, aggregate
+from pipeline.tables.aggregate import TITLES, aggregate, of_first_baseline, remarks
+from pipeline.tables.baselines import compare_baselines
 from pipeline.tables.controls import compare_with_controls, unbeaten_controls
 
 # Link to the comparison with another run, which may be made after the page.
@@ -29,8 +31,9 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         limit: maximum number of images shown, spread evenly over the rows.
     """
     records = store.records()
-    table = aggregate(store)
-    info = store.metadata()
+    info, every_baseline = store.metadata(), aggregate(store)
+    table = of_first_baseline(every_baseline)
+    metrics = measured_settings(store.storage, info)
     listed, problem_count = problems(records)
     explained = top_rank(records)
     compared = compare_with_controls(explained)
@@ -49,7 +52,9 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         compared=len(compared),
         compared_images=sorted({each.n for each in compared}),
         unbeaten=unbeaten_controls(compared),
-        baseline=info["config"]["metrics"]["baseline"],
+        baseline=None if metrics is None else metrics.baseline,
+        remarks=remarks(table),
+        by_baseline=compare_baselines(every_baseline),
         titles=TITLES,
         without_contrast=without_contrast(table),
         problems=listed,

@@ -104,9 +104,11 @@ def _column(name: str) -> dict[str, str]:
 def body(table: pa.Table, records: pa.Table, passes: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return the metrics' rows, one per method.
 
-    The best mean of a metric is marked if there are several methods. The controls are last, and the first one below a method has a line.
+    Each has a cell per metric, and `counts`, of which the numbers of images are taken. The best mean of a metric is marked if there are
+    several methods. The controls are last, and the first one below a method has a line.
     """
     cells = {(row["method"], row["metric"]): row for row in table.to_pylist()}
+    any_cells = {method: row for (method, _), row in reversed(cells.items())}
     methods = sorted(dict.fromkeys(method for method, _ in cells), key=is_control)
     first_control = next((method for method in methods[1:] if is_control(method) and not is_control(methods[0])), None)
     winners, metrics = best(table) if len(methods) > 1 else set(), metrics_of(table)
@@ -117,6 +119,7 @@ def body(table: pa.Table, records: pa.Table, passes: Mapping[str, int]) -> list[
             "title": method_title(method),
             "line": method == first_control,
             "cells": [{**cells[method, metric], "best": (method, metric) in winners} for metric in metrics],
+            "counts": cells[method, metrics[0]] if metrics else any_cells[method],
             "passes": passes[method],
             "seconds": seconds_of[method],
         }

@@ -5,6 +5,7 @@ There is one array per method, one chunk per image, and one Zarr shard per shard
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.errors import ContainsArrayError
 from zarr.storage import MemoryStore
 
@@ -101,8 +102,30 @@ def encode_shard(index: int, start: int, shard_size: int, arrays: Arrays) -> dic
                 MemoryStore(memory), name=name, **array_options(name, (start + len(values), *values.shape[1:]), shard_size)
             )
             array[start:] = values
-    names = {name: "/".join([name, "c", str(index), *["0"] * (values.ndim - 1)]) for name, values in arrays.items()}
+    names = {name: shard_object(name, index, values.ndim) for name, values in arrays.items()}
     return {key: memory[key].to_bytes() for key in names.values()}
+
+
+def shard_object(name: str, index: int, dimensions: int) -> str:
+    """Return the path of one shard of an array, below the store of `create_arrays`."""
+    return "/".join([name, "c", str(index), *["0"] * (dimensions - 1)])
+
+
+def decode_shard(name: str, metadata: bytes, index: int, data: bytes, rows: range) -> NDArray[Any]:
+    """Decode a shard's object of an array that `encode_shard` encoded.
+
+    The bytes can be checked before they are decoded, and are read once.
+
+    Args:
+        metadata: the content of the array's zarr.json.
+        data: the content of the object at `shard_object`.
+        rows: the shard's rows of the array.
+    """
+    to_buffer = default_buffer_prototype().buffer.from_bytes
+    dimensions = len(json.loads(metadata)["shape"])
+    objects = {f"{name}/zarr.json": to_buffer(metadata), shard_object(name, index, dimensions): to_buffer(data)}
+    array = zarr.open_array(MemoryStore(objects), path=name, mode="r", zarr_format=3)
+    return np.asarray(array[rows.start : rows.stop])
 
 
 def open_array(store: Store, method: str) -> zarr.Array[Any]:

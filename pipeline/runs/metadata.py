@@ -45,12 +45,13 @@ def _automatic(compute: ComputeConfig) -> dict[str, dict[str, Any]]:
     return {key: {device.type: choose(device) for device in devices} for key, choose in choices.items() if getattr(compute, key) == "auto"}
 
 
-def check_same_plan(url: str, stored: Mapping[str, Any], plan: Plan) -> None:
+def check_same_plan(url: str, stored: Mapping[str, Any], plan: Plan, remedy: str = "choose another name for this run") -> None:
     """Refuse a plan that does not continue a stored run.
 
     Args:
         url: the run's, for the message.
         stored: the run's metadata.
+        remedy: the end of the message.
 
     Raises:
         InputError: if configuration, schema version, classifier or dataset differ.
@@ -59,21 +60,16 @@ def check_same_plan(url: str, stored: Mapping[str, Any], plan: Plan) -> None:
     if old := stored.get("renamed_keys"):
         raise InputError(
             f"{url} was made by an earlier version of hdm, whose configuration has {', '.join(old)}: "
-            "it can be read, but not continued; choose another name for this run"
+            f"it can be read, but not continued; {remedy}"
         )
     if stored.get("schema_version") == SCHEMA_VERSION and stored["config_hash"] != planned["config_hash"]:
         differing = ", ".join(differences(stored["identity"], planned["identity"]))
         raise InputError(
             f"{url} was started with configuration {stored['config_hash'][:12]}, this is {planned['config_hash'][:12]}; "
-            f"they differ in {differing}; choose another name for this run"
+            f"they differ in {differing}; {remedy}"
         )
     if stored.get("auto") not in (None, planned["auto"]):
-        raise InputError(
-            f"{url} was started by a version of hdm in which auto stood for {stored['auto']}, now {planned['auto']}; "
-            "choose another name for this run"
-        )
+        raise InputError(f"{url} was started by a version of hdm in which auto stood for {stored['auto']}, now {planned['auto']}; {remedy}")
     for key, what in (("schema_version", "schema version"), ("model_fingerprint", "classifier"), ("dataset_listing", "dataset")):
         if stored.get(key) != planned[key]:
-            raise InputError(
-                f"{url} was started with another {what} ({stored.get(key)}, now {planned[key]}); choose another name for this run"
-            )
+            raise InputError(f"{url} was started with another {what} ({stored.get(key)}, now {planned[key]}); {remedy}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from hdm_core import METRICS
 from hdm_core.metrics.registry import metrics_on_request
 from pipeline.runs.evidence_facts import EVIDENCE_COLUMNS, EvidenceFacts, evidence_row
-from pipeline.runs.requested import written_columns
 
 SCHEMA_VERSION = 1
 
@@ -57,6 +56,7 @@ RECORDS = pa.schema(
         ("no_contrast", pa.bool_()),
         ("metrics_baseline_probability", pa.float64()),
         ("metrics_no_contrast", pa.bool_()),
+        ("metrics_baseline", pa.string()),  # of the metrics' columns; null where the map was not measured
         *EVIDENCE_COLUMNS,
         *[(name, pa.float32()) for name in metrics_on_request()],  # files have those of the run's settings
     ],
@@ -108,6 +108,8 @@ class Record:
         no_contrast: whether that baseline keeps the class, see `BaselineScores.no_contrast`, so that the map does not explain the answer.
         metrics_baseline_probability: of the target on the baseline of the metrics.
         metrics_no_contrast: whether the baseline of the metrics keeps the class, so that deletion, insertion and drop say little.
+        metrics_baseline: the baseline of `metrics` and the curves; None where the map was not measured.
+        measures: with several baselines, baseline -> metric id -> value, the first baseline's too; else empty.
         evidence: numbers of the search for pieces of evidence; None where it was not made.
 
     Raises:
@@ -143,6 +145,8 @@ class Record:
     no_contrast: bool | None = None
     metrics_baseline_probability: float | None = None
     metrics_no_contrast: bool | None = None
+    metrics_baseline: str | None = None
+    measures: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     evidence: EvidenceFacts | None = None
 
     def __post_init__(self) -> None:
@@ -155,12 +159,25 @@ class Record:
         metrics = {metric: row[metric] for metric in METRICS if metric in row}
         return cls(metrics=metrics, evidence=EvidenceFacts.from_row(row), **{name: row[name] for name in _COLUMNS if name in row})
 
+    def unmeasured(self) -> Record:
+        """Return the record without anything that depends on the metrics' settings."""
+        return replace(
+            self,
+            metrics={},
+            measures={},
+            metrics_baseline=None,
+            metrics_baseline_probability=None,
+            metrics_no_contrast=None,
+            deletion=None,
+            insertion=None,
+        )
+
     def to_row(self) -> dict[str, Any]:
         """Return the values of all columns of RECORDS and CURVES by name."""
         return {name: getattr(self, name) for name in _COLUMNS} | dict(self.metrics) | evidence_row(self.evidence)
 
 
-_COLUMNS = tuple(each.name for each in fields(Record) if each.name not in ("metrics", "evidence"))
+_COLUMNS = tuple(each.name for each in fields(Record) if each.name not in ("metrics", "measures", "evidence"))
 
 
 def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | pa.Table, schema: pa.Schema) -> bytes:
@@ -180,19 +197,6 @@ def to_parquet(rows: Iterable[Mapping[str, Any]] | Mapping[str, Sequence[Any]] |
     sink = io.BytesIO()
     pq.write_table(table.cast(schema), sink, compression="zstd")
     return sink.getvalue()
-
-
-def encode_records(records: Iterable[Record], named: Iterable[str] = ()) -> dict[str, bytes]:
-    """Encode a shard's parts of the folders `records` and `curves`.
-
-    Maps that were not measured have no curves.
-
-    Args:
-        named: the metrics of the run's settings; of those on request only these have a column.
-    """
-    rows = [record.to_row() for record in records]
-    measured = [row for row in rows if row["deletion"] is not None]
-    return {"records": to_parquet(rows, written_columns(RECORDS, named)), "curves": to_parquet(measured, CURVES)}
 
 
 def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

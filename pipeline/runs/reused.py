@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.runs.images import FACTS
 from pipeline.runs.maps import EVIDENCE, STAGES, open_array, read_maps
+from pipeline.runs.parts import MEASURES, join_records
 from pipeline.runs.records import CURVES, Record
 from pipeline.runs.reuse import ReusePlan
 from pipeline.runs.store import RunStore
@@ -80,12 +80,14 @@ def _read_run(store: RunStore, run_rows: Mapping[str, Mapping[int, int]]) -> Reu
     shards = sorted({run_row // shard_size for rows in run_rows.values() for run_row in rows.values()})
     records, facts = store.records(shards), {row["row"]: row for row in store.image_facts(shards).to_pylist()}
     curves = pa.concat_tables([CURVES.empty_table(), *store.curves(shards)])
+    measures = pa.concat_tables([MEASURES.empty_table(), *store.measures(shards)])
+    joined: dict[tuple[int, str], dict[int, Record]] = defaultdict(dict)
+    for record in join_records(records, curves, measures):
+        joined[record.row, record.method][record.rank] = record
     reused = ReusedResults(maps=_read_maps(store, run_rows))
     for method, rows in run_rows.items():
-        records_by_row, curves_by_row = _by_row(records, method), _by_row(curves, method)
         for row, run_row in rows.items():
-            for rank, columns in records_by_row[run_row].items():
-                record = Record.from_row(columns | curves_by_row.get(run_row, {}).get(rank, {}))
+            for rank, record in joined[run_row, method].items():
                 reused.records[row, method, rank] = replace(record, reused_from=record.reused_from or metadata["name"])
             reused.image_facts[row] = {name: facts[run_row][name] for name in FACTS.names if name != "row"}
     return reused
@@ -101,11 +103,3 @@ def _read_maps(store: RunStore, run_rows: Mapping[str, Mapping[int, int]]) -> di
             values = read_maps(open_array(zarr_store, name), np.array(list(rows.values()), np.int64), every_rank=True)
             maps[name] = dict(zip(rows, values, strict=True))
     return maps
-
-
-def _by_row(table: pa.Table, method: str) -> dict[int, dict[int, dict[str, Any]]]:
-    """Return row -> rank -> columns, of one method's rows of a table."""
-    rows: dict[int, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for columns in table.filter(pc.equal(table["method"], method)).to_pylist():
-        rows[columns["row"]][columns["rank"]] = columns
-    return dict(rows)

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from hdm_core.metrics.registry import chosen_metrics
 from pipeline.config.renamed import translate_run
 from pipeline.config.schema import RunConfig
 from pipeline.errors import InputError, one_line
@@ -21,7 +21,8 @@ from pipeline.runs.images import FACTS, IMAGES, image_columns, with_facts
 from pipeline.runs.leases import Lease
 from pipeline.runs.maps import Arrays, array_shapes, create_arrays, encode_shard
 from pipeline.runs.metadata import check_same_plan, run_json
-from pipeline.runs.records import CURVES, RECORDS, Record, encode_records, from_parquet, to_parquet
+from pipeline.runs.parts import MEASURES, encode_records
+from pipeline.runs.records import CURVES, RECORDS, Record, from_parquet, to_parquet
 from pipeline.runs.reuse import NAME as REUSE_NAME
 from pipeline.runs.reuse import ReusePlan, from_bytes, to_bytes
 from pipeline.runs.statuses import count_errors, worst_statuses
@@ -141,8 +142,7 @@ class RunStore:
         """
         maps = encode_shard(shard.index, shard.start, config.compute.shard_size, arrays)
         objects = {f"maps.zarr/{name}": data for name, data in maps.items()}
-        encoded = encode_records(records, chosen_metrics(config.metrics.names))
-        for folder, data in {**encoded, "images": to_parquet(image_facts, FACTS)}.items():
+        for folder, data in {**encode_records(records, config.metrics), "images": to_parquet(image_facts, FACTS)}.items():
             objects[f"{folder}/part-{shard.index:06d}.parquet"] = data
         commit = {
             "shard": shard.index,
@@ -180,6 +180,15 @@ class RunStore:
         with ThreadPoolExecutor(MAX_PARALLEL_REQUESTS) as readers:
             yield from readers.map(read, self._names("records", self.done()))
 
+    def uninstalled_metrics(self) -> pa.Schema:
+        """Return the columns of the records' metrics that are not installed here.
+
+        They are the float32 columns that RECORDS does not have: a run's further columns are metrics. The first part says which there are.
+        """
+        names = self._names("records", self.done())
+        schema = pq.read_schema(pa.BufferReader(self.storage.read(names[0]))) if names else RECORDS
+        return pa.schema([field for field in schema if field.type == pa.float32() and field.name not in RECORDS.names])
+
     def statuses(self) -> dict[str, int]:
         """Count the images of the committed shards by status.
 
@@ -203,10 +212,14 @@ class RunStore:
 
         Shards of an earlier version may have none.
         """
-        names = set(self.storage.names("curves"))
-        for index in sorted(self.done() if shards is None else shards):
-            if (name := f"part-{index:06d}.parquet") in names:
-                yield from_parquet([self.storage.read(f"curves/{name}")], CURVES)
+        return self._existing_parts("curves", CURVES, shards)
+
+    def measures(self, shards: Iterable[int] | None = None) -> Iterator[pa.Table]:
+        """Yield the metrics by baseline of the committed shards, or of some.
+
+        There is one table per shard; a run with one baseline has none.
+        """
+        return self._existing_parts("measures", MEASURES, shards)
 
     def images(self) -> pa.Table:
         """Return images.parquet."""
@@ -219,6 +232,13 @@ class RunStore:
     def write_image_facts(self) -> None:
         """Write the image facts of the committed shards into images.parquet."""
         self.storage.write("images.parquet", to_parquet(self.images_with_facts(), IMAGES))
+
+    def _existing_parts(self, folder: str, schema: pa.Schema, shards: Iterable[int] | None) -> Iterator[pa.Table]:
+        """Yield the files of the committed shards, or of some, that a folder has."""
+        names = set(self.storage.names(folder))
+        for index in sorted(self.done() if shards is None else shards):
+            if (name := f"part-{index:06d}.parquet") in names:
+                yield from_parquet([self.storage.read(f"{folder}/{name}")], schema)
 
     def _parts(self, folder: str, shards: Iterable[int] | None) -> list[bytes]:
         """Read the files of the committed shards, or of some, in a folder."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.monitoring.progress import Progress, ProgressCallback, no_progress
 from pipeline.runs.store import MAX_PARALLEL_REQUESTS, RunStore, commit_name
@@ -34,7 +36,7 @@ def verify(store: RunStore, on_progress: ProgressCallback = no_progress) -> Veri
     report, committed = VerifyReport(), sorted(store.done())
     for shard in committed:
         try:
-            checksums: dict[str, str] = store.storage.read_json(commit_name(shard))["sha256"]
+            checksums = accepted_checksums(store.storage.read_json(commit_name(shard)))
         except (ValueError, KeyError):
             report.damaged[shard] = [f"{commit_name(shard)} is not a valid commit"]
             checksums = {}
@@ -54,10 +56,23 @@ def revoke_commits(store: RunStore, report: VerifyReport) -> None:
         store.storage.remove(commit_name(shard))
 
 
-def _find_damage(store: RunStore, name: str, sha256: str) -> str | None:
+def accepted_checksums(commit: Mapping[str, Any]) -> dict[str, list[str | None]]:
+    """Return path -> accepted checksums; None stands for a missing object.
+
+    While a measurement is being written, an object may have its old bytes or those that are pending.
+    """
+    accepted: dict[str, list[str | None]] = {name: [sha256] for name, sha256 in commit["sha256"].items()}
+    for name, pending in commit.get("pending", {}).items():
+        accepted.setdefault(name, [None]).extend(pending)
+    return accepted
+
+
+def _find_damage(store: RunStore, name: str, accepted: Sequence[str | None]) -> str | None:
     """Return a message if an object is missing or has another checksum, else None."""
     try:
-        matches = hashlib.sha256(store.storage.read(name)).hexdigest() == sha256
+        found: str | None = hashlib.sha256(store.storage.read(name)).hexdigest()
     except FileNotFoundError:
-        return f"{name} is missing"
-    return None if matches else f"{name} does not match its checksum"
+        found = None
+    if found in accepted:
+        return None
+    return f"{name} is missing" if found is None else f"{name} does not match its checksum"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from hdm_core import METRICS, controls_last, is_control, method_title, metric_title
 from hdm_core.metrics.registry import chosen_metrics
 from pipeline.runs import RunStore
-from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, read_parquet, to_parquet, top_rank
-from pipeline.runs.requested import never_measured
+from pipeline.runs.measured import installed_metrics, measured_settings
+from pipeline.runs.parts import MEASURES
+from pipeline.runs.records import SCHEMA_VERSION, from_parquet, read_parquet, to_parquet, top_rank
 
 TABLES = pa.schema(
     [
@@ -30,6 +31,7 @@ TABLES = pa.schema(
         # Images whose class the baseline keeps, that of the method or that of the metrics; null where that is not known.
         ("n_no_contrast", pa.int64()),
         ("n_metrics_no_contrast", pa.int64()),
+        ("baseline", pa.string()),  # of the metrics; null where nothing was measured
     ],
     metadata={"hdm.schema_version": str(SCHEMA_VERSION)},
 )
@@ -57,9 +59,19 @@ def aggregate(store: RunStore) -> pa.Table:
     uninstalled = _uninstalled_metrics(store, done)
     for name in uninstalled.column_names:
         records = records.append_column(name, uninstalled[name])
-    unnamed = never_measured(records)
-    metrics = [*(name for name in METRICS if name not in unnamed), *uninstalled.column_names]
-    table = pa.Table.from_pylist(list(_rows(top_rank(records), metrics)), schema=TABLES)
+    records = top_rank(records)
+    settings = measured_settings(store.storage, store.metadata())
+    chosen = installed_metrics(settings)
+    metrics = [name for name in METRICS if name in chosen or records[name].null_count < len(records)] + uninstalled.column_names
+    baselines = [None] if settings is None else list(settings.baselines)
+    # While a run is measured again, the shards that are left have the numbers of another baseline.
+    of_first = pc.or_kleene(pc.is_null(records["metrics_baseline"]), pc.equal(records["metrics_baseline"], baselines[0] or ""))
+    rows = list(_rows(records, records.filter(of_first), metrics, baselines[0]))
+    if len(baselines) > 1:
+        measures = top_rank(pa.concat_tables([MEASURES.empty_table(), *store.measures(done)]))
+        for baseline in baselines[1:]:
+            rows += _rows(records, measures.filter(pc.equal(measures["baseline"], baseline)), metrics, baseline, first=False)
+    table = pa.Table.from_pylist(rows, schema=TABLES)
     store.storage.write("tables.parquet", to_parquet(table, TABLES))
     store.write_image_facts()
     return table
@@ -74,12 +86,49 @@ def read_tables(store: RunStore) -> pa.Table:
     return from_parquet([store.storage.read("tables.parquet")], TABLES)
 
 
+def of_first_baseline(table: pa.Table) -> pa.Table:
+    """Return the rows of the first baseline; those of a run with one baseline are all."""
+    if "baseline" not in table.column_names or not table.num_rows or table["baseline"][0].as_py() is None:
+        return table
+    return table.filter(pc.equal(table["baseline"], table["baseline"][0]))
+
+
+def is_unmeasured(table: pa.Table) -> bool:
+    """Return True for a table of a run whose maps were not measured."""
+    rows = table.to_pylist()
+    return bool(rows) and all("baseline" in row and row["baseline"] is None and not row["n"] for row in rows)
+
+
 def metrics_of(table: pa.Table) -> list[str]:
     """Return a table's metrics in the registry's order.
 
-    Those that are not installed here come last. An empty table has those that are measured by default.
+    Those that are not installed here come last. An empty table has those that are measured by default. Metrics of a region are left out where others have
+    numbers and they have none, and all where nothing was measured.
     """
-    return METRICS.sort(table["metric"].to_pylist()) or chosen_metrics(None)
+    if is_unmeasured(table):
+        return []
+    missing = set(_without_region(table))
+    return [name for name in METRICS.sort(table["metric"].to_pylist()) if name not in missing] or chosen_metrics(None)
+
+
+def remarks(table: pa.Table) -> list[str]:
+    """Return the sentences about metrics that a table does not show."""
+    if is_unmeasured(table):
+        return ["Nothing was measured (metrics: none); hdm measure adds the numbers."]
+    missing = [METRICS[name].title for name in _without_region(table)]
+    return [f"Left out, since no image has a map and an annotated region: {', '.join(missing)}."] if missing else []
+
+
+def _without_region(table: pa.Table) -> list[str]:
+    """Return the metrics of a region that alone have no number."""
+    counts: Counter[str] = Counter()
+    for metric, count in zip(table["metric"].to_pylist(), table["n"].to_pylist(), strict=True):
+        counts[metric] += count
+    return [
+        name
+        for name in METRICS.sort(counts)
+        if name in METRICS and METRICS[name].needs_region and not counts[name] and any(counts.values())
+    ]
 
 
 def best(table: pa.Table) -> set[tuple[str, str]]:
@@ -104,8 +153,10 @@ def layout_table(table: pa.Table) -> tuple[list[str], list[list[str]]]:
 
     Cells are `mean ± ci95`, with an asterisk at the best. The controls are below a row that names them.
     """
+    table = of_first_baseline(table)
     cells = {(row["method"], row["metric"]): row for row in table.to_pylist()}
     winners, metrics = best(table), metrics_of(table)
+    counts = {method: row for (method, _), row in reversed(cells.items())}
     heads = [f"{METRICS[name].title} {METRICS[name].arrow}" if name in METRICS else metric_title(name) for name in metrics]
     rows: list[list[str]] = []
     methods = sorted(dict.fromkeys(method for method, _ in cells), key=is_control)
@@ -113,7 +164,7 @@ def layout_table(table: pa.Table) -> tuple[list[str], list[list[str]]]:
         if is_control(method) and rows and not any(is_control(each) for each in methods[: len(rows)]):
             rows.append([CONTROLS_LINE, *("" for _ in (*metrics, "n", "flat", "failed"))])
         texts = [_text(cells[method, metric], (method, metric) in winners) for metric in metrics]
-        any_cell = cells[method, metrics[0]]
+        any_cell = cells[method, metrics[0]] if metrics else counts[method]
         rows.append([method_title(method), *texts, *(str(any_cell[name]) for name in ("n", "n_flat", "n_failed"))])
     return ["method", *heads, "n", "flat", "failed"], rows
 
@@ -130,31 +181,36 @@ def _uninstalled_metrics(store: RunStore, shards: Iterable[int]) -> pa.Table:
     """Read the metrics of the records that are not installed here.
 
     Rows are in the order of the records.
-    They are the float32 columns that RECORDS does not have: a run's further columns are metrics. The first part says which there are.
     """
-    names = [f"records/part-{shard:06d}.parquet" for shard in sorted(shards)]
-    schema = pq.read_schema(pa.BufferReader(store.storage.read(names[0]))) if names else RECORDS
-    uninstalled = pa.schema([field for field in schema if field.type == pa.float32() and field.name not in RECORDS.names])
+    uninstalled = store.uninstalled_metrics()
     if not uninstalled.names:
         return uninstalled.empty_table()
-    parts = [read_parquet(store.storage.read(name)) for name in names]
+    parts = [read_parquet(store.storage.read(f"records/part-{shard:06d}.parquet")) for shard in sorted(shards)]
     return pa.concat_tables([uninstalled.empty_table(), *parts], promote_options="default").select(uninstalled.names)
 
 
-def _rows(records: pa.Table, metrics: Sequence[str]) -> Iterable[dict[str, Any]]:
-    """Yield the rows of tables.parquet: every metric of every method.
+def _rows(
+    records: pa.Table, numbers: pa.Table, metrics: Sequence[str], baseline: str | None, first: bool = True
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of tables.parquet of one baseline: every metric of every method.
 
     Methods are in the registry's order, the controls last.
+
+    Args:
+        records: with the statuses of all maps.
+        numbers: with a column `method`, and the metrics' values on the baseline.
+        first: False for a further baseline, of which it is not known whether it keeps the classes.
     """
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     statuses: dict[str, Counter[str]] = defaultdict(Counter)
     kept: dict[tuple[str, str], int] = defaultdict(int)
-    present = [metric for metric in metrics if metric in records.column_names]
-    for record in records.select(["method", "status", *_NO_CONTRAST, *present]).to_pylist():
+    present = [metric for metric in metrics if metric in numbers.column_names]
+    for record in records.select(["method", "status", *_NO_CONTRAST]).to_pylist():
         statuses[record["method"]][record["status"]] += 1
         for name in _NO_CONTRAST:
             if record[name] is not None:
                 kept[record["method"], name] += record[name]
+    for record in numbers.select(["method", *present]).to_pylist():
         for metric in present:
             if record[metric] is not None:
                 values[record["method"], metric].append(record[metric])
@@ -172,7 +228,9 @@ def _rows(records: pa.Table, metrics: Sequence[str]) -> Iterable[dict[str, Any]]
                 "n": len(numbers),
                 "n_flat": counts["flat"],
                 "n_failed": sum(count for status, count in counts.items() if status not in ("ok", "skipped", "flat")),
-                **{f"n_{name}": kept.get((method, name)) for name in _NO_CONTRAST},
+                "n_no_contrast": kept.get((method, "no_contrast")),
+                "n_metrics_no_contrast": kept.get((method, "metrics_no_contrast")) if first else None,
+                "baseline": baseline,
             }
 
 

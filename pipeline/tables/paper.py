@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hdm_core import METHODS, METRICS, controls_last, is_control, method_title
-from pipeline.tables.aggregate import best
+from pipeline.tables.aggregate import best, of_first_baseline
 
 
 @dataclass(frozen=True)
@@ -140,19 +140,29 @@ def paper_tables(table: pa.Table, name: str) -> list[PaperTable]:
         table: tables.parquet.
         name: the run's, which stands for the dataset in Table 3.
     """
+    table = of_first_baseline(table)
     methods = {method for method in table["method"].to_pylist() if not is_control(method)}
+    measured = set(table["metric"].to_pylist())
     dataset = "".join(letter if letter.isprintable() else " " for letter in name)
-    return [_fill(spec, table, dataset) for spec in ((ABLATION,) if methods == {"hdm", "dm"} else PAPER)]
+    specs = (ABLATION,) if methods == {"hdm", "dm"} else PAPER
+    # Of a run that names its metrics, a table without any of them would be empty.
+    shown = [spec for spec in specs if not measured or measured.intersection(column.metric for column in spec.columns)]
+    return [_fill(spec, table, dataset) for spec in shown]
+
+
+# Of a metric that the run does not name.
+_NO_NUMBER: dict[str, Any] = {"mean": None, "ci95": None, "n": 0}
 
 
 def _fill(spec: Spec, table: pa.Table, dataset: str) -> PaperTable:
     shown = table.filter(pc.invert(pc.is_in(table["method"], value_set=pa.array(sorted(spec.left_out), pa.string()))))
     values = {(row["method"], row["metric"]): row for row in shown.to_pylist()}
-    methods = controls_last(method for method, metric in values if metric == spec.columns[0].metric)
+    methods = controls_last(method for method, _ in values)
     winners = best(shown) if len(methods) > 1 else set()
-    cells = {method: [_cell(column, values[method, column.metric], winners) for column in spec.columns] for method in methods}
+    cells = {method: [_cell(method, column, values, winners) for column in spec.columns] for method in methods}
     missing = [method_title(method) for method in METHODS.sort(table["method"].to_pylist()) if method in spec.left_out]
-    first = {method: values[method, spec.columns[0].metric] for method in methods}
+    rows_of = {method: row for (method, _), row in reversed(values.items())}
+    first = {method: rows_of[method] for method in methods}
     counts = [
         f"{method_title(method)}: {row['n_flat']} flat, {row['n_failed']} failed"
         for method, row in first.items()
@@ -185,14 +195,15 @@ def _without_contrast(spec: Spec, rows: Mapping[str, Mapping[str, Any]]) -> list
     return notes
 
 
-def _cell(column: Column, row: dict[str, Any], winners: set[tuple[str, str]]) -> Cell:
+def _cell(method: str, column: Column, rows: Mapping[tuple[str, str], Mapping[str, Any]], winners: set[tuple[str, str]]) -> Cell:
+    row = rows.get((method, column.metric), _NO_NUMBER)
     mean, ci95 = row["mean"], row["ci95"]
     if mean is None or math.isnan(mean):
         return Cell(None, None, row["n"], False, "-")
     factor, sign = (100, "%") if column.percent else (1, "")
     spread = "" if ci95 is None else f" ± {factor * ci95:.{column.digits}f}"
     text = f"{factor * mean:.{column.digits}f}{sign}{spread}"
-    return Cell(mean, ci95, row["n"], (row["method"], row["metric"]) in winners, text)
+    return Cell(mean, ci95, row["n"], (method, column.metric) in winners, text)
 
 
 def _images(cells: dict[str, list[Cell]]) -> str:

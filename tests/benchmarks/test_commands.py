@@ -131,6 +131,8 @@ def test_bench_memory_measures_at_start_middle_and_end(command: Run) -> None:
         (["pareto", "demo", "demo"], "two cases have the same name"),
         (["pareto", "demo", "--only", "slow"], "no candidate 'slow'"),
         (["truth", "--only", "cam"], "no method 'cam'"),
+        (["throughput", "--executor", "dask"], "--executor dask: choose ray or local"),
+        (["throughput", "--executor", "local"], "--workers 2: the executor local has one worker"),
         (["truth", "--figure", "maps.gif"], "--figure maps.gif: choose a name that ends"),
     ],
     ids=str,

@@ -22,7 +22,8 @@ from pipeline.explain.contrast import fixed_baselines
 from pipeline.explain.results import ShardResult
 from pipeline.explain.shard import explain_shard
 from pipeline.plan import Shard
-from pipeline.runs.records import RECORDS, Record, encode_records, from_parquet
+from pipeline.runs.parts import encode_records
+from pipeline.runs.records import RECORDS, Record, from_parquet
 from tests.support.plans import DM, HDM, configuration
 from tests.support.retina_network import EMPTY, Retina
 from tests.support.tiny_networks import smooth

@@ -24,7 +24,8 @@ from pipeline.explain.shard import explain_shard
 from pipeline.plan import Plan, Shard, make_plan
 from pipeline.reexplain.plan import create_run, plan_reexplain
 from pipeline.runs import RunStore
-from pipeline.runs.records import RECORDS, encode_records, from_parquet
+from pipeline.runs.parts import encode_records
+from pipeline.runs.records import RECORDS, from_parquet
 from tests.pipeline.explain.test_shard import broken, photograph
 from tests.support.plans import configuration, refused, save_picture
 from tests.support.small_run import files

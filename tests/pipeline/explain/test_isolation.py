@@ -27,7 +27,7 @@ from pipeline.explain import shard as shards
 from pipeline.explain.results import ShardResult
 from pipeline.explain.shard import explain_shard
 from pipeline.plan import Shard
-from pipeline.runs.records import encode_records
+from pipeline.runs.parts import encode_records
 from pipeline.storage.retry import StorageTimeoutError
 from tests.support.failing_device import Calling, fail_from, room_for
 from tests.support.plans import DM, configuration, save_picture

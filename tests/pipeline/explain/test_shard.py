@@ -27,7 +27,8 @@ from pipeline.explain.shard import explain_shard
 from pipeline.plan import Plan, Shard
 from pipeline.runs import RunStore
 from pipeline.runs.images import FACTS
-from pipeline.runs.records import RECORDS, encode_records, from_parquet, to_parquet
+from pipeline.runs.parts import encode_records
+from pipeline.runs.records import RECORDS, from_parquet, to_parquet
 from tests.support.plans import DM, configuration, save_picture
 from tests.support.tiny_networks import Untraceable, normalised, smooth
 

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hdm_core import METRICS
+from hdm_core import METRICS, MetricSettings
 from hdm_core.metrics.registry import chosen_metrics, metrics_on_request
 from pipeline.plan import Plan
 from pipeline.runs import RunStore
 from pipeline.runs.images import FACTS, IMAGES, with_facts
-from pipeline.runs.records import CURVES, RECORDS, Record, encode_records, from_parquet, to_parquet
+from pipeline.runs.parts import encode_records
+from pipeline.runs.records import CURVES, RECORDS, Record, from_parquet, to_parquet
 from pipeline.tables.aggregate import TABLES, aggregate
 from tests.support.plans import results
 
@@ -56,6 +57,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "no_contrast": "bool",
         "metrics_baseline_probability": "double",
         "metrics_no_contrast": "bool",
+        "metrics_baseline": "string",
         "evidence_status": "string",
         "evidence_count": "int32",
         "evidence_area": "float",
@@ -95,6 +97,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "n_failed": "int64",
         "n_no_contrast": "int64",
         "n_metrics_no_contrast": "int64",
+        "baseline": "string",
     },
 }
 
@@ -174,10 +177,10 @@ def test_records_are_the_bytes_of_rows_with_only_the_columns_that_have_a_value()
 def test_a_metric_on_request_has_a_column_where_the_settings_name_it() -> None:
     record = replace(MINIMAL, metrics={"srg": 0.25, "deletion_auc": 0.5})
     for named, absent in ((("srg", "deletion_auc"), {"srg"}), (("deletion_auc",), set())):
-        table = pq.read_table(io.BytesIO(encode_records([record, MINIMAL], named)["records"]))
+        table = pq.read_table(io.BytesIO(encode_records([record, MINIMAL], MetricSettings(names=named))["records"]))
         assert set(table.column_names) == set(WRITTEN.names) | absent
         assert table.column_names[: len(WRITTEN)] == WRITTEN.names
-    (first, second) = from_parquet([encode_records([record, MINIMAL], ("srg",))["records"]], RECORDS).to_pylist()
+    (first, second) = from_parquet([encode_records([record, MINIMAL], MetricSettings(names=("srg",)))["records"]], RECORDS).to_pylist()
     assert (first["srg"], second["srg"], first["sparseness"]) == (0.25, None, None)
 
 
