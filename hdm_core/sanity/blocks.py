@@ -65,8 +65,11 @@ def _layers_in_order(classifier: Classifier, image: Tensor) -> list[str]:
     network = classifier.network
     places: dict[str, int] = {}
 
-    def note(name: str) -> Callable[..., None]:
-        return lambda *_: places.setdefault(name, len(places)) and None
+    def note(name: str) -> Callable[[nn.Module, object], None]:
+        def hook(_module: nn.Module, _inputs: object) -> None:
+            places.setdefault(name, len(places))
+
+        return hook
 
     with ExitStack() as hooks, classifier.frozen() as module, torch.no_grad():
         for name, each in network.named_modules():

@@ -7,12 +7,14 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from hdm_core.classifier import Classifier
 from hdm_core.device_errors import is_of_device
 from hdm_core.messages import typed_line
 from hdm_core.sanity.answers import answers
 from hdm_core.sanity.blocks import Block
+from hdm_core.sanity.calibration import calibrate
 from hdm_core.sanity.reset import reset_layer
 from hdm_core.sanity.subject import LeftOutError, Subject, Variant
 
@@ -30,10 +32,10 @@ def cascading(subject: Subject, blocks: Sequence[Block], seed: int) -> Iterator[
     Raises:
         LeftOutError: if the network cannot be copied, or its logits do not depend on the weights that it shows.
     """
-    whole = randomised(subject.classifier, blocks, seed)
+    whole = randomised(subject.classifier, blocks, seed, subject.images)
     _require_change(subject, whole)
     for count, block in enumerate(blocks, 1):
-        classifier = whole if count == len(blocks) else randomised(subject.classifier, blocks[:count], seed)
+        classifier = whole if count == len(blocks) else randomised(subject.classifier, blocks[:count], seed, subject.images)
         yield subject.variant(CASCADING, _stage(count, blocks, block), classifier=classifier)
 
 
@@ -51,13 +53,18 @@ def independent(subject: Subject, blocks: Sequence[Block], seed: int) -> Iterato
     if len(blocks) < 2:
         raise LeftOutError("the network has one layer with weights, which cascading randomisation changes")
     for count, block in enumerate(blocks, 1):
-        yield subject.variant(INDEPENDENT, _stage(count, blocks, block), classifier=randomised(subject.classifier, [block], seed))
+        classifier = randomised(subject.classifier, [block], seed, subject.images)
+        yield subject.variant(INDEPENDENT, _stage(count, blocks, block), classifier=classifier)
 
 
-def randomised(classifier: Classifier, blocks: Iterable[Block], seed: int) -> Classifier:
+def randomised(classifier: Classifier, blocks: Iterable[Block], seed: int, images: Tensor) -> Classifier:
     """Return a copy of a classifier with new weights in some of its blocks.
 
-    The weights of a layer depend on the seed and its name alone: a layer has the same ones in every stage. The classifier is not changed.
+    The weights of a layer depend on the seed and its name alone: a layer has the same ones in every stage. Batch normalisation in these
+    blocks is calibrated on the images, see `calibrate`. The classifier is not changed.
+
+    Args:
+        images: (B, C, H, W).
 
     Raises:
         LeftOutError: if its network cannot be copied, or the copy shares weights with it.
@@ -73,9 +80,10 @@ def randomised(classifier: Classifier, blocks: Iterable[Block], seed: int) -> Cl
     if any(tensor.data_ptr() in own for tensor in other.module.parameters() if tensor.numel()):
         raise LeftOutError("a copy of the network shares its weights")
     layers = dict(other.network.named_modules())
-    for block in blocks:
-        for name in block.layers:
-            reset_layer(layers[name], _seed(seed, name))
+    changed = [name for block in blocks for name in block.layers]
+    for name in changed:
+        reset_layer(layers[name], _seed(seed, name))
+    calibrate(other, [layers[name] for name in changed], images)
     return other
 
 
