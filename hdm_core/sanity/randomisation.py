@@ -36,7 +36,7 @@ def cascading(subject: Subject, blocks: Sequence[Block], seed: int) -> Iterator[
     _require_change(subject, whole)
     for count, block in enumerate(blocks, 1):
         classifier = whole if count == len(blocks) else randomised(subject.classifier, blocks[:count], seed, subject.images)
-        yield subject.variant(CASCADING, _stage(count, blocks, block), classifier=classifier)
+        yield subject.variant(CASCADING, _stage(count, blocks, block), classifier=classifier, has_limit=classifier is whole)
 
 
 def independent(subject: Subject, blocks: Sequence[Block], seed: int) -> Iterator[Variant]:

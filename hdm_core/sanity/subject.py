@@ -45,6 +45,7 @@ class Variant:
         classifier, images, targets, contrasts: as of the subject.
         seed: of the method's draws.
         concerned: (B,) bool, the images that the test is about; None for all. The others are predicted as another class.
+        has_limit: false for a stage on the way, whose similarity may be anything.
     """
 
     test: str
@@ -55,3 +56,4 @@ class Variant:
     contrasts: Tensor | None = None
     seed: int = 0
     concerned: Tensor | None = None
+    has_limit: bool = True
