@@ -29,13 +29,14 @@ class Interval:
     high: float | None = None
 
     @classmethod
-    def of(cls, values: NDArray[np.floating]) -> Interval:
+    def of(cls, values: NDArray[np.floating], lowest: float = -1.0, highest: float = 1.0) -> Interval:
         """Compute the mean of the finite values, and mean -+ t s / sqrt(n).
 
         The few images of a check are why it is Student's t and no bootstrap, whose intervals of ten images are too narrow.
 
         Args:
             values: one per image; NaN for none.
+            lowest, highest: possible values, at which the interval is cut off.
         """
         found = values[np.isfinite(values)].astype(np.float64)
         n = len(found)
@@ -45,7 +46,7 @@ class Interval:
         if n < FEWEST:
             return cls(n, mean)
         half = t_quantile(n - 1) * float(found.std(ddof=1)) / math.sqrt(n)
-        return cls(n, mean, mean - half, mean + half)
+        return cls(n, mean, max(mean - half, lowest), min(mean + half, highest))
 
 
 def t_quantile(freedom: int) -> float:

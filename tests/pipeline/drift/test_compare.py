@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hdm_core import METRICS
+from hdm_core.similarity import overlap, spearman, ssim
 from pipeline.cli.main import main
 from pipeline.drift import Drift, compare, write_drift
 from pipeline.drift.schema import DRIFT
-from hdm_core.similarity import overlap, spearman, ssim
 from pipeline.drift.statistics import Estimate
 from pipeline.drift.summary import QUANTITIES, rank_by_drift, rank_flipped
 from pipeline.monitoring.progress import Progress
