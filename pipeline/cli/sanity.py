@@ -44,7 +44,7 @@ def sanity(
     out_: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Check whether maps depend on the network, the class and the image as they should.
+    """Check that maps depend on the network, the class and the image.
 
     Random weights, another class, another seed, another checkpoint, noise, JPEG, and the annotated regions. Exits with 1 if a limit is
     broken.

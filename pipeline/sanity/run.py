@@ -140,7 +140,7 @@ def _row(method: str, variant: Variant, original: Maps, maps: Maps, limits: Sani
 
 
 def _chance_rows(method: str, maps: Maps, controls: Mapping[str, Maps]) -> list[Row]:
-    """Return what the method's maps have in common with other images' maps and controls'."""
+    """Return the similarity to the maps of other images and of controls."""
     others = {"another image": compare_with_next(maps), **{name: compare(maps, each) for name, each in controls.items() if name != method}}
     return [compared_row(method, CHANCE, stage, comparison, None, is_control=False) for stage, comparison in others.items()]
 
