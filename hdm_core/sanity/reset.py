@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,8 +24,8 @@ def reset_layer(layer: nn.Module, seed: int) -> None:
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        if not any(True for _ in layer.children()) and hasattr(layer, "reset_parameters"):
-            fresh = copy.deepcopy(layer).cpu()
+        if not any(True for _ in layer.children()) and callable(getattr(layer, "reset_parameters", None)):
+            fresh: Any = copy.deepcopy(layer).cpu()
             try:
                 fresh.reset_parameters()
             except Exception:  # of a user's layer, such as one that takes arguments

@@ -32,14 +32,17 @@ def draw_cascading(rows: Sequence[Row], limit: float | None) -> bytes | None:
     longest: list[Row] = max(curves.values(), key=len)
     for number, (method, stages) in enumerate(curves.items()):
         places = [int(row.stage.split(" ", 1)[0]) for row in stages]
-        means = [row.value.mean for row in stages]
+        means = [row.value.mean for row in stages if row.value.mean is not None]
         colour = f"C{number % 10}"
-        axes.plot(
-            [0, *places], [1.0, *(mean for mean in means if mean is not None)], marker="o", color=colour, label=_plain(method_title(method))
-        )
-        bands = [(place, row.value.low, row.value.high) for place, row in zip(places, stages, strict=True) if row.value.low is not None]
+        axes.plot([0, *places], [1.0, *means], marker="o", color=colour, label=_plain(method_title(method)))
+        bands = [
+            (place, row.value.low, row.value.high)
+            for place, row in zip(places, stages, strict=True)
+            if row.value.low is not None and row.value.high is not None
+        ]
         if bands:
-            axes.fill_between(*([band[part] for band in bands] for part in range(3)), color=colour, alpha=0.12, linewidth=0)
+            across, low, high = ([float(band[part]) for band in bands] for part in range(3))
+            axes.fill_between(across, low, high, color=colour, alpha=0.12, linewidth=0)
     if limit is not None:
         axes.axhline(limit, color="grey", linestyle=":", label="limit of the last stage")
     ticks = [0, *(int(row.stage.split(" ", 1)[0]) for row in longest)]

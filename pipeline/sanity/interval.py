@@ -66,4 +66,4 @@ def t_quantile(freedom: int) -> float:
         _Z * (((3 * z2 + 19) * z2 + 17) * z2 - 15) / 384,
         _Z * ((((79 * z2 + 776) * z2 + 1482) * z2 - 1920) * z2 - 945) / 92160,
     )
-    return sum(term / freedom**power for power, term in enumerate(terms))
+    return sum(term / float(freedom) ** power for power, term in enumerate(terms))
