@@ -283,7 +283,8 @@ def test_the_command_ends_with_1_where_a_limit_is_broken_and_prints_one_json_obj
     assert Path(facts["sanity"]) == tmp_path / "runs" / "checked-sanity" / "sanity.parquet"
     assert "limit broken: claimed: cascading" in captured.err
     kept = tmp_path / "kept"
-    assert run("sanity", *options, "--limit", "cascading=null", "--limit", "classes=1", "--limit", "noise=null", "--out", kept) == 0
+    limits = [part for test in ("cascading", "classes", "noise", "localisation") for part in ("--limit", f"{test}=null")]
+    assert run("sanity", *options, *limits, "--out", kept) == 0
     printed = capsys.readouterr().out
     assert "left out: independent" in printed
     assert (kept / "index.html").is_file()
