@@ -14,7 +14,7 @@ from hdm_core.photograph import Photograph
 from hdm_core.sanity import Subject, answers
 from hdm_core.targets import resolve_contrasts
 from pipeline.classifiers.load import own_preparation, preprocess_of
-from pipeline.classifiers.targets import MapRequest, request_maps
+from pipeline.classifiers.targets import MapFailure, MapRequest, request_maps
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample, list_samples
 from pipeline.datasets.images import UnreadableError, read_image, read_region
@@ -105,6 +105,5 @@ def prepared(classifier: Classifier, photographs: Sequence[Photograph]) -> Tenso
     return torch.stack([prepare(each) for each in photographs]).to(classifier.device, classifier.dtype or torch.float32)
 
 
-def _rank(item: object) -> int:
-    request = item if isinstance(item, MapRequest) else item.request  # type: ignore[attr-defined]
-    return int(request.rank)
+def _rank(item: MapRequest | MapFailure) -> int:
+    return item.rank if isinstance(item, MapRequest) else item.request.rank
