@@ -134,7 +134,7 @@ def test_other_weights_are_drawn_with_the_mean_and_deviation_of_those_that_they_
 
     layer = Plain()
     before, child = layer.weight.detach().clone(), copy.deepcopy(layer.child.state_dict())
-    reset_layer(layer, 0)
+    reset_layer(layer, 1)
     assert float(layer.weight.detach().mean()) == pytest.approx(3, abs=0.02)
     assert float(layer.weight.detach().std()) == pytest.approx(0.5, abs=0.02)
     assert abs(float(torch.corrcoef(torch.stack([before.flatten(), layer.weight.detach().flatten()]))[0, 1])) < 0.03
