@@ -51,7 +51,7 @@ def independent(subject: Subject, blocks: Sequence[Block], seed: int) -> Iterato
         LeftOutError: if there is one block only, or the network cannot be copied.
     """
     if len(blocks) < 2:
-        raise LeftOutError("the network has one layer with weights, which cascading randomisation changes")
+        raise LeftOutError("there is one block of layers, which cascading randomisation changes")
     for count, block in enumerate(blocks, 1):
         classifier = randomised(subject.classifier, [block], seed, subject.images)
         yield subject.variant(INDEPENDENT, _stage(count, blocks, block), classifier=classifier)

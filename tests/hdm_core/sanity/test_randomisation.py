@@ -204,7 +204,7 @@ def test_independent_randomisation_changes_one_block() -> None:
 
 def test_a_network_of_one_block_has_no_independent_randomisation() -> None:
     subject = subject_of(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)))
-    with pytest.raises(LeftOutError, match="one layer"):
+    with pytest.raises(LeftOutError, match="one block"):
         list(independent(subject, find_blocks(subject.classifier, subject.images[:1], 6), 0))
 
 
