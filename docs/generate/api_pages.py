@@ -12,6 +12,7 @@ PACKAGES = {
     "pipeline": "Configure, plan, execute and read a run.",
     "pipeline.datasets": "Dataset kinds and their samples.",
     "pipeline.drift": "Comparison of two runs.",
+    "pipeline.sanity": "Sanity checks of methods.",
 }
 
 

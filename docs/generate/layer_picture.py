@@ -61,6 +61,10 @@ PURPOSES = {
     "testing": "contract suites for plugins",
     "explanation": "the result",
     "evidence": "sets of pixels that suffice alone",
+    "hdm_core.sanity": "what should change a map",
+    "pipeline.sanity": "verdicts on methods",
+    "similarity": "Spearman, SSIM",
+    "draws": "seed of methods",
     "targets": "classes to explain",
     "heatmap": "colours over an image",
 }

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from hdm_core.classifier import Classifier
+from hdm_core.draws import method_generator
 from hdm_core.settings import Baseline
 
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
@@ -43,7 +44,7 @@ def baseline_image(kind: Baseline, classifier: Classifier, images: Tensor) -> Te
     if kind == "noise":
         spread = 1.0 if classifier.preprocess is None else classifier.preprocess.spread
         # On the CPU, so that it does not depend on the device.
-        noise = torch.randn(1, *images.shape[1:], generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(1, *images.shape[1:], generator=method_generator())
         return (spread * noise).to(images)
     if kind != "blur":
         raise ValueError(f"unknown baseline {kind!r}: choose from {', '.join(BASELINES)}")

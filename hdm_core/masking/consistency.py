@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hdm_core.batch_limit import BatchLimit
 from hdm_core.device import LAYOUT, Precision, float32_arithmetic, in_precision
+from hdm_core.draws import method_generator
 from hdm_core.masking.ops import upsample
 from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.masking.passes import PassInputs, pass_graphs
@@ -76,7 +77,7 @@ class ConsistencyLoss:
         self._graphs = pass_graphs(network) if cuda_graphs and images.device.type == "cuda" and is_folded(network) else None
         self._checked: set[Hashable] = set()  # graphs that this loss, or a copy of it, has compared with their work
         # On the CPU with a fixed seed: masks depend neither on the device nor on earlier random draws.
-        self._generator = torch.Generator().manual_seed(0)
+        self._generator = method_generator()
         self.reference = self._unmasked_scores(images)
         self.baseline_scores = self._unmasked_scores(baseline.expand_as(images))
         self.relative = relative

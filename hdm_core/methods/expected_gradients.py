@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from hdm_core.draws import method_generator
 from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.methods.attribution import pixel_shares, sum_gradients
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
@@ -56,7 +57,7 @@ def random_references(samples: int, height: int, width: int) -> tuple[Tensor, Te
     Returns:
         (samples, 1, H, W) and (samples,) in [0, 1), float64.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = method_generator()
     white = torch.randn(samples, 1, height, width, generator=generator, dtype=torch.float64)
     positions = torch.rand(samples, generator=generator, dtype=torch.float64)
     frequency = torch.hypot(torch.fft.fftfreq(height, dtype=torch.float64)[:, None], torch.fft.rfftfreq(width, dtype=torch.float64))

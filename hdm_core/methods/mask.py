@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from hdm_core.draws import method_generator
 from hdm_core.masking.baselines import baseline_image
 from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.ops import Upsampling
@@ -80,7 +81,7 @@ def deletion_mask(deletion: DeletionLoss, settings: MaskSettings) -> Tensor:
     bank.values.grad = bank.flat_gradients
     unshifted = deletion.contrast, deletion.baseline
     # On the CPU with a fixed seed: masks depend neither on the device nor on earlier random draws.
-    generator = torch.Generator().manual_seed(0)
+    generator = method_generator()
     shifts = torch.randint(2 * (settings.jitter // 2) + 1, (settings.steps, 2), generator=generator) - settings.jitter // 2
     for down, right in shifts.tolist():
         deletion.contrast, deletion.baseline = (translate(image, down, right) for image in unshifted)

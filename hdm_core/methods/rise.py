@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from hdm_core.draws import method_generator
 from hdm_core.masking.baselines import baseline_image
 from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.ops import normalise, upsample
@@ -32,7 +33,7 @@ class RandomMasks:
     """
 
     def __init__(self, settings: RiseSettings, height: int, width: int, like: Tensor) -> None:
-        generator = torch.Generator().manual_seed(0)
+        generator = method_generator()
         count, cells = settings.masks, settings.cells
         uniform = torch.rand(count, 1, cells, cells, generator=generator, dtype=torch.float32)
         self._grids = (uniform < settings.keep_probability).to(like.device)

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from hdm_core.draws import method_generator
 from hdm_core.masking.ops import normalise
 from hdm_core.masking.pass_counter import PassCounter
 from hdm_core.methods.attribution import sum_gradients
@@ -60,7 +61,7 @@ def standard_noise(samples: int, like: Tensor) -> Tensor:
     They are drawn in float32 on the CPU with a fixed seed, so that they depend neither on the device nor on earlier random draws, and
     copied to the device at once.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = method_generator()
     return torch.randn(samples, *like.shape[1:], generator=generator, dtype=torch.float32).to(like)
 
 

@@ -35,14 +35,14 @@ def diff(before: Before, after: After, limit: Limits = None, out_: Out = None, a
     """
     from hdm_core.metrics.registry import metrics_on_request
     from pipeline.cli.limits import parse_limits
-    from pipeline.drift import compare, exceeded, write_drift
+    from pipeline.drift import DriftLimits, compare, exceeded, write_drift
     from pipeline.drift.write import NAME
     from pipeline.errors import InputError, one_line
     from pipeline.monitoring.progress import progress_bar
     from pipeline.runs import RunStore
     from pipeline.storage.objects import Storage
 
-    limits = parse_limits(limit) if limit else None
+    limits = parse_limits(limit, DriftLimits, "flips=0.02") if limit else None
     first, second = RunStore.open(before), RunStore.open(after)
     try:
         target = None if out_ is None else Storage(out_)

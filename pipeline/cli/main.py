@@ -23,6 +23,7 @@ from pipeline.cli.metrics import metrics
 from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, configuration
 from pipeline.cli.reexplain import reexplain
 from pipeline.cli.repair import repair, verify
+from pipeline.cli.sanity import sanity
 from pipeline.cli.shares import print_shares
 from pipeline.cli.tables import tables
 from pipeline.cli.train import train
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 
 app.command()(check)
+app.command()(sanity)
 app.command()(train)
 app.command()(reexplain)
 app.command()(measure)

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hdm_core import METHODS, METRICS
+from hdm_core.similarity import overlap, spearman, ssim
 from pipeline.config.diff import differences
 from pipeline.drift.matching import MatchCounts, match_images
 from pipeline.drift.schema import DRIFT
-from pipeline.drift.similarity import overlap, spearman, ssim
 from pipeline.drift.summary import Statistic, summarise
 from pipeline.errors import InputError
 from pipeline.monitoring.progress import Progress, ProgressCallback, no_progress

@@ -128,3 +128,21 @@ def explain_manifest(name: str, network: Classifier, manifest: Path, output: Pat
         "output": str(output),
     }
     return explain_run_locally(network, load_config({**config, **keys}))
+
+
+def untrained() -> Classifier:
+    """Return the network with the random weights that it begins its training with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Classifier.from_module(_network().eval(), PREPROCESS, class_names=SHAPES)
+
+
+def write_squares(folder: Path, count: int) -> Path:
+    """Write the manifest of new images of the marked class alone."""
+    manifest = write_manifest(folder, count)
+    with manifest.open(newline="") as file:
+        head, *rows = csv.reader(file)
+    squares = folder / "squares.csv"
+    with squares.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *(row for row in rows if row[head.index("class_name")] == SHORTCUT)])
+    return squares

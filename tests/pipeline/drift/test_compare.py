@@ -16,10 +16,10 @@ import pytest
 
 from hdm_core import METRICS
 from hdm_core.metrics.registry import chosen_metrics, metrics_on_request
+from hdm_core.similarity import overlap, spearman, ssim
 from pipeline.cli.main import main
 from pipeline.drift import Drift, compare, write_drift
 from pipeline.drift.schema import DRIFT
-from pipeline.drift.similarity import overlap, spearman, ssim
 from pipeline.drift.statistics import Estimate
 from pipeline.drift.summary import QUANTITIES, rank_by_drift, rank_flipped
 from pipeline.monitoring.progress import Progress

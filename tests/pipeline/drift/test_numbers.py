@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
-from pipeline.drift.similarity import overlap, spearman, ssim
+from hdm_core.similarity import overlap, spearman, ssim
 from pipeline.drift.statistics import GROUPS, RESAMPLES, estimates
 
 NOISE = np.random.default_rng(0)

@@ -67,4 +67,4 @@ def test_limits_by_class(tmp_path: Path) -> None:
     ],
 )
 def test_a_limit_that_is_none(text: str, expected: str) -> None:
-    assert expected in refused(lambda: parse_limits([text]))
+    assert expected in refused(lambda: parse_limits([text], DriftLimits, "flips=0.02"))
