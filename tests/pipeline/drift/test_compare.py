@@ -18,7 +18,7 @@ from pipeline.cli.main import main
 from pipeline.drift import Drift, compare, write_drift
 from pipeline.drift.schema import DRIFT
 from pipeline.drift.similarity import overlap, spearman, ssim
-from pipeline.drift.statistics import Estimate
+from pipeline.tables.bootstrap import Estimate
 from pipeline.drift.summary import QUANTITIES, rank_by_drift, rank_flipped
 from pipeline.monitoring.progress import Progress
 from pipeline.plan import Shard
