@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,9 @@ from pipeline.cli.options import Json, Run
 
 def tables(
     run: Run,
+    against: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="print instead how every method differs from this one, with paired tests")
+    ] = None,
     format_: Annotated[Literal["text", "markdown", "latex", "csv"], typer.Option("--format", help="the format of the tables")] = "text",
     as_json: Json = False,
 ) -> None:
@@ -22,15 +25,27 @@ def tables(
     These are Tables 1, 2 and 3, or the ablation table for a run of HDM and DM alone; and the classes whose images have no contrast.
     """
     from pipeline.runs import RunStore
+    from pipeline.runs.records import top_rank
     from pipeline.tables import FORMATS, paper_tables, to_rich
     from pipeline.tables.aggregate import aggregate
     from pipeline.tables.no_contrast import count_no_contrast, layout_no_contrast
+    from pipeline.tables.paired import compare_with
+    from pipeline.tables.paired_formats import PAIRED_FORMATS, paired_rich
 
     store = RunStore.open(run)
     table = aggregate(store)
-    without_contrast = count_no_contrast(store.records())
+    records = store.records()
+    without_contrast = count_no_contrast(records)
     if as_json:
-        print_json({"run": run, "tables": table.to_pylist(), "no_contrast": [asdict(count) for count in without_contrast]})
+        facts = {"run": run, "tables": table.to_pylist(), "no_contrast": [asdict(count) for count in without_contrast]}
+        print_json({**facts, **_statistics(top_rank(records), against)})
+        return
+    if against is not None:
+        differences = compare_with(top_rank(records), against)
+        if format_ != "text":
+            sys.stdout.write(PAIRED_FORMATS[format_](differences))
+        else:
+            out.print(paired_rich(differences))
         return
     paper = paper_tables(table, store.metadata()["name"])
     if format_ != "text":
@@ -39,3 +54,16 @@ def tables(
     out.print(to_rich(paper))
     if without_contrast:
         out.print(layout_no_contrast(without_contrast))
+
+
+def _statistics(records: Any, against: str | None) -> dict[str, Any]:
+    """Return the differences and ranks of --json."""
+    from pipeline.tables.paired import compare_with
+    from pipeline.tables.ranks import rank_methods
+
+    rankings, mean_ranks = rank_methods(records)
+    return {
+        "differences": [asdict(each) for each in compare_with(records, against)],
+        "ranks": [asdict(each) for each in rankings],
+        "mean_ranks": [asdict(each) for each in mean_ranks],
+    }

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from hdm_core import METRICS, controls_last, is_control, method_title, metric_title
 from pipeline.runs import RunStore
 from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, read_parquet, to_parquet, top_rank
+from pipeline.tables.paired import write_statistics
 
 TABLES = pa.schema(
     [
@@ -44,9 +45,9 @@ TITLES = {name: metric.title for name, metric in METRICS.items()}
 
 
 def aggregate(store: RunStore) -> pa.Table:
-    """Write and return tables.parquet; complete images.parquet.
+    """Write and return tables.parquet; write statistics.parquet; complete images.parquet.
 
-    Both are made from the committed shards.
+    All are made from the committed shards.
     Of several classes per image only the most probable counts. Metrics and methods of the run that are not installed here are
     aggregated as well, after the others.
     """
@@ -58,6 +59,7 @@ def aggregate(store: RunStore) -> pa.Table:
     metrics = [*METRICS, *uninstalled.column_names]
     table = pa.Table.from_pylist(list(_rows(top_rank(records), metrics)), schema=TABLES)
     store.storage.write("tables.parquet", to_parquet(table, TABLES))
+    write_statistics(store, top_rank(records))
     store.write_image_facts()
     return table
 
@@ -83,10 +85,11 @@ def best(table: pa.Table) -> set[tuple[str, str]]:
     """Return the (method, metric) pairs with the best mean of their metric.
 
     Ties are all best.
+    A mean of fewer than two images is not: it has no interval.
     A metric that is not installed here has no best: its direction is unknown.
     """
-    rows = table.to_pylist()
-    means = {(row["method"], row["metric"]): row["mean"] for row in rows if row["mean"] is not None and not math.isnan(row["mean"])}
+    rows = [row for row in table.to_pylist() if row["mean"] is not None and row["n"] > 1]
+    means = {(row["method"], row["metric"]): row["mean"] for row in rows if not math.isnan(row["mean"])}
     winners = set()
     for name, metric in METRICS.items():
         values = {pair: mean for pair, mean in means.items() if pair[1] == name}
