@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow.compute as pc
 
+from pipeline.report.differences import describe_differences
 from pipeline.report.figures import draw_figures
 from pipeline.report.gallery import draw_gallery
 from pipeline.report.heatmap import legend
@@ -49,6 +50,7 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         compared=len(compared),
         compared_images=sorted({each.n for each in compared}),
         unbeaten=unbeaten_controls(compared),
+        differences=describe_differences(store, explained),
         baseline=info["config"]["metrics"]["baseline"],
         titles=TITLES,
         without_contrast=without_contrast(table),

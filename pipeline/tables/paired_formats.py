@@ -18,12 +18,20 @@ from pipeline.tables.paired import STATISTICS, PairedDifference
 
 HEADS = ("method", "n", "difference", "95% interval", "p", "p (Holm)", "better", "equal", "worse", "d_z", "n needed")
 
-NOTES = (
-    "Difference: mean over the images of the method's value minus the reference's, with the 95% interval of the paired bootstrap. "
-    "p: Wilcoxon's signed-rank test, two-sided, without images of equal values; Holm's correction is for all rows of all metrics. "
-    "* p below 0.05 after the correction.",
-    "better, equal, worse: images on which the method is so. d_z: mean of the differences by their standard deviation. n needed: images "
-    "with which a difference of the size seen has 80% power at 5%, ((1.960 + 0.842) / d_z)^2. Flat and failed maps are not compared.",
+NOTES = tuple(
+    " ".join(sentences)
+    for sentences in (
+        [
+            "Difference: mean over the images of the method's value minus the reference's, with the 95% interval of the paired bootstrap.",
+            "p: Wilcoxon's signed-rank test, two-sided, without images of equal values; Holm's correction is for all rows of all metrics.",
+            "* p below 0.05 after the correction.",
+        ],
+        [
+            "better, equal, worse: images on which the method is so. d_z: mean of the differences by their standard deviation.",
+            "n needed: images with which a difference of the size seen has 80% power at 5%, ((1.960 + 0.842) / d_z)^2.",
+            "Flat and failed maps are not compared.",
+        ],
+    )
 )
 
 Cells = Sequence[str]

@@ -39,7 +39,7 @@ def test_the_page_says_what_the_run_was(tmp_path: Path) -> None:
 
 def test_the_table_holds_every_metric_and_marks_the_best(tmp_path: Path) -> None:
     page = page_of(stored_run(tmp_path))
-    rows = dict(re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', page.partition('id="figures"')[0], re.DOTALL))
+    rows = dict(re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', page.partition('id="differences"')[0], re.DOTALL))
     assert list(rows) == ["HDM", "Grad-CAM"]
     marks = {title: [("best" in cell) for cell in re.findall(r"<td([^>]*)>", row)][: len(METRICS)] for title, row in rows.items()}
     less = [metric.lower_is_better for metric in METRICS.values()]
