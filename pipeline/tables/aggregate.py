@@ -45,9 +45,9 @@ TITLES = {name: metric.title for name, metric in METRICS.items()}
 
 
 def aggregate(store: RunStore) -> pa.Table:
-    """Write and return tables.parquet; write statistics.parquet; complete images.parquet.
+    """Write and return tables.parquet; complete images.parquet.
 
-    All are made from the committed shards.
+    statistics.parquet is written as well. All are made from the committed shards.
     Of several classes per image only the most probable counts. Metrics and methods of the run that are not installed here are
     aggregated as well, after the others.
     """
