@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from hdm_core import METHODS, method_title
 from hdm_core.heatmap import diverging
-from pipeline.report.gallery import WORKERS, GalleryEntry, Tile, encode_jpeg
+from pipeline.report.gallery import WORKERS, GalleryEntry, Tile
 from pipeline.runs import RunStore
 from pipeline.runs.maps import read_map, signed_name
 
@@ -42,6 +43,10 @@ def add_signed(store: RunStore, records: pa.Table, entries: Sequence[GalleryEntr
 def _draw(store: RunStore, entry: GalleryEntry, method: str) -> Tile:
     row, title = entry.image["row"], method_title(method)
     values = read_map(store.storage.zarr("maps.zarr"), signed_name(method), row)
-    path = f"images/{row:06d}-{signed_name(method)}.jpg"
-    store.storage.write(f"report/{path}", encode_jpeg(diverging(values)))
+    path = f"images/{row:06d}-{signed_name(method)}.png"
+    buffer = io.BytesIO()
+    diverging(values).save(
+        buffer, format="PNG"
+    )  # JPEG keeps one colour for four pixels, and a gradient's sign changes from one to the next
+    store.storage.write(f"report/{path}", buffer.getvalue())
     return Tile(title, f"Signed map of {title} of {entry.image['image_id']}", path)
