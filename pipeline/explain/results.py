@@ -109,7 +109,10 @@ class ResultCollector:
         self._add_failed(row, method, rank, status, error)
 
     def add_maps(self, method: str, rows: Sequence[int], ranks: Sequence[int], explanation: Explanation) -> None:
-        """Add a method's maps, with their signed maps if they are stored, and HDM's stages, as float16."""
+        """Add a method's maps, signed maps if they are stored, and HDM's stages.
+
+        All as float16.
+        """
         shard_rows = [row - self._shard.start for row in rows]
         index = (shard_rows, list(ranks)) if self._config.ranks > 1 else (shard_rows,)
         self._arrays[method][index] = explanation.maps.half().cpu().numpy()
