@@ -31,6 +31,8 @@ def tables(
     from pipeline.tables.no_contrast import count_no_contrast, layout_no_contrast
     from pipeline.tables.paired import compare_with
     from pipeline.tables.paired_formats import PAIRED_FORMATS, paired_rich
+    from pipeline.tables.rank_text import ranks_in_words
+    from pipeline.tables.ranks import rank_methods
 
     store = RunStore.open(run)
     table = aggregate(store)
@@ -46,6 +48,7 @@ def tables(
             sys.stdout.write(PAIRED_FORMATS[format_](differences))
         else:
             out.print(paired_rich(differences))
+            out.print(ranks_in_words(*rank_methods(top_rank(records))))
         return
     paper = paper_tables(table, store.metadata()["name"])
     if format_ != "text":

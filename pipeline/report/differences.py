@@ -14,6 +14,7 @@ from pipeline.report.rank_diagram import describe_ranks, draw_ranks
 from pipeline.runs import RunStore
 from pipeline.tables.paired import PairedDifference, read_statistics
 from pipeline.tables.paired_formats import HEADS, NOTES, by_metric, cells_of, p_text, title_of
+from pipeline.tables.rank_text import mean_ranks_in_words
 from pipeline.tables.ranks import FEWEST_IMAGES, FEWEST_METHODS, rank_methods
 
 _PATH = "figures/ranks.png"
@@ -54,7 +55,7 @@ def describe_differences(store: RunStore, records: pa.Table) -> Differences:
     if rankings:
         store.storage.write(f"report/{_PATH}", draw_ranks(rankings))
     diagram: Tile | str = Tile("Ranks", describe_ranks(rankings), _PATH) if rankings else _no_ranks(records)
-    in_words = ", ".join(f"{method_title(each.method)} {each.rank:.2f} ({each.low:.2f} to {each.high:.2f})" for each in mean_ranks)
+    in_words = mean_ranks_in_words(mean_ranks)
     found = [each for each in read_statistics(store) if each.n > 0]
     if not any(each.p is not None for each in found):
         return Differences(diagram, in_words, absent=_no_table(records))

@@ -46,6 +46,9 @@ STATISTICS = pa.schema(
 ALPHA = 0.05
 POWER = 0.8
 
+# Of the larger of two values. Metrics are float32, whose rounding depends on the batch: what differs by less is equal.
+_ROUNDING = 1e-6
+
 _MOST_IMAGES = 10**9  # of n_needed: a difference that only more images would show is none
 
 
@@ -134,7 +137,7 @@ def compare_with(records: pa.Table, against: str | None = None) -> list[PairedDi
     if not pairs:
         return []
     # Of all at once: to draw 10,000 samples of 1,000 images takes a second.
-    intervals = bootstrap_intervals(np.stack([ours - theirs for ours, theirs in pairs.values()], 1)).T.tolist()
+    intervals = bootstrap_intervals(np.stack([_differences(*values) for values in pairs.values()], 1)).T.tolist()
     found = [_compare(*values, names, interval) for (names, values), interval in zip(pairs.items(), intervals, strict=True)]
     tested = [each.p for each in found if each.p is not None]
     adjusted = iter(holm(tested))
@@ -173,18 +176,25 @@ def read_statistics(store: RunStore) -> list[PairedDifference]:
     return [PairedDifference(**row) for row in rows if row["metric"] in METRICS]
 
 
+def _differences(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Subtract image by image; NaN without both values, 0 where they are equal but for rounding."""
+    with np.errstate(invalid="ignore"):  # of two infinite values
+        differences = ours - theirs
+    return np.where(np.abs(differences) <= _ROUNDING * np.fmax(np.abs(ours), np.abs(theirs)), 0.0, differences)
+
+
 def _compare(
     ours: NDArray[np.float64], theirs: NDArray[np.float64], names: tuple[str, str, str], interval: tuple[float, float]
 ) -> PairedDifference:
-    differences = ours - theirs
+    differences = _differences(ours, theirs)
     differences = differences[np.isfinite(differences)]
     n, several = len(differences), len(differences) > 1
     unpaired = int((np.isfinite(ours) != np.isfinite(theirs)).sum())
     better = -differences if METRICS[names[2]].lower_is_better else differences
     mean = float(differences.mean()) if n else None
     deviation = float(differences.std(ddof=1)) if several else 0.0
-    # Equal differences in float32 have a deviation of rounding alone.
-    effect_size = mean / deviation if mean is not None and deviation > 1e-9 * abs(mean) else None
+    largest = float(np.nanmax(np.fmax(np.abs(ours), np.abs(theirs)), initial=0.0))
+    effect_size = mean / deviation if mean is not None and deviation > _ROUNDING * largest else None
     return PairedDifference(
         *names,
         n=n,

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
@@ -120,6 +121,15 @@ def test_equal_differences_have_no_effect_size_and_equal_values_no_verdict() -> 
     assert (equal.p, equal.difference, equal.ties, equal.verdict) == (1.0, 0.0, 9, "")
 
 
+def test_what_differs_by_rounding_alone_is_equal() -> None:
+    values = np.random.default_rng(0).uniform(0.1, 0.9, 20).astype(np.float32)
+    rounded = np.nextafter(values, np.float32(1))
+    (found,) = compare_with(records_of({"hdm": values.astype(float).tolist(), "dm": rounded.astype(float).tolist()}))
+    assert (found.ties, found.p, found.difference, found.effect_size) == (20, 1.0, 0.0, None)
+    (shifted,) = compare_with(records_of({"hdm": values.astype(float).tolist(), "dm": (values + np.float32(0.3)).astype(float).tolist()}))
+    assert (shifted.losses, shifted.effect_size, shifted.n_needed) == (20, None, None)
+
+
 def test_nothing_to_compare_is_an_empty_list() -> None:
     assert compare_with(records_of({})) == []
     assert compare_with(records_of({"hdm": [0.1, 0.2]})) == []
@@ -185,6 +195,8 @@ def test_the_command_prints_the_differences(tmp_path: Path, here: Callable[..., 
     lines = [line for line in text.splitlines() if line.startswith(("Grad-CAM", "Gradient", CONTROLS_LINE, "Centre"))][:4]
     assert [line.split("  ")[0] for line in lines] == ["Gradient", "Grad-CAM", CONTROLS_LINE, "Centre"]
     assert lines[1].split()[1:6] == ["6", "+0.1250", "+0.1117", "to", "+0.1383"]
+    assert "critical difference 1.35, n 6)" in text  # 2.3437 sqrt(3 * 4 / (6 * 6))
+    assert re.search(r"mean over the metrics, with 95% interval: HDM 1\.\d\d \(", text)
     assert here("tables", store.url, "--against", "grad-cam").err.startswith("hdm: --against grad-cam: the run has no such method")
 
 
