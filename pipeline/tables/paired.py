@@ -177,7 +177,7 @@ def read_statistics(store: RunStore) -> list[PairedDifference]:
 
 
 def _differences(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Subtract image by image; NaN without both values, 0 where they are equal but for rounding."""
+    """Subtract image by image; NaN without both values, 0 within rounding."""
     with np.errstate(invalid="ignore"):  # of two infinite values
         differences = ours - theirs
     return np.where(np.abs(differences) <= _ROUNDING * np.fmax(np.abs(ours), np.abs(theirs)), 0.0, differences)
