@@ -75,12 +75,12 @@ def _draw(axes: Axes, each: Ranking, lines: float) -> None:
     left = math.ceil(count / 2)
     for index, (method, rank) in enumerate(each.ranks.items()):
         on_left = index < left
-        height = -len(each.groups) * 0.75 - 0.9 - (index if on_left else count - 1 - index)
+        line = -len(each.groups) * 0.75 - 0.9 - (index if on_left else count - 1 - index)
         end = 1 - 0.04 * (count - 1) if on_left else count + 0.04 * (count - 1)
-        axes.plot([rank, rank, end], [0, height, height], color=_SOFT, linewidth=0.8)
+        axes.plot([rank, rank, end], [0, line, line], color=_SOFT, linewidth=0.8)
         text = f"{method_title(method)}  {rank:.2f}" if on_left else f"{rank:.2f}  {method_title(method)}"
         # Not as mathematics, which a dollar sign in a plugin's title would begin.
-        axes.text(end, height, f" {text} ", ha="right" if on_left else "left", va="center", fontsize=8.5, color=_INK, parse_math=False)
+        axes.text(end, line, f" {text} ", ha="right" if on_left else "left", va="center", fontsize=8.5, color=_INK, parse_math=False)
 
 
 def _p(p: float) -> str:

@@ -43,6 +43,9 @@ STATISTICS = pa.schema(
     metadata=FILE_METADATA,
 )
 
+FloatArray = NDArray[np.float64]
+Names = tuple[str, str, str]  # method, reference, metric
+
 ALPHA = 0.05
 POWER = 0.8
 
@@ -129,7 +132,7 @@ def compare_with(records: pa.Table, against: str | None = None) -> list[PairedDi
         return []
     reference = reference_method(methods, against)
     others = [method for method in methods if method != reference]
-    pairs = {}
+    pairs: dict[Names, tuple[FloatArray, FloatArray]] = {}
     for metric in (name for name in METRICS if name in records.column_names):
         values = by_method(records, metric, methods)
         if any(np.isfinite(values[method] - values[reference]).any() for method in others):
@@ -138,7 +141,7 @@ def compare_with(records: pa.Table, against: str | None = None) -> list[PairedDi
         return []
     # Of all at once: to draw 10,000 samples of 1,000 images takes a second.
     intervals = bootstrap_intervals(np.stack([_differences(*values) for values in pairs.values()], 1)).T.tolist()
-    found = [_compare(*values, names, interval) for (names, values), interval in zip(pairs.items(), intervals, strict=True)]
+    found = [_compare(ours, theirs, names, interval) for (names, (ours, theirs)), interval in zip(pairs.items(), intervals, strict=True)]
     tested = [each.p for each in found if each.p is not None]
     adjusted = iter(holm(tested))
     return [each if each.p is None else replace(each, p_holm=next(adjusted)) for each in found]
@@ -176,16 +179,14 @@ def read_statistics(store: RunStore) -> list[PairedDifference]:
     return [PairedDifference(**row) for row in rows if row["metric"] in METRICS]
 
 
-def _differences(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+def _differences(ours: FloatArray, theirs: FloatArray) -> FloatArray:
     """Subtract image by image; NaN without both values, 0 within rounding."""
     with np.errstate(invalid="ignore"):  # of two infinite values
         differences = ours - theirs
     return np.where(np.abs(differences) <= _ROUNDING * np.fmax(np.abs(ours), np.abs(theirs)), 0.0, differences)
 
 
-def _compare(
-    ours: NDArray[np.float64], theirs: NDArray[np.float64], names: tuple[str, str, str], interval: tuple[float, float]
-) -> PairedDifference:
+def _compare(ours: FloatArray, theirs: FloatArray, names: Names, interval: tuple[float, float]) -> PairedDifference:
     differences = _differences(ours, theirs)
     differences = differences[np.isfinite(differences)]
     n, several = len(differences), len(differences) > 1
