@@ -60,9 +60,9 @@ def _draw(axes: Axes, each: Ranking, lines: float) -> None:
     axes.set_axis_off()
     axes.set_title(f"{_title(each)}   n = {each.n}, {_p(each.p)}", fontsize=10, loc="left", color=_INK)
     axes.plot([1, count], [0, 0], color=_INK, linewidth=1)
-    for rank in range(1, count + 1):
-        axes.plot([rank, rank], [0, 0.25], color=_INK, linewidth=1)
-        axes.text(rank, 0.35, str(rank), ha="center", va="bottom", fontsize=8, color=_SOFT)
+    for tick in range(1, count + 1):
+        axes.plot([tick, tick], [0, 0.25], color=_INK, linewidth=1)
+        axes.text(tick, 0.35, str(tick), ha="center", va="bottom", fontsize=8, color=_SOFT)
     # A critical difference longer than the axis, of very few images, ends with it.
     ruler = min(each.critical_difference, count - 1)
     axes.plot([1, 1 + ruler], [1.9, 1.9], color=_INK, linewidth=1.5, marker="|", markersize=7)
