@@ -10,7 +10,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
 
 from pipeline.drift import Drift
-from pipeline.drift.statistics import Estimate
+from pipeline.tables.bootstrap import Estimate
 from pipeline.drift.summary import QUANTITIES
 from pipeline.execution.driver import RunSummary
 from pipeline.monitoring.progress import Progress, ProgressCallback, clock, throttle

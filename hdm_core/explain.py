@@ -148,7 +148,7 @@ def _explain(
             of_pairs, pairs = contrasting(classifier, classes, contrasts)
             job = replace(job, classifier=of_pairs, targets=pairs)
         raw = entry.run(job, settings)
-    maps, status = _check(raw.maps.float(), scores)
+    maps, status, ok = _check(raw.maps.float(), scores)
     return Explanation(
         maps,
         status,
@@ -162,6 +162,7 @@ def _explain(
         contrasts,
         _baselines(settings, raw.baseline_scores, len(images)),
         raw.baseline_scores,
+        None if raw.signed is None else _scaled(raw.signed.float(), ok),
     )
 
 
@@ -171,6 +172,19 @@ def _baselines(settings: Settings, scores: BaselineScores | None, images: int) -
         return [scores.kinds[number] for number in scores.largest_contrast().tolist()]
     kind = getattr(settings, "baseline", None)  # of a plugin it may be anything
     return [kind] * images if isinstance(kind, str) and kind in BASELINES else None
+
+
+def _scaled(signed: Tensor, ok: Tensor) -> Tensor:
+    """Scale signed values (B, H, W) by an image's largest absolute value to [-1, 1].
+
+    Zero stays zero.
+
+    Args:
+        ok: (B,) bool; the values of other images become zeros.
+    """
+    signed = torch.where(ok[:, None, None], signed, 0.0)
+    largest = signed.abs().amax((1, 2), keepdim=True)
+    return signed / torch.where(largest > 0, largest, 1.0)
 
 
 @torch.inference_mode(False)
@@ -199,8 +213,8 @@ def resolve_batch_limit(classifier: Classifier, batch: int | BatchLimit | None, 
     return BatchLimit(min(batch, largest_batch(classifier.device)), method)
 
 
-def _check(maps: Tensor, logits: Tensor) -> tuple[Tensor, list[Status]]:
-    """Return the maps (B, H, W) with a status each.
+def _check(maps: Tensor, logits: Tensor) -> tuple[Tensor, list[Status], Tensor]:
+    """Return the maps (B, H, W) with a status each, and which are ok, (B,) bool.
 
     A map whose status is not ok becomes zeros. A logit (B,) that is NaN or infinite makes the status nan.
     """
@@ -209,4 +223,4 @@ def _check(maps: Tensor, logits: Tensor) -> tuple[Tensor, list[Status]]:
     flat = ~nan & (pixels.amax(1) == pixels.amin(1))
     rows = torch.stack([nan, flat], 1).tolist()  # one wait for the device, not two
     status: list[Status] = ["nan" if is_nan else "flat" if is_flat else "ok" for is_nan, is_flat in rows]
-    return torch.where((nan | flat)[:, None, None], 0.0, maps), status
+    return torch.where((nan | flat)[:, None, None], 0.0, maps), status, ~(nan | flat)

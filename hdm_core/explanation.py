@@ -22,6 +22,7 @@ from hdm_core.settings import Baseline
 Status = Literal["ok", "flat", "nan"]
 
 _SUFFIXES = (".png", ".npy", ".npz")
+_TENSORS = ("maps", "targets", "contrasts", "logits", "stages", "stage_weights", "signed")  # of a file .npz
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,6 +43,8 @@ class Explanation:
         baselines: B baselines that masked or started the maps, None for a method without one; `measure_baselines` says what a class keeps
             on them.
         baseline_scores: of the baselines from which `baseline: auto` of HDM and DM chose, else None.
+        signed: (B, H, W) float32 in [-1, 1] of methods that tell evidence for the class (positive) from evidence against it, scaled by
+            an image's largest absolute value; all zeros where the status is not ok. None for other methods.
     """
 
     maps: Tensor
@@ -56,6 +59,7 @@ class Explanation:
     contrasts: Tensor | None = None
     baselines: list[Baseline] | None = None
     baseline_scores: BaselineScores | None = None
+    signed: Tensor | None = None
 
     def __repr__(self) -> str:
         count, height, width = self.maps.shape
@@ -90,7 +94,8 @@ class Explanation:
 
         Args:
             path: NAME.png for heatmaps, NAME-0.png, NAME-1.png, ... if there are several; .npy for the maps alone; .npz for maps,
-                targets, contrasts if there are any, logits, status and, of HDM, stages and their weights.
+                targets, contrasts if there are any, logits, status, signed maps if the method has them and, of HDM, stages and their
+                weights.
             photographs: what .png heatmaps are drawn over, as for `overlay`; the map alone if None.
 
         Returns:
@@ -107,7 +112,7 @@ class Explanation:
                 with path.open("wb") as file:
                     np.save(file, self.maps.cpu().numpy())
             case ".npz":
-                tensors = {name: getattr(self, name) for name in ("maps", "targets", "contrasts", "logits", "stages", "stage_weights")}
+                tensors = {name: getattr(self, name) for name in _TENSORS}
                 arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items() if tensor is not None}
                 with path.open("wb") as file:
                     np.savez_compressed(file, status=np.array(self.status), **arrays)

@@ -1,4 +1,4 @@
-"""Heatmaps: a map in matplotlib's colours "jet", blended with an image."""
+"""Heatmaps of maps, blended with an image, and pictures of signed maps."""
 
 from __future__ import annotations
 
@@ -32,3 +32,13 @@ def overlay(image: Image.Image, values: NDArray[np.floating]) -> Image.Image:
     if values.shape != (image.height, image.width):
         raise ValueError(f"a map of shape {values.shape} does not fit an image of {image.width} x {image.height} pixels")
     return Image.blend(image.convert("RGB"), colour(values), _OPACITY)
+
+
+def diverging(values: NDArray[np.floating]) -> Image.Image:
+    """Return a signed map (H, W) in [-1, 1] as an RGB image.
+
+    Red is 1, white is 0 and blue is -1, with linear steps between them.
+    """
+    fade = 1 - np.abs(values).astype(np.float64).clip(0, 1)
+    positive, negative = np.where(values < 0, fade, 1.0), np.where(values > 0, fade, 1.0)
+    return Image.fromarray((np.stack([positive, fade, negative], -1) * 255).round().astype(np.uint8))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hdm_core.masking.ops import normalise
 from hdm_core.masking.pass_counter import PassCounter
-from hdm_core.methods.base import ExplainJob
+from hdm_core.methods.base import ExplainJob, RawMaps
 from hdm_core.network.gradients import gradient_of
 from hdm_core.network.hooks import forward_to
 from hdm_core.network.logits import class_logits
@@ -75,24 +75,42 @@ def _add_cyclically(total: Tensor, rows: Tensor, first: int) -> None:
         rows, first = rows[len(target) :], 0
 
 
-def maps_of_gradients(job: ExplainJob, to_maps: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Compute maps (B, H, W) of the gradients of a job's targets to its images.
+def maps_of_gradients(job: ExplainJob, to_signed: Callable[[Tensor, Tensor], Tensor]) -> RawMaps:
+    """Compute maps of the gradients of a job's targets to its images.
 
     Args:
-        to_maps: images and gradients, (b, C, H, W) each -> maps (b, H, W).
+        to_signed: images and gradients, (b, C, H, W) each -> signed values of the pixels, (b, H, W).
     """
-    maps = []
+    values = []
     for images, targets in zip(torch.split(job.images, job.batch), torch.split(job.targets, job.batch), strict=True):
         output = job.layer_output or forward_to(job.classifier.module, None, images)
-        maps.append(to_maps(images, output.gradients(targets)))
+        values.append(to_signed(images, output.gradients(targets)))
         job.passes.add(len(images))
-    return torch.cat(maps)
+    return maps_of_signed(torch.cat(values))
+
+
+def maps_of_signed(values: Tensor) -> RawMaps:
+    """Return the maps of signed values of the pixels, (B, H, W).
+
+    A map is N of the absolute values: a pixel that is evidence against the class is salient, too.
+    """
+    return RawMaps(normalise(values.abs()), signed=values)
 
 
 def pixel_shares(attributions: Tensor) -> Tensor:
-    """Reduce additive attributions (B, C, H, W) to maps (B, H, W) in [0, 1].
+    """Sum additive attributions (B, C, H, W) over the channels, (B, H, W).
 
-    The channels are summed first, which gives a pixel its share of f(x) - f(baseline). The map is the absolute share: a pixel that is
-    evidence against the class is salient, too.
+    It gives a pixel its share of f(x) - f(baseline), with its sign.
     """
-    return normalise(attributions.sum(1).abs())
+    return attributions.sum(1)
+
+
+def strongest_channel(gradients: Tensor) -> Tensor:
+    """Return each pixel's gradient in the channel where it is largest, (B, H, W).
+
+    Its absolute value is the largest over the channels, the map of Simonyan et al., Section 3.1; of equal ones the first counts.
+
+    Args:
+        gradients: (B, C, H, W).
+    """
+    return gradients.gather(1, gradients.abs().argmax(1, keepdim=True))[:, 0]

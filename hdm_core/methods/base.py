@@ -52,6 +52,7 @@ class RawMaps:
     stages: Tensor | None = None  # (B, S, H, W)
     stage_weights: Tensor | None = None  # (B, S)
     baseline_scores: BaselineScores | None = None  # of the baselines from which each image's was chosen
+    signed: Tensor | None = None  # (B, H, W), of a method with `Method.signed`: the values with their sign, in its own unit
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Method:
     needs_attention: bool = False  # explains transformers alone: no group of `methods` in a configuration has it
     family: str = ""  # for tables of methods: CAM, gradient, mask optimisation, random masks, masks, control
     sign: str = ""  # for tables of methods: the treatment of evidence against the class
+    signed: bool = False  # `run` also gives the values with their sign; the map is N of them, or of their absolute values
 
     @property
     def is_control(self) -> bool:

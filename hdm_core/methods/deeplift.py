@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from hdm_core.checks.finding import Finding
 from hdm_core.classifier import Classifier
 from hdm_core.masking.baselines import baseline_image
-from hdm_core.methods.attribution import pixel_shares
+from hdm_core.methods.attribution import maps_of_signed, pixel_shares
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.network.functions import ELEMENTWISE, function_name, input_first
 from hdm_core.network.gradients import gradient_of
@@ -144,11 +144,11 @@ def _with_gradient(y: Tensor, x: Tensor, multipliers: Tensor) -> Tensor:
 
 def _run(job: ExplainJob, settings: DeepLiftSettings) -> RawMaps:
     baseline = baseline_image(settings.baseline, job.classifier, job.images).expand_as(job.images)
-    maps = []
+    shares = []
     for rows in torch.split(torch.arange(len(job.images), device=job.images.device), max(1, job.batch // 2)):
-        maps.append(pixel_shares(deeplift(job.classifier.module, job.images[rows], job.targets[rows], baseline[rows])))
+        shares.append(pixel_shares(deeplift(job.classifier.module, job.images[rows], job.targets[rows], baseline[rows])))
         job.passes.add(2 * len(rows))  # the image and its reference
-    return RawMaps(torch.cat(maps))
+    return maps_of_signed(torch.cat(shares))
 
 
 @torch.no_grad()
@@ -184,4 +184,5 @@ DEEPLIFT = Method(
     check=_check,
     family="gradient",
     sign="absolute values",
+    signed=True,
 )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hdm_core.draws import method_generator
 from hdm_core.masking.pass_counter import PassCounter
-from hdm_core.methods.attribution import pixel_shares, sum_gradients
+from hdm_core.methods.attribution import maps_of_signed, pixel_shares, sum_gradients
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.settings import Settings
 
@@ -72,7 +72,8 @@ def _run(job: ExplainJob, settings: ExpectedGradientsSettings) -> RawMaps:
     spread = 1.0 if job.classifier.preprocess is None else job.classifier.preprocess.spread
     references, positions = (values.to(job.images) for values in (spread * references, positions))
     with job.classifier.folded(job.images[:1]) as network:
-        return RawMaps(pixel_shares(expected_gradients(network, job.images, job.targets, references, positions, job.batch, job.passes)))
+        attributions = expected_gradients(network, job.images, job.targets, references, positions, job.batch, job.passes)
+    return maps_of_signed(pixel_shares(attributions))
 
 
 EXPECTED_GRADIENTS = Method(
@@ -87,4 +88,5 @@ EXPECTED_GRADIENTS = Method(
     passes=lambda settings, height, width: int(settings.samples),
     family="gradient",
     sign="absolute values",
+    signed=True,
 )

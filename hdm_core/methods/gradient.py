@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hdm_core.masking.ops import normalise
-from hdm_core.methods.attribution import maps_of_gradients
+from hdm_core.methods.attribution import maps_of_gradients, strongest_channel
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.settings import Settings
 
@@ -13,8 +12,7 @@ class GradientSettings(Settings):
 
 
 def _run(job: ExplainJob, settings: GradientSettings) -> RawMaps:
-    # Section 3.1: the largest over the channels.
-    return RawMaps(maps_of_gradients(job, lambda images, gradients: normalise(gradients.abs().amax(1))))
+    return maps_of_gradients(job, lambda images, gradients: strongest_channel(gradients))
 
 
 GRADIENT = Method(
@@ -29,4 +27,5 @@ GRADIENT = Method(
     from_input=True,
     family="gradient",
     sign="absolute values",
+    signed=True,
 )

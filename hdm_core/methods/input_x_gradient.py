@@ -12,7 +12,7 @@ class InputXGradientSettings(Settings):
 
 
 def _run(job: ExplainJob, settings: InputXGradientSettings) -> RawMaps:
-    return RawMaps(maps_of_gradients(job, lambda images, gradients: pixel_shares(gradients * images)))
+    return maps_of_gradients(job, lambda images, gradients: pixel_shares(gradients * images))
 
 
 INPUT_X_GRADIENT = Method(
@@ -27,4 +27,5 @@ INPUT_X_GRADIENT = Method(
     from_input=True,
     family="gradient",
     sign="absolute values",
+    signed=True,
 )

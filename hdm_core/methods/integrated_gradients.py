@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hdm_core.masking.baselines import baseline_image
 from hdm_core.masking.pass_counter import PassCounter
-from hdm_core.methods.attribution import pixel_shares, sum_gradients
+from hdm_core.methods.attribution import maps_of_signed, pixel_shares, sum_gradients
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.settings import Baseline, Settings
 
@@ -64,9 +64,8 @@ def gauss_legendre(points: int) -> tuple[Tensor, Tensor]:
 def _run(job: ExplainJob, settings: IntegratedGradientsSettings) -> RawMaps:
     baseline = baseline_image(settings.baseline, job.classifier, job.images)
     with job.classifier.folded(job.images[:1]) as network:
-        return RawMaps(
-            pixel_shares(integrated_gradients(network, job.images, job.targets, baseline, settings.steps, job.batch, job.passes))
-        )
+        attributions = integrated_gradients(network, job.images, job.targets, baseline, settings.steps, job.batch, job.passes)
+    return maps_of_signed(pixel_shares(attributions))
 
 
 INTEGRATED_GRADIENTS = Method(
@@ -80,4 +79,5 @@ INTEGRATED_GRADIENTS = Method(
     passes=lambda settings, height, width: int(settings.steps),
     family="gradient",
     sign="absolute values",
+    signed=True,
 )

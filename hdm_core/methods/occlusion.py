@@ -97,7 +97,7 @@ def _run(job: ExplainJob, settings: OcclusionSettings) -> RawMaps:
         # Not in bfloat16, whose rounding is as large as the drop behind one square.
         consistency = job_loss(ConsistencyLoss, replace(job, precision="float32"), network, baseline, settings.activation)
         drops = occlusion(consistency, Windows(settings, height, width, job.images.device))
-    return RawMaps(normalise(drops).to(job.images.dtype))
+    return RawMaps(normalise(drops).to(job.images.dtype), signed=drops.to(job.images.dtype))
 
 
 OCCLUSION = Method(
@@ -112,4 +112,5 @@ OCCLUSION = Method(
     backward=False,
     family="masks",
     sign="drop of the probability, no sign",
+    signed=True,
 )

@@ -7,9 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hdm_core.draws import method_generator
-from hdm_core.masking.ops import normalise
 from hdm_core.masking.pass_counter import PassCounter
-from hdm_core.methods.attribution import sum_gradients
+from hdm_core.methods.attribution import maps_of_signed, strongest_channel, sum_gradients
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
 from hdm_core.settings import Settings
 
@@ -69,7 +68,7 @@ def _run(job: ExplainJob, settings: SmoothGradSettings) -> RawMaps:
     noise = standard_noise(settings.samples, job.images)
     with job.classifier.folded(job.images[:1]) as network:
         gradients = smooth_grad(network, job.images, job.targets, noise, settings.noise, job.batch, job.passes)
-    return RawMaps(normalise(gradients.abs().amax(1)))
+    return maps_of_signed(strongest_channel(gradients))
 
 
 SMOOTH_GRAD = Method(
@@ -83,4 +82,5 @@ SMOOTH_GRAD = Method(
     passes=lambda settings, height, width: int(settings.samples),
     family="gradient",
     sign="absolute values",
+    signed=True,
 )

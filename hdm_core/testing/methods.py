@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hdm_core.masking.ops import normalise
 from hdm_core.methods import METHODS, get_method
 from hdm_core.network.logits import resolve_targets
 from hdm_core.testing.method_case import MethodCase
@@ -85,6 +86,26 @@ def maps_are_float32_in_zero_to_one_of_the_images_size(case: MethodCase, size: t
     assert result.logits.shape == (3, 3)
     assert result.logits.dtype == torch.float32
     assert (result.stages is None) == (result.stage_weights is None)
+
+
+@_promise()
+def signed_values_are_scaled_to_one_and_make_the_map(case: MethodCase) -> None:
+    images = sample_images(3, 16, 20)
+    result = case.explain(case.smooth_network(), images)
+    assert (result.signed is not None) == case.entry.signed, "the entry and RawMaps say the same"
+    if result.signed is None:
+        return
+    assert result.signed.shape == result.maps.shape
+    assert result.signed.dtype == torch.float32
+    assert not result.signed.requires_grad
+    for signed, map_, status in zip(result.signed, result.maps, result.status, strict=True):
+        assert float(signed.abs().max()) == (1 if status == "ok" else 0)
+        of_sign, of_size = normalise(signed), normalise(signed.abs())
+        assert min(float((each - map_).abs().max()) for each in (of_sign, of_size)) < 1e-5
+    for b in range(3):
+        alone = case.explain(case.smooth_network(), images[b : b + 1]).signed
+        assert alone is not None
+        torch.testing.assert_close(result.signed[b], alone[0], rtol=0, atol=1e-4)  # as of maps
 
 
 @_promise()

@@ -15,7 +15,7 @@ from pipeline.cli.options import Json
 
 if TYPE_CHECKING:
     from pipeline.drift import Drift
-    from pipeline.drift.statistics import Estimate
+    from pipeline.tables.bootstrap import Estimate
 
 Before = Annotated[str, typer.Argument(metavar="RUN_A", help="the run before: its folder or URL, the one that holds run.json")]
 After = Annotated[str, typer.Argument(metavar="RUN_B", help="the run after")]

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from hdm_core import (
+    METHODS,
     Classifier,
     EvidenceSettings,
     Explanation,
@@ -21,6 +22,7 @@ from hdm_core import (
 )
 from hdm_core.baseline_contrast import no_contrast_sentence
 from hdm_core.evidence.draw import draw_pieces
+from hdm_core.heatmap import diverging
 from pipeline.classifiers.load import check_class_names, load_classifier, preprocess_of
 from pipeline.config.schema import ClassifierConfig
 from pipeline.datasets import Sample
@@ -39,11 +41,13 @@ def explain_image(
     preset: str | None,
     target: int | None,
     evidence: EvidenceSettings | None = None,
+    signed: bool = False,
 ) -> dict[str, Any]:
     """Write the heatmap of one photograph; return the facts to print.
 
     Args:
         evidence: search for pieces of evidence as well, and draw them beside the heatmap, in a file NAME-evidence.
+        signed: draw the signed map as well, in a file NAME-signed.
 
     Raises:
         InputError: if the photograph, the method, the classifier, the target or the output cannot be used.
@@ -52,6 +56,9 @@ def explain_image(
         settings = get_method(method).configure(preset)
     except ValueError as error:
         raise InputError(one_line(error)) from None
+    if signed and not get_method(method).signed:
+        having = ", ".join(name for name, entry in METHODS.items() if entry.signed)
+        raise InputError(f"--signed: {method} has no signed map; methods that have one are {having}")
     if Path(out).suffix.lower() not in Image.registered_extensions():
         raise InputError(f"--out {out}: no image format has this suffix; use .png")
     loaded = load_classifier(classifier, seed=0)
@@ -68,14 +75,17 @@ def explain_image(
     crop, target_class = preprocess_of(loaded).cropped(photograph), int(result.targets[0])
     _write(overlay(crop, result.maps[0].numpy()), out)
     found: dict[str, Any] = {}
+    if signed and result.signed is not None:
+        found["signed_map"] = _beside(out, "signed")
+        _write(diverging(result.signed[0].numpy()), found["signed_map"])
     if evidence is not None:
         try:
             pieces = find_evidence(loaded, prepared, target_class, evidence)
         except ValueError as error:  # masks that are larger than the image
             raise InputError(f"evidence: {one_line(error)}") from None
-        drawn = f"{out.removesuffix(Path(out).suffix)}-evidence{Path(out).suffix}"
+        drawn = _beside(out, "evidence")
         _write(draw_pieces(crop, pieces.masks(evidence.max_pieces)[0].cpu().numpy()), drawn)
-        found = {"evidence": {**pieces.as_dict(0), "image": drawn}}
+        found["evidence"] = {**pieces.as_dict(0), "image": drawn}
     probability = float(loaded.probabilities(result.logits)[0, target_class])
     return {
         "image": image,
@@ -90,6 +100,11 @@ def explain_image(
         "heatmap": out,
         **found,
     }
+
+
+def _beside(out: str, what: str) -> str:
+    """Return the path NAME-WHAT of a further picture."""
+    return f"{out.removesuffix(Path(out).suffix)}-{what}{Path(out).suffix}"
 
 
 def _baseline(classifier: Classifier, image: Tensor, result: Explanation, name: str) -> dict[str, Any]:

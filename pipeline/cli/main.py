@@ -164,6 +164,7 @@ def explain(
     weights: Annotated[str, typer.Option(help="its weights")] = "IMAGENET1K_V1",
     target: Annotated[int | None, typer.Option(help="the class to explain; the predicted one if not given")] = None,
     evidence: Annotated[bool, typer.Option("--evidence", help="find the sets of pixels that each suffice for the class as well")] = False,
+    signed: Annotated[bool, typer.Option("--signed", help="draw the signed map as well, of a method that has one")] = False,
     as_json: Json = False,
 ) -> None:
     """Explain one photograph."""
@@ -173,7 +174,7 @@ def explain(
 
     section = load_section(classifier if classifier is not None else {"arch": arch, "weights": weights})
     search = EvidenceSettings() if evidence else None
-    facts = explain_image(image, out, section, method=method, preset=preset, target=target, evidence=search)
+    facts = explain_image(image, out, section, method=method, preset=preset, target=target, evidence=search, signed=signed)
     if as_json:
         print_json(facts)
         return

@@ -123,6 +123,11 @@ class RunConfig(BaseModel):
     evidence: EvidenceSettings | None = Field(
         None, description="Search for pieces of evidence, which needs the method hdm; {} for its default settings, null for none."
     )
+    signed: bool = Field(
+        False,
+        description="Store the maps with their sign as well, of methods that have one: `{method}_signed` in [-1, 1], positive where the "
+        "image speaks for the class. Metrics use the maps without sign.",
+    )
     compute: ComputeConfig = Field(ComputeConfig(), description="Resources of the run.")
     target: Target = Field(
         "predicted",
@@ -188,6 +193,11 @@ class RunConfig(BaseModel):
                 return 1
 
     @property
+    def signed_methods(self) -> tuple[str, ...]:
+        """Methods whose signed maps are stored."""
+        return tuple(method for method in self.methods if self.signed and METHODS[method].signed)
+
+    @property
     def fills_ranks(self) -> bool:
         """True if every image has a map of every rank.
 
@@ -228,6 +238,8 @@ class RunConfig(BaseModel):
         added: dict[str, Any] = {} if self.compute.cuda_graphs else {"cuda_graphs": False}
         if self.evidence is not None:
             added["evidence"] = self.evidence.identity()
+        if self.signed:
+            added["signed"] = True
         return {
             "dataset": self.dataset.model_dump(mode="json"),
             "classifier": self.classifier.identity(),

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hdm_core import METHODS, METRICS
-from pipeline.drift.statistics import Estimate, estimates
+from pipeline.tables.bootstrap import Estimate, estimates
 
 # Quantities that are summarised: id -> column of drift.parquet.
 QUANTITIES = {

@@ -15,7 +15,7 @@ from pipeline.config.schema import EVIDENCE_METHOD, RunConfig
 from pipeline.datasets import Sample
 from pipeline.plan import Shard
 from pipeline.runs.evidence_facts import EvidenceFacts
-from pipeline.runs.maps import EVIDENCE, STAGES, array_shapes
+from pipeline.runs.maps import EVIDENCE, STAGES, array_shapes, signed_name
 from pipeline.runs.records import Record, Status
 from pipeline.runs.reused import ReusedResults
 
@@ -53,7 +53,7 @@ class ResultCollector:
         self._config, self._shard, self._samples, self._device, self._reused = config, shard, samples, device, reused
         stages = next((settings.stages for settings in config.settings.values() if isinstance(settings, HDMSettings)), None)
         pieces = None if config.evidence is None else config.evidence.max_pieces
-        shapes = array_shapes(config.methods, len(shard), size, stages, config.ranks, pieces)
+        shapes = array_shapes(config.methods, len(shard), size, stages, config.ranks, pieces, config.signed_methods)
         self._arrays = {name: np.zeros(shape, bool if name == EVIDENCE else np.float16) for name, shape in shapes.items()}
         self._records: dict[tuple[int, str, int], Record] = {}
         self._image_facts: dict[int, dict[str, Any]] = {}
@@ -109,10 +109,15 @@ class ResultCollector:
         self._add_failed(row, method, rank, status, error)
 
     def add_maps(self, method: str, rows: Sequence[int], ranks: Sequence[int], explanation: Explanation) -> None:
-        """Add a method's maps, and HDM's stages, as float16."""
+        """Add a method's maps, signed maps if they are stored, and HDM's stages.
+
+        All as float16.
+        """
         shard_rows = [row - self._shard.start for row in rows]
         index = (shard_rows, list(ranks)) if self._config.ranks > 1 else (shard_rows,)
         self._arrays[method][index] = explanation.maps.half().cpu().numpy()
+        if explanation.signed is not None and method in self._config.signed_methods:
+            self._arrays[signed_name(method)][index] = explanation.signed.half().cpu().numpy()
         if explanation.stages is not None:
             self._arrays[STAGES][index] = explanation.stages.nan_to_num(0).half().cpu().numpy()
 
@@ -145,6 +150,8 @@ class ResultCollector:
         """Add a record without map, in place of what an earlier attempt added."""
         index = (row - self._shard.start, rank) if self._config.ranks > 1 else (row - self._shard.start,)
         self._arrays[method][index] = 0
+        if method in self._config.signed_methods:
+            self._arrays[signed_name(method)][index] = 0
         if isinstance(self._config.settings[method], HDMSettings):
             self._arrays[STAGES][index] = 0
         if method == EVIDENCE_METHOD and EVIDENCE in self._arrays:
@@ -154,7 +161,8 @@ class ResultCollector:
     def _add_reused(self) -> None:
         """Add the reused results, as rows of this run."""
         for name, maps in self._reused.maps.items():
-            self._arrays[name][list(maps)] = list(maps.values())
+            if name in self._arrays:  # the earlier run may have signed maps that this one does not store
+                self._arrays[name][list(maps)] = list(maps.values())
         for (shard_row, _, _), found in self._reused.records.items():
             # The earlier run may have been measured later on.
             record = found.unmeasured() if self._config.metrics is None else found

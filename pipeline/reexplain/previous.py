@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from hdm_core import METHODS
 from pipeline.config.diff import differences
 from pipeline.config.schema import EVIDENCE_METHOD
 from pipeline.datasets.checksums import SampleChecksums
@@ -107,4 +108,6 @@ class PreviousRun:
         if method == EVIDENCE_METHOD:
             before, after = ({"evidence": each["identity"].get("evidence")} for each in (self.info, info))
             found += differences(before, after)
+        if METHODS[method].signed and info["identity"].get("signed") and not self.info["identity"].get("signed"):
+            found += differences({"signed": False}, {"signed": True})
         return found

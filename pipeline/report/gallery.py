@@ -25,7 +25,7 @@ from pipeline.runs import RunStore
 from pipeline.runs.maps import EVIDENCE, STAGES, read_map
 from pipeline.runs.measured import measured_settings
 
-_WORKERS = 8  # images drawn in parallel
+WORKERS = 8  # images drawn in parallel
 _EMPTY = (225, 228, 232)  # background of a heatmap whose photograph is not available
 
 NOTES = {
@@ -60,6 +60,7 @@ class GalleryEntry:
         others: maps of the next most probable classes.
         remarks: sentences about baselines that keep the class.
         pieces: pieces of evidence.
+        signed: signed maps.
     """
 
     image: Mapping[str, Any]
@@ -70,6 +71,7 @@ class GalleryEntry:
     others: Sequence[Tile] = ()
     remarks: Sequence[str] = ()
     pieces: Sequence[Tile] = ()
+    signed: Sequence[Tile] = ()
 
 
 def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: int) -> list[GalleryEntry]:
@@ -94,7 +96,7 @@ def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: in
         entry = _draw_entry(store, image, by_row[image["row"]], storage, fill)
         return replace(entry, remarks=contrast.of_image(by_row[image["row"]]))
 
-    with ThreadPoolExecutor(_WORKERS) as workers:
+    with ThreadPoolExecutor(WORKERS) as workers:
         return list(workers.map(draw, images.take(pa.array(rows, pa.int64())).to_pylist()))
 
 

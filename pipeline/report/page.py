@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pyarrow.compute as pc
 
+from pipeline.report.differences import describe_differences
 from pipeline.report.figures import draw_figures
 from pipeline.report.gallery import draw_gallery
 from pipeline.report.heatmap import legend
+from pipeline.report.signed import add_signed
 from pipeline.report.summary import body, facts, head, problems, settings, without_contrast
 from pipeline.report.templates import render
 from pipeline.runs import RunStore
@@ -37,7 +39,7 @@ def write_report(store: RunStore, limit: int = 24) -> str:
     listed, problem_count = problems(records)
     explained = top_rank(records)
     compared = compare_with_controls(explained)
-    gallery = draw_gallery(store, records, store.images(), limit)
+    gallery = add_signed(store, explained, draw_gallery(store, records, store.images(), limit))
     page = render(
         "index.html",
         name=info["name"],
@@ -52,6 +54,7 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         compared=len(compared),
         compared_images=sorted({each.n for each in compared}),
         unbeaten=unbeaten_controls(compared),
+        differences=describe_differences(store, explained),
         baseline=None if metrics is None else metrics.baseline,
         remarks=remarks(table),
         by_baseline=compare_baselines(every_baseline),

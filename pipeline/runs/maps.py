@@ -30,19 +30,33 @@ _AXES = {STAGES: ("stage", "y", "x"), EVIDENCE: ("piece", "y", "x")}
 
 
 def array_shapes(
-    methods: tuple[str, ...], images: int, size: tuple[int, int], stages: int | None, ranks: int = 1, pieces: int | None = None
+    methods: tuple[str, ...],
+    images: int,
+    size: tuple[int, int],
+    stages: int | None,
+    ranks: int = 1,
+    pieces: int | None = None,
+    signed: tuple[str, ...] = (),
 ) -> dict[str, tuple[int, ...]]:
     """Return array name -> shape of a run, whose maps have `size`, height and width.
 
     There is an axis `rank` if several classes per image are explained.
+
+    Args:
+        signed: methods whose signed maps are stored beside their maps.
     """
     rank_axis = (ranks,) if ranks > 1 else ()
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(methods, (images, *rank_axis, *size))
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*methods, *map(signed_name, signed)), (images, *rank_axis, *size))
     if stages is not None:
         shapes[STAGES] = (images, *rank_axis, stages, *size)
     if pieces is not None:
         shapes[EVIDENCE] = (images, *rank_axis, pieces, *size)
     return shapes
+
+
+def signed_name(method: str) -> str:
+    """Return the name of the array of a method's signed maps."""
+    return f"{method}_signed"
 
 
 def dimension_names(name: str, dimensions: int) -> tuple[str, ...]:

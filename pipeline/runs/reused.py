@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from hdm_core import METHODS
 from pipeline.runs.images import FACTS
-from pipeline.runs.maps import EVIDENCE, STAGES, open_array, read_maps
+from pipeline.runs.maps import EVIDENCE, STAGES, open_array, read_maps, signed_name
 from pipeline.runs.parts import MEASURES, join_records
 from pipeline.runs.records import CURVES, Record
 from pipeline.runs.reuse import ReusePlan
@@ -97,9 +98,11 @@ def _read_maps(store: RunStore, run_rows: Mapping[str, Mapping[int, int]]) -> di
     """Return array name -> row within the shard -> the image's maps."""
     zarr_store = store.storage.zarr("maps.zarr")
     maps: dict[str, dict[int, NDArray[Any]]] = {}
-    of_hdm = ("hdm", STAGES, EVIDENCE) if "evidence" in store.metadata()["identity"] else ("hdm", STAGES)
+    identity = store.metadata()["identity"]
+    of_hdm = ("hdm", STAGES, EVIDENCE) if "evidence" in identity else ("hdm", STAGES)
     for method, rows in run_rows.items():
-        for name in of_hdm if method == "hdm" else (method,):
+        signed = (signed_name(method),) if identity.get("signed") and METHODS[method].signed else ()
+        for name in of_hdm if method == "hdm" else (method, *signed):
             values = read_maps(open_array(zarr_store, name), np.array(list(rows.values()), np.int64), every_rank=True)
             maps[name] = dict(zip(rows, values, strict=True))
     return maps

@@ -89,7 +89,9 @@ class RunStore:
             if self.done() and not self.storage.exists("run.json"):
                 raise InputError(f"{self.url} holds the shards of a run that has no run.json; choose another name or remove the folder")
             self.storage.write("images.parquet", to_parquet(image_columns(plan.samples), IMAGES))
-            shapes = array_shapes(plan.config.methods, len(plan.samples), plan.size, plan.stages, plan.config.ranks, plan.pieces)
+            shapes = array_shapes(
+                plan.config.methods, len(plan.samples), plan.size, plan.stages, plan.config.ranks, plan.pieces, plan.config.signed_methods
+            )
             if reuse is not None:
                 self.storage.write(REUSE_NAME, to_bytes(reuse))
             create_arrays(self.storage.zarr("maps.zarr"), shapes, plan.config.compute.shard_size)

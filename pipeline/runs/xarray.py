@@ -21,7 +21,7 @@ def open_run(url: str, storage: Mapping[str, Any] | None = None) -> xr.Dataset:
     """Open a run as a dataset of maps and records.
 
     Variables are a map per method, (image, y, x) float16 in [0, 1], `hdm_stages` where HDM ran, `evidence` (image, piece, y, x) bool
-    where the pieces of evidence were searched, and the columns of the records,
+    where the pieces of evidence were searched, `{method}_signed` in [-1, 1] where signed maps are stored, and the columns of the records,
     (image, method_id); if several classes per image were explained, all have an axis `rank`. Images are addressed by their image_id,
     and have the coordinates row, path, label, class_name and split; y and x are pixels of the network's input. Maps of shards that are
     not done yet are zeros, and their numbers NaN.

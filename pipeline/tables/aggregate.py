@@ -17,6 +17,7 @@ from pipeline.runs import RunStore
 from pipeline.runs.measured import installed_metrics, measured_settings
 from pipeline.runs.parts import MEASURES
 from pipeline.runs.records import SCHEMA_VERSION, from_parquet, read_parquet, to_parquet, top_rank
+from pipeline.tables.paired import write_statistics
 
 TABLES = pa.schema(
     [
@@ -50,7 +51,7 @@ TITLES = {name: metric.title for name, metric in METRICS.items()}
 def aggregate(store: RunStore) -> pa.Table:
     """Write and return tables.parquet; complete images.parquet.
 
-    Both are made from the committed shards.
+    statistics.parquet is written as well. All are made from the committed shards.
     Of several classes per image only the most probable counts. Metrics and methods of the run that are not installed here are
     aggregated as well, after the others; metrics on request only where one of the maps has a value.
     """
@@ -73,6 +74,7 @@ def aggregate(store: RunStore) -> pa.Table:
             rows += _rows(records, measures.filter(pc.equal(measures["baseline"], baseline)), metrics, baseline, first=False)
     table = pa.Table.from_pylist(rows, schema=TABLES)
     store.storage.write("tables.parquet", to_parquet(table, TABLES))
+    write_statistics(store, records.filter(of_first))
     store.write_image_facts()
     return table
 
@@ -135,10 +137,11 @@ def best(table: pa.Table) -> set[tuple[str, str]]:
     """Return the (method, metric) pairs with the best mean of their metric.
 
     Ties are all best.
+    A mean of fewer than two images is not: it has no interval.
     A metric that is not installed here has no best: its direction is unknown.
     """
-    rows = table.to_pylist()
-    means = {(row["method"], row["metric"]): row["mean"] for row in rows if row["mean"] is not None and not math.isnan(row["mean"])}
+    rows = [row for row in table.to_pylist() if row["mean"] is not None and row["n"] > 1]
+    means = {(row["method"], row["metric"]): row["mean"] for row in rows if not math.isnan(row["mean"])}
     winners = set()
     for name, metric in METRICS.items():
         values = {pair: mean for pair, mean in means.items() if pair[1] == name}

@@ -56,7 +56,7 @@ def compare_with_controls(records: pa.Table) -> list[ControlComparison]:
     for metric in METRICS:
         if metric not in records.column_names:
             continue
-        values = _by_method(records, metric, names)
+        values = by_method(records, metric, names)
         for method in methods:
             for control in controls:
                 comparison = _compare(values, method, control, metric)
@@ -75,7 +75,7 @@ def unbeaten_controls(comparisons: Iterable[ControlComparison]) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def _by_method(records: pa.Table, metric: str, methods: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+def by_method(records: pa.Table, metric: str, methods: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     """Return a metric's values by method, one per image row; NaN without a value."""
     rows, names = records["row"].to_numpy(), records["method"]
     values = pc.cast(records[metric], pa.float64()).to_numpy()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hdm_core import Classifier, explain
 from hdm_core.masking.ops import normalise
 from hdm_core.masking.pass_counter import PassCounter
-from hdm_core.methods.attribution import pixel_shares
+from hdm_core.methods.attribution import maps_of_signed, pixel_shares
 from hdm_core.methods.deeplift import deeplift
 from hdm_core.methods.integrated_gradients import integrated_gradients
 from tests.support.tiny_networks import pictures, smooth
@@ -72,7 +72,7 @@ def test_integrated_gradients_are_captums() -> None:
     expected = IntegratedGradients(network).attribute(images, baseline.expand_as(images), target=TARGETS, n_steps=50).detach()
     found = integrated_gradients(network, images, TARGETS, baseline, 50, 64, PassCounter())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
-    alike(maps_of(network, images, "integrated_gradients"), pixel_shares(expected))
+    alike(maps_of(network, images, "integrated_gradients"), maps_of_signed(pixel_shares(expected)).maps)
 
 
 @pytest.mark.parametrize("make", [Simple, smooth])
@@ -80,7 +80,7 @@ def test_deeplift_is_captums_where_every_activation_is_a_module_used_once(make: 
     network, images, baseline = seeded(make), pictures(3, 12), torch.zeros(1, 3, 1, 1)
     expected = of_captum(network, images, baseline)
     torch.testing.assert_close(deeplift(network, images, TARGETS, baseline), expected, rtol=0, atol=1e-8)
-    alike(maps_of(network, images, "deeplift"), pixel_shares(expected))
+    alike(maps_of(network, images, "deeplift"), maps_of_signed(pixel_shares(expected)).maps)
 
 
 def test_captums_deeplift_refuses_an_activation_that_is_used_twice() -> None:

@@ -16,7 +16,7 @@ from hdm_core import Classifier, explain
 from hdm_core.masking.consistency import ConsistencyLoss
 from hdm_core.masking.ops import normalise
 from hdm_core.masking.pass_counter import PassCounter
-from hdm_core.methods.attribution import pixel_shares
+from hdm_core.methods.attribution import maps_of_signed, pixel_shares
 from hdm_core.methods.expected_gradients import expected_gradients, random_references
 from hdm_core.methods.occlusion import OcclusionSettings, Windows, occlusion
 from hdm_core.methods.smooth_grad import smooth_grad, standard_noise
@@ -71,7 +71,7 @@ def test_the_noise_is_standard_normal_and_the_same_for_fewer_samples_of_a_size()
 def test_input_x_gradient_is_captums() -> None:
     images = pictures(3)
     expected = InputXGradient(smooth()).attribute(images.clone(), target=TARGETS).detach()
-    torch.testing.assert_close(maps_of(images, "input_x_gradient"), pixel_shares(expected), rtol=0, atol=1e-5)
+    torch.testing.assert_close(maps_of(images, "input_x_gradient"), maps_of_signed(pixel_shares(expected)).maps, rtol=0, atol=1e-5)
 
 
 # Occlusion
@@ -180,5 +180,6 @@ def test_references_are_grey_images_with_the_spectrum_of_photographs() -> None:
 def test_the_map_of_expected_gradients_has_references_of_the_networks_scale() -> None:
     images = pictures(3)
     references, positions = random_references(10, 16, 16)
-    expected = pixel_shares(expected_gradients(smooth(), images, TARGETS, references, positions, 64, PassCounter()))
+    attributions = expected_gradients(smooth(), images, TARGETS, references, positions, 64, PassCounter())
+    expected = maps_of_signed(pixel_shares(attributions)).maps
     torch.testing.assert_close(maps_of(images, "expected_gradients", samples=10), expected, rtol=0, atol=1e-4)

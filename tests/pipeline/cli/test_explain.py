@@ -32,3 +32,13 @@ def test_it_says_nothing_of_other_images_and_of_methods_without_a_baseline(tmp_p
     assert (facts["class"], facts["baseline_probability"], facts["no_contrast"]) == ("ill", 0.26, False)
     assert "remark" not in facts
     assert "baseline" not in explained(here, tmp_path, (110, 130, 100), "--method", "gradient")
+
+
+def test_it_draws_the_signed_map_of_a_method_that_has_one(tmp_path: Path, here: Callable[..., Any]) -> None:
+    facts = explained(here, tmp_path, (200, 90, 100), "--method", "occlusion", "--signed")
+    assert facts["signed_map"] == str(tmp_path / "map-signed.png")
+    with Image.open(facts["signed_map"]) as picture:
+        assert picture.size == (16, 16)
+    ended = here("explain", tmp_path / "eye.png", "--classifier", CLASSIFIER, "--method", "hdm", "--signed")
+    assert ended.code == 2
+    assert "--signed: hdm has no signed map; methods that have one are gradient," in ended.err

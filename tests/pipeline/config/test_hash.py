@@ -77,6 +77,7 @@ OTHER: dict[str, Any] = {
     "metrics.baselines": ["mean", "blur"],
     "metrics.protocol": "rise",
     "target": 3,
+    "signed": True,
     "seed": 1,
     "evidence.preset": "fast",
     "evidence.dm": {"steps": 3},
@@ -153,6 +154,12 @@ def test_the_search_for_evidence_is_part_of_the_identity_only_where_it_is_set() 
     assert "evidence" not in configuration().identity()
     assert configuration(evidence=None).hash() == configuration().hash()
     assert configuration(evidence={}).identity()["evidence"]["max_pieces"] == 6
+
+
+def test_signed_maps_are_part_of_the_identity_only_where_they_are_stored() -> None:
+    assert "signed" not in configuration().identity()
+    assert configuration(signed=False).hash() == configuration().hash()
+    assert configuration(signed=True).identity()["signed"] is True
 
 
 def test_a_checkpoint_is_known_by_its_source_and_path() -> None:

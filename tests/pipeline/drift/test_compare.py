@@ -20,13 +20,13 @@ from hdm_core.similarity import overlap, spearman, ssim
 from pipeline.cli.main import main
 from pipeline.drift import Drift, compare, write_drift
 from pipeline.drift.schema import DRIFT
-from pipeline.drift.statistics import Estimate
 from pipeline.drift.summary import QUANTITIES, rank_by_drift, rank_flipped
 from pipeline.monitoring.progress import Progress
 from pipeline.plan import Shard
 from pipeline.runs import RunStore
 from pipeline.runs.maps import open_array
 from pipeline.runs.verify import verify
+from pipeline.tables.bootstrap import Estimate
 from tests.support.drift_runs import IMAGES, Arrays, Facts, Records, edit_rows, stored_run
 from tests.support.plans import files_below, refused
 from tests.support.s3_server import S3

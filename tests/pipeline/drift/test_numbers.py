@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 
 from hdm_core.similarity import overlap, spearman, ssim
-from pipeline.drift.statistics import GROUPS, RESAMPLES, estimates
+from pipeline.tables.bootstrap import GROUPS, RESAMPLES, estimates
 
 NOISE = np.random.default_rng(0)
 

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.cli.limits import parse_limits
 from pipeline.drift import Drift, DriftLimits, compare, exceeded
-from pipeline.drift.statistics import Estimate
 from pipeline.drift.summary import QUANTITIES, Statistic
+from pipeline.tables.bootstrap import Estimate
 from tests.support.drift_runs import edit_rows, stored_run
 from tests.support.plans import refused
 

@@ -40,7 +40,7 @@ def test_the_page_says_what_the_run_was(tmp_path: Path) -> None:
 
 def test_the_table_holds_every_metric_and_marks_the_best(tmp_path: Path) -> None:
     page = page_of(stored_run(tmp_path))
-    rows = dict(re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', page.partition('id="figures"')[0], re.DOTALL))
+    rows = dict(re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', page.partition('id="differences"')[0], re.DOTALL))
     assert list(rows) == ["HDM", "Grad-CAM"]
     measured = [METRICS[name] for name in chosen_metrics(None)]
     marks = {title: [("best" in cell) for cell in re.findall(r"<td([^>]*)>", row)][: len(measured)] for title, row in rows.items()}

@@ -99,6 +99,23 @@ SCHEMAS: dict[str, dict[str, str]] = {
         "n_metrics_no_contrast": "int64",
         "baseline": "string",
     },
+    "statistics.parquet": {
+        "method": "string",
+        "reference": "string",
+        "metric": "string",
+        "n": "int64",
+        "n_unpaired": "int64",
+        "difference": "double",
+        "low": "double",
+        "high": "double",
+        "p": "double",
+        "p_holm": "double",
+        "wins": "int64",
+        "ties": "int64",
+        "losses": "int64",
+        "effect_size": "double",
+        "n_needed": "int64",
+    },
 }
 
 

@@ -28,6 +28,7 @@ def test_a_finished_run_is_exactly_these_files(run: Path) -> None:
         "run.json",
         "images.parquet",
         "tables.parquet",
+        "statistics.parquet",
         *parts,
         *(f"maps.zarr/{name}" for name in maps),
         *(f"commits/{index:06d}.json" for index in range(3)),

@@ -36,7 +36,7 @@ def tabulate(store: RunStore, plan: Plan, changes: dict[tuple[int, str], dict[st
 
 def table_of(means: dict[tuple[str, str], float | None]) -> pa.Table:
     rows = [
-        {"method": method, "metric": metric, "mean": mean, "std": None, "ci95": None, "n": 1, "n_flat": 0, "n_failed": 0}
+        {"method": method, "metric": metric, "mean": mean, "std": None, "ci95": None, "n": 2, "n_flat": 0, "n_failed": 0}
         for (method, metric), mean in means.items()
     ]
     return pa.Table.from_pylist(rows, schema=TABLES)

@@ -44,23 +44,49 @@ def estimates(values: FloatArray) -> list[Estimate]:
     Args:
         values: (images, quantities); NaN means no value.
     """
-    valid = np.isfinite(values)
-    sums, counts = np.where(valid, values, 0.0), valid.astype(np.float64)
     rng = np.random.default_rng(_SEED)
-    if len(values) > GROUPS:
-        group = rng.permutation(len(values)) % GROUPS
-        sums, counts = _sum_groups(sums, group), _sum_groups(counts, group)
-    means = np.concatenate([_mean(draws @ sums, draws @ counts) for draws in _resamples(rng, len(sums))])
-    has_values = valid.any(0)
-    interval = np.full((2, values.shape[1]), np.nan)
-    if valid.any():
-        interval[:, has_values] = np.nanpercentile(means[:, has_values], [2.5, 97.5], axis=0)
+    sums, counts = _units(values, rng)
+    interval = _interval(sums, counts, rng)
     observed = np.abs(sums.sum(0))
     # The tolerance treats sums that differ only by rounding as equal.
     at_least_as_extreme = sum((np.abs(signs @ sums) >= observed * (1 - 1e-9)).sum(0) for signs in _signs(rng, len(sums)))
     p = (at_least_as_extreme + 1.0) / (RESAMPLES + 1)
-    columns = zip(valid.sum(0), _mean(sums.sum(0), counts.sum(0)), *interval, p, strict=True)
+    columns = zip(counts.sum(0), _mean(sums.sum(0), counts.sum(0)), *interval, p, strict=True)
     return [Estimate(int(n), *(map(float, numbers) if n else ())) for n, *numbers in columns]
+
+
+def bootstrap_intervals(values: FloatArray) -> FloatArray:
+    """Return the 95% intervals of the columns' means, (2, quantities).
+
+    They are those of `estimates`. An interval is NaN where fewer than two images have a value: one image says nothing of the spread.
+
+    Args:
+        values: (images, quantities); NaN means no value.
+    """
+    rng = np.random.default_rng(_SEED)
+    interval = _interval(*_units(values, rng), rng)
+    interval[:, np.isfinite(values).sum(0) < 2] = np.nan
+    return interval
+
+
+def _units(values: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Return sums and counts of what is resampled, images or groups of images."""
+    valid = np.isfinite(values)
+    sums, counts = np.where(valid, values, 0.0), valid.astype(np.float64)
+    if len(values) > GROUPS:
+        group = rng.permutation(len(values)) % GROUPS
+        sums, counts = _sum_groups(sums, group), _sum_groups(counts, group)
+    return sums, counts
+
+
+def _interval(sums: FloatArray, counts: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return the percentiles 2.5 and 97.5 of the resampled means, NaN without a value."""
+    interval = np.full((2, sums.shape[1]), np.nan)
+    has_values = counts.any(0)
+    means = np.concatenate([_mean(draws @ sums, draws @ counts) for draws in _resamples(rng, len(sums))])
+    if has_values.any():
+        interval[:, has_values] = np.nanpercentile(means[:, has_values], [2.5, 97.5], axis=0)
+    return interval
 
 
 def _sum_groups(values: FloatArray, group: NDArray[np.int64]) -> FloatArray:
