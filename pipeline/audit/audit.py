@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from hdm_core import METHODS, is_control, method_title
 from pipeline.audit.background import BackgroundSuspicion, background_suspicions, shares_outside
-from pipeline.audit.causal import Change, swap_background, swap_place
+from pipeline.audit.causal import Change, box_pixels, swap_background, swap_place, tightened
 from pipeline.audit.energy import Energies, read_energies
 from pipeline.audit.finding import Finding
 from pipeline.audit.groups import cluster_maps, clusters_table, group_findings
 from pipeline.audit.place import bounding_box, place_pixels
 from pipeline.audit.settings import AuditSettings
-from pipeline.audit.spatial import Suspicion, suspicions
+from pipeline.audit.spatial import Suspicion, is_frame, place_name, suspicions
 from pipeline.audit.subject import Subject, open_subject
 from pipeline.audit.weak import count_weak, weak_findings
 from pipeline.errors import InputError, suggest
@@ -136,7 +136,9 @@ def _targets(store: RunStore, method: str) -> dict[str, int | None]:
     targets: dict[str, int | None] = {}
     for part in store.record_parts(["method", "rank", "target", "target_name", "contrast"]):
         chosen = part.filter(pc.and_(pc.equal(part["method"], method), pc.and_(pc.equal(part["rank"], 0), pc.is_valid(part["target"]))))
-        for row in chosen.select(["target", "target_name", "contrast"]).group_by(["target", "target_name", "contrast"]).aggregate([]).to_pylist():
+        for row in (
+            chosen.select(["target", "target_name", "contrast"]).group_by(["target", "target_name", "contrast"]).aggregate([]).to_pylist()
+        ):
             targets[row["target_name"]] = row["target"] if row["contrast"] is None else None
     return targets
 
@@ -160,21 +162,22 @@ def _place_finding(
     other_rows = energies.rows[~energies.of(name)]
     other_rows = rng.choice(other_rows, min(len(other_rows), 2 * settings.tested), replace=False)
     pixels = place_pixels(store, method, suspicion, other_rows)
-    looking = _looking(energies, suspicion)
+    frame, looking = is_frame(suspicion.cells), _looking(energies, suspicion)
+    place = "border" if frame else place_name(pixels)
     finding = Finding(
         name,
         "spatial",
         method,
         looking,
-        f"maps of {name} have {suspicion.share:.0%} of their energy at the {suspicion.place}, those of other classes {suspicion.other_share:.0%}",
-        place=suspicion.place,
+        f"maps of {name} have {suspicion.share:.0%} of their energy at the {place}, those of other classes {suspicion.other_share:.0%}",
+        place=place,
         box=bounding_box(pixels),
         p=suspicion.p,
         share=suspicion.share,
         examples=tuple(suspicion.rows[:_EXAMPLES].tolist()),
     )
     target = targets.get(name)
-    if suspicion.place == "centre":
+    if place == "centre":
         return replace(finding, reason=_CENTRE)
     if isinstance(subject, str):
         return replace(finding, reason=subject)
@@ -184,7 +187,13 @@ def _place_finding(
     _, others, _ = subject.read(other_rows[: settings.tested].tolist())
     if not len(own) or not len(others):
         return replace(finding, reason="the images cannot be read any more")
-    test = swap_place(subject.classifier, own, others, target, torch.from_numpy(pixels).to(own.device), settings.seed, subject.batch)
+    tried = torch.from_numpy(pixels).to(own.device)
+    test = swap_place(subject.classifier, own, others, target, tried, settings.seed, subject.batch)
+    if test.insertion.shows(1, settings.min_effect) and not frame:
+        # Tightened and then tested on other pairs than those that it was found with.
+        box = tightened(subject.classifier, own, others, target, bounding_box(pixels), subject.batch)
+        finding, tried = replace(finding, box=box), box_pixels(box, pixels.shape).to(own.device)
+        test = swap_place(subject.classifier, own, others, target, tried, settings.seed + 1, subject.batch)
     return _tested(finding, test.larger, test.confirms(settings.min_effect), test.removal, test.insertion)
 
 
@@ -198,7 +207,9 @@ def _background_finding(
 ) -> Finding:
     """Test a class that may be decided by the background."""
     name = suspicion.class_name
-    text = f"maps of {name} have {suspicion.share:.0%} of their energy outside the object, those of other classes {suspicion.other_share:.0%}"
+    text = (
+        f"maps of {name} have {suspicion.share:.0%} of their energy outside the object, those of other classes {suspicion.other_share:.0%}"
+    )
     finding = Finding(
         name,
         "background",

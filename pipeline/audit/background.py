@@ -47,9 +47,7 @@ def shares_outside(store: RunStore, method: str) -> dict[str, tuple[NDArray[np.i
     return {name: (np.array(rows[name]), np.array(shares[name])) for name in sorted(rows)}
 
 
-def background_suspicions(
-    outside: Mapping[str, tuple[NDArray[np.int64], Floats]], settings: AuditSettings
-) -> list[BackgroundSuspicion]:
+def background_suspicions(outside: Mapping[str, tuple[NDArray[np.int64], Floats]], settings: AuditSettings) -> list[BackgroundSuspicion]:
     """Compare every class's shares outside the object with those of the others."""
     names = [name for name, (rows, _) in outside.items() if len(rows) >= settings.min_images]
     if len(outside) < 2 or not names:

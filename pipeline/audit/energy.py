@@ -57,9 +57,7 @@ def read_energies(store: RunStore, method: str, settings: AuditSettings, on_read
     """
     rows_by_class: dict[str, list[NDArray[np.int64]]] = defaultdict(list)
     for part in store.record_parts(["row", "method", "rank", "status", "target_name"]):
-        chosen = part.filter(
-            pc.and_(pc.equal(part["method"], method), pc.and_(pc.equal(part["rank"], 0), pc.equal(part["status"], "ok")))
-        )
+        chosen = part.filter(pc.and_(pc.equal(part["method"], method), pc.and_(pc.equal(part["rank"], 0), pc.equal(part["status"], "ok"))))
         for name, rows in _by_class(chosen):
             rows_by_class[name].append(rows)
     rng = np.random.default_rng(settings.seed)

@@ -102,7 +102,9 @@ def group_findings(
         mean = energies.cells[inside].mean(0).reshape(GRID, GRID)
         place = place_name(mean >= _DOMINANT * mean.max())
         text = f"{share:.0%} of {name} look at the {place}; {hits / len(rows):.0%} of them have {column} {value}"
-        findings.append(Finding(name, "group", method, len(rows), text, place=place, p=p, share=share, examples=tuple(rows[:_EXAMPLES].tolist())))
+        findings.append(
+            Finding(name, "group", method, len(rows), text, place=place, p=p, share=share, examples=tuple(rows[:_EXAMPLES].tolist()))
+        )
     return findings
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.audit.energy import GRID, cell_edges
 from pipeline.audit.finding import Box
-from pipeline.audit.spatial import Suspicion
+from pipeline.audit.spatial import Suspicion, is_frame
 from pipeline.runs import RunStore
 from pipeline.runs.maps import open_array, read_maps
 
@@ -26,7 +26,7 @@ def place_pixels(store: RunStore, method: str, suspicion: Suspicion, other_rows:
     """
     array = open_array(store.storage.zarr("maps.zarr"), method)
     height, width = array.shape[-2:]
-    if suspicion.place == "border":
+    if is_frame(suspicion.cells):
         return _pixels(suspicion.cells, height, width)
     own, others = (_mean_map(read_maps(array, np.sort(rows[:_MAPS]))) for rows in (suspicion.rows, other_rows))
     excess = np.where(_pixels(_grown(suspicion.cells), height, width), own - others, -np.inf)

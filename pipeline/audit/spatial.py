@@ -40,11 +40,6 @@ class Suspicion:
     share: float
     other_share: float
 
-    @property
-    def place(self) -> str:
-        """Name of the place in words."""
-        return place_name(self.cells)
-
 
 def suspicions(energies: Energies, settings: AuditSettings, on_class: Callable[[int], None]) -> list[Suspicion]:
     """Test every class against the others, cell by cell.
@@ -89,26 +84,31 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def place_name(cells: NDArray[np.bool_]) -> str:
-    """Return the name of a place on the grid in words."""
-    rows, columns = (np.flatnonzero(cells.any(axis)) for axis in (1, 0))
-    ring = cells[0].sum() + cells[-1].sum() + cells[:, 0].sum() + cells[:, -1].sum()
-    if len(rows) == GRID and len(columns) == GRID and ring >= GRID * 2:
-        return "border"
-    vertical, horizontal = _side(rows, "top", "bottom"), _side(columns, "left", "right")
+def is_frame(cells: NDArray[np.bool_]) -> bool:
+    """Return whether cells go around the whole image."""
+    ring = int(cells[0].sum() + cells[-1].sum() + cells[:, 0].sum() + cells[:, -1].sum())
+    return bool(cells.any(0).all() and cells.any(1).all() and ring >= 2 * GRID)
+
+
+def place_name(pixels: NDArray[np.bool_]) -> str:
+    """Return the name of a place in words, such as "top-left corner".
+
+    It is by the third of the image in which the middle of its box is.
+
+    Args:
+        pixels: (H, W), or cells of the grid; at least one is true.
+    """
+    vertical, horizontal = (
+        _third(np.flatnonzero(pixels.any(axis)), pixels.shape[1 - axis], names)
+        for axis, names in ((1, ("top", "", "bottom")), (0, ("left", "", "right")))
+    )
     if vertical and horizontal:
         return f"{vertical}-{horizontal} corner"
     return f"{vertical or horizontal} border" if vertical or horizontal else "centre"
 
 
-def _side(numbers: NDArray[np.int64], first: str, last: str) -> str:
-    """Return the side of the image that cells are at; empty for none or both."""
-    quarter = GRID // 4
-    if numbers.max() < quarter + 1 and numbers.min() < quarter:
-        return first
-    if numbers.min() >= GRID - quarter - 1 and numbers.max() >= GRID - quarter:
-        return last
-    return ""
+def _third(numbers: NDArray[np.int64], side: int, names: tuple[str, str, str]) -> str:
+    return names[int(3 * (numbers[0] + numbers[-1] + 1) / 2 // side)]
 
 
 def _test(energies: Energies, name: str, settings: AuditSettings) -> tuple[float, Floats]:

@@ -15,7 +15,19 @@ from pipeline.runs import RunStore
 _CONFIDENT = 0.9  # probability from which a wrong answer is a confident mistake
 _EXAMPLES = 8
 
-_COLUMNS = ["row", "method", "rank", "status", "target", "target_name", "label", "probability", "deletion_auc", "insertion_auc", "proportion"]
+_COLUMNS = [
+    "row",
+    "method",
+    "rank",
+    "status",
+    "target",
+    "target_name",
+    "label",
+    "probability",
+    "deletion_auc",
+    "insertion_auc",
+    "proportion",
+]
 
 
 @dataclass
@@ -62,12 +74,14 @@ def weak_findings(classes: dict[str, ClassMaps], method: str, settings: AuditSet
             continue
         share = len(counted.weak) / counted.images
         if share >= settings.weak_share:
-            parts = [(len(counted.flat), "flat"), (len(counted.unfaithful), "against the answer"), (len(counted.worse_than_control), "behind a control")]
+            parts = [
+                (len(counted.flat), "flat"),
+                (len(counted.unfaithful), "against the answer"),
+                (len(counted.worse_than_control), "behind a control"),
+            ]
             detail = ", ".join(f"{count:,} {what}" for count, what in parts if count)
             text = f"{len(counted.weak):,} of {counted.images:,} maps of {method_title(method)} for {name} are weak: {detail}"
-            findings.append(
-                Finding(name, "weak", method, len(counted.weak), text, share=share, examples=tuple(counted.weak[:_EXAMPLES]))
-            )
+            findings.append(Finding(name, "weak", method, len(counted.weak), text, share=share, examples=tuple(counted.weak[:_EXAMPLES])))
         wrong = len(counted.mistakes) / counted.images
         if wrong >= settings.weak_share:
             rows = tuple(row for _, row in sorted(counted.mistakes, reverse=True)[:_EXAMPLES])

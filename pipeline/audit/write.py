@@ -16,6 +16,7 @@ from pipeline.audit.finding import AUDIT, Finding
 from pipeline.audit.groups import CLUSTERS
 from pipeline.report.crop import fill_colour
 from pipeline.report.gallery import Tile, draw_photograph, encode_jpeg
+from pipeline.report.heatmap import legend
 from pipeline.report.templates import render
 from pipeline.runs.maps import read_map
 from pipeline.runs.records import to_parquet
@@ -55,6 +56,7 @@ def write_audit(audit: Audit, out: Storage | None = None) -> str:
         url=audit.store.url,
         audit=audit,
         method=method_title(audit.method),
+        legend=legend(),
         shown=shown,
         more=audit.findings[len(shown) :],
         confirmed=sum(finding.confirmed is True for finding in audit.findings),
@@ -81,7 +83,9 @@ def _draw(audit: Audit, target: Storage) -> list[ShownFinding]:
 
         values = read_map(maps, audit.method, image["row"])
         height, width = values.shape[-2:]
-        crop, photograph = draw_photograph(image, (height, width), storage, lambda kind, picture: save(kind, _boxed(picture, finding)), fill)
+        crop, photograph = draw_photograph(
+            image, (height, width), storage, lambda kind, picture: save(kind, _boxed(picture, finding)), fill
+        )
         alt = f"{method_title(audit.method)} heatmap of {image['image_id']}"
         return [photograph, Tile(image["image_id"], alt, save("map", _boxed(overlay(crop, values), finding)))]
 

@@ -27,7 +27,13 @@ _SHOWN = 20  # findings that are printed
 
 
 def audit(
-    run: Run, method: Method = None, set_: Set = None, no_causal: NoCausal = False, fail_on: FailOn = None, out_: Out = None, as_json: Json = False
+    run: Run,
+    method: Method = None,
+    set_: Set = None,
+    no_causal: NoCausal = False,
+    fail_on: FailOn = None,
+    out_: Out = None,
+    as_json: Json = False,
 ) -> None:
     """Find what a classifier has learnt that it should not have.
 
@@ -57,7 +63,9 @@ def audit(
     try:
         page = write_audit(found, target)
     except OSError as error:
-        raise InputError(f"{(target or store.storage).url('')} cannot be written: {one_line(error)}; choose another place with --out") from None
+        raise InputError(
+            f"{(target or store.storage).url('')} cannot be written: {one_line(error)}; choose another place with --out"
+        ) from None
     if as_json:
         facts = {"run": store.url, "method": found.method, "images": found.images, "classes": found.classes, "notes": found.notes}
         print_json({**facts, "page": page, "findings": [finding.as_dict() for finding in found.findings]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow.parquet as pq
 import pytest
@@ -45,8 +46,9 @@ def use(monkeypatch: pytest.MonkeyPatch, network: Classifier) -> None:
 def test_a_mark_that_the_classifier_learnt_is_found_and_confirmed(poisoned: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, classifier(shortcut=True))
     found = audit_run(poisoned)
-    first = found.findings[0]
-    assert (first.class_name, first.kind, first.confirmed) == (SHORTCUT, "spatial", True)
+    assert found.findings[0].class_name == SHORTCUT
+    first = next(each for each in found.findings if each.kind == "spatial")
+    assert (first.class_name, first.place, first.confirmed) == (SHORTCUT, "top-left corner", True)
     assert first.box is not None
     left, top, right, bottom = first.box
     assert left <= MARK // 2
@@ -86,17 +88,16 @@ def test_files_and_page_are_written_and_the_run_stays_whole(poisoned: RunStore, 
     clusters = pq.read_table(folder / "audit/clusters.parquet")
     assert clusters.schema.names == CLUSTERS.names
     assert len(clusters) == 64
-    first = pq.read_table(folder / "audit.parquet").to_pylist()[0]
-    assert first["confirmed"] is True
-    assert len(first["box"]) == 4
+    rows = pq.read_table(folder / "audit.parquet").to_pylist()
+    place = next(row for row in rows if row["kind"] == "spatial")
+    assert place["confirmed"] is True
+    assert len(place["box"]) == 4
 
 
 def run_command(arguments: list[str]) -> int:
-    try:
-        main(arguments)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+    with patch("sys.argv", ["hdm", *arguments]), pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
 
 
 def test_the_command_prints_one_object_and_fails_on_request(
