@@ -149,7 +149,6 @@ def random_places(place: NDArray[np.bool_], count: int, rng: np.random.Generator
     They are shifted in a circle, by distances at which less than half of them overlaps the place; where there is none, as for a frame,
     by those with the least overlap.
     """
-    height, width = place.shape
     spectrum = np.fft.rfft2(place.astype(np.float64))
     overlap = np.fft.irfft2(spectrum * spectrum.conj(), s=place.shape) / max(place.sum(), 1)
     allowed = np.argwhere(overlap <= max(0.5, np.quantile(overlap, 0.1)))

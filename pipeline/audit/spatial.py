@@ -127,8 +127,6 @@ def _test(energies: Energies, name: str, settings: AuditSettings) -> tuple[float
     scale = np.sqrt(count * len(pooled) / max(len(others), 1))
     statistic = values[:count].mean(0) * scale
     by_cell = np.maximum(*np.split(statistic, 2))
-    largest = by_cell.max()
-
     maxima = _permuted_maxima(values, count, scale, rng)
     return tail_probability(float(by_cell.max()), maxima), by_cell
 

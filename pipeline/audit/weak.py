@@ -85,7 +85,8 @@ def weak_findings(classes: dict[str, ClassMaps], method: str, settings: AuditSet
         wrong = len(counted.mistakes) / counted.images
         if wrong >= settings.weak_share:
             rows = tuple(row for _, row in sorted(counted.mistakes, reverse=True)[:_EXAMPLES])
-            text = f"{len(counted.mistakes):,} of {counted.images:,} images answered with {name} are confident mistakes (above {_CONFIDENT:.0%})"
+            of_all = f"{len(counted.mistakes):,} of {counted.images:,}"
+            text = f"{of_all} images answered with {name} are confident mistakes (above {_CONFIDENT:.0%})"
             findings.append(Finding(name, "weak", method, len(counted.mistakes), text, share=wrong, examples=rows))
     return findings
 
