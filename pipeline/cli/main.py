@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 import pipeline
+from pipeline.cli.audit import audit
 from pipeline.cli.check import check
 from pipeline.cli.console import accept_any_encoding, err, out, print_facts, print_json
 from pipeline.cli.diff import diff
@@ -47,6 +48,7 @@ app.command()(train)
 app.command()(reexplain)
 app.command()(measure)
 app.command()(diff)
+app.command()(audit)
 app.command()(verify)
 app.command()(repair)
 

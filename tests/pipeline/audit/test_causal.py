@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hdm_core import Classifier
+from pipeline.audit.causal import interval, random_places, swap_background, swap_place
+
+
+class CornerReader(nn.Module):
+    """Network whose second logit is the mean of the upper left 8 x 8 pixels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        corner = images[:, :, :8, :8].mean((1, 2, 3))
+        return torch.stack([torch.zeros_like(corner), 4 * corner], 1)
+
+
+def images(count: int, corner: float, seed: int) -> Tensor:
+    pictures = 0.1 * torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+    pictures[:, :, :8, :8] += corner
+    return pictures
+
+
+def place(left: int, top: int, size: int = 8) -> Tensor:
+    pixels = torch.zeros(32, 32, dtype=torch.bool)
+    pixels[top : top + size, left : left + size] = True
+    return pixels
+
+
+def test_a_place_that_decides_changes_the_class_and_another_does_not() -> None:
+    classifier = Classifier.from_module(CornerReader())
+    own, others = images(12, 1.0, 0), images(12, -1.0, 1)
+    found = swap_place(classifier, own, others, 1, place(0, 0), 0, 8)
+    assert found.removal.high < -0.5
+    assert found.insertion.low > 0.5
+    assert found.confirms(0.05)
+    assert found.removal.images == found.insertion.images == 12
+    elsewhere = swap_place(classifier, own, others, 1, place(20, 20), 0, 8)
+    assert not elsewhere.confirms(0.05)
+
+
+def test_a_background_that_decides_counts_for_more_than_the_object() -> None:
+    classifier = Classifier.from_module(CornerReader())
+    own, others = images(6, 1.0, 0), images(6, -1.0, 1)
+    middle, corner = place(12, 12)[None].repeat(6, 1, 1), place(0, 0)[None].repeat(6, 1, 1)
+    assert swap_background(classifier, own, middle, others, 1, 0, 8).shows(-1, 0.05)
+    assert not swap_background(classifier, own, corner, others, 1, 0, 8).shows(-1, 0.05)
+    nothing = swap_background(classifier, own, torch.zeros_like(middle), others, 1, 0, 8)
+    assert nothing.images == 0
+    assert not nothing.shows(-1, 0.0)
+
+
+def test_random_places_have_the_same_form_and_overlap_less_than_half() -> None:
+    pixels = place(1, 3).numpy()
+    found = random_places(pixels, 50, np.random.default_rng(0))
+    assert found.shape == (50, 32, 32)
+    assert (found.sum((1, 2)) == 64).all()
+    assert ((found & pixels).sum((1, 2)) <= 32).all()
+
+
+def test_a_frame_has_random_places_too() -> None:
+    frame = np.ones((32, 32), bool)
+    frame[4:-4, 4:-4] = False
+    assert random_places(frame, 5, np.random.default_rng(0)).shape == (5, 32, 32)
+
+
+def test_the_interval_is_students() -> None:
+    found = interval([0.1, 0.2, 0.4])
+    assert found.mean == pytest.approx(0.7 / 3)
+    assert found.high - found.mean == pytest.approx(4.302653 * np.std([0.1, 0.2, 0.4], ddof=1) / math.sqrt(3))
+    assert math.isnan(interval([0.3]).low)
+    assert not interval([0.3]).shows(1, 0.0)
