@@ -10,12 +10,12 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
 
 from pipeline.drift import Drift
-from pipeline.tables.bootstrap import Estimate
 from pipeline.drift.summary import QUANTITIES
 from pipeline.execution.driver import RunSummary
 from pipeline.monitoring.progress import Progress, ProgressCallback, clock, throttle
 from pipeline.reexplain.plan import ReexplainPlan
 from pipeline.tables.aggregate import LEGEND, layout_table, remarks
+from pipeline.tables.bootstrap import Estimate
 from pipeline.training.run import Trained
 
 _SECONDS = 5.0  # between two updates on Prefect's server

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hdm_core.device import LAYOUT
+from hdm_core.draws import method_generator
 from hdm_core.masking.baselines import baseline_image
 from hdm_core.masking.ops import Upsampling
 from hdm_core.methods.base import ExplainJob, Method, RawMaps
@@ -96,11 +97,11 @@ def regularisation_gradient(
     does: otherwise the masks, which start from 1, would not leave it where the class loses little.
     """
     m = product.detach().requires_grad_()
-    variation = sum(m.diff(dim=axis).square().mean((1, 2, 3)).sum() for axis in (2, 3))
+    variation = torch.stack([m.diff(dim=axis).square().mean((1, 2, 3)).sum() for axis in (2, 3)]).sum()
     (to_cells,) = torch.autograd.grad(settings.l1 * (1 - m).abs().mean((1, 2, 3)).sum() + settings.tv * variation / 2, m)
     enlarged = upsampling(product).detach().requires_grad_()
-    differences = zip(edges, (2, 3), strict=True)
-    bilateral = sum((weight * enlarged.diff(dim=axis).square()).mean((1, 2, 3)).sum() for weight, axis in differences)
+    differences = [weight * enlarged.diff(dim=axis).square() for weight, axis in zip(edges, (2, 3), strict=True)]
+    bilateral = torch.stack([each.mean((1, 2, 3)).sum() for each in differences]).sum()
     (to_pixels,) = torch.autograd.grad(settings.tv * bilateral / 2, enlarged)
     return to_cells + upsampling.adjoint(to_pixels)
 
@@ -132,7 +133,7 @@ def _noises(deletion: DeletionLoss, settings: IGOSPlusPlusSettings, noise: float
     the numbers of the first, shifted in a circle by a random number of pixels: a copy in every step would make the host wait for the
     device, and the numbers of all steps have 180 MB.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = method_generator()
     height, width = deletion.contrast.shape[-2:]
     first = (noise * torch.randn(settings.points, 1, *deletion.contrast.shape[1:], generator=generator)).to(deletion.contrast)
     shifts = torch.stack([torch.randint(side, (settings.steps,), generator=generator) for side in (height, width)], 1)

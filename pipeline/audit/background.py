@@ -13,8 +13,8 @@ from scipy import stats
 
 from pipeline.audit.energy import Floats
 from pipeline.audit.settings import AuditSettings
-from pipeline.audit.spatial import holm
 from pipeline.runs import RunStore
+from pipeline.tables.wilcoxon import holm
 
 
 @dataclass(frozen=True)

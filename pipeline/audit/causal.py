@@ -2,59 +2,46 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from hdm_core import Classifier
 from pipeline.audit.finding import Box
+from pipeline.tables.student import Interval
 
 _DONORS = 2  # images of other classes that a place is taken from, per image
 _KEPT = 0.8  # share of the rise that a smaller box keeps
 _PLACES = 2  # random places per image, as large as the suspected one
 
 
-@dataclass(frozen=True)
-class Change:
-    """Mean change of a class's probability, beyond that of random places.
-
-    Attributes:
-        low, high: ends of its 95% interval over the images; NaN for fewer than two images.
-        images: that were changed.
-    """
-
-    mean: float
-    low: float
-    high: float
-    images: int
-
-    def shows(self, sign: int, least: float) -> bool:
-        """Return whether the interval is beyond 0 on one side, and the mean beyond `least`."""
-        beyond = self.low > 0 if sign > 0 else self.high < 0
-        return beyond and sign * self.mean >= least
+def shows(change: Interval, sign: int, least: float) -> bool:
+    """Return whether a mean change is at least `least` in a direction, with its whole interval beyond 0."""
+    if change.mean is None or change.low is None or change.high is None:
+        return False
+    beyond = change.low > 0 if sign > 0 else change.high < 0
+    return beyond and sign * change.mean >= least
 
 
 @dataclass(frozen=True)
 class CausalTest:
     """Changes when a place is removed from images of a class, and inserted into others."""
 
-    removal: Change
-    insertion: Change
+    removal: Interval
+    insertion: Interval
 
     def confirms(self, least: float) -> bool:
         """Return whether the class's probability depends on the place."""
-        return self.removal.shows(-1, least) or self.insertion.shows(1, least)
+        return shows(self.removal, -1, least) or shows(self.insertion, 1, least)
 
     @property
-    def larger(self) -> Change:
+    def larger(self) -> Interval:
         """The change that is larger in its own direction."""
-        return self.insertion if self.insertion.mean >= -self.removal.mean else self.removal
+        return self.insertion if (self.insertion.mean or 0.0) >= -(self.removal.mean or 0.0) else self.removal
 
 
 def swap_place(classifier: Classifier, own: Tensor, others: Tensor, target: int, place: Tensor, seed: int, batch: int) -> CausalTest:
@@ -76,7 +63,7 @@ def swap_place(classifier: Classifier, own: Tensor, others: Tensor, target: int,
     places = torch.from_numpy(random_places(place.cpu().numpy(), max(len(own), len(others)) * _PLACES, rng)).to(own.device)
     removal = _changes(classifier, own, others, target, place, places, rng, batch)
     insertion = _changes(classifier, others, own, target, place, places, rng, batch)
-    return CausalTest(interval(removal), interval(insertion))
+    return CausalTest(Interval.of(np.array(removal)), Interval.of(np.array(insertion)))
 
 
 def box_pixels(box: Box, size: Sequence[int]) -> Tensor:
@@ -115,7 +102,7 @@ def tightened(classifier: Classifier, own: Tensor, others: Tensor, target: int, 
     return box
 
 
-def swap_background(classifier: Classifier, own: Tensor, regions: Tensor, others: Tensor, target: int, seed: int, batch: int) -> Change:
+def swap_background(classifier: Classifier, own: Tensor, regions: Tensor, others: Tensor, target: int, seed: int, batch: int) -> Interval:
     """Swap the background of images of a class, and compare with a swap of the object.
 
     The change is that of the class's probability when everything outside the region shows an image of another class, minus that when the
@@ -131,16 +118,7 @@ def swap_background(classifier: Classifier, own: Tensor, regions: Tensor, others
     for image, region in zip(own, regions, strict=True):
         if region.any() and not region.all():
             changes += _changes(classifier, image[None], others, target, ~region, region[None], rng, batch)
-    return interval(changes) if changes else Change(0.0, math.nan, math.nan, 0)
-
-
-def interval(changes: Sequence[float]) -> Change:
-    """Return the mean of changes with its 95% interval by Student's t."""
-    count, mean = len(changes), float(np.mean(changes))
-    if count < 2:
-        return Change(mean, math.nan, math.nan, count)
-    half = float(stats.t.ppf(0.975, count - 1)) * float(np.std(changes, ddof=1)) / math.sqrt(count)
-    return Change(mean, mean - half, mean + half, count)
+    return Interval.of(np.array(changes))
 
 
 def random_places(place: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:

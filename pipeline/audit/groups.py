@@ -18,7 +18,8 @@ from sklearn.decomposition import PCA
 from pipeline.audit.energy import GRID, Energies, Floats
 from pipeline.audit.finding import Finding
 from pipeline.audit.settings import AuditSettings
-from pipeline.audit.spatial import holm, place_name
+from pipeline.audit.spatial import place_name
+from pipeline.tables.wilcoxon import holm
 
 CLUSTERS = pa.schema(
     [

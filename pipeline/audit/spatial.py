@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy import stats
 
 from pipeline.audit.energy import GRID, Energies, Floats
 from pipeline.audit.settings import AuditSettings
+from pipeline.tables.wilcoxon import holm
 
 _OTHERS = 2000  # maps of other classes that a class is compared with; more are sampled
 _PERMUTATIONS = 1000
@@ -71,17 +72,6 @@ def suspicions(energies: Energies, settings: AuditSettings, on_class: Callable[[
         other_share = float(others[:, cells.ravel()].sum(1).mean())
         found.append(Suspicion(name, cells, p, energies.rows[energies.of(name)][order], float(at_place.mean()), other_share))
     return found
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values adjusted by Holm's step-down procedure, in the given order."""
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty(len(p))
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
-        adjusted[index] = largest
-    return adjusted.tolist()
 
 
 def is_frame(cells: NDArray[np.bool_]) -> bool:

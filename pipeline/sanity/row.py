@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdm_core.sanity import CASCADING, DETERMINISM, LOCALISATION, Comparison
-from pipeline.sanity.interval import FEWEST, Interval
 from pipeline.sanity.limits import AT_MOST
+from pipeline.tables.student import FEWEST, Interval
 
 # pass: the whole interval is within the limit. fail: all of it is beyond. unclear: the interval holds the limit, or there are too few
 # images for one. left out: the test does not apply. measured: no limit applies. control: the method knows no class.

@@ -104,8 +104,8 @@ def is_unmeasured(table: pa.Table) -> bool:
 def metrics_of(table: pa.Table) -> list[str]:
     """Return a table's metrics in the registry's order.
 
-    Those that are not installed here come last. An empty table has those that are measured by default. Metrics of a region are left out where others have
-    numbers and they have none, and all where nothing was measured.
+    Those that are not installed here come last. An empty table has those that are measured by default. Metrics of a region are left out
+    where others have numbers and they have none, and all where nothing was measured.
     """
     if is_unmeasured(table):
         return []

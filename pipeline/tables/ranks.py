@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
+from scipy import stats
 
 from hdm_core import METRICS, controls_last, is_control
 from pipeline.tables.bootstrap import bootstrap_intervals
@@ -121,7 +121,7 @@ def friedman(metric: str, methods: Sequence[str], ranks: FloatArray) -> Ranking:
     within = float(((ranks - (k + 1) / 2) ** 2).sum())
     between = float(n * ((average - (k + 1) / 2) ** 2).sum())
     statistic = n * (k - 1) * between / within if within else 0.0
-    p = float(torch.special.gammaincc(torch.tensor((k - 1) / 2, dtype=torch.float64), torch.tensor(statistic / 2, dtype=torch.float64)))
+    p = float(stats.chi2.sf(statistic, k - 1))
     order = np.argsort(average, kind="stable")
     ordered = {methods[index]: float(average[index]) for index in order}
     distance = critical_difference(k, n)
@@ -140,19 +140,9 @@ def critical_difference(methods: int, images: int) -> float:
 def nemenyi_quantile(methods: int, alpha: float = 0.05) -> float:
     """Return q_alpha of Nemenyi's test.
 
-    It is the quantile 1 - alpha of the studentized range of k normal variables with infinite degrees of freedom, divided by sqrt(2). The
-    probability of a range up to q is k times the integral of phi(z) (Phi(z) - Phi(z - q))^(k - 1) over the largest variable z, here by
-    the trapezoidal rule on 4001 points.
+    It is the quantile 1 - alpha of the studentized range of k normal variables with infinite degrees of freedom, divided by sqrt(2).
     """
-    z = torch.linspace(-9, 9, 4001, dtype=torch.float64)
-    density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    low, high = 0.0, 20.0
-    while high - low > 1e-10:
-        q = (low + high) / 2
-        within = torch.special.ndtr(z) - torch.special.ndtr(z - q)
-        probability = methods * float(torch.trapezoid(density * within ** (methods - 1), z))
-        low, high = (q, high) if probability < 1 - alpha else (low, q)
-    return (low + high) / 2 / math.sqrt(2)
+    return float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
 
 
 def indistinguishable(ranks: Mapping[str, float], distance: float) -> list[list[str]]:

@@ -6,7 +6,7 @@ from scipy import stats
 
 from pipeline.audit.energy import GRID, Energies, cell_edges, cell_energies
 from pipeline.audit.settings import AuditSettings
-from pipeline.audit.spatial import holm, is_frame, place_name, suspicions, tail_probability
+from pipeline.audit.spatial import is_frame, place_name, suspicions, tail_probability
 
 
 def energies(rng: np.random.Generator, classes: int, per_class: int, marked: dict[str, tuple[int, float]]) -> Energies:
@@ -52,12 +52,6 @@ def test_one_class_and_small_classes_are_not_tested() -> None:
     rng = np.random.default_rng(2)
     assert suspicions(energies(rng, 1, 20, {}), AuditSettings(), lambda _: None) == []
     assert suspicions(energies(rng, 3, 4, {"class 1": (0, 1.0)}), AuditSettings(), lambda _: None) == []
-
-
-def test_holm_steps_down() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
 
 
 def test_a_p_value_is_counted_where_permutations_exceed_it_and_fitted_beyond() -> None:
