@@ -20,7 +20,7 @@ from hdm_core.settings import Baseline, Settings
 
 
 class IGOSPlusPlusSettings(Settings):
-    """Settings of iGOS++: the authors' constants for masks of 28 cells, but for the step."""
+    """Settings of iGOS++: the authors' constants, but for the step."""
 
     steps: int = Field(20, ge=1, description="Nesterov steps of both masks")
     points: int = Field(15, ge=1, description="S: points of each integrated gradient")
@@ -107,7 +107,10 @@ def regularisation_gradient(
 
 
 def _integrated_gradients(deletion: DeletionLoss, masks: list[Tensor], noises: list[Tensor]) -> list[Tensor]:
-    """Return the gradient of D(M_d M_i) - I(M_d M_i) + D(M_d) - I(M_i) to the pixels of M_d and M_i, (B, 1, H, W) each."""
+    """Return the gradients to the pixels of M_d and M_i, (B, 1, H, W) each.
+
+    They are those of D(M_d M_i) - I(M_d M_i) + D(M_d) - I(M_i).
+    """
     images = torch.arange(len(deletion), device=deletion.contrast.device)
     product, points = masks[0] * masks[1], len(noises)
     totals = [torch.zeros_like(product) for _ in range(2)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,7 +32,11 @@ class MetricSettings(Settings):
 
     def alone(self, baseline: Baseline) -> MetricSettings:
         """Return the same settings with this baseline as the only one."""
-        return self.model_copy(update={"baseline": baseline, "baselines": (baseline,)})
+        return self.model_copy(update={"baseline": baseline})
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with changed values; `baseline` and `baselines` stay in step."""
+        return super().model_copy(update=_with_both(update or {}), deep=deep)
 
     def identity(self) -> dict[str, Any]:
         """Return the settings as JSON; a single baseline is no list, as before."""
@@ -42,16 +47,8 @@ class MetricSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _complete_baselines(cls, data: Any) -> Any:
-        """Fill in the one of `baseline` and `baselines` that is not given."""
-        if not isinstance(data, dict):
-            return data
-        several = data.get("baselines")
-        if "baseline" in data and "baselines" not in data:
-            return {**data, "baselines": (data["baseline"],)}
-        if "baseline" not in data and isinstance(several, (list, tuple)) and several:
-            return {**data, "baseline": several[0]}
-        return data
+    def _fill_in_baselines(cls, data: Any) -> Any:
+        return _with_both(data) if isinstance(data, dict) else data
 
     @field_validator("baselines", mode="after")
     @classmethod
@@ -67,3 +64,13 @@ class MetricSettings(Settings):
                 f"metrics.baseline is {self.baseline}, but the first of metrics.baselines is {self.baselines[0]}: leave baseline out"
             )
         return self
+
+
+def _with_both(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the one of `baseline` and `baselines` that is not given."""
+    several = data.get("baselines")
+    if "baseline" in data and "baselines" not in data:
+        return {**data, "baselines": (data["baseline"],)}
+    if "baseline" not in data and isinstance(several, (list, tuple)) and several:
+        return {**data, "baseline": several[0]}
+    return dict(data)

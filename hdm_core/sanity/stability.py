@@ -56,7 +56,7 @@ def as_jpeg(photograph: Photograph, quality: int = QUALITY) -> Image.Image | Non
     buffer = io.BytesIO()
     photograph.save(buffer, format="JPEG", quality=quality)
     buffer.seek(0)
-    with Image.open(buffer) as file:
+    with Image.open(buffer, formats=["JPEG"]) as file:
         file.load()
         return file.copy()
 

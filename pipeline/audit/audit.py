@@ -56,7 +56,7 @@ def audit_run(
     causal: bool = True,
     on_progress: ProgressCallback = no_progress,
 ) -> Audit:
-    """Look for shortcuts, groups and weak explanations in the finished shards of a run.
+    """Look for shortcuts, groups and weak maps in the finished shards of a run.
 
     Args:
         method: whose maps are read; the run's first that is no control if None.
@@ -127,7 +127,7 @@ def _notes(energies: Energies, method: str, settings: AuditSettings) -> list[str
 
 
 def _targets(store: RunStore, method: str) -> dict[str, int | None]:
-    """Return class name -> number of the class; None where it is compared with another class."""
+    """Return class name -> number of the class; None where two are compared."""
     targets: dict[str, int | None] = {}
     for part in store.record_parts(["method", "rank", "target", "target_name", "contrast"]):
         chosen = part.filter(pc.and_(pc.equal(part["method"], method), pc.and_(pc.equal(part["rank"], 0), pc.is_valid(part["target"]))))

@@ -1,4 +1,4 @@
-"""Background: classes whose maps are outside the annotated object more than others'."""
+"""Background: classes whose maps are outside the object more than others'."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class BackgroundSuspicion:
 
 
 def shares_outside(store: RunStore, method: str) -> dict[str, tuple[NDArray[np.int64], Floats]]:
-    """Return class name -> rows and shares of energy outside the annotated region, for images that have one."""
+    """Return class name -> rows and shares of energy outside the annotated region.
+
+    Only images that have a region count.
+    """
     rows: dict[str, list[int]] = defaultdict(list)
     shares: dict[str, list[float]] = defaultdict(list)
     for part in store.record_parts(["row", "method", "rank", "target_name", "proportion"]):

@@ -1,4 +1,4 @@
-"""Causal test of a suspected place: swap its pixels and measure the class's probability."""
+"""Causal test of a suspected place: swap its pixels, measure the class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ _PLACES = 2  # random places per image, as large as the suspected one
 
 
 def shows(change: Interval, sign: int, least: float) -> bool:
-    """Return whether a mean change is at least `least` in a direction, with its whole interval beyond 0."""
+    """Return whether a mean change is large enough, its interval beyond 0.
+
+    Args:
+        change: mean with its interval; too few images show nothing.
+        sign: direction, 1 or -1.
+        least: smallest mean, in that direction.
+    """
     if change.mean is None or change.low is None or change.high is None:
         return False
     beyond = change.low > 0 if sign > 0 else change.high < 0
@@ -29,7 +35,7 @@ def shows(change: Interval, sign: int, least: float) -> bool:
 
 @dataclass(frozen=True)
 class CausalTest:
-    """Changes when a place is removed from images of a class, and inserted into others."""
+    """Changes when a place is removed from a class, and inserted into others."""
 
     removal: Interval
     insertion: Interval
@@ -45,7 +51,7 @@ class CausalTest:
 
 
 def swap_place(classifier: Classifier, own: Tensor, others: Tensor, target: int, place: Tensor, seed: int, batch: int) -> CausalTest:
-    """Swap a place between images of a class and of others, and compare with random places.
+    """Swap a place between images of a class and others; compare random places.
 
     Removal: the place of an image of the class shows the pixels of an image of another class. Insertion: the place of an image of another
     class shows those of an image of the class. Either is compared with the same swap, between the same two images, at random places of the
@@ -75,7 +81,7 @@ def box_pixels(box: Box, size: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def tightened(classifier: Classifier, own: Tensor, others: Tensor, target: int, box: Box, batch: int) -> Box:
-    """Return the smallest box, side by side, that keeps what inserting the place does to images of other classes.
+    """Return a smaller box that keeps the effect of inserting the place.
 
     Each side in turn moves inwards by an eighth of the box's first size, as long as the class's mean probability on images of other
     classes, each with the box of an image of the class, keeps four fifths of its rise. Maps are coarser than marks.
@@ -103,7 +109,7 @@ def tightened(classifier: Classifier, own: Tensor, others: Tensor, target: int, 
 
 
 def swap_background(classifier: Classifier, own: Tensor, regions: Tensor, others: Tensor, target: int, seed: int, batch: int) -> Interval:
-    """Swap the background of images of a class, and compare with a swap of the object.
+    """Swap the background of images of a class; compare a swap of the object.
 
     The change is that of the class's probability when everything outside the region shows an image of another class, minus that when the
     region does: it is below 0 where the background counts for more than the object.

@@ -1,4 +1,4 @@
-"""Groups of explanations: clusters of a class's maps, and what their images share."""
+"""Groups of explanations: clusters of a class's maps."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class Clusters:
 
 
 def cluster_maps(energies: Energies, settings: AuditSettings) -> Clusters:
-    """Cluster the maps of each class by where their energy is (HDBSCAN on principal components).
+    """Cluster the maps of each class by the places of their energy.
+
+    HDBSCAN on principal components.
 
     The square root of the energies makes Euclidean distances those of Hellinger.
     """
@@ -73,7 +75,9 @@ def cluster_maps(energies: Energies, settings: AuditSettings) -> Clusters:
 def group_findings(
     energies: Energies, clusters: Clusters, images: Mapping[int, Mapping[str, Any]], method: str, settings: AuditSettings
 ) -> list[Finding]:
-    """Return a finding for every group that shares a column of its images more than its class does.
+    """Return a finding for every group whose images share a column.
+
+    They share it more than the rest of the class does.
 
     Columns are those of images.parquet (split, label) and the folder of the path. p is that of Fisher's exact test of the column's most
     common value, corrected by Holm over all groups and columns.
@@ -116,7 +120,7 @@ def clusters_table(energies: Energies, clusters: Clusters) -> pa.Table:
 
 
 def _common(rows: Sequence[int] | NDArray[np.int64], images: Mapping[int, Mapping[str, Any]]) -> dict[str, tuple[str, int]]:
-    """Return column -> its most common value among images, and how many have it."""
+    """Return column -> its most common value among images, with its count."""
     counters: dict[str, Counter[str]] = {}
     for row in rows:
         for column, value in _columns(images[int(row)]).items():

@@ -1,4 +1,4 @@
-"""Suspected places: cells at which a class's maps have more energy than others'."""
+"""Suspected places: cells where a class's maps have more energy than others'."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _third(numbers: NDArray[np.int64], side: int, names: tuple[str, str, str]) -
 
 
 def _test(energies: Energies, name: str, settings: AuditSettings) -> tuple[float, Floats]:
-    """Return the p-value of a class's largest statistic, and all statistics (cells,)."""
+    """Return the p-value of a class's largest statistic, and all of them (cells,)."""
     rng = np.random.default_rng(settings.seed)
     own = energies.of(name)
     others = np.flatnonzero(~own)
@@ -145,7 +145,7 @@ def _permuted_maxima(values: Floats, count: int, scale: float, rng: np.random.Ge
 
 
 def _connected(mask: NDArray[np.bool_], start: int) -> NDArray[np.bool_]:
-    """Return the cells of a mask that are connected with one of them, corners included."""
+    """Return the cells of a mask connected with one of them, corners included."""
     found = np.zeros_like(mask)
     found.flat[start] = True
     while True:

@@ -56,7 +56,7 @@ class Subject:
 
 
 def open_subject(store: RunStore) -> Subject | str:
-    """Load a run's classifier and list its dataset; the reason in one line if that fails.
+    """Load a run's classifier and list its dataset, or return why that fails.
 
     Both must be those of the run: a test of another network would say nothing of the maps.
     """

@@ -131,7 +131,7 @@ def _tested(finding: Finding, shown: Interval, confirmed: bool, removal: Interva
 
 
 def _looking(energies: Energies, suspicion: Suspicion) -> int:
-    """Count the images of a class with more energy at the place than 95% of the other classes' images."""
+    """Count the class's images with more energy at the place than 95% of others."""
     at_place = energies.cells[:, suspicion.cells.ravel()].sum(1)
     own = energies.of(suspicion.class_name)
     return int((at_place[own] > np.quantile(at_place[~own], 0.95)).sum())

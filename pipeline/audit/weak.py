@@ -67,7 +67,7 @@ def count_weak(store: RunStore, method: str) -> dict[str, ClassMaps]:
 
 
 def weak_findings(classes: dict[str, ClassMaps], method: str, settings: AuditSettings) -> list[Finding]:
-    """Return a finding for every class of which many maps are weak, or that is often answered wrongly with confidence."""
+    """Return findings about classes with many weak maps or confident mistakes."""
     findings = []
     for name, counted in classes.items():
         if counted.images < settings.min_images:

@@ -39,9 +39,9 @@ class ShownFinding:
 
 
 def write_audit(audit: Audit, out: Storage | None = None) -> str:
-    """Write the findings, the clusters and the page, in place of an earlier audit's; return the page's URL.
+    """Write the findings, the clusters and the page; return the page's URL.
 
-    They go into the run, whose commits they do not change, or to other storage.
+    They replace those of an earlier audit, and go into the run, whose commits they do not change, or to other storage.
     """
     target = out or audit.store.storage
     for name in [PAGE, *(f"report/{_FOLDER}/{image}" for image in target.names(f"report/{_FOLDER}"))]:
@@ -66,7 +66,7 @@ def write_audit(audit: Audit, out: Storage | None = None) -> str:
 
 
 def _draw(audit: Audit, target: Storage) -> list[ShownFinding]:
-    """Draw the images of the strongest findings; a photograph that is gone leaves its heatmap."""
+    """Draw the images of the strongest findings; without a photograph the map."""
     store = audit.store
     wanted = sorted({row for finding in audit.findings[:_SHOWN] for row in finding.examples[:_IMAGES]})
     table = store.images_with_facts()

@@ -77,7 +77,7 @@ def audit(
 
 
 def _counts(kind: str, confirmed: bool | None, fail_on: list[str] | tuple[str, ...]) -> bool:
-    """Return whether a finding is of a kind that makes the command fail; one that was not confirmed is of none."""
+    """Return whether a finding makes the command fail; a refuted one does not."""
     return confirmed is not False and ("any" in fail_on or kind in fail_on or (confirmed is True and "confirmed" in fail_on))
 
 

@@ -34,7 +34,7 @@ ATTENTION = tuple(name for name, method in METHODS.items() if method.needs_atten
 # They need the gradient of a logit to the input.
 GRADIENTS = (
     *("gradient", "integrated_gradients", "deeplift", "full_grad", "hdm", "dm", "mask"),
-    *("smooth_grad", "input_x_gradient", "expected_gradients"),
+    *("smooth_grad", "input_x_gradient", "expected_gradients", "igos_pp"),
 )
 # No map and no metric of such a classifier means anything.
 MEANINGLESS = {

@@ -52,7 +52,7 @@ def test_the_methods_that_can_run_do(factory: str, methods: list[str], tmp_path:
             "scripted",
             (
                 "hdm, dm, gradient, integrated_gradients, rise, mask, smooth_grad, input_x_gradient, occlusion, expected_gradients, "
-                "center, edges, random_map"
+                "igos_pp, center, edges, random_map"
             ),
         ),
         ("OutsideTorch", "rise, occlusion, center, edges, random_map"),

@@ -19,7 +19,7 @@ FORWARD = ("rise", "score_cam", "ablation_cam", "eigen_cam", "occlusion", *CONTR
 # Those that need no layers.
 LAYERLESS = (
     *("hdm", "dm", "gradient", "integrated_gradients", "rise", "mask"),
-    *("smooth_grad", "input_x_gradient", "occlusion", "expected_gradients", *CONTROLS),
+    *("smooth_grad", "input_x_gradient", "occlusion", "expected_gradients", "igos_pp", *CONTROLS),
 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hdm_core import METRICS
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.report.rank_diagram import describe_ranks, draw_ranks
 from pipeline.tables.ranks import friedman, image_ranks
 from tests.pipeline.tables.test_paired import measured_run
@@ -26,10 +26,10 @@ def test_the_page_says_which_differences_are_real(tmp_path: Path) -> None:
     store = measured_run(tmp_path, images=12)
     found = section(page_of(store))
     assert "Mean difference to HDM" in text_of(found)
-    assert f"the {3 * len(METRICS)} comparisons" in text_of(found)
+    assert f"the {3 * len(chosen_metrics(None))} comparisons" in text_of(found)
     rows = dict(re.findall(r'<th scope="row">([^<]*)</th>(.*?)</tr>', found.partition("<details>")[0], re.DOTALL))
     assert list(rows) == ["Gradient", "Grad-CAM", "Centre"]
-    assert re.findall(r'<td class="(\w+)"', rows["Grad-CAM"]) == ["worse"] * len(METRICS)
+    assert re.findall(r'<td class="(\w+)"', rows["Grad-CAM"]) == ["worse"] * len(chosen_metrics(None))
     assert re.findall(r'<td class="(\w+)"', rows["Gradient"]) == []
     assert 'class="line"><th scope="row">Centre' in found
     assert "n = 12, p = " in rows["Grad-CAM"]

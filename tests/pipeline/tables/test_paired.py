@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hdm_core import METRICS
+from hdm_core.metrics.registry import chosen_metrics
 from pipeline.runs import RunStore
 from pipeline.tables.aggregate import CONTROLS_LINE, aggregate, best
 from pipeline.tables.paired import STATISTICS, compare_with, images_needed, read_statistics, reference_method
@@ -180,7 +181,7 @@ def test_a_run_has_its_statistics_on_storage(tmp_path: Path) -> None:
     aggregate(store)
     table = pq.read_table(Path(store.url) / "statistics.parquet")
     assert table.schema.names == STATISTICS.names
-    assert table.num_rows == len(METRICS) * 3
+    assert table.num_rows == len(chosen_metrics(None)) * 3
     assert set(table["reference"].to_pylist()) == {"hdm"}
     assert read_statistics(store) == compare_with(store.records())
 
@@ -202,7 +203,7 @@ def test_the_command_prints_the_differences(tmp_path: Path, here: Callable[..., 
 
 def test_json_has_the_differences_and_the_ranks(tmp_path: Path, here: Callable[..., Any]) -> None:
     facts = json.loads(here("tables", measured_run(tmp_path).url, "--against", "gradient", "--json").out)
-    assert {"run", "tables", "no_contrast", "differences", "ranks", "mean_ranks"} == set(facts)
+    assert {"run", "tables", "no_contrast", "baselines", "differences", "ranks", "mean_ranks"} == set(facts)
     assert {each["reference"] for each in facts["differences"]} == {"gradient"}
     assert set(facts["differences"][0]) == set(STATISTICS.names)
     assert {each["method"] for each in facts["mean_ranks"]} == {"hdm", "grad_cam", "gradient"}
@@ -218,7 +219,7 @@ def test_the_command_writes_the_differences_in_every_format(tmp_path: Path, here
         assert [float(row["difference"]) for row in rows] == [each.difference for each in compare_with(store.records())]
     else:
         start = "| Grad-CAM |" if name == "markdown" else "Grad-CAM &"
-        assert sum(line.startswith(start) for line in text.splitlines()) == len(METRICS)
+        assert sum(line.startswith(start) for line in text.splitlines()) == len(chosen_metrics(None))
 
 
 def test_names_from_outside_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
