@@ -69,12 +69,12 @@ def audit_run(
     method = _method_of(store, method)
     if not store.done():
         raise InputError(f"{store.url}: no shard is finished yet, so that there is nothing to audit; hdm run continues the run")
-    read = 0
+    read, images = 0, store.metadata()["images"]
 
     def on_read(count: int) -> None:
         nonlocal read
         read += count
-        on_progress(Progress(read, max(read, store.metadata()["images"]), "maps"))
+        on_progress(Progress(read, images, "maps"))
 
     energies = read_energies(store, method, settings, on_read)
     notes = _notes(energies, method, settings)

@@ -45,7 +45,7 @@ def place_finding(
         "spatial",
         method,
         looking,
-        f"maps of {name} have {suspicion.share:.0%} of their energy at the {place}, those of other classes {suspicion.other_share:.0%}",
+        f"Maps of {name} have {suspicion.share:.0%} of their energy at the {place}, those of other classes {suspicion.other_share:.0%}",
         place=place,
         box=bounding_box(pixels),
         p=suspicion.p,
@@ -84,7 +84,7 @@ def background_finding(
     """Test a class that may be decided by the background."""
     name = suspicion.class_name
     text = (
-        f"maps of {name} have {suspicion.share:.0%} of their energy outside the object, those of other classes {suspicion.other_share:.0%}"
+        f"Maps of {name} have {suspicion.share:.0%} of their energy outside the object, those of other classes {suspicion.other_share:.0%}"
     )
     finding = Finding(
         name,
