@@ -9,6 +9,7 @@ import pyarrow as pa
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
 
+from pipeline.audit import Audit
 from pipeline.drift import Drift
 from pipeline.drift.summary import QUANTITIES
 from pipeline.execution.driver import RunSummary
@@ -19,6 +20,7 @@ from pipeline.tables.bootstrap import Estimate
 from pipeline.training.run import Trained
 
 _SECONDS = 5.0  # between two updates on Prefect's server
+_FINDINGS = 50  # that a table shows
 
 
 def progress_artifact(key: str, description: str) -> ProgressCallback:
@@ -75,6 +77,19 @@ def drift_artifact(key: str, drift: Drift, exceeded: list[str], page: str) -> No
         table=[{"method": method, **{q: _text(estimates[method, q]) for q in quantities}} for method in drift.methods],
         key=key,
         description=f"{drift.images.same} images compared; {verdict}; the page: `{page}`",
+    )
+
+
+def audit_artifact(key: str, audit: Audit, page: str) -> None:
+    """Create a table of an audit's findings, the strongest first."""
+    verdicts = {True: "confirmed", False: "not confirmed", None: ""}
+    create_table_artifact(
+        table=[
+            {"verdict": verdicts[each.confirmed], "class": each.class_name, "kind": each.kind, "finding": each.text}
+            for each in audit.findings[:_FINDINGS]
+        ],
+        key=key,
+        description=" ".join([f"{len(audit.findings)} findings in {audit.images} maps; the page: `{page}`.", *audit.notes]),
     )
 
 

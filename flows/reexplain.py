@@ -14,9 +14,10 @@ from prefect.events import emit_event
 from prefect.states import Completed, Failed
 from slugify import slugify
 
-from flows.artifacts import changes_artifact, drift_artifact
+from flows.artifacts import audit_artifact, changes_artifact, drift_artifact
 from flows.parameters import Changes, Config, Limit, Output, Root, changes_of, hint, run_name
 from flows.run_tasks import StepFailedError, completed, result_of, task_steps
+from pipeline.audit import audit_run, write_audit
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
 from pipeline.drift import DriftLimits, compare, exceeded, write_drift
@@ -63,6 +64,24 @@ def drift(before: RunStore, after: RunStore, limits: DriftLimits) -> list[str] |
     return violations
 
 
+@task(name="audit", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60])
+def find_shortcuts(store: RunStore) -> int | State[Any]:
+    """Audit a run, and return the number of confirmed findings.
+
+    Writes audit.parquet, a page and an artifact; confirmed findings are warnings in the log.
+    """
+    try:
+        found = audit_run(store)
+    except InputError as error:
+        return Failed(message=str(error))
+    page = write_audit(found)
+    audit_artifact(slugify(f"{store.metadata()['name']} audit"), found, page)
+    confirmed = [finding.text for finding in found.findings if finding.confirmed]
+    for text in confirmed:
+        get_run_logger().warning("%s", text)
+    return len(confirmed)
+
+
 @flow(name="hdm-reexplain", flow_run_name=run_name)
 def hdm_reexplain(
     config: Config = "demo",
@@ -73,6 +92,7 @@ def hdm_reexplain(
     since: str | None = None,
     limits: DriftLimits = DriftLimits(),  # noqa: B008 - frozen
     fail_on_drift: bool = True,
+    audit: bool = True,
 ) -> State[Any]:
     """Explain a dataset again, computing only what changed since the last run.
 
@@ -87,6 +107,7 @@ def hdm_reexplain(
         since: the run to compare with, instead of the newest of this configuration.
         limits: limits of the drift, such as {"flips": 0.02, "spearman": 0.7}.
         fail_on_drift: fail the flow if a limit is exceeded, beside emitting the event hdm.drift.exceeded.
+        audit: look for what the classifier should not look at, as hdm audit does; a finding does not fail the flow.
     """
     logging.getLogger("pipeline").setLevel(logging.INFO)
     bypass_proxies_on_loopback(os.environ)  # a deployment's flow run has a process of its own
@@ -106,6 +127,8 @@ def hdm_reexplain(
     if summary is None:
         return Completed(message=planned.line())
     final = completed(summary)
+    if audit:
+        find_shortcuts(summary.store, return_state=True)  # a failure is in the task's state: the run is explained all the same
     if planned.before is None:
         return final
     comparing = drift(planned.before, summary.store, limits, return_state=True)
