@@ -48,6 +48,12 @@ def test_classes_without_a_difference_are_rarely_suspected() -> None:
     assert alarms <= 1  # of 50 classes, at a level of 0.01 for each ten
 
 
+def test_few_images_cannot_be_more_certain_than_their_permutations() -> None:
+    data = energies(np.random.default_rng(4), 2, 5, {"class 1": (63, 1.0)})
+    (found,) = (each for each in suspicions(data, AuditSettings(), lambda _: None) if each.class_name == "class 1")
+    assert found.p >= 2 / 252
+
+
 def test_one_class_and_small_classes_are_not_tested() -> None:
     rng = np.random.default_rng(2)
     assert suspicions(energies(rng, 1, 20, {}), AuditSettings(), lambda _: None) == []
