@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from pipeline.audit.energy import GRID, cell_edges
+from pipeline.audit.energy import cell_edges
 from pipeline.audit.finding import Box
 from pipeline.audit.spatial import Suspicion, is_frame
 from pipeline.runs import RunStore
@@ -29,7 +30,7 @@ def place_pixels(store: RunStore, method: str, suspicion: Suspicion, other_rows:
     if is_frame(suspicion.cells):
         return _pixels(suspicion.cells, height, width)
     own, others = (_mean_map(read_maps(array, np.sort(rows[:_MAPS]))) for rows in (suspicion.rows, other_rows))
-    excess = np.where(_pixels(_grown(suspicion.cells), height, width), own - others, -np.inf)
+    excess = np.where(_pixels(ndimage.binary_dilation(suspicion.cells, np.ones((3, 3))), height, width), own - others, -np.inf)
     box = bounding_box(excess >= _LEVEL * excess.max())
     pixels = np.zeros((height, width), bool)
     pixels[box[1] : box[3], box[0] : box[2]] = True
@@ -54,11 +55,3 @@ def _pixels(cells: NDArray[np.bool_], height: int, width: int) -> NDArray[np.boo
     rows, columns = (np.searchsorted(cell_edges(side)[1:], np.arange(side), side="right") for side in (height, width))
     enlarged: NDArray[np.bool_] = cells[np.ix_(rows, columns)]
     return enlarged
-
-
-def _grown(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Add the cells beside those of a place."""
-    padded = np.pad(cells, 1)
-    shifts = [(i, j) for i in range(3) for j in range(3)]
-    grown: NDArray[np.bool_] = np.any([padded[i : i + GRID, j : j + GRID] for i, j in shifts], axis=0)
-    return grown

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import ndimage, stats
 
 from pipeline.audit.energy import GRID, Energies, Floats
 from pipeline.audit.settings import AuditSettings
@@ -148,13 +148,6 @@ def _permuted_maxima(values: Floats, count: int, scale: float, rng: np.random.Ge
 
 def _connected(mask: NDArray[np.bool_], start: int) -> NDArray[np.bool_]:
     """Return the cells of a mask connected with one of them, corners included."""
-    found = np.zeros_like(mask)
-    found.flat[start] = True
-    while True:
-        padded = np.pad(found, 1)
-        rows, columns = mask.shape
-        grown = sum(padded[i : i + rows, j : j + columns].astype(int) for i in range(3) for j in range(3)) > 0
-        grown &= mask
-        if (grown == found).all():
-            return found
-        found = grown
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    connected: NDArray[np.bool_] = labels == labels.flat[start]
+    return connected
