@@ -14,7 +14,9 @@ from hdm_core.device import float32_arithmetic
 
 Architecture = Literal["plain", "residual"]
 ARCHITECTURES: tuple[Architecture, ...] = ("plain", "residual")
-STEPS = 400
+# With 400 steps "plain" obeyed the rule on 61%, 90% and 65% of the joint images (seeds 0 to 2; on another machine seed 0 on more than 80%,
+# by rounding alone), with 600 on 100% and 99% (seeds 0 and 1).
+STEPS = 600
 _WIDTHS = (16, 24, 32, 48)
 _HIDDEN = 64
 _STRIDE = 2 ** (len(_WIDTHS) - 1)  # of the last maps, which are 9 x 9
