@@ -12,6 +12,7 @@ PACKAGES = {
     "pipeline": "Configure, plan, execute and read a run.",
     "pipeline.datasets": "Dataset kinds and their samples.",
     "pipeline.drift": "Comparison of two runs.",
+    "pipeline.audit": "Findings in the maps of a run.",
     "pipeline.sanity": "Sanity checks of methods.",
 }
 

@@ -51,6 +51,20 @@ def verdicts(network: nn.Module, batch: int = 4) -> dict[str, tuple[str, str]]:
     return {finding.subject: (finding.verdict, finding.text) for finding in findings}
 
 
+def test_an_answer_that_is_random_only_for_batches_is_not_taken_for_one_that_depends_on_them() -> None:
+    """As a random answer whose first two calls agree by luck."""
+
+    class RandomForBatches(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = images.mean((2, 3))
+            return logits + torch.randn_like(logits) if len(images) > 1 else logits
+
+    assert "independence" not in (found := verdicts(RandomForBatches()))
+    verdict, text = found["repetition"]
+    assert verdict == "refused"
+    assert "another random draw is active" in text
+
+
 def test_weights_that_are_made_in_the_forward_leave_no_graph() -> None:
     """A graph of the probes would cost memory, and a warning of torch's where a logit becomes a number."""
 
