@@ -26,16 +26,17 @@ demo: .venv/ready ## explain six photographs through Prefect, Ray, Zarr and Parq
 cluster-demo: .venv/ready ## run the demo on a cluster of processes: Postgres, Prefect, three Ray nodes, S3 (infra/README.md)
 	$(BIN)/python -m infra.cluster_demo
 
-test: .venv/ready ## run all tests but the fault matrix: about a quarter of an hour
-	$(PYTEST) -m "not faults" $(ARGS)
+test: .venv/ready ## run all tests but the fault matrix and the nightly ones: about half an hour
+	$(PYTEST) -m "not faults and not nightly" $(ARGS)
 
 test-fast: .venv/ready ## run the tests that need no server and take seconds: no Ray, Prefect, S3, browser
-	$(PYTEST) -m "not server and not slow and not faults" $(ARGS)
+	$(PYTEST) -m "not server and not slow and not faults and not nightly" $(ARGS)
 
 test-faults: .venv/ready ## run the fault matrix: injected faults, killed drivers, workers, nodes and servers, the cluster demo
 	$(PYTEST) -m faults $(ARGS)
 
-test-nightly: .venv/ready ## fuzz 500 random classifiers: every method agrees with a slow reference or refuses; SEED=N repeats them
+test-nightly: .venv/ready ## train the benchmarks' networks, and fuzz 500 random classifiers; SEED=N repeats them
+	$(PYTEST) -m nightly $(ARGS)
 	@seed=$${SEED:-$$(date +%s)}; echo "seed: $$seed (make test-nightly SEED=$$seed tries the same classifiers)"; \
 	  HDM_FUZZ_EXAMPLES=500 $(BIN)/python -m pytest tests/fuzz -rP -o faulthandler_timeout=0 --hypothesis-seed=$$seed $(ARGS)
 

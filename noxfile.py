@@ -11,7 +11,7 @@ import nox
 ROOT = Path(__file__).parent
 # What the wheel is built from.
 SOURCES = ("hdm_core", "pipeline", "flows", "pyproject.toml", "README.md", "LICENSE")
-FAST = "not server and not slow and not faults"
+FAST = "not server and not slow and not faults and not nightly"
 
 nox.options.default_venv_backend = "venv"
 

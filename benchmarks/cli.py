@@ -17,6 +17,7 @@ from benchmarks.planted.options import Threads, planted, truth
 from benchmarks.scale import plan, pool, store
 from benchmarks.tables import memory_table, methods_table, networks_table, points_table
 from benchmarks.throughput import throughput
+from benchmarks.torchcam import torchcam
 from pipeline.cli.console import accept_any_encoding, err, out, print_json
 from pipeline.cli.options import Json
 from pipeline.errors import InputError
@@ -39,6 +40,7 @@ bench.command()(truth)
 bench.command()(planted)
 bench.command()(evidence)
 bench.command()(throughput)
+bench.command()(torchcam)
 
 Arch = Annotated[list[str] | None, typer.Option(help="torchvision network, repeatable; MobileNetV2 by default")]
 Weights = Annotated[str | None, typer.Option(help="torchvision weights of the networks; random by default")]

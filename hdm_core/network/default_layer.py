@@ -29,7 +29,7 @@ _NO_PATCHES = (
     "name a layer with maps (B, K, h, w) with layer="
 )
 _ROUNDING = 1e-6  # of equal computations, relative to the largest logit
-# Per network: the images' shape (C, H, W), and the name of the layer of tokens that was chosen for it; None if none was.
+# Per network: the images' shape (C, H, W), and the name of the layer that was chosen for it; None if no layer of tokens could be.
 _chosen: WeakKeyDictionary[nn.Module, tuple[torch.Size, str | None]] = WeakKeyDictionary()
 
 
@@ -55,11 +55,9 @@ def default_layer(network: nn.Module, images: Tensor) -> TargetLayer:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, *images.shape[1:], generator=generator, dtype=torch.float32).to(images)
     last, tokens = last_outputs(network, noise[:1])
-    if last is not None:
-        return locate(network, last, images)
-    if not tokens:
+    if last is None and not tokens:
         raise ValueError("no layer of this network returns a map (B, K, h, w): name one with layer=")
-    chosen = _last_tokens(network, tokens, noise)
+    chosen = _last_tokens(network, tokens, noise) if last is None else locate(network, last, images)
     names = {module: name for name, module in network.named_modules()}
     _chosen[network] = images.shape[1:], None if chosen is None else names[chosen.module]
     if chosen is None:

@@ -174,7 +174,7 @@ def test_bad_input_is_one_line(arguments: list[str], part: str) -> None:
     assert part in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_prints_json() -> None:
     done = benchmark("evidence", "--planted", 1, "--width", 1, "--json")
     assert done.returncode == 0, done.stderr

@@ -229,7 +229,7 @@ def test_pieces_of_equal_strength_are_strongest_and_weakest_alike() -> None:
     assert scores["strongest"].item() == scores["weakest"].item() == scores["recall"].item()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_networks_learn_the_rule(architecture: Architecture) -> None:

@@ -207,7 +207,7 @@ def test_changed_settings_are_settings_that_exist() -> None:
         METHODS[name].configure(**changed)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)  # a minute's training, which other work on the machine may stretch
 def test_the_network_learns_the_rule_and_the_command_prints_one_object() -> None:
     ended = benchmark("truth", "--images", 5, "--only", "grad_cam", "--json", seconds=880)

@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 
 @pytest.mark.server
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_the_demo_is_run_killed_and_resumed_by_workers_of_a_cpu(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "infra.gpu.demo_run", "--tiny", "--out", str(tmp_path), "--seconds", "500"]
