@@ -28,9 +28,9 @@ def tables(
     from pipeline.runs import RunStore
     from pipeline.runs.records import top_rank
     from pipeline.tables import FORMATS, paper_tables, to_rich
-    from pipeline.tables.aggregate import aggregate, is_unmeasured, remarks
+    from pipeline.tables.aggregate import aggregate, is_unmeasured, number_columns, remarks
     from pipeline.tables.baselines import compare_baselines, layout_baselines
-    from pipeline.tables.no_contrast import count_no_contrast, layout_no_contrast
+    from pipeline.tables.no_contrast import COLUMNS, count_no_contrast, layout_no_contrast
     from pipeline.tables.paired import compare_with
     from pipeline.tables.paired_formats import PAIRED_FORMATS, paired_rich
     from pipeline.tables.rank_text import ranks_in_words
@@ -38,7 +38,7 @@ def tables(
 
     store = RunStore.open(run)
     table = aggregate(store)
-    records = store.records()
+    records = store.records(columns=list(dict.fromkeys([*number_columns(store), *COLUMNS])))
     without_contrast = count_no_contrast(records)
     by_baseline = compare_baselines(table)
     if as_json:

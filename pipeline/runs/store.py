@@ -169,26 +169,40 @@ class RunStore:
         except FileNotFoundError:
             return None
 
-    def records(self, shards: Iterable[int] | None = None) -> pa.Table:
-        """Return the records of the committed shards, or of some shards, in row order."""
-        return from_parquet(self._parts("records", shards), RECORDS)
+    def records(self, shards: Iterable[int] | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the records of the committed shards, or of some shards, in row order.
 
-    def record_parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield some columns of the records, one table per committed shard, in row order."""
+        Args:
+            columns: names; None reads all, about 300 bytes per row.
+        """
+        return pa.concat_tables([from_parquet([], RECORDS, columns), *self.record_parts(columns, shards)])
+
+    def record_parts(self, columns: Sequence[str] | None = None, shards: Iterable[int] | None = None) -> Iterator[pa.Table]:
+        """Yield the records of the committed shards, or of some, in row order.
+
+        There is one table per shard.
+
+        Args:
+            columns: names; None reads all.
+        """
 
         def read(name: str) -> pa.Table:
             return from_parquet([self.storage.read(name)], RECORDS, columns)
 
         with ThreadPoolExecutor(MAX_PARALLEL_REQUESTS) as readers:
-            yield from readers.map(read, self._names("records", self.done()))
+            yield from readers.map(read, self._names("records", self.done() if shards is None else shards))
+
+    def record_schema(self) -> pa.Schema:
+        """Return the columns of the first committed shard's records, else of RECORDS."""
+        names = self._names("records", self.done())
+        return pq.read_schema(pa.BufferReader(self.storage.read(names[0]))) if names else RECORDS
 
     def uninstalled_metrics(self) -> pa.Schema:
         """Return the columns of the records' metrics that are not installed here.
 
-        They are the float32 columns that RECORDS does not have: a run's further columns are metrics. The first part says which there are.
+        They are the float32 columns that RECORDS does not have: a run's further columns are metrics.
         """
-        names = self._names("records", self.done())
-        schema = pq.read_schema(pa.BufferReader(self.storage.read(names[0]))) if names else RECORDS
+        schema = self.record_schema()
         return pa.schema([field for field in schema if field.type == pa.float32() and field.name not in RECORDS.names])
 
     def statuses(self) -> dict[str, int]:

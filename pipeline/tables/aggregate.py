@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from hdm_core import METRICS, controls_last, is_control, method_title, metric_title
 from hdm_core.metrics.registry import chosen_metrics
 from pipeline.runs import RunStore
 from pipeline.runs.measured import installed_metrics, measured_settings
 from pipeline.runs.parts import MEASURES
-from pipeline.runs.records import SCHEMA_VERSION, from_parquet, read_parquet, to_parquet, top_rank
+from pipeline.runs.records import RECORDS, SCHEMA_VERSION, from_parquet, read_parquet, to_parquet, top_rank
 from pipeline.tables.paired import write_statistics
 
 TABLES = pa.schema(
@@ -39,6 +40,9 @@ TABLES = pa.schema(
 
 _NO_CONTRAST = ("no_contrast", "metrics_no_contrast")
 
+# Columns of the records that tables and statistics are made of, beside the metrics.
+_COLUMNS = ("row", "method", "rank", "status", *_NO_CONTRAST, "metrics_baseline")
+
 # Below every table with marks at its best values.
 LEGEND = "* the best; ↓ less is better, ↑ more is better"
 
@@ -56,27 +60,40 @@ def aggregate(store: RunStore) -> pa.Table:
     aggregated as well, after the others; metrics on request only where one of the maps has a value.
     """
     done = store.done()
-    records = store.records(done)
+    settings = measured_settings(store.storage, store.metadata())
+    chosen = installed_metrics(settings)
+    records = store.records(done, number_columns(store))
     uninstalled = _uninstalled_metrics(store, done)
     for name in uninstalled.column_names:
         records = records.append_column(name, uninstalled[name])
     records = top_rank(records)
-    settings = measured_settings(store.storage, store.metadata())
-    chosen = installed_metrics(settings)
-    metrics = [name for name in METRICS if name in chosen or records[name].null_count < len(records)] + uninstalled.column_names
+    measured = [name for name in records.column_names if name in METRICS and records[name].null_count < len(records)]
+    metrics = [name for name in METRICS if name in chosen or name in measured] + uninstalled.column_names
     baselines = [None] if settings is None else list(settings.baselines)
     # While a run is measured again, the shards that are left have the numbers of another baseline.
     of_first = pc.or_kleene(pc.is_null(records["metrics_baseline"]), pc.equal(records["metrics_baseline"], baselines[0] or ""))
-    rows = list(_rows(records, records.filter(of_first), metrics, baselines[0]))
+    numbers = records if pc.all(of_first).as_py() is not False else records.filter(of_first)
+    rows = list(_rows(records, numbers, metrics, baselines[0]))
     if len(baselines) > 1:
         measures = top_rank(pa.concat_tables([MEASURES.empty_table(), *store.measures(done)]))
         for baseline in baselines[1:]:
             rows += _rows(records, measures.filter(pc.equal(measures["baseline"], baseline)), metrics, baseline, first=False)
     table = pa.Table.from_pylist(rows, schema=TABLES)
     store.storage.write("tables.parquet", to_parquet(table, TABLES))
-    write_statistics(store, records.filter(of_first))
+    write_statistics(store, numbers)
     store.write_image_facts()
     return table
+
+
+def number_columns(store: RunStore) -> list[str]:
+    """Return the columns of the records that tables and statistics are made of.
+
+    Metrics on request are among them only if the run's settings or its files name them: a column of nulls takes memory, too.
+    """
+    chosen = installed_metrics(measured_settings(store.storage, store.metadata()))
+    present = set(store.record_schema().names)
+    metrics = [name for name, metric in METRICS.items() if not metric.on_request or name in chosen or name in present]
+    return [*_COLUMNS, *(name for name in metrics if name in RECORDS.names)]
 
 
 def read_tables(store: RunStore) -> pa.Table:
@@ -172,12 +189,23 @@ def layout_table(table: pa.Table) -> tuple[list[str], list[list[str]]]:
     return ["method", *heads, "n", "flat", "failed"], rows
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
     """Return the mean of values and half the width of its normal 95% interval.
 
     The width is NaN for a single value.
     """
-    return fmean(values), 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    mean, deviation = mean_and_deviation(values)
+    return mean, 1.96 * deviation / math.sqrt(len(values))
+
+
+def mean_and_deviation(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean of values and the standard deviation of the sample, n - 1.
+
+    Sums are exact before they are rounded, so that the order of the values does not matter. The deviation is NaN for a single value.
+    """
+    numbers = np.asarray(values, np.float64)
+    mean = math.fsum(numbers) / len(numbers)
+    return mean, math.sqrt(math.fsum((numbers - mean) ** 2) / (len(numbers) - 1)) if len(numbers) > 1 else math.nan
 
 
 def _uninstalled_metrics(store: RunStore, shards: Iterable[int]) -> pa.Table:
@@ -204,35 +232,26 @@ def _rows(
         numbers: with a column `method`, and the metrics' values on the baseline.
         first: False for a further baseline, of which it is not known whether it keeps the classes.
     """
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    statuses: dict[str, Counter[str]] = defaultdict(Counter)
-    kept: dict[tuple[str, str], int] = defaultdict(int)
-    present = [metric for metric in metrics if metric in numbers.column_names]
-    for record in records.select(["method", "status", *_NO_CONTRAST]).to_pylist():
-        statuses[record["method"]][record["status"]] += 1
-        for name in _NO_CONTRAST:
-            if record[name] is not None:
-                kept[record["method"], name] += record[name]
-    for record in numbers.select(["method", *present]).to_pylist():
-        for metric in present:
-            if record[metric] is not None:
-                values[record["method"], metric].append(record[metric])
-    for method in controls_last(statuses):
-        counts = statuses[method]
+    for method in controls_last(pc.unique(records["method"]).to_pylist()):
+        of_method = records.filter(pc.equal(records["method"], method))
+        statuses = {each["values"]: each["counts"] for each in pc.value_counts(of_method["status"]).to_pylist()}
+        kept = {name: pc.sum(of_method[name]).as_py() for name in _NO_CONTRAST}
+        measured = numbers.filter(pc.equal(numbers["method"], method))
         for metric in metrics:
-            numbers = values[method, metric]
-            several = len(numbers) > 1
+            values = measured[metric].drop_null().to_numpy() if metric in measured.column_names else np.empty(0)
+            several = len(values) > 1
+            mean, deviation = mean_and_deviation(values) if len(values) else (None, None)
             yield {
                 "method": method,
                 "metric": metric,
-                "mean": fmean(numbers) if numbers else None,
-                "std": stdev(numbers) if several else None,
-                "ci95": interval(numbers)[1] if several else None,
-                "n": len(numbers),
-                "n_flat": counts["flat"],
-                "n_failed": sum(count for status, count in counts.items() if status not in ("ok", "skipped", "flat")),
-                "n_no_contrast": kept.get((method, "no_contrast")),
-                "n_metrics_no_contrast": kept.get((method, "metrics_no_contrast")) if first else None,
+                "mean": mean,
+                "std": deviation if several else None,
+                "ci95": interval(values)[1] if several else None,
+                "n": len(values),
+                "n_flat": statuses.get("flat", 0),
+                "n_failed": sum(count for status, count in statuses.items() if status not in ("ok", "skipped", "flat")),
+                "n_no_contrast": kept["no_contrast"],
+                "n_metrics_no_contrast": kept["metrics_no_contrast"] if first else None,
                 "baseline": baseline,
             }
 

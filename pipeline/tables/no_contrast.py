@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from hdm_core import METHODS, method_title
 from pipeline.runs.records import top_rank
+
+COLUMNS = ("rank", "method", "target_name", "no_contrast", "metrics_no_contrast")  # of the records, that the counts are made of
 
 _LEGEND = (
     "Without contrast: the baseline, on which nothing of the image is left, is answered with the class as well. A map of what is removed "
@@ -43,18 +45,18 @@ def count_no_contrast(records: pa.Table) -> list[ClassCount]:
 
     Classes without such an image are left out, and so are runs that did not measure it.
     """
-    images: Counter[tuple[str, str]] = Counter()
-    kept: Counter[tuple[str, str]] = Counter()
-    metrics_kept: Counter[tuple[str, str]] = Counter()
-    with_baseline = set()
-    for row in top_rank(records).select(["method", "target_name", "no_contrast", "metrics_no_contrast"]).to_pylist():
-        if row["no_contrast"] is None and row["metrics_no_contrast"] is None:
-            continue
-        key = row["method"], row["target_name"] or ""
-        images[key] += 1
-        kept[key] += bool(row["no_contrast"])
-        metrics_kept[key] += bool(row["metrics_no_contrast"])
-        if row["no_contrast"] is not None:
+    flags = top_rank(records).select(COLUMNS[1:])
+    known = flags.filter(pc.or_(pc.is_valid(flags["no_contrast"]), pc.is_valid(flags["metrics_no_contrast"])))
+    known = known.set_column(1, "target_name", pc.fill_null(known["target_name"], ""))
+    counted = known.group_by(["method", "target_name"]).aggregate(
+        [([], "count_all"), ("no_contrast", "sum"), ("metrics_no_contrast", "sum"), ("no_contrast", "count")]
+    )
+    images, kept, metrics_kept, with_baseline = {}, {}, {}, set()
+    for row in counted.to_pylist():
+        key = row["method"], row["target_name"]
+        images[key] = row["count_all"]
+        kept[key], metrics_kept[key] = row["no_contrast_sum"] or 0, row["metrics_no_contrast_sum"] or 0
+        if row["no_contrast_count"]:
             with_baseline.add(row["method"])
     order = METHODS.sort(method for method, _ in images)
     return [

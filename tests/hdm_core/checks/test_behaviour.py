@@ -59,7 +59,8 @@ def test_an_answer_that_is_random_only_for_batches_is_not_taken_for_one_that_dep
             logits = images.mean((2, 3))
             return logits + torch.randn_like(logits) if len(images) > 1 else logits
 
-    assert "independence" not in (found := verdicts(RandomForBatches()))
+    found = verdicts(RandomForBatches())
+    assert "independence" not in found
     verdict, text = found["repetition"]
     assert verdict == "refused"
     assert "another random draw is active" in text
