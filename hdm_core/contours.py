@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def contours(values: NDArray[np.floating], box: Box, size: tuple[int, int], leve
     found = []
     for points, offsets in zip(*filled, strict=True):
         inside = np.clip(points, (left, top), (right, bottom)).round(_DECIMALS)
-        rings = [_without_repeats(inside[start:end]) for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+        rings = [_without_repeats(inside[start:end]) for start, end in pairwise(offsets)]
         if abs(ring_area(rings[0])) > 0:
             kept = [(ring, number == 0) for number, ring in enumerate(rings) if abs(ring_area(ring)) > 0]
             found.append([(ring if (ring_area(ring) > 0) == outer else ring[::-1]).tolist() for ring, outer in kept])
