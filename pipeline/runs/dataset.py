@@ -23,7 +23,7 @@ from pipeline.runs.photographs import read_photograph
 _SHOWN = 4  # images that a notebook shows
 
 
-class RunDataset(xr.Dataset):
+class RunDataset(xr.Dataset):  # type: ignore[no-untyped-call]  # xarray's __init_subclass__
     """Maps and records of a run, an xarray dataset, with its photographs.
 
     Selections of it (`sel`, `isel`) keep the photographs. Its place is in `encoding`, which xarray writes into no file.

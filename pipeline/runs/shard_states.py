@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -92,9 +91,9 @@ def _failed(records: pa.Table) -> list[tuple[int, tuple[int, str | None]]]:
     return [(bad["shard"][0].as_py(), (pc.count_distinct(bad["row"]).as_py(), bad["error"][-1].as_py()))]
 
 
-def _read(store: RunStore, name: str) -> Mapping[str, Any]:
+def _read(store: RunStore, name: str) -> dict[str, Any]:
     """Read a small object; nothing if it is gone meanwhile or no JSON."""
     try:
-        return store.storage.read_json(name)
+        return dict(store.storage.read_json(name))
     except (FileNotFoundError, json.JSONDecodeError):
         return {}

@@ -15,7 +15,7 @@ from pipeline.runs.images import IMAGES
 from pipeline.runs.records import RECORDS
 
 # No file, no network, no extension, no variable of this process; and no way to allow them again.
-_CLOSED = {
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
     "autoinstall_known_extensions": "false",
