@@ -15,12 +15,14 @@ from torch import Tensor
 
 from hdm_core.heatmap import colour, overlay
 from hdm_core.masking.baseline_scores import BaselineScores
+from hdm_core.notebook import pictures_html
 from hdm_core.photograph import Photograph, to_rgb
 from hdm_core.preprocess import Preprocess
 from hdm_core.settings import Baseline
 
 Status = Literal["ok", "flat", "nan"]
 
+_SHOWN = 8  # maps that a notebook shows
 _SUFFIXES = (".png", ".npy", ".npz")
 _TENSORS = ("maps", "targets", "contrasts", "logits", "stages", "stage_weights", "signed")  # of a file .npz
 
@@ -66,6 +68,11 @@ class Explanation:
         statuses = ", ".join(f"{number} {status}" for status, number in Counter(self.status).items())
         maps, passes = _counted(count, "map"), _counted(self.passes, "pass", "es")
         return f"Explanation({self.method or 'unknown'}: {maps} of {height} x {width}, {statuses}, {passes} per image)"
+
+    def _repr_html_(self) -> str:
+        """Return the first maps as a notebook shows them, with class and status."""
+        shown = zip(self.maps[:_SHOWN].cpu().numpy(), self.targets[:_SHOWN].tolist(), self.status, strict=False)
+        return pictures_html(repr(self), [(colour(values), f"class {target}, {status}") for values, target, status in shown])
 
     @overload
     def overlay(self, photographs: Photograph) -> Image.Image: ...

@@ -68,6 +68,10 @@ PURPOSES = {
     "draws": "seed of methods",
     "targets": "classes to explain",
     "heatmap": "colours over an image",
+    "on_photograph": "maps in its pixels",
+    "contours": "polygons of a map",
+    "notebook": "pictures in Jupyter",
+    "export": "maps as files",
 }
 
 

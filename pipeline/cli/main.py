@@ -18,7 +18,8 @@ from pipeline.cli.audit import audit
 from pipeline.cli.check import check
 from pipeline.cli.console import accept_any_encoding, err, out, print_facts, print_json
 from pipeline.cli.diff import diff
-from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, errors_json, print_summary
+from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, print_summary
+from pipeline.cli.export import export
 from pipeline.cli.measure import measure
 from pipeline.cli.metrics import metrics
 from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, configuration
@@ -26,6 +27,7 @@ from pipeline.cli.reexplain import reexplain
 from pipeline.cli.repair import repair, verify
 from pipeline.cli.sanity import sanity
 from pipeline.cli.shares import print_shares
+from pipeline.cli.status import status
 from pipeline.cli.tables import tables
 from pipeline.cli.train import train
 from pipeline.environment import bypass_proxies_on_loopback
@@ -51,6 +53,7 @@ app.command()(diff)
 app.command()(audit)
 app.command()(verify)
 app.command()(repair)
+app.add_typer(export, name="export")
 
 
 @app.command()
@@ -115,27 +118,7 @@ def plan(
     )
 
 
-@app.command()
-def status(run: Run, as_json: Json = False) -> None:
-    """Print the progress of a run."""
-    from collections import Counter
-
-    from pipeline.runs.records import FAILED_STATUSES
-    from pipeline.runs.statuses import error_text
-
-    store = _open(run)
-    info, done = store.metadata(), store.done()
-    statuses = sum((Counter(part["status"].to_pylist()) for part in store.record_parts(["status"])), Counter[str]())
-    errors = store.errors() if any(statuses[status] for status in FAILED_STATUSES) else Counter[tuple[str, str]]()
-    facts = {"run": store.url, "images": info["images"], "shards": info["shards"], "shards_done": len(done), "records": dict(statuses)}
-    if as_json:
-        print_json({**facts, "errors": errors_json(errors)})
-        return
-    state = "done" if len(done) == info["shards"] else "not done; run it again to resume it"
-    records = ", ".join(f"{count:,} {name}{error_text(errors, name)}" for name, count in sorted(statuses.items())) or "none"
-    print_facts({"run": store.url, "images": info["images"], "shards": f"{len(done)} of {info['shards']} ({state})", "records": records})
-
-
+app.command()(status)
 app.command()(tables)
 
 

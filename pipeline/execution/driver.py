@@ -15,6 +15,7 @@ from pipeline.plan import Plan, Shard, make_plan
 from pipeline.runs import RunStore
 from pipeline.runs.records import FAILED_STATUSES
 from pipeline.runs.reuse import ReusePlan
+from pipeline.runs.shard_states import write_failure
 from pipeline.runs.statuses import error_text
 
 _log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class RunSummary:
             from pipeline.execution.ray_executor import run_on_ray  # Ray takes a second to import, and local runs need none
 
             self.failed_shards = run_on_ray(tasks)
+        for failed in self.failed_shards:
+            write_failure(self.store, failed.shard.index, failed.error)
         self.passes, self.seconds = tasks.passes, tasks.seconds
         self.worker_seconds, self.gpu_hours = tasks.worker_seconds, tasks.gpu_hours
 

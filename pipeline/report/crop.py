@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 
 from hdm_core.geometry import Geometry, Size
-from hdm_core.photograph import displayed, to_rgb
-from pipeline.datasets import Sample
-from pipeline.datasets.images import UnreadableError, read_image
+from hdm_core.photograph import displayed
+from pipeline.runs.photographs import read_photograph
 
 Colour = tuple[int, int, int]
 BLACK: Colour = (0, 0, 0)
@@ -29,10 +28,7 @@ def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], 
     Raises:
         UnreadableError: if the photograph cannot be read any more, or has changed since the run.
     """
-    decoded = read_image(Sample(image["image_id"], image["path"]), storage)
-    if decoded.sha256 != image["sha256"]:
-        raise UnreadableError(f"{image['path']} has changed since the run")
-    return crop(to_rgb(decoded.image), image["crop"], size, fill)
+    return crop(read_photograph(image, storage), image["crop"], size, fill)
 
 
 def fill_colour(info: Mapping[str, Any]) -> Colour:

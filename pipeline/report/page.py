@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow.compute as pc
 
+from pipeline.report.classes import draw_classes
 from pipeline.report.differences import describe_differences
 from pipeline.report.figures import draw_figures
 from pipeline.report.gallery import draw_gallery
@@ -64,6 +65,7 @@ def write_report(store: RunStore, limit: int = 24) -> str:
         problem_count=problem_count,
         gallery=gallery,
         figures=draw_figures(store, gallery),
+        classes=draw_classes(store, explained),
         limit=limit,
         legend=legend(),
         method=info["config"]["methods"][0],

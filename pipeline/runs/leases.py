@@ -56,6 +56,7 @@ class Lease:
         self._name = lease_name(shard)
         self._seconds = seconds
         self._renewals = 0
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._tag = ""
         self._lock = threading.Lock()
 
@@ -129,7 +130,8 @@ class Lease:
         `beat` makes the bytes, and so the tag, of every renewal differ.
         """
         until = datetime.now(UTC) + timedelta(seconds=self._seconds)
-        return to_json({"holder": self.holder, "beat": self._renewals, "until": until.isoformat(timespec="seconds")})
+        times = {"since": self._since, "until": until.isoformat(timespec="seconds")}
+        return to_json({"holder": self.holder, "beat": self._renewals, **times})
 
     def _compare_and_swap(self, tag: str) -> bool:
         """Write the lease if its tag is still this one."""

@@ -152,8 +152,12 @@ def open_array(store: Store, method: str) -> zarr.Array[Any]:
 
 def read_map(store: Store, method: str, row: int, rank: int = 0) -> NDArray[np.float32]:
     """Read one image's map (H, W), or its stages or pieces (S, H, W), of a rank."""
-    array = open_array(store, method)
-    index = (row, rank) if "rank" in dimension_names(method, array.ndim) else row
+    return map_at(open_array(store, method), row, rank)
+
+
+def map_at(array: zarr.Array[Any], row: int, rank: int = 0) -> NDArray[np.float32]:
+    """Read one image's map of an open array, as `read_map`."""
+    index = (row, rank) if "rank" in dimension_names(array.basename, array.ndim) else row
     return np.asarray(array[index], dtype=np.float32)
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import xarray as xr
 
 from pipeline.runs import RunStore
+from pipeline.runs.dataset import RunDataset
 from pipeline.runs.requested import never_measured
 
 # Columns of the records that are coordinates of the dataset, or lists.
@@ -17,14 +18,15 @@ _LISTS = ("stage_weights", "evidence_sufficiency", "evidence_necessity")
 _NOT_VARIABLES = ("run", "shard", "row", "image_id", "method", "rank", "label", *_LISTS)
 
 
-def open_run(url: str, storage: Mapping[str, Any] | None = None) -> xr.Dataset:
+def open_run(url: str, storage: Mapping[str, Any] | None = None) -> RunDataset:
     """Open a run as a dataset of maps and records.
 
     Variables are a map per method, (image, y, x) float16 in [0, 1], `hdm_stages` where HDM ran, `evidence` (image, piece, y, x) bool
     where the pieces of evidence were searched, `{method}_signed` in [-1, 1] where signed maps are stored, and the columns of the records,
     (image, method_id); if several classes per image were explained, all have an axis `rank`. Images are addressed by their image_id,
     and have the coordinates row, path, label, class_name and split; y and x are pixels of the network's input. Maps of shards that are
-    not done yet are zeros, and their numbers NaN.
+    not done yet are zeros, and their numbers NaN. `photograph(image_id)` returns a whole photograph, `on_photograph(image_id, method)` a
+    map in its pixels, `overlay(image_id, method)` both in one; a notebook shows the first images.
 
     Args:
         url: the run's folder or URL, which holds run.json.
@@ -54,8 +56,7 @@ def open_run(url: str, storage: Mapping[str, Any] | None = None) -> xr.Dataset:
     pixels = {axis: np.arange(maps.sizes[axis]) for axis in ("y", "x")}
     methods = list(store.metadata()["identity"]["methods"])
     variables = maps.assign(_columns(records, len(ids), methods))
-    run: xr.Dataset = variables.assign_coords(image=ids, method_id=methods, **image_coordinates, **pixels)
-    return run
+    return RunDataset.of(variables.assign_coords(image=ids, method_id=methods, **image_coordinates, **pixels), store)
 
 
 def _columns(records: pa.Table, images: int, methods: list[str]) -> dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]]:
