@@ -25,6 +25,7 @@ from hdm_core.sources.paths import local_path
 from pipeline.datasets.decode import decode_mask, decode_photograph
 from pipeline.datasets.errors import UnreadableError
 from pipeline.datasets.sample import Sample
+from pipeline.datasets.shapes import draw_shapes, region_of_shapes
 from pipeline.errors import one_line
 from pipeline.storage.retry import StorageTimeoutError, retry
 
@@ -83,8 +84,11 @@ def read_region(
     Empty masks have the kind none.
 
     Raises:
-        UnreadableError: if a mask cannot be read or has another size than the image, or the box lies outside the image.
+        UnreadableError: if a mask cannot be read or has another size than the image, or a shape is invalid, or the box lies outside the
+            image.
     """
+    if sample.masks is None and sample.shapes is not None:
+        return region_of_shapes(sample.shapes, image.size, preprocess)
     if (mask := read_mask(sample, image.size, storage, timeout)) is not None:
         return preprocess.region(mask), "segmentation" if mask.getbbox() else "none"
     if sample.bbox is not None:
@@ -97,16 +101,18 @@ def read_region(
 
 
 def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any], timeout: float = 10.0) -> Image.Image | None:
-    """Read the union of a sample's masks, white on black; None if it has no masks.
+    """Read the union of a sample's masks or shapes, white on black.
+
+    None if it has neither.
 
     Args:
         size: width and height of the upright image.
 
     Raises:
-        UnreadableError: if a mask cannot be read or has another size.
+        UnreadableError: if a mask cannot be read or has another size, or a shape is invalid.
     """
     if sample.masks is None:
-        return None
+        return None if sample.shapes is None else draw_shapes(sample.shapes, size)
     inside = np.zeros(size[::-1], dtype=bool)
     for path in sample.masks.paths:
         mask = decode_mask(read_file(path, sample.masks.root, storage, timeout))

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from hdm_core.registry import Registry
+from pipeline.datasets.coco import COCO
 from pipeline.datasets.cub import CUB
 from pipeline.datasets.demo import DEMO
 from pipeline.datasets.folder import FOLDER
@@ -22,7 +23,7 @@ from pipeline.errors import suggest
 from pipeline.section import SectionError
 
 # In the order of the documentation; installed packages add theirs by the entry points `hdm.datasets`.
-DATASETS: Registry[DatasetKind[Any]] = Registry("hdm.datasets", DatasetKind, (DEMO, CUB, PALM, IDRID, FOLDER, MANIFEST))
+DATASETS: Registry[DatasetKind[Any]] = Registry("hdm.datasets", DatasetKind, (DEMO, CUB, PALM, IDRID, FOLDER, MANIFEST, COCO))
 
 
 def parse_dataset(section: Mapping[str, Any]) -> DatasetConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -39,6 +40,18 @@ def _cub(root: Path) -> DatasetConfig:
     return parse_dataset({"kind": "cub", "root": str(dataset_layouts.cub(root / "CUB_200_2011", root / "segmentations"))})
 
 
+def _coco(root: Path) -> DatasetConfig:
+    objects = []
+    for i in range(6):
+        save_picture(root / "images" / f"{i}.png", seed=i)
+        objects += [{"id": 2 * i + j, "image_id": i, "category_id": i % 2, "bbox": [j, 2, 9, 9], "area": 81} for j in (0, 9)]
+    categories = [{"id": 0, "name": "cat"}, {"id": 1, "name": "ant"}]
+    images = [{"id": i, "file_name": f"{i}.png", "width": 24, "height": 20} for i in range(6)]
+    file = root / "instances.json"
+    file.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
+    return parse_dataset({"kind": "coco", "root": str(root / "images"), "annotations": str(file), "regions": "boxes"})
+
+
 MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     "demo": lambda _: parse_dataset({"kind": "demo"}),
     "cub": _cub,
@@ -46,6 +59,7 @@ MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     "idrid": lambda root: parse_dataset({"kind": "idrid", "part": "segmentation", "root": str(dataset_layouts.idrid(root))}),
     "folder": _folder,
     "manifest": _manifest,
+    "coco": _coco,
 }
 
 
