@@ -14,6 +14,7 @@ import pyarrow.parquet
 from pydantic import Field
 
 from pipeline.datasets.kind import DatasetConfig, DatasetKind
+from pipeline.datasets.labels import as_label
 from pipeline.datasets.sample import Masks, Sample, absolute, below, number_classes
 from pipeline.datasets.shapes import Box, pack_shapes
 from pipeline.errors import InputError, one_line
@@ -90,7 +91,7 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
     return Sample(
         image_id=str(path if image_id is None or image_id == "" else image_id),
         path=_locate(str(path), folder),
-        label=None if label is None or isinstance(label, str) else _number(label),
+        label=None if isinstance(label, str) else as_label(label),
         class_name=label if isinstance(label, str) and label else row.get("class_name") or None,
         split=None if split is None or split == "" else str(split),
         masks=Masks((_locate(str(mask), folder),), root=root) if mask else None,
@@ -117,12 +118,6 @@ def _locate(path: str, folder: str) -> str:
     if "::" in path or protocol not in {*_REMOTE, folder.partition("://")[0]}:
         raise ValueError(f"{path}: a URL may begin with {', '.join(_REMOTE)}, and a path must stay below the manifest's folder")
     return path
-
-
-def _number(label: Any) -> int:
-    if not isinstance(label, (int, float)) or label != label // 1 or abs(label) >= 2**31:
-        raise ValueError(f"label must be a whole number or a name, not {label!r}")
-    return int(label)
 
 
 def _boxes(value: Any) -> list[Box]:

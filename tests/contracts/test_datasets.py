@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -52,6 +56,25 @@ def _coco(root: Path) -> DatasetConfig:
     return parse_dataset({"kind": "coco", "root": str(root / "images"), "annotations": str(file), "regions": "boxes"})
 
 
+def _webdataset(root: Path) -> DatasetConfig:
+    for number in range(2):
+        with tarfile.open(root / f"{number}.tar", "w") as tar:
+            for i in range(3):
+                picture = save_picture(root / "unpacked" / f"{i}.png", seed=i)
+                tar.add(picture, picture.name)
+                picture.with_suffix(".cls").write_text(("ant", "bee")[(i + number) % 2])
+                tar.add(picture.with_suffix(".cls"), f"{i}.cls")
+    shutil.rmtree(root / "unpacked")
+    return parse_dataset({"kind": "webdataset", "root": str(root)})
+
+
+def _huggingface(root: Path) -> DatasetConfig:
+    images = [{"bytes": save_picture(root / "x.png", seed=i).read_bytes(), "path": None} for i in range(6)]
+    (root / "x.png").unlink()
+    pyarrow.parquet.write_table(pa.table({"image": images, "label": ["ant", "bee"] * 3}), root / "train.parquet", row_group_size=4)
+    return parse_dataset({"kind": "huggingface", "root": str(root)})
+
+
 MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     "demo": lambda _: parse_dataset({"kind": "demo"}),
     "cub": _cub,
@@ -60,6 +83,8 @@ MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     "folder": _folder,
     "manifest": _manifest,
     "coco": _coco,
+    "webdataset": _webdataset,
+    "huggingface": _huggingface,
 }
 
 
