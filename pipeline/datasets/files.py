@@ -46,7 +46,7 @@ def read_file(path: str, root: str | None, storage: Mapping[str, Any], timeout: 
                 storage,
                 timeout,
                 lambda file: _range(file, start, end),
-                lambda fs, url: fs.cat_file(url, start, end),
+                lambda fs, url: fs.cat_file(url, start=start, end=end),
             )
             return _data_of_member(data, member)
         case ParquetCell() as cell:
