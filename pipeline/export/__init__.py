@@ -1,0 +1,1 @@
+"""Export of a run to files of other programs."""
