@@ -101,7 +101,7 @@ class Plan:
         digest = hashlib.sha256(b"[")
         for start in range(0, len(self.samples), _BATCH):
             batch = self.samples[start : start + _BATCH]
-            rows = [[s.image_id, s.path, s.label, s.split, None if s.masks is None else asdict(s.masks), s.bbox] for s in batch]
+            rows = [_digest_row(sample) for sample in batch]
             digest.update(f"{', ' if start else ''}{json.dumps(rows)[1:-1]}".encode())
         digest.update(b"]")
         return digest.hexdigest()
@@ -157,6 +157,13 @@ def make_plan(config: RunConfig) -> Plan:
         samples.notes,
         config.ranks * _evidence_passes(config, classifier, preprocess.blank()),
     )
+
+
+def _digest_row(sample: Sample) -> list[Any]:
+    """Return what the dataset's digest covers; shapes only where there are some, so that digests of other datasets stay."""
+    masks = None if sample.masks is None else asdict(sample.masks)
+    row = [sample.image_id, sample.path, sample.label, sample.split, masks, sample.bbox]
+    return row if sample.shapes is None else [*row, sample.shapes]
 
 
 def _passes(config: RunConfig, classifier: Classifier, image: Tensor) -> dict[str, int]:

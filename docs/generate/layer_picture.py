@@ -16,6 +16,7 @@ WIDTH, ROW, GAP, MARGIN, TITLE = 680, 34, 8, 24, 26  # pixels
 PURPOSES = {
     "cli": "the command hdm",
     "drift": "compare two runs",
+    "export": "maps as files",
     "audit": "find what a classifier should not look at",
     "training": "fine-tune a classifier",
     "reexplain": "the next run, incrementally",

@@ -8,6 +8,7 @@ import typer
 
 from pipeline.cli.console import err, out, print_facts, print_json
 from pipeline.cli.execute import FAILED, UNEXPLAINED
+from pipeline.cli.export_fiftyone import fiftyone
 from pipeline.cli.options import Json, Run
 from pipeline.errors import InputError
 
@@ -133,3 +134,6 @@ def _levels(text: str) -> tuple[float, ...]:
         return tuple(float(level) for level in text.split(","))
     except ValueError:
         raise InputError(f"--levels {text}: give numbers with commas between, such as 0.5,0.8") from None
+
+
+export.command()(fiftyone)

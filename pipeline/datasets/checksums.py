@@ -25,7 +25,7 @@ class SampleChecksums:
 
     Attributes:
         sha256: checksum of the image's file.
-        truth_sha256: checksum of its masks or box; None if it has neither.
+        truth_sha256: checksum of its masks, shapes or box; None if it has none of them.
     """
 
     sha256: str
@@ -41,6 +41,8 @@ def truth_sha256(sample: Sample, storage: Mapping[str, Any], timeout: float = 10
     if sample.masks is not None:
         files = [hashlib.sha256(read_file(path, sample.masks.root, storage, timeout)).hexdigest() for path in sample.masks.paths]
         return hashlib.sha256(json.dumps([sample.masks.ink, files]).encode()).hexdigest()
+    if sample.shapes is not None:
+        return hashlib.sha256(sample.shapes.encode()).hexdigest()
     if sample.bbox is not None:
         return hashlib.sha256(json.dumps(sample.bbox).encode()).hexdigest()
     return None

@@ -18,8 +18,7 @@ from pipeline.datasets.kind import DatasetConfig, DatasetKind
 from pipeline.datasets.listing import Listing, ListingNotes
 from pipeline.datasets.root import Root
 from pipeline.datasets.sample import Sample, as_text, number_classes
-
-SPLIT_NAMES = frozenset({"train", "val", "valid", "validation", "test"})
+from pipeline.datasets.split_names import SPLIT_NAMES
 
 
 class FolderConfig(DatasetConfig):

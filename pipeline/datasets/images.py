@@ -6,31 +6,24 @@ An image file gives its bytes, its checksum and upright pixels.
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import torch
-from aiohttp import ClientResponseError
 from PIL import Image
 from torch import Tensor
 
 from hdm_core import Preprocess
 from hdm_core.photograph import Photograph
-from hdm_core.sources.paths import local_path
 from pipeline.datasets.decode import decode_mask, decode_photograph
 from pipeline.datasets.errors import UnreadableError
+from pipeline.datasets.files import read_file
 from pipeline.datasets.sample import Sample
-from pipeline.errors import one_line
-from pipeline.storage.retry import StorageTimeoutError, retry
+from pipeline.datasets.shapes import draw_shapes, region_of_shapes
 
 __all__ = ["DecodedImage", "UnreadableError", "read_file", "read_image", "read_mask", "read_region"]
-
-_MAX_BYTES = 1 << 30  # of a file: more than the largest image that is decoded takes uncompressed
 
 
 @dataclass(frozen=True)
@@ -83,8 +76,11 @@ def read_region(
     Empty masks have the kind none.
 
     Raises:
-        UnreadableError: if a mask cannot be read or has another size than the image, or the box lies outside the image.
+        UnreadableError: if a mask cannot be read or has another size than the image, or a shape is invalid, or the box lies outside the
+            image.
     """
+    if sample.masks is None and sample.shapes is not None:
+        return region_of_shapes(sample.shapes, image.size, preprocess)
     if (mask := read_mask(sample, image.size, storage, timeout)) is not None:
         return preprocess.region(mask), "segmentation" if mask.getbbox() else "none"
     if sample.bbox is not None:
@@ -97,16 +93,18 @@ def read_region(
 
 
 def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any], timeout: float = 10.0) -> Image.Image | None:
-    """Read the union of a sample's masks, white on black; None if it has no masks.
+    """Read the union of a sample's masks or shapes, white on black.
+
+    None if it has neither.
 
     Args:
         size: width and height of the upright image.
 
     Raises:
-        UnreadableError: if a mask cannot be read or has another size.
+        UnreadableError: if a mask cannot be read or has another size, or a shape is invalid.
     """
     if sample.masks is None:
-        return None
+        return None if sample.shapes is None else draw_shapes(sample.shapes, size)
     inside = np.zeros(size[::-1], dtype=bool)
     for path in sample.masks.paths:
         mask = decode_mask(read_file(path, sample.masks.root, storage, timeout))
@@ -120,46 +118,3 @@ def read_mask(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any],
             case "any":
                 inside |= np.asarray(mask.convert("RGB")).any(axis=2)
     return Image.fromarray(inside)
-
-
-def read_file(path: str, root: str | None, storage: Mapping[str, Any], timeout: float = 10.0) -> bytes:
-    """Read a file, local or at a URL.
-
-    Args:
-        timeout: seconds for which requests to an object store are retried.
-
-    Raises:
-        StorageTimeoutError: if the object store does not answer.
-        UnreadableError: if the file cannot be read, is too large, or a local path leads out of the root.
-    """
-
-    def fetch() -> bytes:
-        with fsspec.open(path, "rb", **storage) as file:
-            _check_bytes(getattr(file, "size", None) or 0)  # a server may not send the size
-            data: bytes = file.read(_MAX_BYTES + 1)
-            _check_bytes(len(data))
-        return data
-
-    stored = not path.startswith(("http://", "https://"))  # a web host may be gone for good, an object store comes back
-    try:
-        if "://" not in path:
-            path = str(local_path(path))
-            if root is not None and not Path(path).resolve().is_relative_to(Path(root).resolve()):
-                raise UnreadableError(f"{path} leads out of the dataset's root {root}")
-            info = Path(path).stat()
-            if not stat.S_ISREG(info.st_mode):  # reading a FIFO would block for ever
-                raise UnreadableError(f"cannot read {path}: it is no file")
-            _check_bytes(info.st_size)
-            return Path(path).read_bytes()
-        return retry(fetch, timeout if stored else min(timeout, 10.0), path)
-    except StorageTimeoutError as error:
-        if stored:
-            raise
-        raise UnreadableError(one_line(error)) from None
-    except (OSError, ValueError, ImportError, RuntimeError, ClientResponseError) as error:  # RuntimeError: a symbolic link to itself
-        raise UnreadableError(f"cannot read {path}: {one_line(error)}") from None
-
-
-def _check_bytes(count: int) -> None:
-    if count > _MAX_BYTES:
-        raise UnreadableError(f"the file has more than {_MAX_BYTES / 2**30:g} GiB, which no image that is read has")

@@ -14,12 +14,14 @@ import pyarrow.parquet
 from pydantic import Field
 
 from pipeline.datasets.kind import DatasetConfig, DatasetKind
+from pipeline.datasets.labels import as_label
 from pipeline.datasets.sample import Masks, Sample, absolute, below, number_classes
+from pipeline.datasets.shapes import Box, pack_shapes
 from pipeline.errors import InputError, one_line
 from pipeline.redaction import redact
 
 _REMOTE = ("s3", "gs", "az", "abfs", "https", "http")  # protocols that cannot read this machine's own files
-_COLUMNS = ("path", "label", "class_name", "mask", "bbox", "split", "image_id")
+_COLUMNS = ("path", "label", "class_name", "mask", "bbox", "boxes", "split", "image_id")
 _TEXTS = {name: pa.string() for name in _COLUMNS if name != "label"}  # 007 is an id, not a number
 
 
@@ -35,7 +37,7 @@ def read_manifest(config: ManifestConfig, storage: Mapping[str, Any]) -> list[Sa
     """List the manifest's rows in their order.
 
     `path` and `mask` are relative to the manifest's folder, or URLs; `label` is a number or a name; `bbox` is
-    "left top right bottom" in pixels, or a list of these four.
+    "left top right bottom" in pixels, or a list of these four; `boxes` has several, separated by semicolons, or a list of lists.
 
     Raises:
         InputError: if the manifest cannot be read, has no column `path`, or has an invalid row.
@@ -89,12 +91,13 @@ def _sample(row: dict[str, Any], folder: str) -> Sample:
     return Sample(
         image_id=str(path if image_id is None or image_id == "" else image_id),
         path=_locate(str(path), folder),
-        label=None if label is None or isinstance(label, str) else _number(label),
+        label=None if isinstance(label, str) else as_label(label),
         class_name=label if isinstance(label, str) and label else row.get("class_name") or None,
         split=None if split is None or split == "" else str(split),
         masks=Masks((_locate(str(mask), folder),), root=root) if mask else None,
         bbox=_box(row.get("bbox")),
         root=root,
+        shapes=pack_shapes(_boxes(row.get("boxes"))),
     )
 
 
@@ -117,10 +120,13 @@ def _locate(path: str, folder: str) -> str:
     return path
 
 
-def _number(label: Any) -> int:
-    if not isinstance(label, (int, float)) or label != label // 1 or abs(label) >= 2**31:
-        raise ValueError(f"label must be a whole number or a name, not {label!r}")
-    return int(label)
+def _boxes(value: Any) -> list[Box]:
+    """Convert the column `boxes`, whose boxes are united."""
+    parts = value.split(";") if isinstance(value, str) else value or []
+    if not isinstance(parts, list):
+        raise TypeError(f"boxes must be several of left top right bottom, separated by semicolons, not {value!r}")
+    boxes = [_box(part.strip() if isinstance(part, str) else part) for part in parts]
+    return [box for box in boxes if box is not None]
 
 
 def _box(value: Any) -> tuple[float, float, float, float] | None:

@@ -11,18 +11,23 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from hdm_core.registry import Registry
+from pipeline.datasets.coco import COCO
 from pipeline.datasets.cub import CUB
 from pipeline.datasets.demo import DEMO
 from pipeline.datasets.folder import FOLDER
+from pipeline.datasets.huggingface import HUGGINGFACE
 from pipeline.datasets.idrid import IDRID
 from pipeline.datasets.kind import DatasetConfig, DatasetKind
 from pipeline.datasets.manifest import MANIFEST
 from pipeline.datasets.palm import PALM
+from pipeline.datasets.webdataset import WEBDATASET
 from pipeline.errors import suggest
 from pipeline.section import SectionError
 
 # In the order of the documentation; installed packages add theirs by the entry points `hdm.datasets`.
-DATASETS: Registry[DatasetKind[Any]] = Registry("hdm.datasets", DatasetKind, (DEMO, CUB, PALM, IDRID, FOLDER, MANIFEST))
+DATASETS: Registry[DatasetKind[Any]] = Registry(
+    "hdm.datasets", DatasetKind, (DEMO, CUB, PALM, IDRID, FOLDER, MANIFEST, COCO, WEBDATASET, HUGGINGFACE)
+)
 
 
 def parse_dataset(section: Mapping[str, Any]) -> DatasetConfig:

@@ -44,9 +44,11 @@ class Sample:
         label: number of the class in the dataset.
         class_name: name of the class.
         split: name of the split, such as train or test.
-        masks: ground truth as masks; takes precedence over the box.
+        masks: ground truth as masks; takes precedence over shapes and the box.
         bbox: ground truth as a box (left, top, right, bottom) in pixels of the upright image.
         root: folder that a local path must not leave.
+        shapes: ground truth as several boxes, polygons or run-length encodings, the text of `pack_shapes`; takes precedence over the
+            box.
     """
 
     image_id: str
@@ -57,6 +59,7 @@ class Sample:
     masks: Masks | None = None
     bbox: tuple[float, float, float, float] | None = None
     root: str | None = None
+    shapes: str | None = None
 
 
 def is_image(path: str) -> bool:

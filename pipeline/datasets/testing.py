@@ -19,6 +19,7 @@ from pipeline.datasets.kind import DatasetConfig
 from pipeline.datasets.registry import DATASETS, parse_dataset
 from pipeline.datasets.sample import Masks, Sample
 from pipeline.datasets.samples import list_samples
+from pipeline.datasets.shapes import is_segmented
 from pipeline.errors import InputError
 
 _SELECTIONS: tuple[dict[str, int], ...] = ({"limit": 3}, {"per_class": 1}, {"per_class": 2, "limit": 2}, {"limit": 3, "seed": 1})
@@ -62,7 +63,8 @@ def check_images(config: DatasetConfig) -> None:
         image = read_image(sample, {})
         _require(getattr(image.image, "mode", None) == "RGB", f"{sample.image_id}: not RGB")
         region, kind = read_region(sample, image, Preprocess(resize=16, crop=16), {})
-        expected = "segmentation" if sample.masks else "bbox" if sample.bbox else "none"
+        is_mask = sample.masks or (sample.shapes and is_segmented(sample.shapes))
+        expected = "segmentation" if is_mask else "bbox" if sample.bbox or sample.shapes else "none"
         _require(kind == expected, f"{sample.image_id}: the region is {kind}, not {expected}")
         _require(bool(region.any()) == (kind != "none"), f"{sample.image_id}: the region {kind} is empty")
         if sample.bbox is not None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from pipeline.config.load import load_config
 from pipeline.datasets import Sample, list_samples
 from pipeline.datasets.images import UnreadableError, read_mask
+from pipeline.datasets.shapes import is_segmented
 from pipeline.errors import InputError
 from pipeline.report.crop import crop
 from pipeline.report.gallery import GalleryEntry, Tile
@@ -53,7 +54,13 @@ def _truth_tile(store: RunStore, entry: GalleryEntry, samples: Sequence[Sample],
     buffer = io.BytesIO()
     crop(region, image["crop"], entry.size).convert("L").point(lambda grey: 255 * (grey >= 128)).save(buffer, format="PNG")
     store.storage.write(f"report/{path}", buffer.getvalue())
-    return Tile("Ground truth", f"the annotated {'box' if samples[row].masks is None else 'segmentation'} of {name}", path)
+    return Tile("Ground truth", f"the annotated {_kind(samples[row])} of {name}", path)
+
+
+def _kind(sample: Sample) -> str:
+    if sample.masks is not None or (sample.shapes is not None and is_segmented(sample.shapes)):
+        return "segmentation"
+    return "box" if sample.shapes is None else "boxes"
 
 
 def _read_region(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any]) -> Image.Image:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -39,6 +44,37 @@ def _cub(root: Path) -> DatasetConfig:
     return parse_dataset({"kind": "cub", "root": str(dataset_layouts.cub(root / "CUB_200_2011", root / "segmentations"))})
 
 
+def _coco(root: Path) -> DatasetConfig:
+    objects = []
+    for i in range(6):
+        save_picture(root / "images" / f"{i}.png", seed=i)
+        objects += [{"id": 2 * i + j, "image_id": i, "category_id": i % 2, "bbox": [j, 2, 9, 9], "area": 81} for j in (0, 9)]
+    categories = [{"id": 0, "name": "cat"}, {"id": 1, "name": "ant"}]
+    images = [{"id": i, "file_name": f"{i}.png", "width": 24, "height": 20} for i in range(6)]
+    file = root / "instances.json"
+    file.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
+    return parse_dataset({"kind": "coco", "root": str(root / "images"), "annotations": str(file), "regions": "boxes"})
+
+
+def _webdataset(root: Path) -> DatasetConfig:
+    for number in range(2):
+        with tarfile.open(root / f"{number}.tar", "w") as tar:
+            for i in range(3):
+                picture = save_picture(root / "unpacked" / f"{i}.png", seed=i)
+                tar.add(picture, picture.name)
+                picture.with_suffix(".cls").write_text(("ant", "bee")[(i + number) % 2])
+                tar.add(picture.with_suffix(".cls"), f"{i}.cls")
+    shutil.rmtree(root / "unpacked")
+    return parse_dataset({"kind": "webdataset", "root": str(root)})
+
+
+def _huggingface(root: Path) -> DatasetConfig:
+    images = [{"bytes": save_picture(root / "x.png", seed=i).read_bytes(), "path": None} for i in range(6)]
+    (root / "x.png").unlink()
+    pyarrow.parquet.write_table(pa.table({"image": images, "label": ["ant", "bee"] * 3}), root / "train.parquet", row_group_size=4)
+    return parse_dataset({"kind": "huggingface", "root": str(root)})
+
+
 MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     "demo": lambda _: parse_dataset({"kind": "demo"}),
     "cub": _cub,
@@ -46,6 +82,9 @@ MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     "idrid": lambda root: parse_dataset({"kind": "idrid", "part": "segmentation", "root": str(dataset_layouts.idrid(root))}),
     "folder": _folder,
     "manifest": _manifest,
+    "coco": _coco,
+    "webdataset": _webdataset,
+    "huggingface": _huggingface,
 }
 
 

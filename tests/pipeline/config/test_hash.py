@@ -117,7 +117,24 @@ INDIFFERENT: dict[str, Any] = {
 TOGETHER = {
     *("classifier.source", "classifier.path", "classifier.train", "classifier.factory", "classifier.arguments"),
     *("dataset.split", "dataset.part", "dataset.referable", "dataset.lesions"),
+    *(f"dataset.{key}" for key in ("annotations", "label", "regions", "region_of", "labels", "label_column", "image_column")),
 }
+
+# Keys of dataset kinds that read other tools' files.
+OF_A_KIND: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (
+        {"kind": "coco", "root": "a", "annotations": "a.json"},
+        {"annotations": "b.json", "label": "single", "regions": "boxes", "region_of": "all"},
+    ),
+    ({"kind": "webdataset", "root": "a"}, {"labels": "txt"}),
+    ({"kind": "huggingface", "root": "a"}, {"label_column": "fine", "image_column": "img"}),
+]
+
+
+@pytest.mark.parametrize(("section", "changes"), OF_A_KIND)
+def test_every_key_of_a_kind_changes_the_hash(section: dict[str, Any], changes: dict[str, Any]) -> None:
+    hashes = {configuration(dataset={**section, key: value}).hash() for key, value in changes.items()}
+    assert len(hashes | {configuration(dataset=section).hash()}) == len(changes) + 1
 
 
 @pytest.mark.parametrize("key", OTHER)

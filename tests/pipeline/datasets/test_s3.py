@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from hdm_core import Preprocess
 from pipeline.datasets import DATASETS, DatasetConfig, Masks, Sample, list_samples, parse_dataset
 from pipeline.datasets.batches import LoadedSample, read_batches
 from pipeline.datasets.images import UnreadableError, read_image, read_region
+from tests.pipeline.datasets.test_contained import picture, write_parquet, write_tar
 from tests.support import dataset_layouts
 from tests.support.plans import configuration, refused, save_picture
 from tests.support.s3_server import S3
@@ -44,6 +46,24 @@ def cub(root: Path) -> DatasetConfig:
     return parse_dataset({"kind": "cub", "split": "test", "root": str(folder)})
 
 
+def coco(root: Path) -> DatasetConfig:
+    save_picture(root / "images" / "a.png")
+    box = {"id": 0, "image_id": 0, "category_id": 0, "bbox": [1, 2, 9, 9], "segmentation": [[1, 2, 9, 2, 9, 9]]}
+    content = {"images": [{"id": 0, "file_name": "a.png"}], "categories": [{"id": 0, "name": "ant"}], "annotations": [box]}
+    (root / "a.json").write_text(json.dumps(content))
+    return parse_dataset({"kind": "coco", "root": str(root / "images"), "annotations": str(root / "a.json")})
+
+
+def webdataset(root: Path) -> DatasetConfig:
+    write_tar(root / "a.tar", {f"{i}.png": picture(root / "x", i) for i in range(3)})
+    return parse_dataset({"kind": "webdataset", "root": str(root)})
+
+
+def huggingface(root: Path) -> DatasetConfig:
+    write_parquet(root / "a.parquet", [picture(root / "x", i) for i in range(3)], [0, 1, 0], ["ant", "bee"])
+    return parse_dataset({"kind": "huggingface", "root": str(root)})
+
+
 MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     "folder": folder,
     "manifest": manifest,
@@ -52,11 +72,16 @@ MAKE: dict[str, Callable[[Path], DatasetConfig]] = {
     ),
     "palm": lambda root: parse_dataset({"kind": "palm", "root": str(dataset_layouts.palm(root))}),
     "idrid": lambda root: parse_dataset({"kind": "idrid", "part": "segmentation", "root": str(dataset_layouts.idrid(root))}),
+    "coco": coco,
+    "webdataset": webdataset,
+    "huggingface": huggingface,
 }
 
 
 def in_s3(here: str, base: Path, s3: S3) -> str:
-    return f"{s3.url}/{Path(here).relative_to(base)}".removesuffix("/.")
+    """Return the URL of a path; that of the file around it in an address."""
+    address, separator, file = here.rpartition("::")
+    return f"{address}{separator}{s3.url}/{Path(file).relative_to(base)}".removesuffix("/.")
 
 
 def seen(sample: Sample, storage: dict[str, Any]) -> tuple[str, np.ndarray, torch.Tensor, str]:
