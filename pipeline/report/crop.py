@@ -17,7 +17,7 @@ Colour = tuple[int, int, int]
 BLACK: Colour = (0, 0, 0)
 
 
-def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], fill: Colour = BLACK) -> Image.Image:
+def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], fill: Colour = BLACK, root: str | None = None) -> Image.Image:
     """Read the crop of a photograph that the network saw, RGB.
 
     Args:
@@ -25,11 +25,12 @@ def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], 
         size: height and width of the result.
         storage: fsspec options.
         fill: of what lies beyond the photograph.
+        root: folder that a local path must not leave.
 
     Raises:
         UnreadableError: if the photograph cannot be read any more, or has changed since the run.
     """
-    decoded = read_image(Sample(image["image_id"], image["path"]), storage)
+    decoded = read_image(Sample(image["image_id"], image["path"], root=root), storage)
     if decoded.sha256 != image["sha256"]:
         raise UnreadableError(f"{image['path']} has changed since the run")
     return crop(to_rgb(decoded.image), image["crop"], size, fill)
