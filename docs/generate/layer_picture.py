@@ -17,6 +17,7 @@ PURPOSES = {
     "cli": "the command hdm",
     "drift": "compare two runs",
     "audit": "find what a classifier should not look at",
+    "view": "look through a run in the browser",
     "training": "fine-tune a classifier",
     "reexplain": "the next run, incrementally",
     "report": "page and figures",
