@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from pipeline.datasets.images import UnreadableError
@@ -26,6 +27,7 @@ from pipeline.view.templates import render
 _log = logging.getLogger(__name__)
 
 _STATIC = {"style.css": "text/css; charset=utf-8", "view.js": "text/javascript; charset=utf-8"}
+_WAIT = 0.8  # seconds that a page waits for the first shards
 _TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 
 
@@ -45,7 +47,7 @@ def create_app(view: RunView, token: str, port: int) -> Starlette:
     }
     routes = [Route(path, _endpoint(view, page)) for path, page in pages.items()]
     routes.append(Route("/static/{name:str}", _static))
-    failures = {HTTPException: _failure(view), InputError: _failure(view), OSError: _failure(view), Exception: _failure(view)}
+    failures: Any = {HTTPException: lambda request, error: _failure(view, request, error)}
     return Starlette(routes=routes, middleware=[Middleware(Guard, token=token, port=port)], exception_handlers=failures)
 
 
@@ -56,8 +58,13 @@ def _endpoint(view: RunView, page: Page) -> Callable[[Request], Response]:
     """Return a function, which Starlette calls in a thread of its own."""
 
     def answer(request: Request) -> Response:
-        view.refresh(0.0 if view.catalogue.loaded else 0.8)
-        return page(view, request)
+        try:
+            view.refresh(0.0 if view.catalogue.loaded else _WAIT)
+            return page(view, request)
+        except HTTPException:
+            raise
+        except Exception as error:  # here, inside the guard, so that this answer has its headers, too
+            return _failure(view, request, error)
 
     return answer
 
@@ -120,22 +127,17 @@ def _static(request: Request) -> Response:
     return Response((Path(__file__).parent / name).read_bytes(), media_type=_STATIC[name])
 
 
-def _failure(view: RunView) -> Callable[[Request, Exception], Response]:
+def _failure(view: RunView, request: Request, error: Exception) -> Response:
     """Return the page of an error: one line."""
-
-    def answer(request: Request, error: Exception) -> Response:
-        code, text = 500, f"the viewer failed: {type(error).__name__}: {one_line(error)}"
-        if isinstance(error, HTTPException):
-            code, text = error.status_code, error.detail
-        elif isinstance(error, InputError):
-            code, text = 400, str(error)
-        elif isinstance(error, OSError):
-            code, text = 503, f"the storage does not answer: {one_line(error)}"
-        if code == 500:
-            _log.warning("%s: %s", request.url.path, text)
-        if "text/html" not in request.headers.get("accept", "text/html"):
-            return Response(f"{text}\n", code, media_type="text/plain")
-        values = {**page_values(view, State(view.methods[0])), "message": text}
-        return HTMLResponse(render("message.html", values), code)
-
-    return answer
+    code, text = 500, f"the viewer failed: {type(error).__name__}: {one_line(error)}"
+    if isinstance(error, HTTPException):
+        code, text = error.status_code, error.detail
+    elif isinstance(error, InputError):
+        code, text = 400, str(error)
+    elif isinstance(error, OSError):
+        code, text = 503, f"the storage does not answer: {one_line(error)}"
+    if code == 500:
+        _log.warning("%s: %s", request.url.path, text, exc_info=error)
+    if "text/html" not in request.headers.get("accept", ""):
+        return PlainTextResponse(f"{text}\n", code)
+    return HTMLResponse(render("message.html", {**page_values(view, State(view.methods[0])), "message": text}), code)

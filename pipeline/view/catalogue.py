@@ -106,8 +106,8 @@ class Catalogue:
 
     def _has_tables(self, connection: duckdb.DuckDBPyConnection) -> bool:
         sql = "SELECT count(*) FROM duckdb_tables() WHERE database_name = ? AND table_name = 'results'"
-        row = connection.execute(sql, [self.name]).fetchone()
-        return row is not None and row[0] > 0
+        ((tables,),) = connection.execute(sql, [self.name]).fetchall()
+        return bool(tables)
 
     def _create(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Write the images and an empty table of results."""

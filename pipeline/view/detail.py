@@ -34,7 +34,8 @@ def detail_page(view: RunView, state: State, image: Mapping[str, Any], step: int
     curves = view.curves(row)
     around = {} if state.at is None else view.query.around(state, state.at)
     at = state.at or 0
-    links = {name: state.url(f"/image/{around[place]}", at=place) for name, place in (("previous", at - 1), ("next", at + 1)) if place in around}
+    places = {"previous": at - 1, "next": at + 1}
+    links = {name: state.url(f"/image/{around[place]}", at=place) if place in around else "" for name, place in places.items()}
     page = 1 if state.at is None else at // PAGE + 1
     curve = curves.get((state.method, 0))
     return {

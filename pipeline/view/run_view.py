@@ -18,8 +18,6 @@ from pipeline.view.pictures import Pictures
 from pipeline.view.query import Query
 from pipeline.view.similar import Similar
 
-_WAIT = 0.8  # seconds that the first page waits for the first shards
-
 
 class RunView:
     """A run, and with `against` a second one beside it.
@@ -56,8 +54,12 @@ class RunView:
         """Name of the run."""
         return str(self.info["name"])
 
-    def refresh(self, wait: float = _WAIT) -> None:
-        """Look for shards that were committed since, without waiting for all of them."""
+    def refresh(self, wait: float = 0.0) -> None:
+        """Look for shards that were committed since, which are read in the background.
+
+        Args:
+            wait: seconds to wait for the first of them.
+        """
         for view in (self, self.other):
             if view is not None:
                 view.catalogue.refresh(wait)
