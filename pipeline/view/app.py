@@ -26,7 +26,7 @@ from pipeline.view.templates import render
 
 _log = logging.getLogger(__name__)
 
-_STATIC = {"style.css": "text/css; charset=utf-8", "view.js": "text/javascript; charset=utf-8"}
+_STATIC = {"icon.svg": "image/svg+xml", "style.css": "text/css; charset=utf-8", "view.js": "text/javascript; charset=utf-8"}
 _WAIT = 0.8  # seconds that a page waits for the first shards
 _TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 

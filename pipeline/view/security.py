@@ -86,7 +86,7 @@ class Guard:
         url = html.escape("/" + url.lstrip("/"))  # //host would be another site
         answer = HTMLResponse(
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>hdm view</title>'
-            f'<meta http-equiv="refresh" content="0;url={url}"><p><a href="{url}">Open the run</a></p></html>'
+            f'<link rel="icon" href="/static/icon.svg"><meta http-equiv="refresh" content="0;url={url}"><p><a href="{url}">Open the run</a></p></html>'
         )
         answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
         return answer
