@@ -17,7 +17,9 @@ Colour = tuple[int, int, int]
 BLACK: Colour = (0, 0, 0)
 
 
-def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], fill: Colour = BLACK, root: str | None = None) -> Image.Image:
+def read_crop(
+    image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], fill: Colour = BLACK, root: str | None = None
+) -> Image.Image:
     """Read the crop of a photograph that the network saw, RGB.
 
     Args:

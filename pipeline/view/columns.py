@@ -117,6 +117,8 @@ def _further(info: Mapping[str, Any]) -> tuple[pa.Table | None, str]:
         table = further_columns(config.dataset, config.storage)
     except InputError as error:
         return None, f"The manifest's further columns are not shown: {error}"
-    taken = {name.lower() for name in (*RECORD_COLUMNS, *METRICS, *IMAGE_COLUMNS, *OTHER_COLUMNS, "correct", "flip", "other_target_name", "path")}
+    taken = {
+        name.lower() for name in (*RECORD_COLUMNS, *METRICS, *IMAGE_COLUMNS, *OTHER_COLUMNS, "correct", "flip", "other_target_name", "path")
+    }
     kept = [name for name in table.column_names if name == "image_id" or name.lower() not in taken]
     return (None, "") if len(kept) < 2 else (table.select(kept[: _MAX_EXTRA + 1]), "")

@@ -129,5 +129,13 @@ def _bars(histogram: Histogram) -> list[Bar]:
     for number, count in enumerate(histogram.counts):
         height = max(1.0, count / highest * HEIGHT) if count else 0.0
         low = histogram.low + number * step
-        bars.append(Bar(round(number * width, 2), round(HEIGHT - height, 2), round(width - 0.6, 2), round(height, 2), f"{low:.3g} to {low + step:.3g}: {count:,}"))
+        bars.append(
+            Bar(
+                round(number * width, 2),
+                round(HEIGHT - height, 2),
+                round(width - 0.6, 2),
+                round(height, 2),
+                f"{low:.3g} to {low + step:.3g}: {count:,}",
+            )
+        )
     return bars

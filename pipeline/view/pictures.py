@@ -30,7 +30,18 @@ _EMPTY = (168, 174, 181)  # stands for a photograph that is not available
 _FACTS = 64  # shards whose image facts are in memory
 _CROPS = 96  # crops in memory, 150 KB each at 224 x 224
 
-KINDS = ("photo.jpg", "overlay.jpg", "heat.png", "map.png", "signed.png", "truth.png", "stage.jpg", "piece.png", "deletion.jpg", "insertion.jpg")
+KINDS = (
+    "photo.jpg",
+    "overlay.jpg",
+    "heat.png",
+    "map.png",
+    "signed.png",
+    "truth.png",
+    "stage.jpg",
+    "piece.png",
+    "deletion.jpg",
+    "insertion.jpg",
+)
 
 
 class Pictures:

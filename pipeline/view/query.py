@@ -120,7 +120,9 @@ class Query:
         ends = ", ".join(
             f"min({each}) FILTER (isfinite({each}::DOUBLE)), max({each}) FILTER (isfinite({each}::DOUBLE))" for each in map(quoted, columns)
         )
-        (all_ends,) = self._rows(f"SELECT list_value({ends})::DOUBLE[] AS ends FROM {self._source} WHERE method = ? AND rank = 0", [state.method])
+        (all_ends,) = self._rows(
+            f"SELECT list_value({ends})::DOUBLE[] AS ends FROM {self._source} WHERE method = ? AND rank = 0", [state.method]
+        )
         found = []
         for column, low, high in zip(columns, all_ends["ends"][::2], all_ends["ends"][1::2], strict=True):
             if low is None:

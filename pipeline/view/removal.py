@@ -42,8 +42,10 @@ def removal_image(
         settings: of the run's metrics: baseline and protocol.
         interface: the preprocessing, of run.json; without it grey stands for the normalisation mean.
     """
-    mean, std = (torch.tensor(np.broadcast_to(interface.get(key, default), 3).copy(), dtype=torch.float32).view(3, 1, 1)
-                 for key, default in (("mean", 0.5), ("std", 0.25)))
+    mean, std = (
+        torch.tensor(np.broadcast_to(interface.get(key, default), 3).copy(), dtype=torch.float32).view(3, 1, 1)
+        for key, default in (("mean", 0.5), ("std", 0.25))
+    )
     image = (torch.from_numpy(np.array(crop.convert("RGB"), np.float32) / 255).permute(2, 0, 1) - mean) / std
     changed = boundaries(values.size, points)[step]
     rank = ranks(torch.from_numpy(values)[None])[0]

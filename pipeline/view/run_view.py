@@ -46,7 +46,9 @@ class RunView:
             self.other.columns = Columns(())
             self.other.catalogue = Catalogue(against, self.other.info, self.other.columns, self.database, "other")
             if not set(self.methods) & set(self.other.methods):
-                raise InputError(f"{store.url} and {against.url} have no method in common; --against needs a run with one of the same methods")
+                raise InputError(
+                    f"{store.url} and {against.url} have no method in common; --against needs a run with one of the same methods"
+                )
         self.query = Query(self.database, self.columns, self.catalogue.table, self.other and self.other.catalogue.table)
 
     @property

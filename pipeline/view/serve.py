@@ -42,5 +42,7 @@ def _listen(port: int) -> socket.socket:
         listening.listen(128)
     except OSError as error:
         listening.close()
-        raise InputError(f"port {port} cannot be had ({one_line(error)}); choose another with --port, or leave it out for a free one") from None
+        raise InputError(
+            f"port {port} cannot be had ({one_line(error)}); choose another with --port, or leave it out for a free one"
+        ) from None
     return listening

@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--remote-debugging-port=0")
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--remote-debugging-port=0",
+)
 _KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), "ArrowRight": (39, ""), "ArrowLeft": (37, "")}
 
 
@@ -75,7 +82,9 @@ class Tab:
     def drag(self, selector: str, begin: float, end: float) -> None:
         """Drag the mouse over an element, from one share of its width to another."""
         self.run(f"document.querySelector({selector!r}).scrollIntoView()")
-        left, top, width, height = self.run(f"(b => [b.x, b.y, b.width, b.height])(document.querySelector({selector!r}).getBoundingClientRect())")
+        left, top, width, height = self.run(
+            f"(b => [b.x, b.y, b.width, b.height])(document.querySelector({selector!r}).getBoundingClientRect())"
+        )
         for kind, share in (("mousePressed", begin), ("mouseMoved", end), ("mouseReleased", end)):
             self.send("Input.dispatchMouseEvent", type=kind, x=left + share * width, y=top + height / 2, button="left", clickCount=1)
 
