@@ -32,7 +32,7 @@ from pipeline.view.state import State
 from pipeline.view.truth import draw_outline
 from tests.support.browser import HOSTILE, text_of
 from tests.support.report_runs import SIDE, stored_run, unreadable
-from tests.support.tiny_networks import plain
+
 
 TOKEN = "a-token"  # noqa: S105
 BASE = "http://127.0.0.1:8123"
@@ -242,7 +242,7 @@ def test_only_this_address_with_the_token_is_answered(run: RunStore) -> None:
         answer = fresh.get(url)
         assert answer.status_code == 403
         assert answer.text.count("\n") == 1
-    first = fresh.get(f"//evil.example/x?token={TOKEN}&sort=row")
+    first = fresh.get(f"{BASE}//evil.example/x?token={TOKEN}&sort=row")
     assert 'url=/evil.example/x?sort=row"' in first.text, "the page stays on this address"
     assert "HttpOnly" in first.headers["set-cookie"]
     assert "SameSite=strict" in first.headers["set-cookie"]
@@ -348,7 +348,7 @@ def test_the_image_at_a_point_of_a_curve_is_the_networks_input(baseline: Any, cu
     picture = Image.fromarray(draw.integers(0, 256, (12, 10, 3), dtype=np.uint8))
     values = draw.random((12, 10)).astype(np.float32)
     preprocess = Preprocess((12, 10), None)
-    classifier = Classifier(plain(), preprocess=preprocess)
+    classifier = Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(360, 2)), preprocess=preprocess)
     mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (preprocess.mean, preprocess.std))
     image = (torch.from_numpy(np.array(picture, np.float32) / 255).permute(2, 0, 1)[None] - mean) / std
     changed = 30  # a quarter of 120 pixels: point 1 of 5
