@@ -14,7 +14,7 @@ import typer
 from benchmarks.architectures import models
 from benchmarks.evidence.command import evidence
 from benchmarks.planted.options import Threads, planted, truth
-from benchmarks.scale import plan, pool, store
+from benchmarks.scale import plan, pool, store, view
 from benchmarks.tables import memory_table, methods_table, networks_table, points_table
 from benchmarks.throughput import throughput
 from benchmarks.torchcam import torchcam
@@ -35,6 +35,7 @@ bench = typer.Typer(
 bench.command()(pool)
 bench.command()(plan)
 bench.command()(store)
+bench.command()(view)
 bench.command()(models)
 bench.command()(truth)
 bench.command()(planted)

@@ -86,6 +86,25 @@ def store(
     out.print(_table(facts["layouts"]))
 
 
+def view(
+    images: Annotated[int, typer.Option(min=1, help="images of the run")] = 1_000_000,
+    shard_size: Annotated[int, typer.Option(min=1, help="images per shard")] = 1024,
+    methods: Annotated[str, typer.Option(help="methods of the run, separated by commas: one record per image each")] = "hdm",
+    as_json: Json = False,
+) -> None:
+    """Measure the pages of `hdm view` on a very large run."""
+    from benchmarks.view import bench_view
+
+    with tempfile.TemporaryDirectory(prefix="hdm-bench-") as folder:
+        facts = bench_view(images, shard_size, tuple(methods.split(",")), Path(folder)).as_dict()
+    if as_json:
+        print_json({"view": facts})
+        return
+    out.print(_table([{"page": page, "seconds": seconds} for page, seconds in facts["pages"].items()]))
+    text = f"first page {facts['first_page']:.2f} s, all {facts['records']:,} records read in {facts['read']:.1f} s"
+    out.print(f"{text}, at most {facts['peak_mib']:,.0f} MiB", markup=False, highlight=False)
+
+
 def _counts(workers: str) -> list[int]:
     from pipeline.errors import InputError
 

@@ -16,8 +16,8 @@ WIDTH, ROW, GAP, MARGIN, TITLE = 680, 34, 8, 24, 26  # pixels
 PURPOSES = {
     "cli": "the command hdm",
     "drift": "compare two runs",
-    "export": "maps as files",
     "audit": "find what a classifier should not look at",
+    "view": "look through a run in the browser",
     "training": "fine-tune a classifier",
     "reexplain": "the next run, incrementally",
     "report": "page and figures",

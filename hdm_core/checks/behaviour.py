@@ -100,7 +100,8 @@ def _random_answer(network: nn.Module) -> Finding:
 def _check_batch(network: nn.Module, alone: Tensor, probes: Tensor) -> Finding:
     """Run images in one batch that were run one by one, and compare the logits.
 
-    The finding is about the repetition where equal batches differ, and about the independence otherwise. An exception of the network gets a note: it took the images one by one.
+    The finding is about the repetition where equal batches differ, and about the independence otherwise. An exception of the network gets a
+    note: it took the images one by one.
     """
     try:
         together = class_logits(network, probes)

@@ -30,6 +30,7 @@ from pipeline.cli.shares import print_shares
 from pipeline.cli.status import status
 from pipeline.cli.tables import tables
 from pipeline.cli.train import train
+from pipeline.cli.view import view
 from pipeline.environment import bypass_proxies_on_loopback
 from pipeline.errors import InputError, RunError, device_failure, one_line
 
@@ -51,6 +52,7 @@ app.command()(reexplain)
 app.command()(measure)
 app.command()(diff)
 app.command()(audit)
+app.command()(view)
 app.command()(verify)
 app.command()(repair)
 app.add_typer(export, name="export")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 from pydantic import Field
@@ -57,6 +58,30 @@ def read_manifest(config: ManifestConfig, storage: Mapping[str, Any]) -> list[Sa
         except (ValueError, TypeError, InputError) as error:
             raise InputError(f"{manifest}, row {number}: {one_line(error)}") from None
     return number_classes(samples)
+
+
+def further_columns(config: ManifestConfig, storage: Mapping[str, Any]) -> pa.Table:
+    """Return the manifest's columns that hdm itself does not read, with `image_id` first.
+
+    Columns of lists and other nested values are left out, and so is a second column of the same name, whatever its case.
+
+    Raises:
+        InputError: if the manifest cannot be read, or has no column `path`.
+    """
+    table = _read(absolute(str(config.root)), storage)
+    if "path" not in table.column_names:
+        raise InputError(f"{config.root}: no column 'path'; its columns are {', '.join(table.column_names)}")
+    paths = table["path"].cast(pa.string())
+    ids = paths
+    if "image_id" in table.column_names:
+        given = table["image_id"].cast(pa.string())
+        ids = pc.if_else(pc.fill_null(pc.not_equal(given, ""), False), given, paths)
+    kept: dict[str, pa.ChunkedArray] = {}
+    for name, values in zip(table.column_names, table.columns, strict=True):
+        known = {each.lower() for each in (*_COLUMNS, *kept)}
+        if name.lower() not in known and not pa.types.is_nested(values.type):
+            kept[name] = values
+    return pa.table({"image_id": ids, **kept})
 
 
 MANIFEST = DatasetKind("manifest", ManifestConfig, read_manifest)

@@ -16,7 +16,9 @@ Colour = tuple[int, int, int]
 BLACK: Colour = (0, 0, 0)
 
 
-def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], fill: Colour = BLACK) -> Image.Image:
+def read_crop(
+    image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], fill: Colour = BLACK, root: str | None = None
+) -> Image.Image:
     """Read the crop of a photograph that the network saw, RGB.
 
     Args:
@@ -24,11 +26,12 @@ def read_crop(image: Mapping[str, Any], size: Size, storage: Mapping[str, Any], 
         size: height and width of the result.
         storage: fsspec options.
         fill: of what lies beyond the photograph.
+        root: folder that a local path must not leave.
 
     Raises:
         UnreadableError: if the photograph cannot be read any more, or has changed since the run.
     """
-    return crop(read_photograph(image, storage), image["crop"], size, fill)
+    return crop(read_photograph(image, storage, root), image["crop"], size, fill)
 
 
 def fill_colour(info: Mapping[str, Any]) -> Colour:

@@ -49,7 +49,7 @@ def _truth_tile(store: RunStore, entry: GalleryEntry, samples: Sequence[Sample],
     row, name = image["row"], image["image_id"]
     if row >= len(samples) or samples[row].image_id != name:
         raise UnreadableError("the dataset has changed since the run")
-    region = _read_region(samples[row], (image["width"], image["height"]), storage)
+    region = draw_region(samples[row], (image["width"], image["height"]), storage)
     path = f"images/{row:06d}-truth.png"
     buffer = io.BytesIO()
     crop(region, image["crop"], entry.size).convert("L").point(lambda grey: 255 * (grey >= 128)).save(buffer, format="PNG")
@@ -63,8 +63,15 @@ def _kind(sample: Sample) -> str:
     return "box" if sample.shapes is None else "boxes"
 
 
-def _read_region(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any]) -> Image.Image:
-    """Read or draw the ground truth at the photograph's size, white on black."""
+def draw_region(sample: Sample, size: tuple[int, int], storage: Mapping[str, Any]) -> Image.Image:
+    """Read or draw the ground truth at the photograph's size, white on black.
+
+    Args:
+        size: width and height of the photograph.
+
+    Raises:
+        UnreadableError: if a mask cannot be read or has another size.
+    """
     if (mask := read_mask(sample, size, storage)) is not None:
         return mask.convert("RGB")
     region = Image.new("RGB", size)

@@ -1,0 +1,159 @@
+"""Records of a run in a table of DuckDB, which follows a run at work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.errors import one_line
+from pipeline.runs import RunStore
+from pipeline.runs.records import RECORDS, from_parquet
+from pipeline.view.columns import IMAGE_COLUMNS, RECORD_COLUMNS, Columns
+from pipeline.view.database import Database, quoted
+
+_SECONDS_BETWEEN_LISTINGS = 2.0
+_BATCH = 128  # shards that enter the table together
+_READERS = 8
+
+# A dataset numbers its own classes: only equal names prove that they are the network's, unless one of the two has no names.
+_CORRECT = """CASE
+    WHEN r.target IS NULL OR (i.class_name IS NULL AND r.label IS NULL) THEN NULL
+    WHEN i.class_name IS NOT NULL AND r.target_name IS NOT NULL THEN
+        CASE WHEN list_contains(list_append(string_split(nfc_normalize(i.class_name), '|'), nfc_normalize(i.class_name)),
+            nfc_normalize(split_part(r.target_name, ' rather than ', 1))) THEN 'yes' ELSE 'no' END
+    ELSE CASE WHEN r.label = r.target THEN 'yes' ELSE 'no' END END"""
+
+
+class Catalogue:
+    """Results of a run's committed shards: one row per image, method and rank.
+
+    A thread reads shards that were committed since; the table grows meanwhile.
+
+    Attributes:
+        name: of the attached database with the tables `images` and `results`.
+        shards: number of the run's shards.
+        loaded: the shards in the table.
+        broken: one line per shard that cannot be read.
+        error: one line if the run cannot be read now, else empty.
+    """
+
+    def __init__(self, store: RunStore, info: Mapping[str, Any], columns: Columns, database: Database, name: str = "run") -> None:
+        self.name, self.shards, self.columns = name, int(info["shards"]), columns
+        self.loaded: set[int] = set()
+        self.broken: dict[int, str] = {}
+        self.error = ""
+        self._store, self._database = store, database
+        self._lock = threading.Lock()
+        self._next_listing = 0.0
+        self._thread: threading.Thread | None = None
+        self._first = threading.Event()
+
+    @property
+    def loading(self) -> bool:
+        """Whether shards are being read."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def table(self) -> str:
+        """Name of the table in SQL."""
+        return f"{quoted(self.name)}.results"
+
+    def refresh(self, wait: float = 0.0) -> None:
+        """Read new shards in the background, and list them every two seconds at most.
+
+        Args:
+            wait: seconds to wait for the first shards.
+        """
+        with self._lock:
+            if not self.loading and time.monotonic() >= self._next_listing and len(self.loaded) + len(self.broken) < self.shards:
+                self._thread = threading.Thread(target=self._load, name=f"read {self.name}", daemon=True)
+                self._thread.start()
+        self._first.wait(wait)
+
+    def wait(self) -> None:
+        """Wait until the shards that are being read are in the table."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _load(self) -> None:
+        connection = self._database.connect()
+        try:
+            if not self._has_tables(connection):
+                self._create(connection)
+            new = sorted(self._store.done() - self.loaded - set(self.broken))
+            with ThreadPoolExecutor(_READERS) as readers:
+                # The first batch is small, so that a page is there at once.
+                sizes = [0, min(8, len(new)), *range(8 + _BATCH, len(new), _BATCH), len(new)]
+                for begin, end in zip(sizes, sizes[1:], strict=False):
+                    if shards := new[begin:end]:
+                        self._insert(connection, shards, list(readers.map(self._read, shards)))
+                        self._first.set()
+            self.error = ""
+        except (OSError, ValueError, pa.ArrowException) as error:
+            self.error = f"the run cannot be read: {one_line(error)}"
+        except duckdb.Error as error:
+            self.error = f"the records cannot be held: {one_line(error, 200)}"
+        finally:
+            connection.close()
+            self._next_listing = time.monotonic() + _SECONDS_BETWEEN_LISTINGS
+            self._first.set()
+
+    def _has_tables(self, connection: duckdb.DuckDBPyConnection) -> bool:
+        sql = "SELECT count(*) FROM duckdb_tables() WHERE database_name = ? AND table_name = 'results'"
+        ((tables,),) = connection.execute(sql, [self.name]).fetchall()
+        return bool(tables)
+
+    def _create(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Write the images and an empty table of results."""
+        images = self._store.images().select(["row", "image_id", "path", *IMAGE_COLUMNS])
+        connection.register("images_batch", images)
+        extra = self.columns.extra
+        further = ""
+        if extra is not None:
+            connection.register("extra_batch", extra)
+            further = "".join(f", e.{quoted(name)}" for name in self.columns.extra_names)
+        join = "" if extra is None else "LEFT JOIN (SELECT DISTINCT ON (image_id) * FROM extra_batch) e USING (image_id)"
+        connection.execute(
+            f"CREATE OR REPLACE TABLE {quoted(self.name)}.images AS SELECT i.*{further} FROM images_batch i {join} ORDER BY i.row"
+        )
+        empty = self._schema().empty_table()
+        connection.register("batch", empty)
+        connection.execute(f"CREATE OR REPLACE TABLE {self.table} AS {self._select()} LIMIT 0")
+        connection.unregister("batch")
+        connection.unregister("images_batch")
+
+    def _insert(self, connection: duckdb.DuckDBPyConnection, shards: Sequence[int], tables: Sequence[pa.Table | str]) -> None:
+        """Add the records of some shards; a text in place of a table is an error."""
+        read = {shard: table for shard, table in zip(shards, tables, strict=True) if not isinstance(table, str)}
+        if read:
+            connection.register("batch", pa.concat_tables(read.values()).combine_chunks())
+            connection.execute(f"INSERT INTO {self.table} {self._select()}")
+            connection.unregister("batch")
+        self.loaded |= set(read)
+        self.broken |= {shard: text for shard, text in zip(shards, tables, strict=True) if isinstance(text, str)}
+
+    def _select(self) -> str:
+        own = ", ".join(f"r.{quoted(name)}" for name in (*RECORD_COLUMNS, *self.columns.metrics))
+        image = ", ".join(f"i.{quoted(name)}" for name in (*IMAGE_COLUMNS, *self.columns.extra_names))
+        # In the order of the dataset, so that a page of it is found without a sort of everything.
+        return (
+            f"SELECT {own}, {image}, {_CORRECT} AS correct FROM batch r JOIN {quoted(self.name)}.images i ON r.row = i.row "  # noqa: S608
+            "ORDER BY r.row"
+        )
+
+    def _schema(self) -> pa.Schema:
+        return pa.schema([RECORDS.field(name) for name in (*RECORD_COLUMNS, *self.columns.metrics)])
+
+    def _read(self, shard: int) -> pa.Table | str:
+        """Read the records of a shard, or return the error as one line."""
+        try:
+            data = self._store.storage.read(f"records/part-{shard:06d}.parquet")
+            return from_parquet([data], RECORDS, self._schema().names)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            return f"shard {shard}: {one_line(error)}"

@@ -1,0 +1,192 @@
+"""Queries of the viewer: pages of images, facets, histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.view.columns import OTHER_COLUMNS, Columns
+from pipeline.view.database import Database, quoted
+from pipeline.view.expression import check_expression
+from pipeline.view.state import State
+
+PAGE = 48  # images per page
+
+_BINS = 30
+_VALUES = 12  # of a facet that are listed
+
+
+@dataclass(frozen=True)
+class FacetValue:
+    """A value of a facet with its number of images."""
+
+    value: str | None
+    count: int
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Facet:
+    """Values of one column.
+
+    Attributes:
+        name: parameter of the URL.
+        more: number of values that are not listed.
+    """
+
+    name: str
+    title: str
+    values: Sequence[FacetValue]
+    more: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of a column's values in bins of one width.
+
+    Attributes:
+        low, high: ends of the first and the last bin.
+        missing: images without a value: null or NaN.
+        limits: chosen range.
+    """
+
+    column: str
+    title: str
+    low: float
+    high: float
+    counts: Sequence[int]
+    missing: int
+    limits: tuple[float | None, float | None]
+
+
+class Query:
+    """Queries on the results of a run, and of a second one beside it.
+
+    Values of the URL are bound as parameters, and columns are those of the run.
+
+    Args:
+        table: of the results.
+        other: of the results of the second run.
+    """
+
+    def __init__(self, database: Database, columns: Columns, table: str, other: str | None = None) -> None:
+        self._database, self._columns, self._table = database, columns, table
+        self._source = table if other is None else _compared(table, other)
+
+    def page(self, state: State) -> tuple[list[dict[str, Any]], int]:
+        """Return the images of the state's page, one row each, and the number of all."""
+        condition, values = self._condition(state)
+        (total,) = self._rows(f"SELECT count(*) AS n FROM {self._source} WHERE {condition}", values)
+        return self._sorted(state, PAGE, (state.page - 1) * PAGE), total["n"]
+
+    def around(self, state: State, at: int) -> dict[int, int]:
+        """Return the rows of an image's neighbours in the list: place -> row."""
+        first = max(0, at - 1)
+        return {first + number: row["row"] for number, row in enumerate(self._sorted(state, at + 2 - first, first))}
+
+    def image(self, row: int) -> list[dict[str, Any]]:
+        """Return all results of one image, of rank 0 first."""
+        return self._rows(f"SELECT * FROM {self._source} WHERE row = ? ORDER BY rank", [row])
+
+    def facets(self, state: State) -> list[Facet]:
+        """Count the values of each facet among the images that the other filters leave.
+
+        A column without any value is no facet.
+        """
+        found = []
+        for name, (column, title) in self._columns.facets.items():
+            condition, values = self._condition(state, without=name)
+            text = f"{quoted(column)}::VARCHAR"
+            counted = self._rows(
+                f"SELECT {text} AS value, count(*) AS n, count(*) OVER () AS different FROM {self._source} WHERE {condition} "
+                f"GROUP BY 1 ORDER BY n DESC, value LIMIT {_VALUES}",
+                values,
+            )
+            listed = [FacetValue(each["value"], each["n"], state.chosen(name, each["value"])) for each in counted]
+            shown = {each.value for each in listed}
+            listed += [FacetValue(value, 0, chosen=True) for value in state.facets.get(name, ()) if value not in shown]
+            if any(each.value is not None for each in listed) or state.facets.get(name):
+                found.append(Facet(name, title, listed, max(0, (counted[0]["different"] if counted else 0) - len(counted))))
+        return found
+
+    def histograms(self, state: State) -> list[Histogram]:
+        """Count the values of each column of numbers.
+
+        The bins are those of all images of the method, so that they stay where they are while filters change. A column without finite
+        values has no histogram.
+        """
+        columns = self._columns.numbers
+        ends = ", ".join(
+            f"min({each}) FILTER (isfinite({each}::DOUBLE)), max({each}) FILTER (isfinite({each}::DOUBLE))" for each in map(quoted, columns)
+        )
+        (all_ends,) = self._rows(
+            f"SELECT list_value({ends})::DOUBLE[] AS ends FROM {self._source} WHERE method = ? AND rank = 0", [state.method]
+        )
+        found = []
+        for column, low, high in zip(columns, all_ends["ends"][::2], all_ends["ends"][1::2], strict=True):
+            if low is None:
+                continue
+            width = (high - low) / _BINS or 1.0
+            condition, values = self._condition(state, without=column)
+            value = f"{quoted(column)}::DOUBLE"
+            counted = self._rows(
+                f"SELECT CASE WHEN isfinite({value}) THEN greatest(0, least({_BINS - 1}, floor(({value} - ?) / ?)))::INTEGER END AS bin, "
+                f"count(*) AS n FROM {self._source} WHERE {condition} GROUP BY 1",
+                [low, width, *values],
+            )
+            counts = {each["bin"]: each["n"] for each in counted}
+            missing = counts.pop(None, 0)
+            bins = [counts.get(number, 0) for number in range(_BINS)]
+            limits = state.ranges.get(column, (None, None))
+            found.append(Histogram(column, self._columns.title(column), low, low + width * _BINS, bins, missing, limits))
+        return found
+
+    def _sorted(self, state: State, limit: int, offset: int) -> list[dict[str, Any]]:
+        condition, values = self._condition(state)
+        column, direction = quoted(state.sort), "DESC" if state.descending else "ASC"
+        # Images without a value come last in either direction.
+        missing = f"({column} IS NULL OR isnan({column}::DOUBLE)), " if state.sort in self._columns.numbers else ""
+        order = f"{missing}{column} {direction} NULLS LAST" + ("" if state.sort == "row" else ", row")
+        return self._rows(f"SELECT * FROM {self._source} WHERE {condition} ORDER BY {order} LIMIT {limit:d} OFFSET {offset:d}", values)
+
+    def _condition(self, state: State, without: str | None = None) -> tuple[str, list[Any]]:
+        """Return the condition of a state, and its parameters.
+
+        Args:
+            without: facet or column whose own filter is left out.
+        """
+        parts, values = ["method = ?", "rank = 0"], [state.method]
+        for name, chosen in state.facets.items():
+            if name == without:
+                continue
+            column = quoted(self._columns.facets[name][0])
+            named = [value for value in chosen if value is not None]
+            choices = [f"{column}::VARCHAR IN ({', '.join('?' * len(named))})"] if named else []
+            parts.append(f"({' OR '.join(choices + ([f'{column} IS NULL'] if None in chosen else []))})")
+            values += named
+        for column, limits in state.ranges.items():
+            if column != without:
+                for sign, limit in zip((">=", "<="), limits, strict=True):
+                    if limit is not None:
+                        # DuckDB takes NaN for the greatest value, and an image without a value is in no range. The limits are
+                        # compared in float32, as most columns are: 0.7 of a URL is then the 0.7 of a record.
+                        parts.append(f"(isfinite({quoted(column)}::DOUBLE) AND {quoted(column)}::FLOAT {sign} ?::FLOAT)")
+                        values.append(limit)
+        if state.where:
+            parts.append(check_expression(state.where, self._columns.names, self._database))
+        return " AND ".join(parts), values
+
+    def _rows(self, sql: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+        return self._database.rows(sql, values)
+
+
+def _compared(table: str, other: str) -> str:
+    """Return a table of both runs' results, matched by image_id, method and rank."""
+    probability, change = OTHER_COLUMNS
+    return (
+        f"(SELECT r.*, o.row AS other_row, o.status AS other_status, o.target_name AS other_target_name, o.probability AS {probability}, "
+        f"r.probability - o.probability AS {change}, "
+        "CASE WHEN r.target IS NULL OR o.target IS NULL THEN NULL WHEN r.target = o.target THEN 'no' ELSE 'yes' END AS flip "
+        f"FROM {table} r LEFT JOIN {other} o ON r.image_id = o.image_id AND r.method = o.method AND r.rank = o.rank)"
+    )
