@@ -60,7 +60,11 @@ def plan(
         print_json({"plan": facts})
         return
     out.print(_table(facts["steps"]))
-    out.print(f"{rows:,} images, {facts['seconds']:.1f} s, at most {facts['peak_mib']:,.0f} MiB", markup=False, highlight=False)
+    out.print(
+        f"{rows:,} images, {facts['seconds']:.1f} s, at most {facts['peak_mib']:,.0f} MiB and {facts['files_mib']:,.0f} MiB of libraries",
+        markup=False,
+        highlight=False,
+    )
 
 
 def store(
@@ -102,7 +106,7 @@ def view(
         return
     out.print(_table([{"page": page, "seconds": seconds} for page, seconds in facts["pages"].items()]))
     text = f"first page {facts['first_page']:.2f} s, all {facts['records']:,} records read in {facts['read']:.1f} s"
-    out.print(f"{text}, at most {facts['peak_mib']:,.0f} MiB", markup=False, highlight=False)
+    out.print(f"{text}, at most {facts['peak_mib']:,.0f} MiB and {facts['files_mib']:,.0f} MiB of libraries", markup=False, highlight=False)
 
 
 def _counts(workers: str) -> list[int]:

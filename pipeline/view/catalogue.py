@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -90,7 +91,7 @@ class Catalogue:
             with ThreadPoolExecutor(_READERS) as readers:
                 # The first batch is small, so that a page is there at once.
                 sizes = [0, min(8, len(new)), *range(8 + _BATCH, len(new), _BATCH), len(new)]
-                for begin, end in zip(sizes, sizes[1:], strict=False):
+                for begin, end in itertools.pairwise(sizes):
                     if shards := new[begin:end]:
                         self._insert(connection, shards, list(readers.map(self._read, shards)))
                         self._first.set()
@@ -143,8 +144,7 @@ class Catalogue:
         image = ", ".join(f"i.{quoted(name)}" for name in (*IMAGE_COLUMNS, *self.columns.extra_names))
         # In the order of the dataset, so that a page of it is found without a sort of everything.
         return (
-            f"SELECT {own}, {image}, {_CORRECT} AS correct FROM batch r JOIN {quoted(self.name)}.images i ON r.row = i.row "  # noqa: S608
-            "ORDER BY r.row"
+            f"SELECT {own}, {image}, {_CORRECT} AS correct FROM batch r JOIN {quoted(self.name)}.images i ON r.row = i.row ORDER BY r.row"
         )
 
     def _schema(self) -> pa.Schema:

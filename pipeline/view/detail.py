@@ -108,7 +108,7 @@ def _facts(view: RunView, image: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what is known about an image, for people."""
     fact = view.pictures.fact(image["row"])
     facts = {"Label": image["class_name"], "Split": image["split"], "Row": image["row"]}
-    facts["Photograph"] = f"{fact['width']} × {fact['height']}" if fact["width"] else None
+    facts["Photograph"] = f"{fact['width']} \u00d7 {fact['height']}" if fact["width"] else None
     facts |= {name: image[name] for name in view.columns.extra_names}
     return [(name, str(value)) for name, value in facts.items() if value is not None]
 

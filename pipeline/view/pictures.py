@@ -140,11 +140,14 @@ class Pictures:
         try:
             fact = self.fact(row)
             if fact["crop"] is None:
-                raise UnreadableError("the run could not read the photograph")
+                return self._placeholder("the run could not read it")
             image = {**fact, "image_id": image_id, "path": path}
             return read_crop(image, self.size, self._info["config"]["storage"], self._fill, self._root), ""
         except (UnreadableError, OSError, LookupError) as error:
-            return Image.new("RGB", self.size[::-1], _EMPTY), f"The photograph is not available: {error}"
+            return self._placeholder(str(error))
+
+    def _placeholder(self, reason: str) -> tuple[Image.Image, str]:
+        return Image.new("RGB", self.size[::-1], _EMPTY), f"The photograph is not available: {reason}"
 
 
 def local_root(dataset: Mapping[str, Any]) -> str | None:

@@ -77,13 +77,13 @@ class RunView:
         """Return row, image_id, path and label of an image; None if its shard is not read."""
         if row // int(self.info["config"]["compute"]["shard_size"]) not in self.catalogue.loaded:
             return None
-        found = self.database.rows(f"SELECT * FROM {quoted(self.catalogue.name)}.images WHERE row = ?", [row])  # noqa: S608
+        found = self.database.rows(f"SELECT * FROM {quoted(self.catalogue.name)}.images WHERE row = ?", [row])
         return found[0] if found else None
 
     def images(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Return the images of some rows, by row."""
         marks = ", ".join("?" * len(rows))
-        found = self.database.rows(f"SELECT * FROM {quoted(self.catalogue.name)}.images WHERE row IN ({marks})", rows) if rows else []  # noqa: S608
+        found = self.database.rows(f"SELECT * FROM {quoted(self.catalogue.name)}.images WHERE row IN ({marks})", rows) if rows else []
         return {image["row"]: image for image in found}
 
     def curves(self, row: int) -> dict[tuple[str, int], dict[str, Any]]:

@@ -43,6 +43,7 @@ class Guard:
         self._cookie = f"hdm_view_{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -81,12 +82,14 @@ class Guard:
     def _welcome(self, url: str) -> Response:
         """Set the cookie and go on to the page without the token.
 
-        It is a page and no redirect: a strict cookie is not sent with a redirect that began at another site, such as a terminal in a browser.
+        It is a page and no redirect: a strict cookie is not sent with a redirect that began at another site, such as a terminal in a
+        browser.
         """
         url = html.escape("/" + url.lstrip("/"))  # //host would be another site
         answer = HTMLResponse(
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>hdm view</title>'
-            f'<link rel="icon" href="/static/icon.svg"><meta http-equiv="refresh" content="0;url={url}"><p><a href="{url}">Open the run</a></p></html>'
+            f'<link rel="icon" href="/static/icon.svg"><meta http-equiv="refresh" content="0;url={url}">'
+            f'<p><a href="{url}">Open the run</a></p></html>'
         )
         answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
         return answer

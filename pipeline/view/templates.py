@@ -25,4 +25,4 @@ def _environment() -> Environment:
 
 def as_number(value: float | None) -> str:
     """Format a number with three significant decimals, or a dash."""
-    return "–" if value is None or value != value else f"{value:,.3f}" if abs(value) < 1000 else f"{value:,.4g}"
+    return "-" if value is None or value != value else f"{value:,.3f}" if abs(value) < 1000 else f"{value:,.4g}"

@@ -183,7 +183,7 @@ def test_the_state_survives_its_url(run: RunStore) -> None:
 def test_an_image_has_every_map_stages_curves_and_its_neighbours_in_the_list(opened: TestClient) -> None:
     page = opened.get("/image/0?method=hdm&sort=deletion_auc&at=0&step=1").text
     text = text_of(page)
-    for expected in ("HDM", "Grad-CAM", "Stage 2", "wren 0.900", "deletion 0.250 insertion 0.500", "48 × 30"):
+    for expected in ("HDM", "Grad-CAM", "Stage 2", "wren 0.900", "deletion 0.250 insertion 0.500", "48 \u00d7 30"):
         assert expected in text
     assert re.findall(r'rel="(\w+)" href="(/image/\d+)', page) == [("next", "/image/5")]
     assert 'href="/?method=hdm&amp;sort=deletion_auc#row-0"' in page
