@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -20,9 +21,17 @@ def command_reference() -> str:
 
 
 def commands(app: typer.Typer, program: str) -> str:
-    """Build one section per command of an application."""
-    group: Any = typer.main.get_command(app)
-    return "\n".join(_section(group.commands[name], f"{program} {name}") for name in sorted(group.commands))
+    """Build one section per command of an application, also of its groups."""
+    return "\n".join(_sections(typer.main.get_command(app), program))
+
+
+def _sections(group: Any, program: str) -> Iterator[str]:
+    for name in sorted(group.commands):
+        command = group.commands[name]
+        yield _section(command, f"{program} {name}")
+        if hasattr(command, "commands"):
+            arguments = (param.metavar or param.name.upper() for param in command.params if param.param_type_name == "argument")
+            yield from _sections(command, " ".join([program, name, *arguments]))
 
 
 def _section(command: Any, title: str) -> str:

@@ -21,7 +21,7 @@ def test_classes_have_means_and_their_best_and_worst_map_and_bins_average_by_sco
     changes = {
         (row, "hdm"): {"insertion_auc": (row + 1) / 16, "target": row % 2, "target_name": ("wren", HOSTILE)[row % 2]} for row in range(12)
     }
-    changes[12, "hdm"] = {"status": "flat", "target": 0, "target_name": "wren"}
+    changes[12, "hdm"] = {"status": "flat", "target": 0, "target_name": "wren", "probability": 0.5}
     changes[13, "hdm"] = {"insertion_auc": None}
     store = stored_run(tmp_path, 14, changes=changes)
     (tmp_path / "2.png").unlink()  # a photograph is gone: its map counts, its pixels do not
@@ -44,7 +44,7 @@ def test_classes_have_means_and_their_best_and_worst_map_and_bins_average_by_sco
     assert store.storage.read(f"report/{overview.bins[0].path}") == expected
 
     page = page_of(store)
-    section = page.partition('id="classes"')[2].partition('id="gallery"')[0]
+    section = page.partition('id="classes"')[2].partition('id="figures"')[0]
     assert len(re.findall("<img", section)) == 2 * 3 + 5
     assert HOSTILE not in section
     assert "1 maps have no score" in text_of(section)
