@@ -19,6 +19,7 @@ from zarr.errors import ContainsArrayError
 from zarr.storage import MemoryStore
 
 from pipeline.errors import InputError
+from pipeline.runs.ome import ome_attributes
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -68,10 +69,13 @@ def dimension_names(name: str, dimensions: int) -> tuple[str, ...]:
 def create_arrays(store: Store, shapes: Mapping[str, tuple[int, ...]], shard_size: int) -> None:
     """Write the metadata of a run's arrays, except of arrays that exist.
 
+    The group has those of OME-Zarr.
+
     Raises:
         InputError: if an array exists in another shape.
     """
-    group = zarr.open_group(store, mode="a", zarr_format=3)
+    attributes = ome_attributes({name: dimension_names(name, len(shape)) for name, shape in shapes.items()})
+    group = zarr.open_group(store, mode="a", zarr_format=3, attributes=attributes)  # those of a group that exists stay as they are
     for name, shape in shapes.items():
         try:
             group.create_array(name, **array_options(name, shape, shard_size))
