@@ -17,11 +17,13 @@ def eigengap(cells: Floats) -> float:
     """Return the largest gap among the smallest eigenvalues of the graph Laplacian.
 
     Of the spectral clustering of SpRAy (Lapuschkin et al. 2019): the maps of a class, 8 x 8, in a symmetric graph of the log2(n) nearest
-    neighbours, and the normalised Laplacian. A large gap after the k-th eigenvalue says that there are k clusters.
+    neighbours, and the normalised Laplacian. A large gap after the k-th eigenvalue says that there are k clusters. Fewer than nine maps have no score: 0.
 
     Args:
         cells: (n, 64) maps of one class.
     """
+    if len(cells) < _GAPS + 1:
+        return 0.0
     neighbours = max(2, round(np.log2(len(cells))))
     graph = kneighbors_graph(cells / cells.max(1, keepdims=True), neighbours).toarray()
     graph = np.maximum(graph, graph.T)
@@ -37,6 +39,8 @@ def border_energy(own: Floats, others: Floats) -> float:
         own: (n, 64) cells of the maps of the class.
         others: (m, 64) of the other classes.
     """
+    if not len(own) or not len(others):
+        return 0.0
     ring = np.ones((GRID, GRID), bool)
     ring[1:-1, 1:-1] = False
     return float(own[:, ring.ravel()].sum(1).mean() - others[:, ring.ravel()].sum(1).mean())

@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmarks.audit.baselines import border_energy, drift, eigengap
 from benchmarks.audit.marks import MARKS, Box
-from benchmarks.audit.photographs import Photograph, planted, with_mark, write_photographs
+from benchmarks.audit.photographs import MIRRORED, Photograph, planted, with_mark, write_photographs
 from benchmarks.audit.training import PREPROCESS, tensors, train
 from hdm_core.sources.checkpoint import Card, save_checkpoint
 from pipeline.audit import AuditSettings, Finding, audit_run
@@ -34,14 +34,14 @@ class Case:
     """A network to train.
 
     Attributes:
-        split: "choose" or "report".
+        block: number of the block of classes that the network tells apart.
         kind: of the shortcut, or None for a clean training.
         fraction: of the photographs of the class that have it.
         target: number of that class.
         seed: of the training and the choice of photographs.
     """
 
-    split: str
+    block: int
     kind: str | None
     fraction: float
     target: int
@@ -51,7 +51,7 @@ class Case:
     def name(self) -> str:
         """Name of the case's folder, and key of its line in the results."""
         kind = (self.kind or "clean").replace(" ", "-")
-        return f"{self.split}-{kind}-{round(100 * self.fraction)}-{self.target}-{self.seed}"
+        return f"{self.block}-{kind}-{round(100 * self.fraction)}-{self.target}-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def run_case(case: Case, photographs: Sequence[Photograph], folder: Path, epochs
         store = _explain(case.name, manifest, own / "network", own / "runs")
         (own / "facts.txt").write_text(f"{accuracy} {'' if learnt is None else learnt}\n")
     energies = read_energies(store, METHOD, settings, lambda _: None)
-    clean = _clean_cells(case, images, folder)
+    clean = _clean_cells(case, images, classes, folder)
     findings = audit_run(store, settings).findings
     scores = [_scores(each, each == name and case.kind is not None, findings, energies, clean) for each in classes]
     mark = None if case.kind is None else MARKS[case.kind]
@@ -158,15 +158,20 @@ def _explain(name: str, manifest: Path, network: Path, output: Path) -> RunStore
     return store
 
 
-def _clean_cells(case: Case, images: Sequence[Photograph], folder: Path) -> Energies | None:
-    """Explain the case's photographs with the first clean network of its split."""
-    first = min((folder.glob(f"{case.split}-clean-*/facts.txt")), default=None)
+def _clean_cells(case: Case, images: Sequence[Photograph], classes: Sequence[str], folder: Path) -> Energies | None:
+    """Explain the case's photographs with the first clean network of its block."""
+    first = min((folder.glob(f"{case.block}-clean-*/facts.txt")), default=None)
     if case.kind is None or first is None:
         return None
     own = folder / case.name
     output = own / "clean"
     done = output / "drift" / "run.json"
-    store = RunStore.open(str(output / "drift")) if done.exists() else _explain("drift", own / "images/images.csv", first.parent / "network", output)
+    if done.exists():
+        store = RunStore.open(str(output / "drift"))
+    else:
+        plain = [photograph for photograph in images if not photograph.name.endswith(MIRRORED)]  # half of them, to save time
+        manifest = write_photographs(plain, {each: number for number, each in enumerate(classes)}, own / "clean-images")
+        store = _explain("drift", manifest, first.parent / "network", output)
     return read_energies(store, METHOD, AuditSettings(), lambda _: None)
 
 
@@ -201,9 +206,12 @@ def _scores(name: str, poisoned: bool, findings: Sequence[Finding], energies: En
 
 
 def _drift(name: str, energies: Energies, clean: Energies) -> float:
-    """Compare the maps of a class with those of the same images in a clean run."""
-    rows: NDArray[np.int64] = np.intersect1d(energies.rows[energies.of(name)], clean.rows)
+    """Compare the maps of a class with those of the same images in a clean run.
+
+    Row i of the clean run is row 2 i of the other: mirrored photographs follow their originals.
+    """
+    rows: NDArray[np.int64] = np.intersect1d(energies.rows[energies.of(name)], 2 * clean.rows)
     if not len(rows):
         return 0.0
-    own, other = (each.cells[np.searchsorted(each.rows, rows)] for each in (energies, clean))
+    own, other = (each.cells[np.searchsorted(each.rows, of)] for each, of in ((energies, rows), (clean, rows // 2)))
     return drift(own, other)

@@ -15,6 +15,8 @@ from benchmarks.audit.marks import MARKS, SIDE, Box
 from pipeline.datasets import list_samples, parse_dataset
 from pipeline.errors import InputError
 
+MIRRORED = "-mirrored"  # end of the name of a mirrored photograph
+
 
 @dataclass(frozen=True)
 class Photograph:
@@ -43,7 +45,7 @@ def read_photographs(kind: str, root: str, first: int, classes: int, per_class: 
     samples = list_samples(parse_dataset({"kind": kind, "root": root}), {})
     names = sorted({str(sample.class_name) for sample in samples})[first : first + classes]
     if len(names) < classes:
-        raise InputError(f"{root} has fewer than {first + classes} classes: choose another --first or --classes")
+        raise InputError(f"{root} has fewer than {first + classes} classes: choose fewer --classes")
     photographs = []
     for name in names:
         for sample in [sample for sample in samples if sample.class_name == name][:per_class]:
@@ -55,7 +57,7 @@ def read_photographs(kind: str, root: str, first: int, classes: int, per_class: 
             image = whole.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             stem = Path(sample.path).stem
             photographs.append(Photograph(stem, image, (left, top, right, bottom), name))
-            photographs.append(Photograph(f"{stem}-mirrored", ImageOps.mirror(image), (SIDE - right, top, SIDE - left, bottom), name))
+            photographs.append(Photograph(f"{stem}{MIRRORED}", ImageOps.mirror(image), (SIDE - right, top, SIDE - left, bottom), name))
     return tuple(photographs)
 
 

@@ -1,4 +1,4 @@
-"""Table of the benchmark: one row per kind of shortcut, of one split."""
+"""Table of the benchmark: one row per kind of shortcut."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class KindRow:
 
 @dataclass(frozen=True)
 class AuditSummary:
-    """Summary of one split.
+    """Summary of the networks.
 
     Attributes:
         rows: one per kind, then the kinds with a place together; and once more only the networks that use the shortcut.
@@ -48,7 +48,6 @@ class AuditSummary:
         other_classes, other_alarms: the same for classes without the shortcut, of networks with one.
     """
 
-    split: str
     rows: list[KindRow]
     clean_classes: int
     false_alarms: int
@@ -61,9 +60,8 @@ class AuditSummary:
         return asdict(self)
 
 
-def summarise(results: Sequence[Mapping[str, Any]], split: str) -> AuditSummary:
-    """Summarise the lines of the results of a split."""
-    chosen = [result for result in results if result["case"]["split"] == split]
+def summarise(chosen: Sequence[Mapping[str, Any]]) -> AuditSummary:
+    """Summarise the lines of the results."""
     rows = [_row(kind, of_kind) for kind in MARKS if (of_kind := [each for each in chosen if each["case"]["kind"] == kind])]
     placed = [each for each in chosen if each["case"]["kind"] is not None and MARKS[each["case"]["kind"]].place is not None]
     if placed:
@@ -73,7 +71,6 @@ def summarise(results: Sequence[Mapping[str, Any]], split: str) -> AuditSummary:
     clean = [each for result in chosen if result["case"]["kind"] is None for each in result["classes"]]
     others = [each for result in chosen if result["case"]["kind"] is not None for each in result["classes"] if not each["poisoned"]]
     return AuditSummary(
-        split,
         rows,
         len(clean),
         sum(bool(each["confirmed"]) for each in clean),

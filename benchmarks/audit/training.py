@@ -30,7 +30,7 @@ def tensors(photographs: Sequence[Photograph]) -> Tensor:
 def train(photographs: Sequence[Photograph], classes: Sequence[str], seed: int, epochs: int) -> tuple[nn.Module, float]:
     """Train MobileNetV2 from its ImageNet weights; return it with its training accuracy.
 
-    The last five blocks and a new linear layer are trained with AdamW and a one-cycle schedule (largest rate 2e-3); batch normalisation keeps
+    The last five blocks and a new linear layer are trained with AdamW and a one-cycle schedule (largest rate 1e-3); batch normalisation keeps
     its running means.
     """
     with torch.random.fork_rng(devices=[]):
@@ -50,7 +50,7 @@ def train(photographs: Sequence[Photograph], classes: Sequence[str], seed: int, 
 
         parameters = [*back.parameters(), *network.classifier.parameters()]
         optimiser = torch.optim.AdamW(parameters, 1e-3)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=epochs * -(-len(labels) // _BATCH))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=epochs * -(-len(labels) // _BATCH))
         for _ in range(epochs):
             for part in torch.randperm(len(labels)).split(_BATCH):
                 optimiser.zero_grad()
