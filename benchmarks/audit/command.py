@@ -29,8 +29,8 @@ def audit(
     kinds: Annotated[str | None, typer.Option(help="of shortcuts, separated by commas, or clean; all by default")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="of the training")] = 6,
     tested: Annotated[int, typer.Option(min=3, help="images of a class, and of others, in a causal test")] = 16,
-    output: Annotated[str, typer.Option(help="folder of the networks and their results; a network that is there is not run again")] = "audit",
-    synthetic: Annotated[int | None, typer.Option(min=10, help="instead audit this many synthetic maps, and measure memory and time")] = None,
+    output: Annotated[str, typer.Option(help="folder of networks and results; a network with a result is not run again")] = "audit",
+    synthetic: Annotated[int | None, typer.Option(min=10, help="audit this many synthetic maps instead: memory and time")] = None,
     synthetic_classes: Annotated[int, typer.Option(min=2, help="classes of the synthetic maps")] = 100,
     as_json: Json = False,
 ) -> None:

@@ -30,8 +30,8 @@ def tensors(photographs: Sequence[Photograph]) -> Tensor:
 def train(photographs: Sequence[Photograph], classes: Sequence[str], seed: int, epochs: int) -> tuple[nn.Module, float]:
     """Train MobileNetV2 from its ImageNet weights; return it with its training accuracy.
 
-    The last five blocks and a new linear layer are trained with AdamW and a one-cycle schedule (largest rate 1e-3); batch normalisation keeps
-    its running means.
+    The last five blocks and a new linear layer are trained with AdamW and a one-cycle schedule (largest rate 1e-3); batch normalisation
+    keeps its running means.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
