@@ -17,7 +17,8 @@ def eigengap(cells: Floats) -> float:
     """Return the largest gap among the smallest eigenvalues of the graph Laplacian.
 
     Of the spectral clustering of SpRAy (Lapuschkin et al. 2019): the maps of a class, 8 x 8, in a symmetric graph of the log2(n) nearest
-    neighbours, and the normalised Laplacian. A large gap after the k-th eigenvalue says that there are k clusters. Fewer than nine maps have no score: 0.
+    neighbours, and the normalised Laplacian. A large gap after the k-th eigenvalue says that there are k clusters. Fewer than nine maps
+    have the score 0.
 
     Args:
         cells: (n, 64) maps of one class.

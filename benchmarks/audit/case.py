@@ -60,7 +60,7 @@ class ClassScores:
 
     Attributes:
         poisoned: the class has the shortcut.
-        audit: 1 + effect of its strongest confirmed finding, 0.5 if one could not be tested, 0.25 if none was confirmed, 0 without a finding.
+        audit: 1 + effect of its strongest confirmed finding; else 0.5 if one could not be tested, 0.25 if it was refuted, 0 without any.
         confirmed: places that were confirmed.
         box: of its strongest finding of a place.
         eigengap, border, drift: see `baselines`; drift is None where there is no clean network.

@@ -51,6 +51,7 @@ def place_finding(
         p=suspicion.p,
         share=suspicion.share,
         examples=tuple(suspicion.rows[:_EXAMPLES].tolist()),
+        rows=tuple(suspicion.rows[:looking].tolist()),
     )
     target = targets.get(name)
     if place == "centre":
@@ -96,6 +97,7 @@ def background_finding(
         p=suspicion.p,
         share=suspicion.share,
         examples=tuple(suspicion.rows[:_EXAMPLES].tolist()),
+        rows=tuple(suspicion.rows.tolist()),
     )
     target = targets.get(name)
     if isinstance(subject, str):

@@ -19,8 +19,8 @@ from pipeline.errors import InputError, one_line
 from pipeline.redaction import redact
 
 _REMOTE = ("s3", "gs", "az", "abfs", "https", "http")  # protocols that cannot read this machine's own files
-_COLUMNS = ("path", "label", "class_name", "mask", "bbox", "split", "image_id")
-_TEXTS = {name: pa.string() for name in _COLUMNS if name != "label"}  # 007 is an id, not a number
+COLUMNS = ("path", "label", "class_name", "mask", "bbox", "split", "image_id")
+_TEXTS = {name: pa.string() for name in COLUMNS if name != "label"}  # 007 is an id, not a number
 
 
 class ManifestConfig(DatasetConfig):
@@ -41,15 +41,15 @@ def read_manifest(config: ManifestConfig, storage: Mapping[str, Any]) -> list[Sa
         InputError: if the manifest cannot be read, has no column `path`, or has an invalid row.
     """
     manifest = absolute(str(config.root))
-    table = _read(manifest, storage)
+    table = read_table(manifest, storage)
     if "path" not in table.column_names:
         raise InputError(f"{manifest}: no column 'path'; its columns are {', '.join(table.column_names)}")
-    for name in _COLUMNS:
+    for name in COLUMNS:
         if table.column_names.count(name) > 1:
             raise InputError(f"{manifest}: two columns are named {name!r}; rename one")
     folder = manifest.rpartition("/")[0]
     samples = []
-    for number, row in enumerate(_rows(table.select([name for name in _COLUMNS if name in table.column_names])), start=1):
+    for number, row in enumerate(_rows(table.select([name for name in COLUMNS if name in table.column_names])), start=1):
         try:
             samples.append(_sample(row, folder))
         except (ValueError, TypeError, InputError) as error:
@@ -60,7 +60,12 @@ def read_manifest(config: ManifestConfig, storage: Mapping[str, Any]) -> list[Sa
 MANIFEST = DatasetKind("manifest", ManifestConfig, read_manifest)
 
 
-def _read(manifest: str, storage: Mapping[str, Any]) -> pa.Table:
+def read_table(manifest: str, storage: Mapping[str, Any]) -> pa.Table:
+    """Read a manifest.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
     try:
         with fsspec.open(manifest, "rb", **(storage if "://" in manifest else {})) as file:
             if PurePosixPath(manifest).suffix.lower() in {".parquet", ".pq"}:
