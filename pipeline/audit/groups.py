@@ -80,8 +80,8 @@ def group_findings(
 
     They share it more than the rest of the class does.
 
-    Columns are those of images.parquet (split, true class), the folder, the letters that the file's name begins with, and the manifest's own
-    columns, such as site or year. p is that of Fisher's exact test of the column's most
+    Columns are those of images.parquet (split, true class), the folder, the letters that the file's name begins with, and the manifest's
+    own columns, such as site or year. p is that of Fisher's exact test of the column's most
     common value, corrected by Holm over all groups and columns.
 
     Args:
@@ -108,7 +108,8 @@ def group_findings(
         share = float(inside.sum() / energies.of(name).sum())
         mean = energies.cells[inside].mean(0).reshape(GRID, GRID)
         place = place_name(mean >= _DOMINANT * mean.max())
-        text = f"{share:.0%} of {name} look at the {place}; {hits / len(rows):.0%} of them have {column} {value}, {other_share:.0%} of the rest"
+        have = f"{hits / len(rows):.0%} of them have {column} {value}, {other_share:.0%} of the rest"
+        text = f"{share:.0%} of {name} look at the {place}; {have}"
         listed = tuple(rows.tolist())
         findings.append(
             Finding(name, "group", method, len(rows), text, place=place, p=p, share=share, examples=listed[:_EXAMPLES], rows=listed)
