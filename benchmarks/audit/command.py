@@ -27,7 +27,7 @@ def audit(
     classes: Annotated[int, typer.Option(min=2, help="classes of a network")] = 5,
     per_class: Annotated[int, typer.Option(min=5, help="photographs of a class, each also mirrored")] = 16,
     kinds: Annotated[str | None, typer.Option(help="of shortcuts, separated by commas, or clean; all by default")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="of the training")] = 6,
+    epochs: Annotated[int, typer.Option(min=1, help="of the training")] = 8,
     tested: Annotated[int, typer.Option(min=3, help="images of a class, and of others, in a causal test")] = 16,
     output: Annotated[str, typer.Option(help="folder of networks and results; a network with a result is not run again")] = "audit",
     synthetic: Annotated[int | None, typer.Option(min=10, help="audit this many synthetic maps instead: memory and time")] = None,
