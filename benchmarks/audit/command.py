@@ -100,6 +100,9 @@ def _print(summary: AuditSummary) -> None:
         iou = "-" if row.iou is None else f"{row.iou:.2f}"
         table.add_row(row.kind, str(row.networks), str(row.learnt), *areas, str(row.confirmed), str(row.named), iou)
     out.print(table)
-    alarms = f"{summary.false_alarms} of {summary.clean_classes} classes of clean networks have a confirmed place"
-    others = f"{summary.other_alarms} of {summary.other_classes} other classes of networks with a shortcut"
-    out.print(f"{alarms}, {others}; {summary.seconds:.0f} s", markup=False, highlight=False)
+    for what, number, places, backgrounds in (
+        ("classes of clean networks", summary.clean_classes, summary.place_alarms, summary.background_alarms),
+        ("other classes", summary.other_classes, summary.other_place_alarms, summary.other_background_alarms),
+    ):
+        line = f"{what}: {places} of {number} with a confirmed place, {backgrounds} with a confirmed background"
+        out.print(line, markup=False, highlight=False)

@@ -44,15 +44,18 @@ class AuditSummary:
 
     Attributes:
         rows: one per kind, then the kinds with a place together; and once more only the networks that use the shortcut.
-        clean_classes, false_alarms: of clean networks; of these, with a confirmed place.
-        other_classes, other_alarms: the same for classes without the shortcut, of networks with one.
+        clean_classes: of clean networks.
+        place_alarms, background_alarms: of these, with a confirmed place, and a confirmed background.
+        other_classes, other_place_alarms, other_background_alarms: the same for classes without the shortcut, of networks with one.
     """
 
     rows: list[KindRow]
     clean_classes: int
-    false_alarms: int
+    place_alarms: int
+    background_alarms: int
     other_classes: int
-    other_alarms: int
+    other_place_alarms: int
+    other_background_alarms: int
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,11 +76,17 @@ def summarise(chosen: Sequence[Mapping[str, Any]]) -> AuditSummary:
     return AuditSummary(
         rows,
         len(clean),
-        sum(bool(each["confirmed"]) for each in clean),
+        *_alarms(clean),
         len(others),
-        sum(bool(each["confirmed"]) for each in others),
+        *_alarms(others),
         sum(result["seconds"] for result in chosen),
     )
+
+
+def _alarms(classes: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Count classes with a confirmed place, and with a confirmed background."""
+    places = sum(any(place != "background" for place in each["confirmed"]) for each in classes)
+    return places, sum("background" in each["confirmed"] for each in classes)
 
 
 def _row(kind: str, results: Sequence[Mapping[str, Any]]) -> KindRow:

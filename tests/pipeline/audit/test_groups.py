@@ -25,7 +25,7 @@ def test_a_group_is_described_by_the_manifest_column_that_its_images_share() -> 
             "split": "train",
             "class_name": "square",
             "path": f"all/{row:03d}.png",
-            "manifest": {"site": "B" if row in (*range(19), 40) else "A"},
+            "manifest": {"site": sites[row]},
         }
         for row in range(60)
     }
