@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmarks.architectures import models
+from benchmarks.audit.command import audit
 from benchmarks.evidence.command import evidence
 from benchmarks.planted.options import Threads, planted, truth
 from benchmarks.scale import plan, pool, store, view
@@ -40,6 +41,7 @@ bench.command()(models)
 bench.command()(truth)
 bench.command()(planted)
 bench.command()(evidence)
+bench.command()(audit)
 bench.command()(throughput)
 bench.command()(torchcam)
 

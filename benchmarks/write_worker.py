@@ -47,7 +47,9 @@ class WriteWorker:
             raise RuntimeError(f"shard {shard.index} is leased by another worker")
         with lease.renewing():
             arrays = {method: self._maps[: len(shard)] for method in self._config.methods}
-            self._store.write_shard(shard, arrays, _records(self._config, shard, samples), _facts(shard), self._config, lease)
+            self._store.write_shard(
+                shard, arrays, synthetic_records(self._config, shard, samples), synthetic_facts(shard), self._config, lease
+            )
         return SimulatedReport.since(started, shard.index, len(shard))
 
 
@@ -58,7 +60,8 @@ def synthetic_maps(count: int, side: int) -> NDArray[np.float16]:
     return np.stack([np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.float16) for image in coarse])
 
 
-def _records(config: RunConfig, shard: Shard, samples: Sequence[Sample]) -> list[Record]:
+def synthetic_records(config: RunConfig, shard: Shard, samples: Sequence[Sample]) -> list[Record]:
+    """Return one record per image and method, of class 1."""
     return [
         Record(
             run=config.name,
@@ -84,7 +87,8 @@ def _records(config: RunConfig, shard: Shard, samples: Sequence[Sample]) -> list
     ]
 
 
-def _facts(shard: Shard) -> list[dict[str, Any]]:
+def synthetic_facts(shard: Shard) -> list[dict[str, Any]]:
+    """Return the facts of a shard's images."""
     return [
         {"row": row, "sha256": f"{row:064x}", "width": 500, "height": 375, "crop": (62.5, 0.0, 437.5, 375.0)}
         for row in range(shard.start, shard.stop)

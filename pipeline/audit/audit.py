@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hdm_core import METHODS, is_control, method_title
 from pipeline.audit.background import background_suspicions, shares_outside
+from pipeline.audit.columns import manifest_columns
 from pipeline.audit.energy import Energies, read_energies
 from pipeline.audit.finding import Finding
 from pipeline.audit.groups import cluster_maps, clusters_table, group_findings
@@ -139,4 +140,6 @@ def _targets(store: RunStore, method: str) -> dict[str, int | None]:
 
 
 def _images(store: RunStore, rows: NDArray[np.int64]) -> Mapping[int, Mapping[str, Any]]:
-    return {row["row"]: row for row in store.images().take(pa.array(rows)).to_pylist()}
+    columns = manifest_columns(store)
+    chosen = store.images().take(pa.array(rows)).to_pylist()
+    return {row["row"]: row | {"manifest": columns.get(row["image_id"], {})} for row in chosen}

@@ -50,7 +50,9 @@ class CausalTest:
         return self.insertion if (self.insertion.mean or 0.0) >= -(self.removal.mean or 0.0) else self.removal
 
 
-def swap_place(classifier: Classifier, own: Tensor, others: Tensor, target: int, place: Tensor, seed: int, batch: int) -> CausalTest:
+def swap_place(
+    classifier: Classifier, own: Tensor, others: Tensor, target: int, place: Tensor, seed: int, batch: int, removed: Tensor | None = None
+) -> CausalTest:
     """Swap a place between images of a class and others; compare random places.
 
     Removal: the place of an image of the class shows the pixels of an image of another class. Insertion: the place of an image of another
@@ -64,10 +66,12 @@ def swap_place(classifier: Classifier, own: Tensor, others: Tensor, target: int,
         place: (H, W) bool.
         seed: of the pairs and random places.
         batch: images per forward pass.
+        removed: what the place of each image of the class shows when it is removed, (A, C, H, W), such as the image blurred, instead of
+            the pixels of images of other classes.
     """
     rng = np.random.default_rng(seed)
     places = torch.from_numpy(random_places(place.cpu().numpy(), max(len(own), len(others)) * _PLACES, rng)).to(own.device)
-    removal = _changes(classifier, own, others, target, place, places, rng, batch)
+    removal = _changes(classifier, own, others if removed is None else removed, target, place, places, rng, batch, removed is not None)
     insertion = _changes(classifier, others, own, target, place, places, rng, batch)
     return CausalTest(Interval.of(np.array(removal)), Interval.of(np.array(insertion)))
 
@@ -150,11 +154,17 @@ def _changes(
     places: Tensor,
     rng: np.random.Generator,
     batch: int,
+    paired: bool = False,
 ) -> list[float]:
-    """Return each image's mean change of the probability, place minus random places."""
+    """Return each image's mean change of the probability, place minus random places.
+
+    Args:
+        paired: donor i is that of image i, instead of random ones.
+    """
     changes = []
     for number, image in enumerate(images):
-        chosen = torch.from_numpy(rng.choice(len(donors), min(_DONORS, len(donors)), replace=False)).to(images.device)
+        numbers = np.array([number]) if paired else rng.choice(len(donors), min(_DONORS, len(donors)), replace=False)
+        chosen = torch.from_numpy(numbers).to(images.device)
         masks = torch.cat([place[None], places[number * _PLACES : (number + 1) * _PLACES]])  # fewer places for a background
         swapped = [torch.where(mask, donor, image) for donor in donors[chosen] for mask in masks]
         probabilities = _probabilities(classifier, torch.stack(swapped), target, batch).view(len(chosen), len(masks))

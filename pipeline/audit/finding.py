@@ -53,6 +53,8 @@ class Finding:
         text: one sentence.
         reason: why the causal test was left out.
         examples: rows of images to open first.
+        rows: all images that the finding is about, the first to open first; not in the files of the audit.
+        mistakes: the images are confident mistakes; not in the files of the audit.
     """
 
     class_name: str
@@ -71,6 +73,8 @@ class Finding:
     share: float | None = None
     reason: str | None = None
     examples: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
+    mistakes: bool = False
 
     @property
     def strength(self) -> tuple[int, float]:
@@ -80,4 +84,4 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as JSON has it."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name not in ("rows", "mistakes")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,13 +80,14 @@ def group_findings(
 
     They share it more than the rest of the class does.
 
-    Columns are those of images.parquet (split, label) and the folder of the path. p is that of Fisher's exact test of the column's most
+    Columns are those of images.parquet (split, true class), the folder, the letters that the file's name begins with, and the manifest's
+    own columns, such as site or year. p is that of Fisher's exact test of the column's most
     common value, corrected by Holm over all groups and columns.
 
     Args:
         images: row -> its columns.
     """
-    tests: list[tuple[float, str, int, str, str, NDArray[np.int64], int, int]] = []
+    tests: list[tuple[float, str, int, str, str, NDArray[np.int64], int, float]] = []
     for name in energies.sizes:
         of_class = energies.of(name)
         for cluster in sorted(set(clusters.labels[of_class]) - {-1}):
@@ -97,18 +99,20 @@ def group_findings(
                 other = sum(_columns(images[row]).get(column) == value for row in rest.tolist())
                 table = [[hits, len(rows) - hits], [other, len(rest) - other]]
                 p = float(stats.fisher_exact(table, alternative="greater").pvalue)
-                tests.append((p, name, int(cluster), column, value, rows, hits, other))
+                tests.append((p, name, int(cluster), column, value, rows, hits, other / len(rest)))
     findings = []
-    for p, (_, name, cluster, column, value, rows, hits, _) in zip(holm([test[0] for test in tests]), tests, strict=True):
+    for p, (_, name, cluster, column, value, rows, hits, other_share) in zip(holm([test[0] for test in tests]), tests, strict=True):
         if p > settings.alpha:
             continue
         inside = energies.of(name) & (clusters.labels == cluster)
         share = float(inside.sum() / energies.of(name).sum())
         mean = energies.cells[inside].mean(0).reshape(GRID, GRID)
         place = place_name(mean >= _DOMINANT * mean.max())
-        text = f"{share:.0%} of {name} look at the {place}; {hits / len(rows):.0%} of them have {column} {value}"
+        have = f"{hits / len(rows):.0%} of them have {column} {value}, {other_share:.0%} of the rest"
+        text = f"{share:.0%} of {name} look at the {place}; {have}"
+        listed = tuple(rows.tolist())
         findings.append(
-            Finding(name, "group", method, len(rows), text, place=place, p=p, share=share, examples=tuple(rows[:_EXAMPLES].tolist()))
+            Finding(name, "group", method, len(rows), text, place=place, p=p, share=share, examples=listed[:_EXAMPLES], rows=listed)
         )
     return findings
 
@@ -130,5 +134,9 @@ def _common(rows: Sequence[int] | NDArray[np.int64], images: Mapping[int, Mappin
 
 def _columns(image: Mapping[str, Any]) -> dict[str, str]:
     """Return the columns of an image that a group may share."""
-    values = {"split": image["split"], "true class": image["class_name"], "folder": PurePosixPath(image["path"]).parent.name}
+    path = PurePosixPath(image["path"])
+    prefix = re.match(r"[^\W\d_]*", path.name)
+    values = {"split": image["split"], "true class": image["class_name"], "folder": path.parent.name}
+    values["file name prefix"] = prefix and prefix.group()
+    values |= image.get("manifest") or {}
     return {column: str(value) for column, value in values.items() if value not in (None, "")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -21,6 +21,10 @@ class AuditSettings(Section):
     tested: Count = Field(32, description="Images of a class, and of other classes, in a causal test.")
     min_effect: float = Field(
         0.05, ge=0, le=1, description="Smallest mean change of the class's probability, beyond that of random places, that is confirmed."
+    )
+    removal: Literal["swap", "blur", "mean", "black"] = Field(
+        "swap",
+        description="What a removed place shows: pixels of images of other classes, the image blurred, its mean colour, or black.",
     )
     weak_share: float = Field(0.25, gt=0, le=1, description="Share of a class's maps that are weak from which the class is a finding.")
     seed: Seed = Field(0, description="Seed of samples, permutations and random places.")

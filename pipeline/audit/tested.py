@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from hdm_core.masking.baselines import baseline_image
 from pipeline.audit.background import BackgroundSuspicion
 from pipeline.audit.causal import box_pixels, shows, swap_background, swap_place, tightened
 from pipeline.audit.energy import Energies
@@ -51,6 +52,7 @@ def place_finding(
         p=suspicion.p,
         share=suspicion.share,
         examples=tuple(suspicion.rows[:_EXAMPLES].tolist()),
+        rows=tuple(suspicion.rows[:looking].tolist()),
     )
     target = targets.get(name)
     if place == "centre":
@@ -63,13 +65,14 @@ def place_finding(
     _, others, _ = subject.read(other_rows[: settings.tested].tolist())
     if not len(own) or not len(others):
         return replace(finding, reason="the images cannot be read any more")
+    removed = None if settings.removal == "swap" else baseline_image(settings.removal, subject.classifier, own).expand_as(own)
     tried = torch.from_numpy(pixels).to(own.device)
-    test = swap_place(subject.classifier, own, others, target, tried, settings.seed, subject.batch)
+    test = swap_place(subject.classifier, own, others, target, tried, settings.seed, subject.batch, removed)
     if shows(test.insertion, 1, settings.min_effect) and not frame:
         # Tightened and then tested on other pairs than those that it was found with.
         box = tightened(subject.classifier, own, others, target, bounding_box(pixels), subject.batch)
         finding, tried = replace(finding, box=box), box_pixels(box, pixels.shape).to(own.device)
-        test = swap_place(subject.classifier, own, others, target, tried, settings.seed + 1, subject.batch)
+        test = swap_place(subject.classifier, own, others, target, tried, settings.seed + 1, subject.batch, removed)
     return _tested(finding, test.larger, test.confirms(settings.min_effect), test.removal, test.insertion)
 
 
@@ -96,6 +99,7 @@ def background_finding(
         p=suspicion.p,
         share=suspicion.share,
         examples=tuple(suspicion.rows[:_EXAMPLES].tolist()),
+        rows=tuple(suspicion.rows.tolist()),
     )
     target = targets.get(name)
     if isinstance(subject, str):

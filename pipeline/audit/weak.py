@@ -81,13 +81,16 @@ def weak_findings(classes: dict[str, ClassMaps], method: str, settings: AuditSet
             ]
             detail = ", ".join(f"{count:,} {what}" for count, what in parts if count)
             text = f"{len(counted.weak):,} of {counted.images:,} maps of {method_title(method)} for {name} are weak: {detail}"
-            findings.append(Finding(name, "weak", method, len(counted.weak), text, share=share, examples=tuple(counted.weak[:_EXAMPLES])))
+            weak = tuple(counted.weak)
+            findings.append(Finding(name, "weak", method, len(weak), text, share=share, examples=weak[:_EXAMPLES], rows=weak))
         wrong = len(counted.mistakes) / counted.images
         if wrong >= settings.weak_share:
-            rows = tuple(row for _, row in sorted(counted.mistakes, reverse=True)[:_EXAMPLES])
+            rows = tuple(row for _, row in sorted(counted.mistakes, reverse=True))
             of_all = f"{len(counted.mistakes):,} of {counted.images:,}"
             text = f"{of_all} images answered with {name} are confident mistakes (above {_CONFIDENT:.0%})"
-            findings.append(Finding(name, "weak", method, len(counted.mistakes), text, share=wrong, examples=rows))
+            findings.append(
+                Finding(name, "weak", method, len(counted.mistakes), text, share=wrong, examples=rows[:_EXAMPLES], rows=rows, mistakes=True)
+            )
     return findings
 
 

@@ -1,4 +1,4 @@
-"""Write audit.parquet, audit/clusters.parquet and report/audit.html."""
+"""Write audit.parquet, the files below audit/, and report/audit.html."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hdm_core.heatmap import overlay
 from pipeline.audit.audit import Audit
 from pipeline.audit.finding import AUDIT, Finding
 from pipeline.audit.groups import CLUSTERS
+from pipeline.audit.review import review_csv
 from pipeline.report.crop import fill_colour
 from pipeline.report.gallery import Tile, draw_photograph, encode_jpeg
 from pipeline.report.heatmap import legend
@@ -22,7 +23,7 @@ from pipeline.runs.maps import read_map
 from pipeline.runs.records import to_parquet
 from pipeline.storage.objects import Storage
 
-NAME, CLUSTERS_NAME, PAGE = "audit.parquet", "audit/clusters.parquet", "report/audit.html"
+NAME, CLUSTERS_NAME, REVIEW_NAME, PAGE = "audit.parquet", "audit/clusters.parquet", "audit/review.csv", "report/audit.html"
 
 _FOLDER = "audit"  # below report/
 _SHOWN = 40  # findings with images on the page
@@ -39,7 +40,7 @@ class ShownFinding:
 
 
 def write_audit(audit: Audit, out: Storage | None = None) -> str:
-    """Write the findings, the clusters and the page; return the page's URL.
+    """Write findings, clusters, images to review and the page; return the page's URL.
 
     They replace those of an earlier audit, and go into the run, whose commits they do not change, or to other storage.
     """
@@ -48,6 +49,7 @@ def write_audit(audit: Audit, out: Storage | None = None) -> str:
         target.remove(name)
     target.write(NAME, to_parquet([finding.as_dict() for finding in audit.findings], AUDIT))
     target.write(CLUSTERS_NAME, to_parquet(audit.clusters, CLUSTERS))
+    target.write(REVIEW_NAME, review_csv(audit))
     shown = _draw(audit, target)
     metadata = audit.store.metadata()
     page = render(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from hdm_core import Classifier
 from pipeline.audit import AUDIT, audit_run, subject, write_audit
 from pipeline.audit.groups import CLUSTERS
+from pipeline.audit.review import HEAD, review_csv
 from pipeline.cli.main import main
 from pipeline.errors import InputError
 from pipeline.runs import RunStore
@@ -92,6 +95,13 @@ def test_files_and_page_are_written_and_the_run_stays_whole(poisoned: RunStore, 
     place = next(row for row in rows if row["kind"] == "spatial")
     assert place["confirmed"] is True
     assert len(place["box"]) == 4
+    review = list(csv.DictReader(io.StringIO((folder / "audit/review.csv").read_text())))
+    assert tuple(review[0]) == HEAD
+    assert review[0]["class"] == SHORTCUT
+    assert review[0]["action"] == "remove"
+    assert len({row["image_id"] for row in review}) == len(review) >= place["images"]
+    scores = [float(row["score"]) for row in review]
+    assert scores == sorted(scores, reverse=True)
 
 
 def run_command(arguments: list[str]) -> int:
@@ -121,13 +131,15 @@ def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
         from dataclasses import replace
 
         for number, record in enumerate(records):
-            records[number] = replace(record, target_name="<script>alert(1)</script>", status="flat")
+            records[number] = replace(record, target_name="=<script>alert(1)</script>", status="flat")
 
     store = stored_run(tmp_path, "hostile", rename, images=8)
     write_audit(audit_run(store, causal=False))
     text = store.storage.read("report/audit.html").decode()
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
+    cells = [row["class"] for row in csv.DictReader(io.StringIO(review_csv(audit_run(store, causal=False)).decode()))]
+    assert set(cells) == {"'=<script>alert(1)</script>"}  # no spreadsheet takes it for a formula
 
 
 def test_a_run_without_finished_shards_is_refused(tmp_path: Path) -> None:

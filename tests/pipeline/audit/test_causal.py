@@ -41,6 +41,17 @@ def test_a_place_that_decides_changes_the_class_and_another_does_not() -> None:
     assert not elsewhere.confirms(0.05)
 
 
+def test_a_place_may_be_removed_by_what_the_caller_shows_there() -> None:
+    classifier = Classifier.from_module(CornerReader())
+    own, others = images(12, 1.0, 0), images(12, 1.0, 1)  # swapping the corner with those of others changes nothing
+    assert not swap_place(classifier, own, others, 1, place(0, 0), 0, 8).confirms(0.05)
+    found = swap_place(classifier, own, others, 1, place(0, 0), 0, 8, removed=torch.zeros_like(own))
+    expected = 0.5 - torch.softmax(classifier.module(own), 1)[:, 1].double().mean()  # a blank corner has the logits 0 and 0
+    assert found.removal.mean is not None
+    assert found.removal.mean < 0
+    assert abs(found.removal.mean - float(expected)) < 0.15  # minus the change at random places, which may touch the corner
+
+
 def test_a_background_that_decides_counts_for_more_than_the_object() -> None:
     classifier = Classifier.from_module(CornerReader())
     own, others = images(6, 1.0, 0), images(6, -1.0, 1)

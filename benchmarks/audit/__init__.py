@@ -1,0 +1,1 @@
+"""Benchmark of `hdm audit` with shortcuts that are planted in photographs."""
