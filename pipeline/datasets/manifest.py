@@ -68,7 +68,7 @@ def further_columns(config: ManifestConfig, storage: Mapping[str, Any]) -> pa.Ta
     Raises:
         InputError: if the manifest cannot be read, or has no column `path`.
     """
-    table = _read(absolute(str(config.root)), storage)
+    table = read_table(absolute(str(config.root)), storage)
     if "path" not in table.column_names:
         raise InputError(f"{config.root}: no column 'path'; its columns are {', '.join(table.column_names)}")
     paths = table["path"].cast(pa.string())
