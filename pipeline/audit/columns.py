@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pipeline.config.load import load_config
-from pipeline.datasets.manifest import COLUMNS, ManifestConfig, read_table
-from pipeline.datasets.sample import absolute
+from pipeline.datasets.manifest import ManifestConfig, further_columns
 from pipeline.errors import HdmError
 from pipeline.runs import RunStore
 
@@ -21,16 +20,14 @@ def manifest_columns(store: RunStore) -> dict[str, dict[str, str]]:
         config = load_config(store.metadata()["config"])
         if not isinstance(config.dataset, ManifestConfig):
             return {}
-        table = read_table(absolute(str(config.dataset.root)), config.storage)
+        table = further_columns(config.dataset, config.storage)
     except HdmError:
         return {}
-    own = [name for name in table.column_names if name not in COLUMNS and table.column_names.count(name) == 1]
-    own = [name for name in own if len(table[name].unique()) < len(table)]
-    if not own or "path" not in table.column_names:
+    own = [name for name in table.column_names if name != "image_id" and len(table[name].unique()) < len(table)]
+    if not own:
         return {}
-    chosen = table.select([*own, *(name for name in ("path", "image_id") if name in table.column_names)])
     return {
-        str(row.get("image_id") or row["path"]): {name: str(row[name]) for name in own if row[name] not in (None, "")}
-        for batch in chosen.to_batches(max_chunksize=_BATCH)
+        row["image_id"]: {name: str(row[name]) for name in own if row[name] not in (None, "")}
+        for batch in table.select(["image_id", *own]).to_batches(max_chunksize=_BATCH)
         for row in batch.to_pylist()
     }

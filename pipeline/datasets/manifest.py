@@ -22,8 +22,8 @@ from pipeline.errors import InputError, one_line
 from pipeline.redaction import redact
 
 _REMOTE = ("s3", "gs", "az", "abfs", "https", "http")  # protocols that cannot read this machine's own files
-COLUMNS = ("path", "label", "class_name", "mask", "bbox", "boxes", "split", "image_id")
-_TEXTS = {name: pa.string() for name in COLUMNS if name != "label"}  # 007 is an id, not a number
+_COLUMNS = ("path", "label", "class_name", "mask", "bbox", "boxes", "split", "image_id")
+_TEXTS = {name: pa.string() for name in _COLUMNS if name != "label"}  # 007 is an id, not a number
 
 
 class ManifestConfig(DatasetConfig):
@@ -44,15 +44,15 @@ def read_manifest(config: ManifestConfig, storage: Mapping[str, Any]) -> list[Sa
         InputError: if the manifest cannot be read, has no column `path`, or has an invalid row.
     """
     manifest = absolute(str(config.root))
-    table = read_table(manifest, storage)
+    table = _read(manifest, storage)
     if "path" not in table.column_names:
         raise InputError(f"{manifest}: no column 'path'; its columns are {', '.join(table.column_names)}")
-    for name in COLUMNS:
+    for name in _COLUMNS:
         if table.column_names.count(name) > 1:
             raise InputError(f"{manifest}: two columns are named {name!r}; rename one")
     folder = manifest.rpartition("/")[0]
     samples = []
-    for number, row in enumerate(_rows(table.select([name for name in COLUMNS if name in table.column_names])), start=1):
+    for number, row in enumerate(_rows(table.select([name for name in _COLUMNS if name in table.column_names])), start=1):
         try:
             samples.append(_sample(row, folder))
         except (ValueError, TypeError, InputError) as error:
@@ -68,7 +68,7 @@ def further_columns(config: ManifestConfig, storage: Mapping[str, Any]) -> pa.Ta
     Raises:
         InputError: if the manifest cannot be read, or has no column `path`.
     """
-    table = read_table(absolute(str(config.root)), storage)
+    table = _read(absolute(str(config.root)), storage)
     if "path" not in table.column_names:
         raise InputError(f"{config.root}: no column 'path'; its columns are {', '.join(table.column_names)}")
     paths = table["path"].cast(pa.string())
@@ -78,7 +78,7 @@ def further_columns(config: ManifestConfig, storage: Mapping[str, Any]) -> pa.Ta
         ids = pc.if_else(pc.fill_null(pc.not_equal(given, ""), False), given, paths)
     kept: dict[str, pa.ChunkedArray] = {}
     for name, values in zip(table.column_names, table.columns, strict=True):
-        known = {each.lower() for each in (*COLUMNS, *kept)}
+        known = {each.lower() for each in (*_COLUMNS, *kept)}
         if name.lower() not in known and not pa.types.is_nested(values.type):
             kept[name] = values
     return pa.table({"image_id": ids, **kept})
@@ -87,7 +87,7 @@ def further_columns(config: ManifestConfig, storage: Mapping[str, Any]) -> pa.Ta
 MANIFEST = DatasetKind("manifest", ManifestConfig, read_manifest)
 
 
-def read_table(manifest: str, storage: Mapping[str, Any]) -> pa.Table:
+def _read(manifest: str, storage: Mapping[str, Any]) -> pa.Table:
     """Read a manifest.
 
     Raises:
