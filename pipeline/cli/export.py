@@ -79,7 +79,7 @@ def maps(
 
 
 def _export(run: str, to: str, settings: ExportSettings, replace: bool, as_json: bool) -> None:
-    """Export, print the result, and exit with 1 if there is no file, 3 if photographs are gone."""
+    """Export and print the result; exit with 1 without a file, 3 without a photograph."""
     from pipeline.export import export_run
     from pipeline.monitoring.progress import progress_bar
     from pipeline.runs import RunStore

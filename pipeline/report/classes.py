@@ -124,7 +124,10 @@ def _class_of(row: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _score_column(records: pa.Table) -> str:
-    """Return the column by which maps are compared: insertion, else the first metric that was measured, else the probability."""
+    """Return the column by which maps are compared.
+
+    It is insertion, else the first metric that was measured, else the probability.
+    """
     measured = [name for name in ("insertion_auc", *METRICS) if name in records.column_names and records[name].null_count < len(records)]
     return measured[0] if measured else "probability"
 

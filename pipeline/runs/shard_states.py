@@ -78,13 +78,19 @@ def shard_states(store: RunStore) -> list[ShardState]:
 
 
 def write_failure(store: RunStore, shard: int, error: str) -> None:
-    """Note that a shard failed after all attempts; a later commit makes the note void."""
+    """Note that a shard failed after all attempts.
+
+    A later commit makes the note void.
+    """
     content = {"error": error, "at": datetime.now(UTC).isoformat(timespec="seconds")}
     store.storage.write(f"failures/{shard:06d}.json", to_json(content))
 
 
 def _failed(records: pa.Table) -> list[tuple[int, tuple[int, str | None]]]:
-    """Return (shard, (failed images, last error)) of a shard's records; none if all are well."""
+    """Return shard, number of failed images and last error of a shard's records.
+
+    The list is empty if all are well.
+    """
     bad = records.filter(pc.is_in(records["status"], pa.array(FAILED_STATUSES)))
     if not bad.num_rows:
         return []

@@ -20,6 +20,7 @@ from hdm_core.sources.checkpoint import Card, save_checkpoint
 from pipeline.drift import compare, write_drift
 from pipeline.runs import RunStore
 from pipeline.tables.aggregate import aggregate
+from tests.support import report_runs
 from tests.support.drift_runs import stored_run
 from tests.support.huggingface import save_vit
 from tests.support.plans import configuration, plan_of, results, save_picture
@@ -103,6 +104,14 @@ def finished_runs(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def run_with_photographs(folder: Path) -> dict[str, Any]:
+    """Write runs/demo, whose photographs exist."""
+    (folder / "photographs").mkdir()
+    (folder / "runs").mkdir()
+    Path(report_runs.stored_run(folder / "photographs").url).rename(folder / "runs/demo")
+    return {}
+
+
 def two_runs(folder: Path) -> dict[str, Any]:
     """Write runs/march and runs/april over the same images, compared as `hdm diff` does."""
     before, after = (stored_run(folder / "runs", name) for name in ("march", "april"))
@@ -121,6 +130,7 @@ MATERIAL: dict[str, Callable[[Path], dict[str, Any]]] = {
     "docs/analysis.md": finished_runs,
     "docs/operations.md": finished_runs,
     "docs/drift.md": two_runs,
+    "docs/export.md": run_with_photographs,
     "docs/models.md": models,
 }
 

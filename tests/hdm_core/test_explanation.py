@@ -25,6 +25,13 @@ def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8))
 
 
+def test_a_notebook_shows_its_maps(explanation: Explanation) -> None:
+    shown = explanation._repr_html_()
+    assert shown.count('<img src="data:image/png;base64,') == 2
+    assert f"class {int(explanation.targets[0])}, ok" in shown
+    assert "Explanation(grad_cam: 2 maps" in shown
+
+
 def test_it_is_one_short_line(explanation: Explanation) -> None:
     assert repr(explanation) == "Explanation(grad_cam: 2 maps of 16 x 20, 2 ok, 1 pass per image)"
     images = pictures(3)
