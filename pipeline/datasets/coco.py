@@ -1,4 +1,4 @@
-"""Dataset kind `coco`: a folder of images, and COCO's `instances` file with their objects."""
+"""Dataset kind `coco`: a folder of images, and COCO's file with their objects."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _objects(
 
 
 def _area(annotation: Mapping[str, Any]) -> float:
-    """Return the area of an object in pixels, of its box if the file does not say it; NaN for no finite number."""
+    """Return the area of an object or else of its box, in pixels; NaN if infinite."""
     if "area" in annotation:
         area = float(annotation["area"])
     else:

@@ -1,4 +1,4 @@
-"""Logging of a finished run to MLflow: its settings, metrics, tables, page and pictures."""
+"""Logging of a run to MLflow: settings, metrics, tables, page and pictures."""
 
 from __future__ import annotations
 
@@ -101,7 +101,10 @@ def _settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _metrics(store: RunStore) -> Iterator[tuple[str, float]]:
-    """Yield the finite means of the tables, and the counts of images behind them; of several baselines, those beyond the first named."""
+    """Yield the finite means of the tables, and the counts of images behind them.
+
+    Of several baselines, those beyond the first are named.
+    """
     rows = aggregate(store).to_pylist()
     first = next((row["baseline"] for row in rows), None)
     for row in rows:
@@ -115,7 +118,7 @@ def _metrics(store: RunStore) -> Iterator[tuple[str, float]]:
 
 
 def _artifacts(store: RunStore, folder: Path, limit: int) -> int:
-    """Copy the page with its pictures, the tables and run.json to a folder; return the number of files."""
+    """Copy page, pictures, tables and run.json; return the number of files."""
     write_report(store, limit)
     names = ["run.json", "tables.parquet", "report/index.html"]
     names += [f"report/images/{name}" for name in store.storage.names("report/images")]

@@ -60,7 +60,7 @@ def export_virelay(store: RunStore, target: str, method: str | None = None) -> t
 
 
 def _write_arrays(store: RunStore, found: Maps, method: str, inputs: Any, attributions: Any) -> tuple[Maps, list[str]]:
-    """Write the arrays of both files; return the images that they have, and the ids of those that cannot be read."""
+    """Write the arrays; return the images they have, and the ids of unreadable ones."""
     info, maps = store.metadata(), store.storage.zarr("maps.zarr")
     storage, fill = load_config(info["config"]).storage, fill_colour(info)
     height, width = open_array(maps, method).shape[-2:]
