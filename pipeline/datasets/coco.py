@@ -92,7 +92,7 @@ def _read(file: str, storage: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
             content = json.loads(opened.read())
     except (OSError, ValueError, ImportError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read as JSON ({one_line(error)}); look at dataset.annotations") from None
-    lists = [content.get(key) for key in ("images", "annotations", "categories")] if isinstance(content, dict) else [None]
+    lists: list[Any] = [content.get(key) for key in ("images", "annotations", "categories")] if isinstance(content, dict) else [None]
     if not all(isinstance(each, list) for each in lists):
         raise InputError(f"{file}: COCO's format has the lists images, annotations and categories; look at dataset.annotations")
     return lists
