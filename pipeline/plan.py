@@ -160,7 +160,10 @@ def make_plan(config: RunConfig) -> Plan:
 
 
 def _digest_row(sample: Sample) -> list[Any]:
-    """Return what the dataset's digest covers; shapes only where there are some, so that digests of other datasets stay."""
+    """Return the values of a sample that the digest covers.
+
+    Shapes are among them only where there are some, so that digests of other datasets stay.
+    """
     masks = None if sample.masks is None else asdict(sample.masks)
     row = [sample.image_id, sample.path, sample.label, sample.split, masks, sample.bbox]
     return row if sample.shapes is None else [*row, sample.shapes]

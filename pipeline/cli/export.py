@@ -9,6 +9,7 @@ import typer
 from pipeline.cli.console import err, out, print_facts, print_json
 from pipeline.cli.execute import FAILED, UNEXPLAINED
 from pipeline.cli.export_fiftyone import fiftyone
+from pipeline.cli.export_virelay import virelay
 from pipeline.cli.options import Json, Run
 from pipeline.errors import InputError
 
@@ -137,3 +138,4 @@ def _levels(text: str) -> tuple[float, ...]:
 
 
 export.command()(fiftyone)
+export.command()(virelay)

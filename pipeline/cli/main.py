@@ -20,6 +20,7 @@ from pipeline.cli.console import accept_any_encoding, err, out, print_facts, pri
 from pipeline.cli.diff import diff
 from pipeline.cli.execute import BAD_INPUT, FAILED, console_steps, print_summary
 from pipeline.cli.export import export
+from pipeline.cli.log import log
 from pipeline.cli.measure import measure
 from pipeline.cli.metrics import metrics
 from pipeline.cli.options import Config, Json, Limit, Output, Root, Run, Set, configuration
@@ -56,6 +57,7 @@ app.command()(view)
 app.command()(verify)
 app.command()(repair)
 app.add_typer(export, name="export")
+app.add_typer(log, name="log")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Dataset kind `coco`: a folder of images, and COCO's `instances` file with their objects."""
+"""Dataset kind `coco`: a folder of images, and COCO's file with their objects."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _read(file: str, storage: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
             content = json.loads(opened.read())
     except (OSError, ValueError, ImportError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read as JSON ({one_line(error)}); look at dataset.annotations") from None
-    lists = [content.get(key) for key in ("images", "annotations", "categories")] if isinstance(content, dict) else [None]
+    lists: list[Any] = [content.get(key) for key in ("images", "annotations", "categories")] if isinstance(content, dict) else [None]
     if not all(isinstance(each, list) for each in lists):
         raise InputError(f"{file}: COCO's format has the lists images, annotations and categories; look at dataset.annotations")
     return lists
@@ -139,7 +139,7 @@ def _objects(
 
 
 def _area(annotation: Mapping[str, Any]) -> float:
-    """Return the area of an object in pixels, of its box if the file does not say it; NaN for no finite number."""
+    """Return the area of an object or else of its box, in pixels; NaN if infinite."""
     if "area" in annotation:
         area = float(annotation["area"])
     else:

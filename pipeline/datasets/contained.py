@@ -1,4 +1,4 @@
-"""Addresses of images inside a larger file: a member of a tar, a cell of a Parquet file.
+"""Addresses of images inside a tar or a Parquet file.
 
 An address is a path as `Sample.path` has it, so that workers and readers of images.parquet read the bytes without an index. It has
 a digest of what stood around the bytes when they were listed; a file that was changed since is thereby noticed.

@@ -1,4 +1,4 @@
-"""Bytes of a sample's files: a file on a disk or at a URL, a member of a tar, a cell of a Parquet file."""
+"""Bytes of a sample's files, also of those inside a tar or a Parquet file."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _read(
     local: Callable[[BinaryIO], bytes],
     remote: Callable[[AbstractFileSystem, str], bytes],
 ) -> bytes:
-    """Read by `local` from an open file, or by `remote` from a URL, again after an error that may pass."""
+    """Read by `local` from a file or by `remote` from a URL, with retries."""
 
     def fetch() -> bytes:
         opened = fsspec.open(path, "rb", **storage)
@@ -116,7 +116,7 @@ def _range(file: BinaryIO, start: int, end: int) -> bytes:
 
 
 def _data_of_member(data: bytes, member: TarMember) -> bytes:
-    """Return a member's data, given its header and data, if the header is that of the listing."""
+    """Return a member's data, if its header is that of the listing."""
     if len(data) != HEADER + member.size or member_digest(data[:HEADER]) != member.digest:
         raise UnreadableError(f"{member.container} has changed since it was listed")
     return data[HEADER:]

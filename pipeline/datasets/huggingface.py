@@ -1,4 +1,4 @@
-"""Dataset kind `huggingface`: image folders and Parquet files as the library `datasets` writes them, read by pyarrow alone."""
+"""Dataset kind `huggingface`: images with metadata, or Parquet files of images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class HuggingFaceConfig(DatasetConfig):
 
 
 def read_huggingface(config: HuggingFaceConfig, storage: Mapping[str, Any]) -> Listing:
-    """List the rows of the metadata, or of the Parquet files, in the order of the files' names and of their rows.
+    """List the rows of the metadata or Parquet files, in the order of the files.
 
     Raises:
         InputError: if the folder has neither, or a table cannot be read or lacks a column.

@@ -1,4 +1,4 @@
-"""Classes of a Hugging Face table: values of its column, and the names of a ClassLabel in its schema."""
+"""Classes of a Hugging Face table: its column, and its schema's ClassLabel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def class_names(schema: pa.Schema, column: str) -> list[str] | None:
 
 
 def label_and_name(value: Any, names: list[str] | None) -> tuple[int | None, str | None]:
-    """Return label and name of the class of a row; -1 stands for no label, as in test splits without labels.
+    """Return label and name of a row's class; the value -1 is no label.
 
     Raises:
         ValueError: if the value is neither a name nor a whole number, or has no name in the ClassLabel.

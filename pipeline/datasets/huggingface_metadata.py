@@ -1,4 +1,4 @@
-"""A folder of images with tables of their labels: metadata.csv, metadata.jsonl or metadata.parquet."""
+"""A folder of images with tables metadata.csv, .jsonl or .parquet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FILE = "file_name"
 
 
 def read_metadata(root: Root, tables: Sequence[str], files: Sequence[str], label_column: str, notes: ListingNotes) -> list[Sample]:
-    """List the rows of tables, one per image; `file_name` is relative to the table's folder.
+    """List the rows of tables, whose `file_name` is relative to the table's folder.
 
     Args:
         tables: relative paths of the tables.

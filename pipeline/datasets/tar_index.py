@@ -59,7 +59,7 @@ def index_tar(file: BinaryIO, container: str, is_wanted: Callable[[str], bool]) 
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (info := tar.next()) is not None:
-                tar.members = []  # tarfile keeps all, at 1 kB each
+                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps all, at 1 kB each
                 if info.isdir():
                     continue
                 name = info.name.encode(errors="backslashreplace").decode()

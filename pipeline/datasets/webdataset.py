@@ -1,4 +1,4 @@
-"""Dataset kind `webdataset`: tars whose members KEY.jpg, KEY.cls and KEY.json are a sample."""
+"""Dataset kind `webdataset`: tars with the members KEY.jpg, KEY.cls, KEY.json."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class WebDatasetConfig(DatasetConfig):
 
 
 def read_webdataset(config: WebDatasetConfig, storage: Mapping[str, Any]) -> Listing:
-    """List the images in the tars, in the order of the tars' names and of their members.
+    """List the images in the tars, in the order of tars and members.
 
     An image's key is its path up to the first dot of its name; what follows is the field. The image is the first field that is a suffix
     of an image.
@@ -146,7 +146,7 @@ def _samples(root: Root, relative: str, index: TarIndex, labels: str, notes: Lis
 
 
 def _label(found: _Key, labels: str) -> tuple[int | None, str | None, str | None]:
-    """Return label, name of the class and split of a key; None for what it does not have."""
+    """Return a key's label, class name and split; None for what it lacks."""
     order = _FIELDS[:2] if labels == "auto" else (labels,)
     member = next((found.fields[name] for name in order if name in found.fields), None)
     if member is None:

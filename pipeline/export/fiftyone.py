@@ -43,7 +43,7 @@ class FiftyOneSummary:
 
 
 def export_fiftyone(store: RunStore, target: str) -> FiftyOneSummary:
-    """Write a run as a folder that `fiftyone.Dataset.from_dir` reads as a FiftyOneDataset.
+    """Write a run as a folder in the format FiftyOneDataset.
 
     A sample has the photograph, the image's id, label and split, the explained class as a Classification, and by method a Heatmap, the
     status and the measured numbers. FiftyOne itself is not needed. The folder appears at once, when it is complete.
@@ -101,7 +101,7 @@ def whole_photograph(values: NDArray[np.float32], image: dict[str, Any]) -> NDAr
 
 
 def _write_media(store: RunStore, folder: Path, image: ExportedImage) -> str | None:
-    """Write the photograph, converted if browsers do not show its format; None if it cannot be read."""
+    """Write the photograph in a format of browsers; None if it cannot be read."""
     data = read_photograph(store, image)
     if data is None or image.facts["crop"] is None:
         return None

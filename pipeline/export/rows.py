@@ -62,7 +62,7 @@ def metric_columns(store: RunStore) -> list[str]:
 
 
 def read_photograph(store: RunStore, image: ExportedImage) -> bytes | None:
-    """Read an image's file; None if it cannot be read any more or has changed since the run."""
+    """Read an image's file; None if it cannot be read or has changed."""
     import hashlib
 
     storage = load_config(store.metadata()["config"]).storage

@@ -1,4 +1,4 @@
-"""Metadata of OME-Zarr 0.5 on the maps, by which viewers of biology and microscopy open them."""
+"""Metadata of OME-Zarr 0.5 on the maps."""
 
 from __future__ import annotations
 
