@@ -100,7 +100,7 @@ class Query:
         return self._rows(f"SELECT * FROM {self._source} WHERE row = ? ORDER BY rank", [row])
 
     def counts(self, state: State) -> tuple[list[Facet], list[Histogram]]:
-        """Return facets and histograms, which are kept: all pages of a filter share them."""
+        """Return facets and histograms, which all pages of a filter share."""
         filters = (state.method, tuple(state.facets.items()), tuple(state.ranges.items()), state.where)
         return self._kept((filters, self._version()), lambda: (self.facets(state), self.histograms(state)))
 
@@ -117,9 +117,9 @@ class Query:
         return result
 
     def facets(self, state: State) -> list[Facet]:
-        """Count the values of each facet among the images that the other filters leave.
+        """Count the values of each facet.
 
-        A column without any value is no facet.
+        Counted are the images that the other filters leave. A column without any value is no facet.
         """
         found = []
         for name, (column, title) in self._columns.facets.items():
@@ -165,7 +165,7 @@ class Query:
         return found
 
     def _ends(self, method: str) -> list[float | None]:
-        """Return the least and the greatest finite value of each column of numbers, in turn."""
+        """Return the least and the greatest finite value of each column, in turn."""
         ends = ", ".join(
             f"{end}({column}) FILTER (isfinite({column}::DOUBLE))"
             for column in map(quoted, self._columns.numbers)
