@@ -147,7 +147,7 @@ class Query:
         ends_of_all = self._kept(("ends", state.method, self._version()), lambda: self._ends(state.method))
         found = []
         for column, low, high in zip(columns, ends_of_all[::2], ends_of_all[1::2], strict=True):
-            if low is None:
+            if low is None or high is None:
                 continue
             width = (high - low) / _BINS or 1.0
             condition, values = self._condition(state, without=column)
