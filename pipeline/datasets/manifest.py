@@ -61,9 +61,10 @@ def read_manifest(config: ManifestConfig, storage: Mapping[str, Any]) -> list[Sa
 
 
 def further_columns(config: ManifestConfig, storage: Mapping[str, Any]) -> pa.Table:
-    """Return the manifest's columns that hdm itself does not read, with `image_id` first.
+    """Return the manifest's columns that hdm itself does not read.
 
-    Columns of lists and other nested values are left out, and so is a second column of the same name, whatever its case.
+    They stand after `image_id`. Columns of lists and other nested values are left out, and so is a second column of the same name, whatever
+    its case.
 
     Raises:
         InputError: if the manifest cannot be read, or has no column `path`.

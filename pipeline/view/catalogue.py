@@ -17,6 +17,7 @@ from pipeline.runs import RunStore
 from pipeline.runs.records import RECORDS, from_parquet
 from pipeline.view.columns import IMAGE_COLUMNS, RECORD_COLUMNS, Columns
 from pipeline.view.database import Database, quoted
+from pipeline.view.image_rows import IMAGE_SCHEMA, ImageRows
 
 _SECONDS_BETWEEN_LISTINGS = 2.0
 _BATCH = 128  # shards that enter the table together
@@ -46,6 +47,7 @@ class Catalogue:
 
     def __init__(self, store: RunStore, info: Mapping[str, Any], columns: Columns, database: Database, name: str = "run") -> None:
         self.name, self.shards, self.columns = name, int(info["shards"]), columns
+        self._shard_size = int(info["config"]["compute"]["shard_size"])
         self.loaded: set[int] = set()
         self.broken: dict[int, str] = {}
         self.error = ""
@@ -57,7 +59,7 @@ class Catalogue:
 
     @property
     def loading(self) -> bool:
-        """Whether shards are being read."""
+        """True while shards are being read."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
@@ -87,12 +89,14 @@ class Catalogue:
         try:
             if not self._has_tables(connection):
                 self._create(connection)
+            images = self._images(connection)
             new = sorted(self._store.done() - self.loaded - set(self.broken))
             with ThreadPoolExecutor(_READERS) as readers:
                 # The first batch is small, so that a page is there at once.
                 sizes = [0, min(8, len(new)), *range(8 + _BATCH, len(new), _BATCH), len(new)]
                 for begin, end in itertools.pairwise(sizes):
                     if shards := new[begin:end]:
+                        images.advance((shards[-1] + 1) * self._shard_size)
                         self._insert(connection, shards, list(readers.map(self._read, shards)))
                         self._first.set()
             self.error = ""
@@ -111,23 +115,34 @@ class Catalogue:
         return bool(tables)
 
     def _create(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Write the images and an empty table of results."""
-        images = self._store.images().select(["row", "image_id", "path", *IMAGE_COLUMNS])
-        connection.register("images_batch", images)
+        """Create the tables, which are empty."""
         extra = self.columns.extra
-        further = ""
         if extra is not None:
             connection.register("extra_batch", extra)
-            further = "".join(f", e.{quoted(name)}" for name in self.columns.extra_names)
-        join = "" if extra is None else "LEFT JOIN (SELECT DISTINCT ON (image_id) * FROM extra_batch) e USING (image_id)"
-        connection.execute(
-            f"CREATE OR REPLACE TABLE {quoted(self.name)}.images AS SELECT i.*{further} FROM images_batch i {join} ORDER BY i.row"
-        )
-        empty = self._schema().empty_table()
-        connection.register("batch", empty)
-        connection.execute(f"CREATE OR REPLACE TABLE {self.table} AS {self._select()} LIMIT 0")
-        connection.unregister("batch")
+            connection.execute(f"CREATE TABLE {quoted(self.name)}.extra AS SELECT DISTINCT ON (image_id) * FROM extra_batch")
+            connection.unregister("extra_batch")
+        connection.register("images_batch", IMAGE_SCHEMA.empty_table())
+        connection.execute(f"CREATE TABLE {quoted(self.name)}.images AS {self._image_select()}")
         connection.unregister("images_batch")
+        connection.register("batch", self._schema().empty_table())
+        connection.execute(f"CREATE TABLE {self.table} AS {self._select()}")
+        connection.unregister("batch")
+
+    def _images(self, connection: duckdb.DuckDBPyConnection) -> ImageRows:
+        """Return what adds the images that the table does not have yet."""
+
+        def insert(batch: pa.Table) -> None:
+            connection.register("images_batch", batch)
+            connection.execute(f"INSERT INTO {quoted(self.name)}.images {self._image_select()}")
+            connection.unregister("images_batch")
+
+        ((present,),) = connection.execute(f"SELECT count(*) FROM {quoted(self.name)}.images").fetchall()
+        return ImageRows(self._store, present, insert)
+
+    def _image_select(self) -> str:
+        further = "".join(f", e.{quoted(name)}" for name in self.columns.extra_names)
+        join = f"LEFT JOIN {quoted(self.name)}.extra e ON i.image_id = e.image_id" if further else ""
+        return f"SELECT i.*{further} FROM images_batch i {join} ORDER BY i.row"
 
     def _insert(self, connection: duckdb.DuckDBPyConnection, shards: Sequence[int], tables: Sequence[pa.Table | str]) -> None:
         """Add the records of some shards; a text in place of a table is an error."""

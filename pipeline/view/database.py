@@ -10,7 +10,7 @@ import duckdb
 
 from pipeline.errors import InputError, one_line
 
-_MEMORY = "512MB"  # of DuckDB alone; with Python, torch and Arrow the process stays below 1 GiB
+_MEMORY = "448MB"  # of DuckDB alone; with Python, torch and Arrow the process stays below 1 GiB
 _SECONDS = 20.0  # after which a query is interrupted
 
 

@@ -38,13 +38,13 @@ def grid_page(view: RunView, state: State, error: str = "") -> dict[str, Any]:
     if error or not view.catalogue.loaded:
         return {**common, "tiles": [], "total": 0, "pages": 1, "facets": [], "histograms": [], "bars": {}}
     records, total = view.query.page(state)
-    histograms = view.query.histograms(state)
+    facets, histograms = view.query.counts(state)
     return {
         **common,
         "tiles": [_tile(view, state, record, (state.page - 1) * PAGE + place) for place, record in enumerate(records)],
         "total": total,
         "pages": max(1, -(-total // PAGE)),
-        "facets": view.query.facets(state),
+        "facets": facets,
         "histograms": histograms,
         "bars": {each.column: _bars(each) for each in histograms},
     }

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.view.columns import OTHER_COLUMNS, Columns
 from pipeline.view.database import Database, quoted
 from pipeline.view.expression import check_expression
 from pipeline.view.state import State
 
+T = TypeVar("T")
+
 PAGE = 48  # images per page
 
 _BINS = 30
+_KEPT = 64  # counts of so many filters
 _VALUES = 12  # of a facet that are listed
 
 
@@ -68,11 +73,16 @@ class Query:
     Args:
         table: of the results.
         other: of the results of the second run.
+        version: returns a number that changes when the tables grow.
     """
 
-    def __init__(self, database: Database, columns: Columns, table: str, other: str | None = None) -> None:
-        self._database, self._columns, self._table = database, columns, table
+    def __init__(
+        self, database: Database, columns: Columns, table: str, other: str | None = None, version: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._database, self._columns, self._version = database, columns, version
         self._source = table if other is None else _compared(table, other)
+        self._counted: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
 
     def page(self, state: State) -> tuple[list[dict[str, Any]], int]:
         """Return the images of the state's page, one row each, and the number of all."""
@@ -89,10 +99,27 @@ class Query:
         """Return all results of one image, of rank 0 first."""
         return self._rows(f"SELECT * FROM {self._source} WHERE row = ? ORDER BY rank", [row])
 
-    def facets(self, state: State) -> list[Facet]:
-        """Count the values of each facet among the images that the other filters leave.
+    def counts(self, state: State) -> tuple[list[Facet], list[Histogram]]:
+        """Return facets and histograms, which all pages of a filter share."""
+        filters = (state.method, tuple(state.facets.items()), tuple(state.ranges.items()), state.where)
+        return self._kept((filters, self._version()), lambda: (self.facets(state), self.histograms(state)))
 
-        A column without any value is no facet.
+    def _kept(self, key: Hashable, count: Callable[[], T]) -> T:
+        """Return what was counted before, or count it."""
+        with self._lock:
+            if key in self._counted:
+                return self._counted[key]  # type: ignore[no-any-return]
+        result = count()
+        with self._lock:
+            self._counted[key] = result
+            while len(self._counted) > _KEPT:
+                self._counted.popitem(last=False)
+        return result
+
+    def facets(self, state: State) -> list[Facet]:
+        """Count the values of each facet.
+
+        Counted are the images that the other filters leave. A column without any value is no facet.
         """
         found = []
         for name, (column, title) in self._columns.facets.items():
@@ -117,15 +144,10 @@ class Query:
         values has no histogram.
         """
         columns = self._columns.numbers
-        ends = ", ".join(
-            f"min({each}) FILTER (isfinite({each}::DOUBLE)), max({each}) FILTER (isfinite({each}::DOUBLE))" for each in map(quoted, columns)
-        )
-        (all_ends,) = self._rows(
-            f"SELECT list_value({ends})::DOUBLE[] AS ends FROM {self._source} WHERE method = ? AND rank = 0", [state.method]
-        )
+        ends_of_all = self._kept(("ends", state.method, self._version()), lambda: self._ends(state.method))
         found = []
-        for column, low, high in zip(columns, all_ends["ends"][::2], all_ends["ends"][1::2], strict=True):
-            if low is None:
+        for column, low, high in zip(columns, ends_of_all[::2], ends_of_all[1::2], strict=True):
+            if low is None or high is None:
                 continue
             width = (high - low) / _BINS or 1.0
             condition, values = self._condition(state, without=column)
@@ -142,13 +164,35 @@ class Query:
             found.append(Histogram(column, self._columns.title(column), low, low + width * _BINS, bins, missing, limits))
         return found
 
+    def _ends(self, method: str) -> list[float | None]:
+        """Return the least and the greatest finite value of each column, in turn."""
+        ends = ", ".join(
+            f"{end}({column}) FILTER (isfinite({column}::DOUBLE))"
+            for column in map(quoted, self._columns.numbers)
+            for end in ("min", "max")
+        )
+        (row,) = self._rows(f"SELECT list_value({ends})::DOUBLE[] AS ends FROM {self._source} WHERE method = ? AND rank = 0", [method])
+        found: list[float | None] = row["ends"]
+        return found
+
     def _sorted(self, state: State, limit: int, offset: int) -> list[dict[str, Any]]:
+        """Return some images of the sorted list.
+
+        Rows alone are sorted, and the other columns are read for those that are shown.
+        """
         condition, values = self._condition(state)
         column, direction = quoted(state.sort), "DESC" if state.descending else "ASC"
         # Images without a value come last in either direction.
         missing = f"({column} IS NULL OR isnan({column}::DOUBLE)), " if state.sort in self._columns.numbers else ""
         order = f"{missing}{column} {direction} NULLS LAST" + ("" if state.sort == "row" else ", row")
-        return self._rows(f"SELECT * FROM {self._source} WHERE {condition} ORDER BY {order} LIMIT {limit:d} OFFSET {offset:d}", values)
+        found = self._rows(f"SELECT row FROM {self._source} WHERE {condition} ORDER BY {order} LIMIT {limit:d} OFFSET {offset:d}", values)
+        rows = [each["row"] for each in found]
+        if not rows:
+            return []
+        marks = ", ".join("?" * len(rows))
+        shown = self._rows(f"SELECT * FROM {self._source} WHERE row IN ({marks}) AND method = ? AND rank = 0", [*rows, state.method])
+        by_row = {each["row"]: each for each in shown}
+        return [by_row[row] for row in rows]
 
     def _condition(self, state: State, without: str | None = None) -> tuple[str, list[Any]]:
         """Return the condition of a state, and its parameters.
@@ -156,7 +200,8 @@ class Query:
         Args:
             without: facet or column whose own filter is left out.
         """
-        parts, values = ["method = ?", "rank = 0"], [state.method]
+        parts: list[str] = ["method = ?", "rank = 0"]
+        values: list[Any] = [state.method]
         for name, chosen in state.facets.items():
             if name == without:
                 continue

@@ -49,7 +49,12 @@ class RunView:
                 raise InputError(
                     f"{store.url} and {against.url} have no method in common; --against needs a run with one of the same methods"
                 )
-        self.query = Query(self.database, self.columns, self.catalogue.table, self.other and self.other.catalogue.table)
+        other = None if self.other is None else self.other.catalogue.table
+        self.query = Query(self.database, self.columns, self.catalogue.table, other, self._version)
+
+    def _version(self) -> int:
+        """Return a number that grows with the shards that are read."""
+        return len(self.catalogue.loaded) + (0 if self.other is None else len(self.other.catalogue.loaded))
 
     @property
     def title(self) -> str:

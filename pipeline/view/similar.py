@@ -63,9 +63,9 @@ class Similar:
 
 
 def pooled(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pool maps (N, H, W) to vectors (N, 64) of length 1 with mean 0; NaN for flat ones.
+    """Pool maps (N, H, W) to vectors (N, 64) of length 1 with mean 0.
 
-    Means are subtracted, since maps are not negative and any two would be similar.
+    Flat maps have NaN. Means are subtracted, since maps are not negative and any two would be similar.
     """
     cells = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(maps)[:, None], CELLS).flatten(1).numpy()
     centred = cells - cells.mean(1, keepdims=True)

@@ -102,7 +102,7 @@ class State:
 
     @property
     def filtered(self) -> bool:
-        """Whether anything is filtered."""
+        """True if anything is filtered."""
         return bool(self.facets or self.ranges or self.where)
 
 

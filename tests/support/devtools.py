@@ -90,7 +90,7 @@ class Tab:
 
     def screenshot(self, path: Path, width: int, height: int) -> None:
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.wait("[...document.images].every(i => i.complete)")
+        self.wait("[...document.images].every(i => i.complete || i.loading == 'lazy')")
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
 
     def _note(self, message: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from hdm_core.similarity import spearman
 from pipeline.errors import InputError
 from pipeline.runs import RunStore
 from pipeline.runs.maps import read_map
+from pipeline.storage.objects import to_json
 from pipeline.view import RunView, create_app, serve
 from pipeline.view.cache import PictureCache
 from pipeline.view.query import PAGE
@@ -391,3 +392,24 @@ def test_the_cache_drops_what_was_used_longest_ago() -> None:
         get(key)
     assert made == ["a", "b", "c", "b"]
     assert PAGE % 2 == 0
+
+
+def test_further_columns_of_a_manifest_are_facets_and_numbers(tmp_path: Path) -> None:
+    store = stored_run(tmp_path, images=3)
+    (tmp_path / "list.csv").write_text(
+        'path,image_id,label,"a ""site"";",AGE,status\n' + "".join(f"{row}.png,bird-{row},1,s{row},{30 + row},x\n" for row in range(3))
+    )
+    info = store.metadata()
+    info["config"]["dataset"] = {"kind": "manifest", "root": str(tmp_path / "list.csv")}
+    store.storage.write("run.json", to_json(info))
+    view = RunView(store)
+    opened = client(view)
+    assert rows(opened.get("/", params={'is_a "site";': ["s0", "s2"]}).text) == [0, 2]
+    assert rows(opened.get("/?sort=AGE&order=down&max_AGE=31").text) == [1, 0]
+    assert rows(opened.get("/?where=age+%3D+32").text) == [2]
+    assert 'a "site"; s1' in text_of(opened.get("/image/1").text)
+    view.close()
+    (tmp_path / "list.csv").unlink()
+    view = RunView(store)
+    assert "The manifest's further columns are not shown" in text_of(client(view).get("/").text)
+    view.close()
