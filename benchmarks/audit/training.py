@@ -28,7 +28,7 @@ def tensors(photographs: Sequence[Photograph]) -> Tensor:
 
 
 def train(photographs: Sequence[Photograph], classes: Sequence[str], seed: int, epochs: int) -> tuple[nn.Module, float]:
-    """Train MobileNetV2 from its ImageNet weights; return it with its training accuracy.
+    """Train MobileNetV2 from ImageNet weights; return it and its accuracy.
 
     The last five blocks and a new linear layer are trained with AdamW and a one-cycle schedule (largest rate 5e-4); batch normalisation
     keeps its running means.
