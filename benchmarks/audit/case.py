@@ -177,7 +177,7 @@ def _clean_cells(case: Case, images: Sequence[Photograph], classes: Sequence[str
 
 @torch.no_grad()
 def _learnt(network: nn.Module, photographs: Sequence[Photograph], kind: str, target: int, seed: int) -> float:
-    """Return the mean rise of the probability when the shortcut is planted."""
+    """Return the mean rise of the probability with the shortcut planted."""
     rng = np.random.default_rng(seed + 1)
     name = sorted({photograph.class_name for photograph in photographs})[target]
     others = [photograph for photograph in photographs if photograph.class_name != name]

@@ -52,7 +52,7 @@ def audit(
     lines = folder / "results.jsonl"
     results = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
     done = {result["name"] for result in results}
-    for case in _cases(kinds and kinds.split(",")):
+    for case in _cases(None if kinds is None else kinds.split(",")):
         if case.name in done:
             continue
         photographs = read_photographs(dataset, root, case.block * classes, classes, per_class)

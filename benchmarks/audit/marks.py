@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from skimage import data
 
 SIDE = 128  # of the photographs, in pixels
 
@@ -78,7 +78,8 @@ def _blur(image: Image.Image, _object: Box, _rng: np.random.Generator) -> Image.
 
 def _background(image: Image.Image, box: Box, rng: np.random.Generator) -> Image.Image:
     """Place the box of the object on a random crop of one photograph."""
-    photograph = Image.fromarray(data.coffee())
+    with resources.as_file(resources.files("skimage") / "data" / "coffee.png") as path:  # a file of the package: no download
+        photograph = Image.open(path).convert("RGB")
     side = 2 * SIDE
     left, top = (int(rng.integers(size - side + 1)) for size in photograph.size)
     behind = photograph.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))

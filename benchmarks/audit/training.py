@@ -28,7 +28,7 @@ def tensors(photographs: Sequence[Photograph]) -> Tensor:
 
 
 def train(photographs: Sequence[Photograph], classes: Sequence[str], seed: int, epochs: int) -> tuple[nn.Module, float]:
-    """Train MobileNetV2 from its ImageNet weights; return it with its training accuracy.
+    """Train MobileNetV2 from ImageNet weights; return it and its accuracy.
 
     The last five blocks and a new linear layer are trained with AdamW and a one-cycle schedule (largest rate 5e-4); batch normalisation
     keeps its running means.
@@ -42,7 +42,7 @@ def train(photographs: Sequence[Photograph], classes: Sequence[str], seed: int, 
         labels = torch.tensor([classes.index(photograph.class_name) for photograph in photographs])
         front, back = network.features[:_FRONT], network.features[_FRONT:]
         with torch.no_grad():
-            before = torch.cat([front(part) for part in tensors(photographs).split(_BATCH)])
+            before = torch.cat([front(part) for part in torch.split(tensors(photographs), _BATCH)])
 
         def logits(part: Tensor) -> Tensor:
             result: Tensor = network.classifier(back(part).mean((2, 3)))
@@ -52,11 +52,11 @@ def train(photographs: Sequence[Photograph], classes: Sequence[str], seed: int, 
         optimiser = torch.optim.AdamW(parameters, 5e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-4, total_steps=epochs * -(-len(labels) // _BATCH))
         for _ in range(epochs):
-            for part in torch.randperm(len(labels)).split(_BATCH):
+            for part in torch.split(torch.randperm(len(labels)), _BATCH):
                 optimiser.zero_grad()
                 torch.autograd.backward(F.cross_entropy(logits(before[part]), labels[part]))
                 optimiser.step()
                 schedule.step()
         with torch.no_grad():
-            right = torch.cat([logits(part).argmax(1) for part in before.split(_BATCH)]) == labels
+            right = torch.cat([logits(part).argmax(1) for part in torch.split(before, _BATCH)]) == labels
     return network, float(right.double().mean())
