@@ -67,8 +67,10 @@ docs: .venv/ready ## the documentation as a site: site/index.html
 bench: .venv/ready ## compare the mask optimiser with the bare network and with one mask after another
 	$(BIN)/python -m benchmarks engine
 
+# Without fiftyone and mlflow, whose hundred dependencies CI would install for one test each.
+LOCKED := demo timm transformers medical tiff virelay analysis dev
 lock: ## write requirements.lock again (needs uv)
-	uv pip compile pyproject.toml requirements.in --all-extras --generate-hashes --python-version 3.11 \
+	uv pip compile pyproject.toml requirements.in $(LOCKED:%=--extra %) --generate-hashes --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --no-annotate --no-header -q -o requirements.lock
 
 # The lock is complete, so nothing is resolved: --no-deps. The stamp is renewed when the lock or the project's metadata changes.
