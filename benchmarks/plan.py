@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from benchmarks.steps import Steps, StepTiming, peak_mib
 from pipeline.config.load import load_config
 from pipeline.config.schema import RunConfig
 from pipeline.execution.driver import lay_out, open_shards
@@ -23,22 +21,7 @@ from pipeline.runs.records import RECORDS, to_parquet
 from pipeline.runs.store import commit_name
 from pipeline.storage.objects import to_json
 
-T = TypeVar("T")
-
 _BATCH = 10_000  # manifest rows written at a time
-
-
-@dataclass(frozen=True)
-class StepTiming:
-    """Seconds and memory of one step of a driver.
-
-    Attributes:
-        peak_mib: peak memory of the process up to the end of the step, in MiB.
-    """
-
-    step: str
-    seconds: float
-    peak_mib: float
 
 
 @dataclass(frozen=True)
@@ -74,14 +57,7 @@ def bench_plan(rows: int, shard_size: int, folder: Path) -> PlanResult:
         folder: folder for the manifests and the run.
     """
     manifests = {suffix: _write_manifest(folder / f"manifest.{suffix}", rows) for suffix in ("parquet", "csv")}
-    steps: list[StepTiming] = []
-
-    def timed(step: str, call: Callable[[], T]) -> T:
-        begin = time.perf_counter()
-        result = call()
-        steps.append(StepTiming(step, time.perf_counter() - begin, _peak()))
-        return result
-
+    timed = Steps()
     plan = timed("plan, CSV", lambda: make_plan(_configuration(manifests["csv"], shard_size, folder)))
     digest = timed("hash, CSV", plan.dataset_digest)
     del plan  # each plan is measured as in a driver of its own
@@ -96,7 +72,7 @@ def bench_plan(rows: int, shard_size: int, folder: Path) -> PlanResult:
     _, store = timed("find the run", lambda: lay_out(plan))
     left = timed("list what is done", lambda: open_shards(plan, store))
     timed("count what is done", store.statuses)
-    return PlanResult(rows, shards, len(left), sum(step.seconds for step in steps), _peak(), digest, tuple(steps))
+    return PlanResult(rows, shards, len(left), sum(step.seconds for step in timed.timings), peak_mib(), digest, tuple(timed.timings))
 
 
 def _configuration(manifest: Path, shard_size: int, folder: Path) -> RunConfig:
@@ -141,8 +117,3 @@ def _records(plan: Plan, shard: Shard) -> bytes:
     rows = [row for row in range(shard.start, shard.stop) for _ in plan.config.methods]
     methods = [*plan.config.methods] * len(shard)
     return to_parquet({"row": rows, "method": methods, "status": ["ok"] * len(rows)}, RECORDS)
-
-
-def _peak() -> float:
-    """Return the peak memory in MiB; Linux counts in KiB, macOS in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

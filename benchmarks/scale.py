@@ -109,6 +109,24 @@ def view(
     out.print(f"{text}, at most {facts['peak_mib']:,.0f} MiB and {facts['files_mib']:,.0f} MiB of libraries", markup=False, highlight=False)
 
 
+def tables(
+    images: Annotated[int, typer.Option(min=1, help="images of the run")] = 1_000_000,
+    shard_size: Annotated[int, typer.Option(min=1, help="images per shard")] = 1024,
+    methods: Annotated[str, typer.Option(help="methods of the run, separated by commas")] = "hdm,grad_cam,rise",
+    as_json: Json = False,
+) -> None:
+    """Measure the tables and statistics of a very large run."""
+    from benchmarks.finished import bench_finished
+
+    with tempfile.TemporaryDirectory(prefix="hdm-bench-") as folder:
+        facts = bench_finished(images, shard_size, tuple(methods.split(",")), Path(folder)).as_dict()
+    if as_json:
+        print_json({"tables": facts})
+        return
+    out.print(_table(facts["steps"]))
+    out.print(f"{facts['records']:,} records; {facts['before_mib']:,.0f} MiB before the first step", markup=False, highlight=False)
+
+
 def _counts(workers: str) -> list[int]:
     from pipeline.errors import InputError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from uuid import UUID
 
@@ -109,6 +110,7 @@ def summary_artifact(key: str, summary: RunSummary) -> None:
         "",
         f"- maps and records: `{store.url}`",
         f"- report: `{summary.report}`",
+        f"- in the browser: `hdm view {shlex.quote(store.url)}`",
         f"- images: {statuses}",
         f"- shards: {summary.shards}, of which {summary.already_done} were done before",
         f"- this time: {summary.passes:,} passes in {clock(summary.seconds)}",

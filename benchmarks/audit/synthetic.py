@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.steps import peak_mib
 from benchmarks.write_worker import synthetic_facts, synthetic_maps, synthetic_records
 from pipeline.audit import audit_run
 from pipeline.config.load import load_config
@@ -58,7 +57,7 @@ def bench_synthetic(images: int, classes: int, show: Callable[[str], None]) -> d
                 replace(record, target=int(label), target_name=f"class {label}") for record, label in zip(records, labels, strict=True)
             ]
             store.write_shard(shard, {"grad_cam": maps}, records, synthetic_facts(shard), config)
-        written, before = time.perf_counter() - start, _peak()
+        written, before = time.perf_counter() - start, peak_mib()
         show(f"{images:,} maps of {classes:,} classes were written in {written:.0f} s")
         start = time.perf_counter()
         found = audit_run(store, causal=False)
@@ -71,12 +70,6 @@ def bench_synthetic(images: int, classes: int, show: Callable[[str], None]) -> d
         "seconds": seconds,
         "maps_read": found.images,
         "peak_mib_before": before,
-        "peak_mib": _peak(),
+        "peak_mib": peak_mib(),
         "suspected": suspected,
     }
-
-
-def _peak() -> float:
-    """Return the largest memory of the process so far, in MiB."""
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / 1024 if sys.platform != "darwin" else kilobytes / 2**20
