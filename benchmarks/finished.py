@@ -37,7 +37,7 @@ class FinishedResult:
 
 
 def bench_finished(images: int, shard_size: int, methods: tuple[str, ...], folder: Path) -> FinishedResult:
-    """Write the records of a run of `images` images, and read them as `hdm tables` and `hdm status` do."""
+    """Write the records of a run, and read them as `hdm tables` does."""
     with ProcessPoolExecutor(1, get_context("spawn")) as writer:  # whose memory is not the reader's
         store = RunStore.open(writer.submit(write_run, images, shard_size, methods, folder).result())
     before, timed = peak_mib(), Steps()

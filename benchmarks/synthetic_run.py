@@ -1,4 +1,4 @@
-"""A finished run of any size, without maps: what readers of records are measured on."""
+"""Finished runs of any size without maps, for benchmarks of their readers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _CLASSES = 1000
 
 
 def write_run(images: int, shard_size: int, methods: tuple[str, ...], folder: Path) -> str:
-    """Write the records, image facts and commits of a finished run, without maps; return its URL.
+    """Write a finished run without maps, and return its URL.
 
-    A fifth of the images is answered wrongly, and a hundredth of the maps is flat.
+    It has records, image facts and commits. A fifth of the images is answered wrongly, and a hundredth of the maps is flat.
     """
     config = RunConfig.model_validate(
         {

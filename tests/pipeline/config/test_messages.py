@@ -58,7 +58,7 @@ def test_an_unknown_key_that_is_near_to_none_is_answered_with_all(key: str, know
         ({"hdm.steps": 0}, ["hdm.steps", "greater than or equal to 1", "not 0"]),
         ({"dm.sizes": [6, "x"]}, ["dm.sizes.1", "integer", "'x'"]),
         ({"hdm.ratios": []}, ["hdm.ratios", "empty"]),
-        ({"dataset.kind": "coco"}, ["dataset.kind: unknown kind 'coco'; known are demo, cub, palm, idrid, folder, manifest"]),
+        ({"dataset.kind": "voc"}, ["dataset.kind: unknown kind 'voc'; known are demo, cub, palm, idrid, folder, manifest, coco, "]),
         ({"dataset.kind": "foldr"}, ["dataset.kind: unknown kind 'foldr'", "known are demo, cub", "did you mean folder?"]),
         ({"dataset.kind": {}}, ["dataset.kind: unknown kind {}"]),
         ({"dataset": {"root": "x"}}, ["dataset.kind is missing: write one of demo, cub, palm, idrid, folder, manifest"]),
