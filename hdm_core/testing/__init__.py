@@ -38,7 +38,7 @@ def check_method(
     Args:
         entry: the method.
         settings: those that replace the default preset's, so that the check is quick.
-        cheapest: cheaper ones still, for larger networks and a hundred repetitions.
+        cheapest: cheaper ones still, for larger networks and many repetitions.
         class_agnostic: the map does not depend on the class that is explained.
         needs_layers: exported programs are refused; by default methods with a layer do that.
         refused: families of networks that the method refuses, such as "convnext", with words of its error.

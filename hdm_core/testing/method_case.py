@@ -24,7 +24,7 @@ class MethodCase:
     Attributes:
         entry: the method.
         settings: those that replace the default preset's, so that a check on tiny networks is quick.
-        cheapest: cheaper ones still, for larger networks and a hundred repetitions.
+        cheapest: cheaper ones still, for larger networks and many repetitions.
         class_agnostic: the map does not depend on the class that is explained.
         needs_layers: an exported program, which has operations and no layers, is refused.
         refused: families of networks that the method refuses, with words of its error.

@@ -113,6 +113,7 @@ def test_bench_metrics_and_methods_end_with_one_json_object(command: Run) -> Non
     assert [result["method"] for result in results] == ["eigen_cam", "full_grad"]
 
 
+@pytest.mark.nightly
 def test_bench_memory_measures_at_start_middle_and_end(command: Run) -> None:
     result = command("memory", "--calls", 20)["memory"]
     assert [each["calls"] for each in result["measurements"]] == [0, 10, 20]
