@@ -56,6 +56,11 @@ class Database:
             timer.cancel()
             connection.close()
 
+    def serialise(self, query: str) -> str:
+        """Return DuckDB's syntax tree of a query, JSON."""
+        (answer,) = self.rows("SELECT json_serialize_sql(?) AS tree", [query])
+        return str(answer["tree"])
+
     def close(self) -> None:
         """Free the tables."""
         self._connection.close()

@@ -8,9 +8,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pipeline.runs.expression import check_expression
 from pipeline.view.columns import OTHER_COLUMNS, Columns
 from pipeline.view.database import Database, quoted
-from pipeline.view.expression import check_expression
 from pipeline.view.state import State
 
 T = TypeVar("T")
@@ -219,7 +219,7 @@ class Query:
                         parts.append(f"(isfinite({quoted(column)}::DOUBLE) AND {quoted(column)}::FLOAT {sign} ?::FLOAT)")
                         values.append(limit)
         if state.where:
-            parts.append(check_expression(state.where, self._columns.names, self._database))
+            parts.append(check_expression(state.where, self._columns.names, self._database.serialise, "filter"))
         return " AND ".join(parts), values
 
     def _rows(self, sql: str, values: Sequence[Any]) -> list[dict[str, Any]]:
