@@ -239,7 +239,7 @@ def test_the_networks_learn_the_rule(architecture: Architecture) -> None:
     assert all(3 <= number <= 6 for number in data.pieces.values())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_the_images_of_truth_are_compared_too() -> None:
     data = make_patch_data(0, 2)

@@ -104,5 +104,5 @@ def test_a_broken_plugin_is_one_line_and_harms_nothing(environment: dict[str, st
 
 
 def test_without_plugins_there_are_only_our_own() -> None:
-    assert list(DATASETS) == ["demo", "cub", "palm", "idrid", "folder", "manifest"]
+    assert list(DATASETS) == ["demo", "cub", "palm", "idrid", "folder", "manifest", "coco", "webdataset", "huggingface"]
     assert list(CLASSIFIER_SOURCES) == ["torchvision", "checkpoint", "exported", "import", "timm", "transformers"]
