@@ -26,10 +26,10 @@ demo: .venv/ready ## explain six photographs through Prefect, Ray, Zarr and Parq
 cluster-demo: .venv/ready ## run the demo on a cluster of processes: Postgres, Prefect, three Ray nodes, S3 (infra/README.md)
 	$(BIN)/python -m infra.cluster_demo
 
-test: .venv/ready ## run all tests but the fault matrix and the nightly ones: about half an hour
+test: .venv/ready ## run all tests but the fault matrix and the nightly ones: 50 minutes on two slow cores
 	$(PYTEST) -m "not faults and not nightly" $(ARGS)
 
-test-fast: .venv/ready ## run the tests that need no server and take seconds: no Ray, Prefect, S3, browser
+test-fast: .venv/ready ## run the tests that need no server: no Ray, Prefect, S3, browser
 	$(PYTEST) -m "not server and not slow and not faults and not nightly" $(ARGS)
 
 test-faults: .venv/ready ## run the fault matrix: injected faults, killed drivers, workers, nodes and servers, the cluster demo
