@@ -58,6 +58,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+@pytest.mark.nightly
 def test_bench_engine_compares_with_the_bare_network_and_with_one_mask_after_another(command: Run) -> None:
     (result,) = command("engine", "--arch", "mobilenet_v2", "--images", 2, "--pairs", 2, "--steps", 1, "--crop", 64)["engine"]
     assert result["network"] == "mobilenet_v2"

@@ -74,6 +74,7 @@ def test_the_page_has_a_row_per_architecture_and_no_method_failed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_an_architecture_is_run_by_every_method() -> None:
     lines: list[str] = []
     (found,) = bench_models(["torchvision:squeezenet1_1"], 300, lines.append)

@@ -85,6 +85,7 @@ def one_cluster() -> Iterator[None]:
 
 @pytest.mark.server
 @pytest.mark.usefixtures("one_cluster")
+@pytest.mark.nightly
 def test_candidates_are_compared_photograph_by_photograph_and_only_once(case: RunConfig) -> None:
     chosen = [
         Candidate("grad_cam", "grad_cam", {}),

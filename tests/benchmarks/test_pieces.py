@@ -124,6 +124,7 @@ def test_crops_are_of_the_photographs_and_repeat() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.nightly
 def test_training_repeats_and_lowers_the_loss(architecture: Architecture) -> None:
     def loss(model: torch.nn.Module) -> float:
         with torch.no_grad():

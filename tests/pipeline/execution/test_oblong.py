@@ -81,6 +81,7 @@ def size_of(file: Path) -> tuple[int, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_all_methods_and_metrics_from_the_plan_to_the_drift(tmp_path: Path) -> None:
     root = tmp_path / "photographs"
     for number, size in enumerate(SIZES):

@@ -135,6 +135,7 @@ def left_over(plan: Plan) -> list[Path]:
 @pytest.mark.server
 @pytest.mark.usefixtures("one_gpu")
 class TestOnOneGPU:
+    @pytest.mark.nightly
     def test_shares_are_measured_side_by_side_and_one_that_does_not_fit_says_so(self, plan: Plan) -> None:
         seen: list[Progress] = []
         speeds = measure_shares(plan, [1, 0.25, 0.5], seen.append)
