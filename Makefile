@@ -33,7 +33,7 @@ test-fast: .venv/ready ## run the tests that need no server: no Ray, Prefect, S3
 	$(PYTEST) -m "not server and not slow and not faults and not nightly" $(ARGS)
 
 test-faults: .venv/ready ## run the fault matrix: injected faults, killed drivers, workers, nodes and servers, the cluster demo
-	$(PYTEST) -m faults $(ARGS)
+	$(PYTEST) -m "faults and not nightly" $(ARGS)
 
 test-nightly: .venv/ready ## train the benchmarks' networks, and fuzz 500 random classifiers; SEED=N repeats them
 	$(PYTEST) -m nightly $(ARGS)

@@ -62,7 +62,8 @@ def test_the_check_of_halving() -> None:
         check_halving(classifier, pictures(2, 16), 2)
 
 
-@pytest.mark.slow
+# test_gpu_harness.py runs all of them in one go.
+@pytest.mark.nightly
 @pytest.mark.parametrize("check", [check_folding, check_agreement_section, check_speed, check_throughput, check_memory])
 def test_a_section_runs(check: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.gpu.speed.kernels", lambda call, device: (call(), (0, 0.0))[1])  # the profiler needs a driver

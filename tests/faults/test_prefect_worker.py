@@ -17,7 +17,8 @@ from tests.support.fault_runs import SHARDS, contents, until, written
 from tests.support.prefect_server import Prefect
 from tests.support.ray_nodes import family
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+# 8 minutes, most of them for the server to miss a heartbeat.
+pytestmark = [pytest.mark.faults, pytest.mark.nightly, pytest.mark.timeout(600)]
 
 
 def test_a_worker_that_is_killed_with_its_flow(prefect: Prefect, folder: Path, undisturbed: dict[str, Any]) -> None:

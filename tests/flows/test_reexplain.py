@@ -93,7 +93,7 @@ def ray_of(prefect: Prefect) -> list[str]:
     return found
 
 
-@pytest.mark.faults
+@pytest.mark.nightly
 def test_the_next_that_is_due_is_turned_away_and_a_cancelled_run_goes_on(prefect: Prefect, tmp_path: Path) -> None:
     images = photographs(tmp_path / "photographs", 4)
     compute = {"workers": 1, "shard_size": 1, "batch_size": 1}

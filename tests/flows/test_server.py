@@ -112,7 +112,7 @@ def test_a_temporary_server_that_cannot_start_ends_with_one_line(kind: str, tmp_
 
 
 @pytest.mark.server
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_demos_command_works_behind_a_proxy_that_does_not_answer(tmp_path: Path) -> None:
     """Prefect's server, Ray and the files are all on this machine; its first start makes a database."""
     save_picture(tmp_path / "photographs" / "cat" / "1.png", 96, 80)

@@ -1,6 +1,6 @@
 """A fuzz of classifiers: for every network of the grammar, every method agrees with a slow reference, or refuses in one line.
 
-A falsifying example is printed as code that builds its network. `make test` tries 20 networks, always the same; `make test-nightly` 500,
+A falsifying example is printed as code that builds its network. `make test` tries 12 networks, always the same; `make test-nightly` 500,
 drawn from a seed that it prints.
 """
 
@@ -22,7 +22,7 @@ METRICS = "metrics"
 SUBJECTS = (*METHODS, METRICS)
 NIGHTLY = int(os.environ.get("HDM_FUZZ_EXAMPLES", "0"))
 fuzz = settings(
-    max_examples=NIGHTLY or 20,
+    max_examples=NIGHTLY or 12,
     derandomize=not NIGHTLY,
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
