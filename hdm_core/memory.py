@@ -1,0 +1,139 @@
+"""Memory of a method: bytes of live tensors, measured on one image and on two."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hdm_core.classifier import Classifier
+from hdm_core.device import Precision
+from hdm_core.explain import explain_with
+from hdm_core.network.logits import class_logits
+from hdm_core.settings import Settings
+
+# Reports of passes after which a method is stopped: the first passes hold all that the later ones do.
+_REPORTS = 3
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes of live tensors beside the network's weights, linear in the batch size.
+
+    Attributes:
+        fixed: that do not depend on the batch.
+        per_image: of each image of the batch.
+    """
+
+    fixed: int
+    per_image: int
+
+    def at(self, batch: int) -> int:
+        """Return the bytes of a batch of that many images."""
+        return self.fixed + batch * self.per_image
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counter of the bytes of tensors that are made and not yet freed.
+
+    Attributes:
+        peak: largest sum so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak, self._now = 0, 0
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        """Run an operation, and count the storages of its results."""
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(each, torch.Tensor) and each.layout == torch.strided:
+                self._add(each.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._seen:
+            return
+        self._seen.add(storage)
+        size = storage.nbytes()
+        self._now += size
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._free, size)
+
+    def _free(self, size: int) -> None:
+        self._now -= size
+
+
+class _EnoughError(Exception):
+    """Reason to stop a method whose memory is known."""
+
+
+def method_memory(
+    classifier: Classifier, size: tuple[int, int], method: str, settings: Settings, precision: Precision | None = None
+) -> MemoryNeed:
+    """Measure the memory of a method on one random image and on two.
+
+    The method is stopped after its first passes. On CUDA it is the allocator's peak, without captured graphs.
+
+    Args:
+        size: height and width of the network's input in pixels.
+    """
+
+    def work(images: torch.Tensor) -> None:
+        reports = 0
+
+        def stop(_: int) -> None:
+            nonlocal reports
+            reports += 1
+            if reports == _REPORTS:
+                raise _EnoughError
+
+        try:
+            explain_with(
+                classifier, images, method, settings, 0, batch=len(images), precision=precision, progress=stop, cuda_graphs=False
+            )
+        except _EnoughError:
+            pass
+
+    return _linear(classifier, size, work)
+
+
+def forward_memory(classifier: Classifier, size: tuple[int, int]) -> MemoryNeed:
+    """Measure the memory of forward passes, of which metrics consist."""
+
+    def work(images: torch.Tensor) -> None:
+        with torch.no_grad(), classifier.frozen() as network:
+            class_logits(network, images * 1)
+
+    return _linear(classifier, size, work)
+
+
+def _linear(classifier: Classifier, size: tuple[int, int], work: Callable[[torch.Tensor], None]) -> MemoryNeed:
+    channels = 3 if classifier.preprocess is None else classifier.preprocess.channels
+    images = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0)).to(classifier.device, classifier.dtype)
+    peaks = []
+    for count in (1, 2):
+        with _peak(classifier.device) as found:
+            work(images[:count])
+        peaks.append(found())
+    return MemoryNeed(max(0, 2 * peaks[0] - peaks[1]), max(0, peaks[1] - peaks[0]))
+
+
+@contextmanager
+def _peak(device: torch.device) -> Iterator[Callable[[], int]]:
+    """Measure the largest number of bytes that the block holds at once."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - before
+    else:
+        with LiveBytes() as live:
+            yield lambda: live.peak
