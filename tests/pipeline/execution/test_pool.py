@@ -158,26 +158,6 @@ class TestOnOneNode:
         assert pool.run(shards(4)) == []
         assert sorted(report.shard for report in done) == [0, 1, 2, 3]
 
-    def test_a_shard_whose_worker_was_killed_for_memory_is_tried_once_more_with_half_the_batch(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Shard 1 fits then, shard 3 does not; the other workers' deaths are none of memory's. The kernel's counter is pretended."""
-        monkeypatch.setattr("pipeline.execution.lost_memory._kernel_kills", lambda: len(list(tmp_path.glob("[13]-*"))))
-        pool, done = pool_of(tmp_path, workers=1, faults={(1, 1): "die", (3, 1): "die", (3, 2): "die"})
-        halved: list[int] = []
-
-        def halve(shard: Shard) -> bool:
-            halved.append(shard.index)
-            return halved.count(shard.index) == 1
-
-        pool.halve = halve
-        (failed,) = pool.run(shards(4))
-        assert failed.shard.index == 3
-        assert failed.error.startswith("its worker was killed twice because the machine's memory was full")
-        assert sorted(report.shard for report in done) == [0, 1, 2]
-        assert halved == [1, 3, 3]
-        assert "shard 1: its worker was killed, the machine's memory is full; it is tried once more with half the batch" in caplog.messages
-
     def test_storage_that_is_full_ends_the_run_and_blames_no_shard(self, tmp_path: Path) -> None:
         pool, _ = pool_of(tmp_path, faults={(2, 1): "full"})
         with pytest.raises(RunError, match=r"the storage is full: .*No space left on device; make room"):
