@@ -1,4 +1,4 @@
-"""Memory of a method: bytes of live tensors, measured on one image and on two."""
+"""Memory of a method: bytes of live tensors, measured on batches of two sizes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hdm_core.classifier import Classifier
@@ -19,6 +20,9 @@ from hdm_core.settings import Settings
 
 # Reports of passes after which a method is stopped: the first passes hold all that the later ones do.
 _REPORTS = 3
+
+# Images of the two measurements. With one image the folded copy of the network may be the largest, and hide what the image takes.
+_COUNTS = 2, 4
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class _EnoughError(Exception):
 def method_memory(
     classifier: Classifier, size: tuple[int, int], method: str, settings: Settings, precision: Precision | None = None
 ) -> MemoryNeed:
-    """Measure the memory of a method on one random image and on two.
+    """Measure the memory of a method on two random images and on four.
 
     The method is stopped after its first passes. On CUDA it is the allocator's peak, without captured graphs.
 
@@ -115,15 +119,31 @@ def forward_memory(classifier: Classifier, size: tuple[int, int]) -> MemoryNeed:
     return _linear(classifier, size, work)
 
 
+def forward_bytes(classifier: Classifier, size: tuple[int, int]) -> int | None:
+    """Count the tensors of a forward pass of one image, without computing it.
+
+    Returns:
+        Bytes; None for a network that cannot run on tensors without values.
+    """
+    channels = 3 if classifier.preprocess is None else classifier.preprocess.channels
+    try:
+        with torch.no_grad(), classifier.frozen() as network, FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
+            class_logits(network, torch.empty(1, channels, *size, dtype=classifier.dtype))
+    except Exception:  # whatever a user's network does with tensors that have no values
+        return None
+    return live.peak
+
+
 def _linear(classifier: Classifier, size: tuple[int, int], work: Callable[[torch.Tensor], None]) -> MemoryNeed:
     channels = 3 if classifier.preprocess is None else classifier.preprocess.channels
-    images = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0)).to(classifier.device, classifier.dtype)
+    images = torch.randn(max(_COUNTS), channels, *size, generator=torch.Generator().manual_seed(0)).to(classifier.device, classifier.dtype)
     peaks = []
-    for count in (1, 2):
+    for count in _COUNTS:
         with _peak(classifier.device) as found:
             work(images[:count])
         peaks.append(found())
-    return MemoryNeed(max(0, 2 * peaks[0] - peaks[1]), max(0, peaks[1] - peaks[0]))
+    per_image = max(0, peaks[1] - peaks[0]) // (_COUNTS[1] - _COUNTS[0])
+    return MemoryNeed(max(peaks) - _COUNTS[1] * per_image, per_image)
 
 
 @contextmanager
