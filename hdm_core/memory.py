@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,13 +22,13 @@ from hdm_core.settings import Settings
 # Reports of passes after which a method is stopped: the first passes hold all that the later ones do.
 _REPORTS = 3
 
-# Images of the two measurements. With one image the folded copy of the network may be the largest, and hide what the image takes.
+# Images of the two measurements.
 _COUNTS = 2, 4
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes of live tensors beside the network's weights, linear in the batch size.
+    """Bytes of live tensors beside the network and its folded copy, linear in the batch size.
 
     Attributes:
         fixed: that do not depend on the batch.
@@ -137,8 +138,10 @@ def forward_bytes(classifier: Classifier, size: tuple[int, int]) -> int | None:
 def _linear(classifier: Classifier, size: tuple[int, int], work: Callable[[torch.Tensor], None]) -> MemoryNeed:
     channels = 3 if classifier.preprocess is None else classifier.preprocess.channels
     images = torch.randn(max(_COUNTS), channels, *size, generator=torch.Generator().manual_seed(0)).to(classifier.device, classifier.dtype)
+    work(images[:1])  # it folds the network, whose copy stays; else the copy could hide what an image takes
     peaks = []
     for count in _COUNTS:
+        gc.collect()  # what an earlier measurement left in reference cycles would be freed during this one
         with _peak(classifier.device) as found:
             work(images[:count])
         peaks.append(found())

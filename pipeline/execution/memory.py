@@ -22,7 +22,7 @@ class WorkerMemory:
 
     Attributes:
         batch: images per forward pass of the run.
-        methods: method -> bytes of live tensors with this batch, beside the weights; `forward` is a pass of the metrics.
+        methods: method -> bytes of live tensors with this batch, beside the weights and their folded copy; `forward` is a pass of the metrics.
         per_image: method -> bytes that one image more in the batch takes.
         host: largest memory of the worker's process.
         device: largest memory on its GPU; None on the CPU.
@@ -51,7 +51,7 @@ class WorkerMemory:
 def predict_memory(plan: Plan) -> WorkerMemory:
     """Predict the peak memory of a worker from passes of two and four images here.
 
-    The host's is the sum of what this process holds with the classifier, of the largest method's tensors, and of the maps of the shards
+    The host's is the sum of what this process holds with the classifier, of the folded copy of the weights, of the largest method's tensors, and of the maps of the shards
     that a worker holds at once: one, or two on Ray. A GPU's is that of its context, weights and tensors.
     """
     compute = plan.config.compute
@@ -70,8 +70,9 @@ def predict_memory(plan: Plan) -> WorkerMemory:
     uncommitted = 1 if compute.executor == "local" else 2
     shards = uncommitted * min(compute.shard_size, len(plan.samples)) * plan.bytes // max(1, len(plan.samples))
     on_gpu = device.type == "cuda"
-    host = base + shards + (0 if on_gpu else tensors)
-    on_device = CONTEXT_BYTES + _weights(classifier) + tensors if on_gpu else None
+    copy = _weights(classifier)  # the folded one
+    host = base + shards + (0 if on_gpu else copy + tensors)
+    on_device = CONTEXT_BYTES + 2 * copy + tensors if on_gpu else None
     available = available_memory()
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else available
     own = base if not on_gpu and compute.executor == "local" else 0  # this process is the worker, and has its base already

@@ -14,7 +14,7 @@ from tests.support.plans import configuration, plan_of
 MIB = 2**20
 
 
-@pytest.mark.parametrize(("executor", "host", "fitting"), [("local", 830, 2), ("ray", 830, 1)])
+@pytest.mark.parametrize(("executor", "host", "fitting"), [("local", 850, 2), ("ray", 850, 1)])
 def test_a_worker_holds_its_process_the_largest_methods_tensors_and_its_shards(
     monkeypatch: pytest.MonkeyPatch, executor: str, host: int, fitting: int
 ) -> None:
@@ -24,6 +24,7 @@ def test_a_worker_holds_its_process_the_largest_methods_tensors_and_its_shards(
     monkeypatch.setattr(memory, "load_classifier", lambda *_: type("", (), {"to": lambda self, device: self})())
     monkeypatch.setattr(memory, "method_memory", lambda *_: next(needs))
     monkeypatch.setattr(memory, "forward_memory", lambda *_: MemoryNeed(0, MIB))
+    monkeypatch.setattr(memory, "_weights", lambda _: 20 * MIB)
     monkeypatch.setattr(memory, "resident_memory", lambda: 800 * MIB)
     monkeypatch.setattr(memory, "available_memory", lambda: 900 * MIB)
     found = predict_memory(plan)
@@ -32,5 +33,5 @@ def test_a_worker_holds_its_process_the_largest_methods_tensors_and_its_shards(
     assert found.host == host * MIB + (1 if executor == "local" else 2) * shard
     assert (found.batch, found.device, found.fitting) == (10, None, fitting)
     second = list(found.methods)[1]
-    assert f"830 MiB of the host per worker with batches of 10, most for {second} (predicted); {fitting} workers fit" == found.text()
+    assert f"850 MiB of the host per worker with batches of 10, most for {second} (predicted); {fitting} workers fit" == found.text()
     assert "2,000 MiB of the GPU" in replace(found, device=2000 * MIB).text()
