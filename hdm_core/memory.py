@@ -101,9 +101,7 @@ def method_memory(
                 raise _EnoughError
 
         try:
-            explain_with(
-                classifier, images, method, settings, 0, batch=len(images), precision=precision, progress=stop, cuda_graphs=False
-            )
+            explain_with(classifier, images, method, settings, 0, batch=len(images), precision=precision, progress=stop, cuda_graphs=False)
         except _EnoughError:
             pass
 

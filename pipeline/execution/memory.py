@@ -82,4 +82,3 @@ def predict_memory(plan: Plan) -> WorkerMemory:
 
 def _weights(classifier: Classifier) -> int:
     return sum(tensor.nbytes for tensor in (*classifier.module.parameters(), *classifier.module.buffers()))
-

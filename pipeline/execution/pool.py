@@ -191,7 +191,9 @@ class Pool:
     def _retry_smaller(self, shard: Shard, queue: ShardQueue) -> None:
         """Queue a shard again whose worker was killed for memory, once."""
         if self.halve is not None and self.halve(shard):
-            _log.warning("shard %d: its worker was killed, the machine's memory is full; it is tried once more with half the batch", shard.index)
+            _log.warning(
+                "shard %d: its worker was killed, the machine's memory is full; it is tried once more with half the batch", shard.index
+            )
             queue.requeue(shard)
         else:
             queue.fail(shard, MEMORY_TEXT)

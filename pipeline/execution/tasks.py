@@ -71,7 +71,13 @@ class ShardTasks:
     def arguments(self, shard: Shard) -> Arguments:
         """Return the arguments of `Worker.run` for a shard."""
         reuse = None if self._reuse is None else self._reuse.rows(shard.start, shard.stop)
-        return shard, self.plan.samples[shard.start : shard.stop], self._stale_leases.stale_tag(shard.index), reuse, shard.index in self._halved
+        return (
+            shard,
+            self.plan.samples[shard.start : shard.stop],
+            self._stale_leases.stale_tag(shard.index),
+            reuse,
+            shard.index in self._halved,
+        )
 
     def halve(self, shard: Shard) -> bool:
         """Give a shard half the batch from now on; return False if it had it before."""

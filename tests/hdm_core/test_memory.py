@@ -49,6 +49,8 @@ def test_too_little_free_memory_is_one_line_before_the_run(monkeypatch: pytest.M
     monkeypatch.setattr(preflight, "available_memory", lambda: 100 * 2**20)
     monkeypatch.setattr(preflight, "resident_memory", lambda: 800 * 2**20)
     require_memory(classifier(), (SIDE, SIDE), own_process=False)
-    with pytest.raises(InputError, match=r"^memory: a worker needs at least 800 MiB for one image of 16 x 16, and 100 MiB are free") as raised:
+    with pytest.raises(
+        InputError, match=r"^memory: a worker needs at least 800 MiB for one image of 16 x 16, and 100 MiB are free"
+    ) as raised:
         require_memory(classifier(), (SIDE, SIDE), own_process=True)
     assert "\n" not in str(raised.value)

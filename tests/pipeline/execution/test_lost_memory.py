@@ -50,7 +50,9 @@ def test_a_shard_whose_worker_was_killed_for_memory_is_tried_once_more_with_half
     assert queue.waiting == 3, "the other shard alone"
     (failed,) = queue.failed
     assert failed.shard == computed
-    assert failed.error.startswith("its worker was killed twice because the machine's memory was full, with half the batch as well; start fewer")
+    assert failed.error.startswith(
+        "its worker was killed twice because the machine's memory was full, with half the batch as well; start fewer"
+    )
     lose(ActorDiedError())
     assert halved == [1, 1], "a worker that was lost otherwise"
 
