@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,10 +100,8 @@ def method_memory(
             if reports == _REPORTS:
                 raise _EnoughError
 
-        try:
+        with suppress(_EnoughError):
             explain_with(classifier, images, method, settings, 0, batch=len(images), precision=precision, progress=stop, cuda_graphs=False)
-        except _EnoughError:
-            pass
 
     return _linear(classifier, size, work)
 

@@ -64,8 +64,8 @@ def require_memory(classifier: Classifier, size: tuple[int, int], own_process: b
     need = tensors + (resident_memory() if own_process else 0)
     if need > free:
         raise InputError(
-            f"memory: a worker needs at least {need / _MIB:,.0f} MiB for one image of {size[0]} x {size[1]}, and {free / _MIB:,.0f} MiB are "
-            "free on this machine; end other programs, or make images smaller (classifier.resize and classifier.crop)"
+            f"memory: a worker needs at least {need / _MIB:,.0f} MiB for one image of {size[0]} x {size[1]}, and {free / _MIB:,.0f} MiB "
+            "are free on this machine; end other programs, or make images smaller (classifier.resize and classifier.crop)"
         )
 
 

@@ -37,8 +37,8 @@ def write_report(store: RunStore, limit: int = 24) -> str:
     Args:
         limit: maximum number of images shown, spread evenly over the rows.
     """
+    info, every_baseline = store.metadata(), aggregate(store)  # before the records are read: it has its own while it works
     records = store.records(columns=_columns(store))
-    info, every_baseline = store.metadata(), aggregate(store)
     table = of_first_baseline(every_baseline)
     metrics = measured_settings(store.storage, info)
     listed, problem_count = problems(records)
