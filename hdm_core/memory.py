@@ -19,8 +19,9 @@ from hdm_core.explain import explain_with
 from hdm_core.network.logits import class_logits
 from hdm_core.settings import Settings
 
-# Reports of passes after which a method is stopped: the first passes hold all that the later ones do.
-_REPORTS = 3
+# Passes per image after which a method is stopped: a few of them hold all that the later ones do, and HDM's first ones choose a baseline
+# one image at a time.
+_PASSES = 12
 
 # Images of the two measurements.
 _COUNTS = 2, 4
@@ -92,12 +93,12 @@ def method_memory(
     """
 
     def work(images: torch.Tensor) -> None:
-        reports = 0
+        passes = 0
 
-        def stop(_: int) -> None:
-            nonlocal reports
-            reports += 1
-            if reports == _REPORTS:
+        def stop(done: int) -> None:
+            nonlocal passes
+            passes += done
+            if passes >= _PASSES * len(images):
                 raise _EnoughError
 
         with suppress(_EnoughError):

@@ -22,8 +22,8 @@ class WorkerMemory:
 
     Attributes:
         batch: images per forward pass of the run.
-        methods: method -> bytes of live tensors with this batch, beside the weights and their folded copy; `forward` is that of
-            the metrics.
+        methods: method -> bytes of live tensors with this batch, beside the weights and their folded copy;
+            `forward` is that of the metrics.
         per_image: method -> bytes that one image more in the batch takes.
         host: largest memory of the worker's process.
         device: largest memory on its GPU; None on the CPU.
@@ -53,7 +53,8 @@ def predict_memory(plan: Plan) -> WorkerMemory:
     """Predict the peak memory of a worker from passes of two and four images here.
 
     The host's is the sum of what this process holds with the classifier, of the folded copy of the weights, of the largest method's
-    tensors, and of the maps of the shards that a worker holds at once: one, or two on Ray. A GPU's is that of its context, weights and tensors.
+    tensors, and of the maps of the shards that a worker holds at once: one, or two on Ray. A GPU's is that
+    of its context, weights and tensors.
     """
     compute = plan.config.compute
     device = pick_device(compute.gpus_per_worker)

@@ -94,11 +94,10 @@ def draw_classes(store: RunStore, records: pa.Table) -> ClassOverview | None:
     info = store.metadata()
     methods = info["config"]["methods"]
     method = next((name for name in methods if not is_control(name)), methods[0])
-    chosen = records.filter(pc.equal(records["method"], method))
-    score = _score_column(chosen)
-    columns = chosen.select(["row", "image_id", "status", "target", "target_name", "probability", score]).rename_columns(
-        ["row", "image_id", "status", "target", "target_name", "probability", "score"]
-    )
+    of_method = pc.equal(records["method"], method)
+    score = _score_column(records, of_method)
+    names = ["row", "image_id", "status", "target", "target_name", "probability"]
+    columns = records.select([*names, score]).filter(of_method).rename_columns([*names, "score"])
     ok = columns.filter(pc.equal(columns["status"], "ok"))
     sizes, without = _count_classes(ok), _count_classes(columns.filter(pc.is_in(columns["status"], pa.array(["flat", "nan"]))))
     several = sorted((key for key, size in sizes.items() if size > 1), key=lambda key: (-sizes[key], key))
@@ -132,13 +131,14 @@ def _class_of(row: Mapping[str, Any]) -> tuple[int, str]:
     return row["target"], row["target_name"] or f"class {row['target']}"
 
 
-def _score_column(records: pa.Table) -> str:
+def _score_column(records: pa.Table, chosen: pa.ChunkedArray) -> str:
     """Return the column by which maps are compared.
 
     It is insertion, else the first metric that was measured, else the probability.
     """
-    measured = [name for name in ("insertion_auc", *METRICS) if name in records.column_names and records[name].null_count < len(records)]
-    return measured[0] if measured else "probability"
+    present = [name for name in ("insertion_auc", *METRICS) if name in records.column_names]
+    measured = (name for name in present if (values := records[name].filter(chosen)).null_count < len(values))
+    return next(measured, "probability")
 
 
 class _Drawing:
