@@ -15,7 +15,7 @@ from benchmarks.architectures import models
 from benchmarks.audit.command import audit
 from benchmarks.evidence.command import evidence
 from benchmarks.planted.options import Threads, planted, truth
-from benchmarks.scale import plan, pool, store, tables, view
+from benchmarks.scale import plan, pool, simulate, store, tables, view
 from benchmarks.tables import memory_table, methods_table, networks_table, points_table
 from benchmarks.throughput import throughput
 from benchmarks.torchcam import torchcam
@@ -38,6 +38,7 @@ bench.command()(plan)
 bench.command()(store)
 bench.command()(view)
 bench.command()(tables)
+bench.command()(simulate)
 bench.command()(models)
 bench.command()(truth)
 bench.command()(planted)

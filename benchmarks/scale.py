@@ -1,4 +1,4 @@
-"""Commands `pool`, `plan` and `store`: scaling to a million images."""
+"""Commands `pool`, `plan`, `store`, `view`, `tables` and `simulate`: large runs."""
 
 from __future__ import annotations
 
@@ -125,6 +125,28 @@ def tables(
         return
     out.print(_table(facts["steps"]))
     out.print(f"{facts['records']:,} records; {facts['before_mib']:,.0f} MiB before the first step", markup=False, highlight=False)
+
+
+def simulate(
+    images: Annotated[str, typer.Option(help="numbers of images, separated by commas")] = "1000000,1000000000",
+    gpus: Annotated[str, typer.Option(help="numbers of GPUs, separated by commas")] = "8,64,512,4096",
+    image_seconds: Annotated[float, typer.Option(min=1e-6, help="seconds of a worker per image")] = 0.56,
+    preemptions: Annotated[float, typer.Option(min=0, help="of a GPU per hour")] = 0.05,
+    check: Annotated[bool, typer.Option("--check", help="compare with real runs of 1, 2 and 4 sleeping workers instead")] = False,
+    as_json: Json = False,
+) -> None:
+    """Simulate runs on many GPUs: time, cost, requests, lost work and tail."""
+    from benchmarks.simulation import Model
+    from benchmarks.simulation import simulate as simulated
+
+    if check:
+        from benchmarks.simulation_check import check_simulation
+
+        rows = [check_simulation(count).as_dict() for count in (1, 2, 4)]
+    else:
+        model = Model(image_seconds=image_seconds, preemptions_per_hour=preemptions)
+        rows = [simulated(count, number, model).as_dict() for count in _counts(images) for number in _counts(gpus)]
+    print_json({"simulate": rows}) if as_json else out.print(_table(rows))
 
 
 def _counts(workers: str) -> list[int]:

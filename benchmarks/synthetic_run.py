@@ -74,5 +74,6 @@ def _records(shard: Shard, samples: list[Sample], methods: tuple[str, ...], draw
         "target_name": [f"class {target:03d}" for target in targets],
         "label": (rows % _CLASSES).astype(np.int32),
         "region": ["none"] * len(rows),
+        "stage_weights": [[1.0] if method == "hdm" else None for method in methods] * len(shard),
         **{name: pa.array(values) for name, values in numbers.items()},
     }

@@ -15,7 +15,7 @@ from hdm_core.device_errors import is_out_of_memory
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 # Memory of a process on a GPU before its first tensor: CUDA's context, and the kernels of cuDNN and cuBLAS. An estimate.
-_CONTEXT_BYTES = 512 * 2**20
+CONTEXT_BYTES = 512 * 2**20
 
 # Memory layout of activations and masked images: on every network measured it was the faster one, or as fast.
 LAYOUT = torch.channels_last
@@ -159,7 +159,7 @@ def memory_fraction(gpus: float, total: int) -> float:
         gpus: share of the GPU, below 1.
         total: memory of the GPU in bytes.
     """
-    contexts = int(1 / gpus) * _CONTEXT_BYTES
+    contexts = int(1 / gpus) * CONTEXT_BYTES
     return gpus * max(1 - contexts / total, 0.5)  # a GPU that is too small for so many workers runs out of memory, and says so
 
 

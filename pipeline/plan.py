@@ -23,7 +23,7 @@ from pipeline.datasets import Sample, list_samples
 from pipeline.datasets.formats import missing_reader
 from pipeline.datasets.listing import ListingNotes
 from pipeline.errors import InputError, one_line
-from pipeline.preflight import preflight, read_photographs
+from pipeline.preflight import preflight, read_photographs, require_memory
 
 _log = logging.getLogger(__name__)
 
@@ -139,6 +139,7 @@ def make_plan(config: RunConfig) -> Plan:
         raise InputError(f"dataset: {missing}")
     classifier = load_classifier(config.classifier, config.seed)
     preprocess = preprocess_of(classifier)
+    require_memory(classifier, preprocess.size, config.compute.executor == "ray" and config.compute.ray_address is None)
     photographs = read_photographs(classifier, samples, config.storage, config.compute.storage_timeout)
     checked = preflight(classifier, photographs, config.settings)
     _check_targets(config, classifier, samples, checked.classes or 0)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from hdm_core import CheckResult, Classifier, check
+from hdm_core.free_memory import available_memory, resident_memory
+from hdm_core.memory import forward_bytes
 from hdm_core.settings import Settings
 from pipeline.classifiers.load import own_preparation, preprocess_of
 from pipeline.datasets import Sample
@@ -20,6 +22,7 @@ from pipeline.storage.retry import StorageTimeoutError
 _log = logging.getLogger(__name__)
 
 _PHOTOGRAPHS = 4
+_MIB = 2**20
 
 
 def preflight(classifier: Classifier, photographs: Tensor | None, methods: Mapping[str, Settings]) -> CheckResult:
@@ -41,6 +44,29 @@ def preflight(classifier: Classifier, photographs: Tensor | None, methods: Mappi
             level = logging.WARNING if finding.verdict == "doubtful" else logging.INFO
             _log.log(level, "classifier: %s: %s", finding.subject, finding)
     return result
+
+
+def require_memory(classifier: Classifier, size: tuple[int, int], own_process: bool) -> None:
+    """Refuse a run where one image does not fit into the machine's free memory.
+
+    The tensors of a forward pass of one image are counted without being made, so that this process is not killed for them.
+
+    Args:
+        size: height and width of the network's input in pixels.
+        own_process: a worker is a process of its own on this machine, which holds at least what this one does.
+
+    Raises:
+        InputError: if less is free than a worker needs at least.
+    """
+    free, tensors = available_memory(), forward_bytes(classifier, size)
+    if free is None or tensors is None:
+        return
+    need = tensors + (resident_memory() if own_process else 0)
+    if need > free:
+        raise InputError(
+            f"memory: a worker needs at least {need / _MIB:,.0f} MiB for one image of {size[0]} x {size[1]}, and {free / _MIB:,.0f} MiB "
+            "are free on this machine; end other programs, or make images smaller (classifier.resize and classifier.crop)"
+        )
 
 
 def read_photographs(classifier: Classifier, samples: Sequence[Sample], storage: Mapping[str, Any], timeout: float = 10.0) -> Tensor | None:

@@ -47,6 +47,8 @@ PURPOSES = {
     "redaction": "secrets",
     "monitoring": "progress, metrics, logs",
     "probe": "batch size and speed",
+    "memory": "bytes of a batch",
+    "free_memory": "free bytes",
     "methods": "one file per method",
     "metrics": "faithfulness",
     "masking": "mask optimisation",

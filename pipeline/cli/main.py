@@ -90,6 +90,7 @@ def plan(
     Its workers start and measure a few passes; nothing is written. With --shares they explain a batch, in a folder that is removed.
     """
     from pipeline.execution.cost import measure_cost
+    from pipeline.execution.memory import predict_memory
     from pipeline.execution.shares import parse_shares
     from pipeline.monitoring.progress import clock
     from pipeline.plan import make_plan
@@ -99,9 +100,10 @@ def plan(
         print_shares(make_plan(configuration(config, output, root, limit, set_)), chosen, as_json)
         return
     planned = make_plan(configuration(config, output, root, limit, set_))
+    memory = predict_memory(planned)
     cost = measure_cost(planned)
     if as_json:
-        print_json({**planned.as_dict(), **asdict(cost)})
+        print_json({**planned.as_dict(), **asdict(cost), "memory": asdict(memory)})
         return
     passes_per_image = ", ".join(f"{method} {n:,}" for method, n in planned.passes_per_image.items())
     if planned.evidence_passes:
@@ -113,6 +115,7 @@ def plan(
             "images": f"{len(planned.samples):,} in {len(planned.shards):,} shards of {planned.config.compute.shard_size}",
             "passes": f"{cost.passes:,} ({passes_per_image} per image), and {cost.metric_forwards:,} forward passes for the metrics, "
             f"{cost.forwards - cost.metric_forwards:,} for targets and baselines",
+            "memory": memory.text(),
             "maps": f"{planned.bytes / 2**20:,.1f} MiB before compression",
             "time": f"{clock(cost.seconds)} with {cost.workers} workers on {cost.device} ({rates}, measured)",
             "work": f"{cost.worker_hours:,.2f} worker-hours",

@@ -138,7 +138,7 @@ def _table_without_maps(before: RunStore, after: RunStore, images: pa.Table, met
 
 def _records(store: RunStore, rows: NDArray[np.int64], methods: list[str]) -> pa.Table:
     """Return the records of rank 0 of the given rows; an image's methods are adjacent."""
-    records = top_rank(store.records()).select(_RECORD_COLUMNS)
+    records = top_rank(store.records(columns=[*_RECORD_COLUMNS, "rank"])).select(_RECORD_COLUMNS)
     records = records.filter(pc.is_in(records["method"], value_set=pa.array(methods)))
     row, method = records["row"].to_numpy(), pc.index_in(records["method"], value_set=pa.array(methods)).to_numpy()
     index = np.full((max(row.max(), rows.max()) + 1, len(methods)), -1)

@@ -85,7 +85,7 @@ def _check_same_crop(before: pa.Table, after: pa.Table) -> None:
     """Refuse maps of different crops of a photograph: their pixels do not correspond."""
     known = pc.and_(pc.is_valid(before["crop"]), pc.is_valid(after["crop"]))
     before, after = before.filter(known), after.filter(known)
-    one, other = (np.array(table["crop"].to_pylist(), np.float32).reshape(-1, 4) for table in (before, after))
+    one, other = (pc.list_flatten(table["crop"]).to_numpy().astype(np.float32).reshape(-1, 4) for table in (before, after))
     if len(mismatches := np.flatnonzero((one != other).any(1))):
         boxes = " and then ".join("{:g} {:g} {:g} {:g}".format(*boxes[mismatches[0]]) for boxes in (one, other))
         image_id = after["image_id"][int(mismatches[0])].as_py()

@@ -10,9 +10,10 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from pipeline.errors import RunError, one_line
+from pipeline.execution.lost_memory import MEMORY_TEXT, MemoryKills
 from pipeline.execution.queue import FailedShard, ShardQueue, raise_if_fatal
 from pipeline.execution.reports import ShardReport
 from pipeline.execution.worker_state import WorkerState
@@ -49,6 +50,7 @@ class Pool:
         pause: seconds after which a shard that another driver's worker holds is tried again.
         name: name of the run, the label of its metrics.
         await_commit: requests the report of a shard whose `submit` resulted in None. The worker gets its next shard meanwhile.
+        halve: lets `submit` give a shard half the batch from now on; False if it has had it before.
     """
 
     create_actor: CreateActor
@@ -61,6 +63,8 @@ class Pool:
     pause: float = 15.0
     name: str = ""
     await_commit: AwaitCommit | None = None
+    halve: Callable[[Shard], bool] | None = None
+    _memory_kills: MemoryKills = field(default_factory=MemoryKills)
     _workers: list[WorkerState] = field(default_factory=list)
     _passes_of_lost: int = 0
     _failed_starts: int = 0
@@ -131,7 +135,7 @@ class Pool:
         assert shard is not None  # noqa: S101 - for the type checker: a busy worker returns results of its shards
         try:
             report: ShardReport | None = ray.get(result)
-        except RayActorError as error:  # the worker is gone, with its process or its node
+        except (RayActorError, OutOfMemoryError) as error:  # the worker is gone, with its process or its node
             self._on_lost(worker, error, queue)
             return
         except RayError as error:  # the worker is well, the shard is not
@@ -166,19 +170,33 @@ class Pool:
             queue.done()
         self.on_done(report)
 
-    def _on_lost(self, worker: WorkerState, error: RayActorError, queue: ShardQueue) -> None:
+    def _on_lost(self, worker: WorkerState, error: RayActorError | OutOfMemoryError, queue: ShardQueue) -> None:
         """Queue the shards of a lost worker again.
 
         One of them may be to blame: the shard that was computed, or else the one that was committed.
         """
         telemetry.count("hdm_workers_lost", run=self.name)
+        for_memory = self._memory_kills.killed(error) and self.halve is not None
         for number, shard in enumerate(worker.shards):
+            if number == 0 and for_memory:
+                self._retry_smaller(shard, queue)
+                continue
             _log.warning("shard %d: its worker was lost", shard.index)
-            if number == 0 and not error.preempted:  # not if its node was preempted
+            if number == 0 and not getattr(error, "preempted", False):  # not if its node was preempted
                 queue.retry_or_fail(shard, describe(error))
             else:
                 queue.requeue(shard)
         self._remove(worker)  # it may only be unreachable: it must not come back and hold its resources
+
+    def _retry_smaller(self, shard: Shard, queue: ShardQueue) -> None:
+        """Queue a shard again whose worker was killed for memory, once."""
+        if self.halve is not None and self.halve(shard):
+            _log.warning(
+                "shard %d: its worker was killed, the machine's memory is full; it is tried once more with half the batch", shard.index
+            )
+            queue.requeue(shard)
+        else:
+            queue.fail(shard, MEMORY_TEXT)
 
     def _poll(self, queue: ShardQueue) -> None:
         self._collect_progress(queue)

@@ -87,8 +87,12 @@ class ShardQueue:
             telemetry.count("hdm_shards", run=self._run_name, outcome="failed")
             self._waiting.append(shard)
         else:
-            telemetry.count("hdm_shards", run=self._run_name, outcome="set_aside")
-            self.failed.append(FailedShard(shard, error))
+            self.fail(shard, error)
+
+    def fail(self, shard: Shard, error: str) -> None:
+        """Set a shard aside that no other attempt would finish."""
+        telemetry.count("hdm_shards", run=self._run_name, outcome="set_aside")
+        self.failed.append(FailedShard(shard, error))
 
 
 def raise_if_fatal(error: BaseException | None) -> None:

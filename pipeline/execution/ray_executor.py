@@ -55,6 +55,7 @@ def run_on_ray(tasks: ShardTasks) -> list[FailedShard]:
             pause=compute.lease_seconds / 4,
             name=plan.config.name,
             await_commit=await_commit,
+            halve=tasks.halve,
         )
         with tasks.running(allocation.gpus):
             return pool.run(tasks.todo)

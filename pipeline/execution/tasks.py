@@ -18,7 +18,7 @@ from pipeline.runs.reuse import ReusePlan
 
 _log = logging.getLogger(__name__)
 
-Arguments = tuple[Shard, Sequence[Sample], str | None, ReusePlan | None]
+Arguments = tuple[Shard, Sequence[Sample], str | None, ReusePlan | None, bool]
 
 
 class ShardTasks:
@@ -43,6 +43,7 @@ class ShardTasks:
         self.plan, self.todo, self.measuring = plan, todo, measuring
         self.passes, self.seconds, self.worker_seconds, self.gpu_hours = 0, 0.0, 0.0, 0.0
         self._gpus_per_worker = 0.0
+        self._halved: set[int] = set()  # shards whose worker was killed for memory
         self._reuse, self._on_progress = reuse, on_progress
         self._stale_leases = StaleLeaseDetector(plan.config.compute.lease_seconds)
         images, open_images = len(plan.samples), sum(len(shard) for shard in todo)
@@ -70,7 +71,20 @@ class ShardTasks:
     def arguments(self, shard: Shard) -> Arguments:
         """Return the arguments of `Worker.run` for a shard."""
         reuse = None if self._reuse is None else self._reuse.rows(shard.start, shard.stop)
-        return shard, self.plan.samples[shard.start : shard.stop], self._stale_leases.stale_tag(shard.index), reuse
+        return (
+            shard,
+            self.plan.samples[shard.start : shard.stop],
+            self._stale_leases.stale_tag(shard.index),
+            reuse,
+            shard.index in self._halved,
+        )
+
+    def halve(self, shard: Shard) -> bool:
+        """Give a shard half the batch from now on; return False if it had it before."""
+        if shard.index in self._halved:
+            return False
+        self._halved.add(shard.index)
+        return True
 
     def on_report(self, report: ShardReport) -> None:
         """Record a worker's report; a shard that another driver holds stays open."""

@@ -49,6 +49,7 @@ class ComputedShard:
         lease: None with a single driver.
         renewal: renews the lease; it releases the lease when it is closed.
         began: start of the shard, by `time.perf_counter`.
+        batch_size: that of a shard with half the batch, which its commit names; else None.
     """
 
     shard: Shard
@@ -56,6 +57,7 @@ class ComputedShard:
     lease: Lease | None
     renewal: ExitStack
     began: float
+    batch_size: int | None = None
 
 
 class Worker:
@@ -136,18 +138,21 @@ class Worker:
             fastest,
         )
 
-    def run(self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None) -> ShardReport:
+    def run(
+        self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None, halved: bool = False
+    ) -> ShardReport:
         """Explain a shard and commit it, unless another driver's worker has its lease.
 
         Args:
             stale_tag: the tag of a stale lease, which may be taken over.
             reuse: which of the shard's explanations come from earlier runs.
+            halved: take half the batch, because a worker with all of it was killed for memory.
         """
-        computed = self.compute(shard, samples, stale_tag, reuse)
+        computed = self.compute(shard, samples, stale_tag, reuse, halved)
         return self.commit(computed) if isinstance(computed, ComputedShard) else computed
 
     def compute(
-        self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None
+        self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None, halved: bool = False
     ) -> ComputedShard | ShardReport:
         """Explain a shard under its lease; the arguments are those of `run`.
 
@@ -165,16 +170,18 @@ class Worker:
                 renewal.enter_context(lease.renewing())
                 if not self._measuring and self._store.is_done(shard.index):
                     return self._report(shard, began)
+            batch = (self._batch + 1) // 2 if halved else self._batch
+            limits = {} if halved else self._limits
             result: ShardResult | MeasuredShard
             if self._measuring:
                 stored = read_shard(self._store, shard, self._config.methods, conditional=lease is not None)
                 if already_measured(stored.measured, self._config.metrics):
                     return self._report(shard, began)
-                result = measure_shard(self._classifier, self._config, stored, samples, self._count, self._batch, self._limits)
+                result = measure_shard(self._classifier, self._config, stored, samples, self._count, batch, limits)
             else:
                 reused = None if reuse is None else read_reused(reuse, self._config.storage, self._config.compute.storage_timeout)
-                result = explain_shard(self._classifier, self._config, shard, samples, self._count, self._batch, reused, self._limits)
-            return ComputedShard(shard, result, lease, renewal.pop_all(), began)
+                result = explain_shard(self._classifier, self._config, shard, samples, self._count, batch, reused, limits)
+            return ComputedShard(shard, result, lease, renewal.pop_all(), began, batch if halved else None)
 
     def commit(self, computed: ComputedShard) -> ShardReport:
         """Write and commit the results of a shard, and release its lease."""
@@ -186,7 +193,7 @@ class Worker:
                     committed = write_measured(self._store, result.stored, result.records, self._config, computed.lease)
                 else:
                     committed = self._store.write_shard(
-                        shard, result.arrays, result.records, result.image_facts, self._config, computed.lease
+                        shard, result.arrays, result.records, result.image_facts, self._config, computed.lease, computed.batch_size
                     )
                 if committed:
                     columns = {key: [getattr(record, key) for record in result.records] for key in ("row", "status")}

@@ -43,7 +43,7 @@ class WorkerActor(Worker):
         return None if self._terminating else self._passes
 
     def begin(
-        self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None
+        self, shard: Shard, samples: Sequence[Sample], stale_tag: str | None = None, reuse: ReusePlan | None = None, halved: bool = False
     ) -> ShardReport | None:
         """Explain a shard and start its commit, of which `committed` returns the report.
 
@@ -55,7 +55,7 @@ class WorkerActor(Worker):
         """
         began = time.perf_counter()
         try:
-            computed = self.compute(shard, samples, stale_tag, reuse)
+            computed = self.compute(shard, samples, stale_tag, reuse, halved)
         except Exception as error:
             if not is_fatal(error):
                 raise

@@ -72,7 +72,7 @@ class PreviousRun:
         columns = ["image_id", "sha256", "truth_sha256", "label", "class_name"]
         images = table.select(columns).to_pylist()
         by_checksums = {SampleChecksums(image["sha256"], image["truth_sha256"]): row for row, image in enumerate(images) if image["sha256"]}
-        info, records = _as_measured(store), store.records()
+        info, records = _as_measured(store), store.records(columns=["row", "method", "status"])
         reusable = {}
         for method in info["identity"]["methods"]:
             of_method = records.filter(pc.equal(records["method"], method))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -94,42 +94,51 @@ def draw_classes(store: RunStore, records: pa.Table) -> ClassOverview | None:
     info = store.metadata()
     methods = info["config"]["methods"]
     method = next((name for name in methods if not is_control(name)), methods[0])
-    chosen = records.filter(pc.equal(records["method"], method))
-    score = _score_column(chosen)
-    columns = chosen.select(["row", "image_id", "status", "target", "target_name", "probability", score]).rename_columns(
-        ["row", "image_id", "status", "target", "target_name", "probability", "score"]
-    )
-    rows = columns.to_pylist()
-    ok = [row for row in rows if row["status"] == "ok"]
-    without = Counter(_class_of(row) for row in rows if row["status"] in ("flat", "nan"))
-    by_class: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in ok:
-        by_class[_class_of(row)].append(row)
-    several = sorted((key for key, members in by_class.items() if len(members) > 1), key=lambda key: (-len(by_class[key]), key))
+    of_method = pc.equal(records["method"], method)
+    score = _score_column(records, of_method)
+    names = ["row", "image_id", "status", "target", "target_name", "probability"]
+    columns = records.select([*names, score]).filter(of_method).rename_columns([*names, "score"])
+    ok = columns.filter(pc.equal(columns["status"], "ok"))
+    sizes, without = _count_classes(ok), _count_classes(columns.filter(pc.is_in(columns["status"], pa.array(["flat", "nan"]))))
+    several = sorted((key for key, size in sizes.items() if size > 1), key=lambda key: (-sizes[key], key))
     if not several and len(ok) < 2 * _BINS:
         return None
     drawing = _Drawing(store, method, info)
     lower = score in METRICS and METRICS[score].lower_is_better
     with ThreadPoolExecutor(WORKERS) as workers:
         entries = [
-            drawing.entry(number, key[1], by_class[key], without[key], lower, workers) for number, key in enumerate(several[:MAX_CLASSES])
+            drawing.entry(number, key[1], _members(ok, key), without[key], lower, workers)
+            for number, key in enumerate(several[:MAX_CLASSES])
         ]
-    scored = [row for row in ok if row["score"] is not None and np.isfinite(row["score"])]
+    scored = ok.filter(pc.is_finite(ok["score"]))
     title = f"{METRICS[score].title} {METRICS[score].arrow}" if score in METRICS else "probability"
     return ClassOverview(method_title(method), title, entries, len(several), drawing.bins(scored, title), len(ok) - len(scored))
+
+
+def _count_classes(rows: pa.Table) -> Counter[tuple[int, str]]:
+    counts: Counter[tuple[int, str]] = Counter()
+    for row in rows.group_by(["target", "target_name"]).aggregate([([], "count_all")]).to_pylist():
+        counts[_class_of(row)] += row["count_all"]
+    return counts
+
+
+def _members(rows: pa.Table, key: tuple[int, str]) -> list[dict[str, Any]]:
+    """Return the rows of one class; only those become Python's objects."""
+    return [row for row in rows.filter(pc.equal(rows["target"], key[0])).to_pylist() if _class_of(row) == key]
 
 
 def _class_of(row: Mapping[str, Any]) -> tuple[int, str]:
     return row["target"], row["target_name"] or f"class {row['target']}"
 
 
-def _score_column(records: pa.Table) -> str:
+def _score_column(records: pa.Table, chosen: pa.ChunkedArray) -> str:
     """Return the column by which maps are compared.
 
     It is insertion, else the first metric that was measured, else the probability.
     """
-    measured = [name for name in ("insertion_auc", *METRICS) if name in records.column_names and records[name].null_count < len(records)]
-    return measured[0] if measured else "probability"
+    present = [name for name in ("insertion_auc", *METRICS) if name in records.column_names]
+    measured = (name for name in present if (values := records[name].filter(chosen)).null_count < len(values))
+    return next(measured, "probability")
 
 
 class _Drawing:
@@ -158,16 +167,17 @@ class _Drawing:
         best, worst = (self._one(number, title, scored[place]) if scored else None for title, place in (("Best", 0), ("Worst", -1)))
         return ClassEntry(name, len(rows), without, means[0], means[1] if scored else None, mean, best, worst)
 
-    def bins(self, rows: Sequence[Mapping[str, Any]], title: str) -> list[Tile]:
+    def bins(self, rows: pa.Table, title: str) -> list[Tile]:
         """Draw the mean maps of five bins with as many images each, by score."""
         if len(rows) < 2 * _BINS:
             return []
-        rising = sorted(rows, key=lambda row: (row["score"], row["row"]))
+        rising = np.lexsort((rows["row"].to_numpy(), rows["score"].to_numpy()))
         tiles = []
         for number in range(_BINS):
             members = rising[number * len(rising) // _BINS : (number + 1) * len(rising) // _BINS]
-            shown = [members[index] for index in evenly_spaced(range(len(members)), _PER_BIN)]
-            limits = f"{members[0]['score']:.3f} to {members[-1]['score']:.3f}"
+            shown = rows.take(evenly_spaced(members.tolist(), _PER_BIN)).to_pylist()
+            lowest, highest = (rows["score"][int(members[place])].as_py() for place in (0, -1))
+            limits = f"{lowest:.3f} to {highest:.3f}"
             note = f"{len(members):,} images" + (f", mean of {len(shown)}" if len(shown) < len(members) else "")
             alt = f"Mean map of the images with {title} from {limits}"
             tiles.append(self._tile(f"bin-{number + 1}", limits, alt, colour(self._mean_map(shown)), note))

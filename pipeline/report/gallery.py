@@ -78,17 +78,18 @@ def draw_gallery(store: RunStore, records: pa.Table, images: pa.Table, limit: in
     """Write the gallery's images to report/images/ and return its entries, by row.
 
     Args:
-        records: records of the committed shards.
+        records: row and status of the records of the committed shards.
         images: images.parquet, completed from the committed shards.
         limit: maximum number of entries, spread evenly over the readable images.
     """
-    readable = records.filter(pc.not_equal(records["status"], "unreadable"))
-    rows = evenly_spaced(sorted(pc.unique(readable["row"]).to_pylist()), limit)
-    shown = records.filter(pc.is_in(records["row"], value_set=pa.array(rows, pa.int64()))).to_pylist()
-    by_row: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
-    for record in shown:
-        by_row[record["row"]].append(record)
+    readable = records["row"].filter(pc.not_equal(records["status"], "unreadable"))
+    rows = evenly_spaced(np.unique(readable.to_numpy()).tolist(), limit)
     info = store.metadata()
+    by_row: dict[int, list[dict[str, Any]]] = {row: [] for row in rows}
+    shards = dict.fromkeys(row // info["config"]["compute"]["shard_size"] for row in rows)
+    for part in store.record_parts(shards=shards):
+        for record in part.filter(pc.is_in(part["row"], value_set=pa.array(rows, pa.int64()))).to_pylist():
+            by_row[record["row"]].append(record)
     storage, fill = info["config"]["storage"], fill_colour(info)
     contrast = ContrastRemarks.of_run(info, measured_settings(store.storage, info))
 

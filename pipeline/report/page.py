@@ -15,13 +15,17 @@ from pipeline.report.templates import render
 from pipeline.runs import RunStore
 from pipeline.runs.measured import measured_settings
 from pipeline.runs.records import top_rank
-from pipeline.tables.aggregate import TITLES, aggregate, of_first_baseline, remarks
+from pipeline.tables.aggregate import TITLES, aggregate, number_columns, of_first_baseline, remarks
 from pipeline.tables.baselines import compare_baselines
 from pipeline.tables.controls import compare_with_controls, unbeaten_controls
 
 # Link to the comparison with another run, which may be made after the page.
 _LINK = '<p class="small"><a href="drift.html">Comparison with another run</a></p>'
 _LINK_PLACEHOLDER = "<!-- drift -->"
+
+
+# Columns of the records that the page is made of, beside those of the tables; the gallery reads whole records of what it shows.
+_COLUMNS = ("image_id", "error", "seconds", "target", "target_name", "probability")
 
 
 def write_report(store: RunStore, limit: int = 24) -> str:
@@ -33,8 +37,8 @@ def write_report(store: RunStore, limit: int = 24) -> str:
     Args:
         limit: maximum number of images shown, spread evenly over the rows.
     """
-    records = store.records()
-    info, every_baseline = store.metadata(), aggregate(store)
+    info, every_baseline = store.metadata(), aggregate(store)  # before the records are read: it has its own while it works
+    records = store.records(columns=_columns(store))
     table = of_first_baseline(every_baseline)
     metrics = measured_settings(store.storage, info)
     listed, problem_count = problems(records)
@@ -73,6 +77,10 @@ def write_report(store: RunStore, limit: int = 24) -> str:
     )
     store.storage.write("report/index.html", page)
     return store.storage.url("report/index.html")
+
+
+def _columns(store: RunStore) -> list[str]:
+    return list(dict.fromkeys([*number_columns(store), *_COLUMNS]))
 
 
 def link_drift(store: RunStore) -> None:

@@ -128,6 +128,7 @@ class RunStore:
         image_facts: Sequence[dict[str, Any]],
         config: RunConfig,
         lease: Lease | None = None,
+        batch_size: int | None = None,
     ) -> bool:
         """Write a shard's objects and commit them with their checksums.
 
@@ -135,6 +136,7 @@ class RunStore:
             arrays: maps, stages and pieces of evidence of the shard's rows.
             image_facts: rows of FACTS.
             lease: renewed before anything is written and again before the commit, as the fence.
+            batch_size: images per forward pass, for a shard with a smaller batch than the run's; the commit names it.
 
         Returns:
             False if another worker has committed the shard meanwhile.
@@ -152,6 +154,8 @@ class RunStore:
             "config_hash": config.hash(),
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in objects.items()},
         }
+        if batch_size is not None:
+            commit["batch_size"] = batch_size
         if lease is not None:
             commit["holder"] = lease.holder
             lease.renew()

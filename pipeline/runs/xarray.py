@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xarray as xr
 
+from hdm_core.metrics.registry import metrics_on_request
 from pipeline.runs import RunStore
 from pipeline.runs.dataset import RunDataset
-from pipeline.runs.requested import never_measured
+from pipeline.runs.records import RECORDS
 
 # Columns of the records that are coordinates of the dataset, or lists.
 _LISTS = ("stage_weights", "evidence_sufficiency", "evidence_necessity")
@@ -48,26 +50,41 @@ def open_run(url: str, storage: Mapping[str, Any] | None = None) -> RunDataset:
         dtype('float64')
     """
     store = RunStore.open(url, dict(storage or {}))
-    images, records = store.images(), store.records()
-    records = records.drop_columns(list(never_measured(records)))
+    images = store.images()
     maps = xr.open_zarr(store.storage.zarr("maps.zarr"), consolidated=False, chunks=None)
     ids = images["image_id"].to_numpy()
     image_coordinates = {name: ("image", images[name].to_numpy()) for name in ("row", "path", "label", "class_name", "split")}
     pixels = {axis: np.arange(maps.sizes[axis]) for axis in ("y", "x")}
     methods = list(store.metadata()["identity"]["methods"])
-    variables = maps.assign(_columns(records, len(ids), methods))
+    variables = maps.assign(_columns(store, len(ids), methods))
     return RunDataset.of(variables.assign_coords(image=ids, method_id=methods, **image_coordinates, **pixels), store)
 
 
-def _columns(records: pa.Table, images: int, methods: list[str]) -> dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]]:
-    """Return the records' columns as arrays (image, method_id[, rank])."""
-    ranks = 1 + max(records["rank"].to_pylist(), default=0)
-    method_index = np.array([methods.index(method) for method in records["method"].to_pylist()], dtype=int)
-    index = records["row"].to_numpy(), method_index, records["rank"].to_numpy()
+def _columns(store: RunStore, images: int, methods: list[str]) -> dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]]:
+    """Return the records' columns as arrays (image, method_id[, rank]).
+
+    One column is read at a time, in the parts of the shards, and equal texts are one object: 3,000,000 whole records take a GiB.
+    """
+    done = store.done()
+    keys = store.records(done, ["row", "method", "rank"])
+    ranks = 1 + (pc.max(keys["rank"]).as_py() or 0)
+    index = keys["row"].to_numpy(), pc.index_in(keys["method"], pa.array(methods)).to_numpy(), keys["rank"].to_numpy()
+    on_request = set(metrics_on_request())
     arrays: dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]] = {}
-    for name in (name for name in records.column_names if name not in _NOT_VARIABLES):
-        is_number = pa.types.is_floating(records[name].type) or pa.types.is_integer(records[name].type)
+    for name in (name for name in RECORDS.names if name not in _NOT_VARIABLES):
+        column = store.records(done, [name])[name]
+        if name in on_request and column.null_count == len(column):
+            continue
+        is_number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
         values = np.full((images, len(methods), ranks), np.nan if is_number else None, float if is_number else object)
-        values[index] = records[name].to_numpy()
+        values[index] = _texts(column) if pa.types.is_string(column.type) else column.to_numpy()
         arrays[name] = (("image", "method_id", "rank"), values) if ranks > 1 else (("image", "method_id"), values[..., 0])
     return arrays
+
+
+def _texts(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    """Return texts as Python's, equal ones as one object; None for null."""
+    encoded = column.combine_chunks().dictionary_encode()
+    different = np.array([*encoded.dictionary.to_pylist(), None], object)
+    chosen: np.ndarray[Any, Any] = different[pc.fill_null(encoded.indices, len(different) - 1).to_numpy()]
+    return chosen

@@ -1,0 +1,56 @@
+"""Memory of methods: live tensors counted by hand, and linear in the batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from hdm_core import Classifier, get_method
+from hdm_core.memory import LiveBytes, forward_bytes, forward_memory, method_memory
+from pipeline import preflight
+from pipeline.errors import InputError
+from pipeline.preflight import require_memory
+
+SIDE = 16
+
+
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier.from_module(
+        nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    )
+
+
+def test_live_bytes_are_those_of_tensors_that_are_not_freed() -> None:
+    with LiveBytes() as live:
+        kept = torch.ones(1000)
+        for _ in range(3):
+            _ = torch.ones(500)
+        view = kept.view(10, 100)
+        view += 1
+    assert live.peak in (4 * 1500, 4 * 2000), "the next tensor may be made before the last one is freed; a view takes nothing"
+
+
+def test_memory_grows_with_the_batch_and_a_forward_pass_is_counted_without_being_made() -> None:
+    one = classifier()
+    activation = 4 * 8 * SIDE**2  # of one image
+    forward = forward_memory(one, (SIDE, SIDE))
+    assert 2 * activation <= forward.per_image <= 2 * activation + 4 * 3 * SIDE**2 + 1000, "convolution and ReLU, and the image"
+    assert forward.at(5) == forward.fixed + 5 * forward.per_image
+    counted = forward_bytes(one, (SIDE, SIDE))
+    assert counted is not None
+    assert 2 * activation <= counted <= 2 * activation + 4 * 3 * SIDE**2 + 1000
+    needs = {name: method_memory(one, (SIDE, SIDE), name, get_method(name).configure(None)) for name in ("gradient", "grad_cam")}
+    assert all(need.per_image >= activation for need in needs.values())
+
+
+def test_too_little_free_memory_is_one_line_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "available_memory", lambda: 100 * 2**20)
+    monkeypatch.setattr(preflight, "resident_memory", lambda: 800 * 2**20)
+    require_memory(classifier(), (SIDE, SIDE), own_process=False)
+    with pytest.raises(
+        InputError, match=r"^memory: a worker needs at least 800 MiB for one image of 16 x 16, and 100 MiB are free"
+    ) as raised:
+        require_memory(classifier(), (SIDE, SIDE), own_process=True)
+    assert "\n" not in str(raised.value)
