@@ -84,6 +84,7 @@ class Worker:
         self._config = config
         self._device = _usable_device(config.compute.gpus_per_worker if gpus is None else gpus, given=gpus is not None)
         self._classifier = _on_device(load_classifier(config.classifier, config.seed), self._device)
+        self._classifier.network.requires_grad_(False)  # no batch then has to freeze it
         self._store = RunStore.from_config(config, config.compute.storage_timeout)
         self._batch = config.compute.fixed_batch_size or default_batch(self._device)
         self._weights_digest = weights_digest
