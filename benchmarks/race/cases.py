@@ -78,7 +78,7 @@ CASES = {
 
 
 def _lines(part: Any) -> int:
-    tree = ast.parse(inspect.cleandoc(inspect.getsource(part)))
+    tree = ast.parse(inspect.getsource(part))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
