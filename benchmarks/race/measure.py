@@ -6,14 +6,17 @@ import multiprocessing
 import os
 import resource
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from benchmarks.race.cases import CASES
+from benchmarks.race.loops import BATCH
 from pipeline.environment import temporary_environment
 from pipeline.errors import InputError
 
@@ -28,7 +31,7 @@ class SideResult:
     """Cost of one side.
 
     Attributes:
-        start: seconds from the start of its process until a first image was done: imports, network, checks.
+        start: seconds from the start of its process until a first batch was done: imports, network, checks.
         rate: images per second after the start: those of the longer run without the shorter one's, divided by the seconds between both.
         cpu_ms: milliseconds of processors per image after the start, of all its threads and processes.
         peak_mib: largest resident size of a process.
@@ -109,7 +112,7 @@ def _in_process(side: Side, name: str, arch: str, crop: int, paths: list[str], f
         started, few, many, peak = process.submit(_lengths, side, name, arch, crop, paths, folder).result()
     more = len(paths) - _few(paths)
     if many[0] <= few[0] or many[1] <= few[1]:
-        raise InputError(f"{name}: {len(paths)} images are too few, more of them took no longer; raise --images")
+        raise InputError(f"{name}: {len(paths)} images are too few, {more} more of them took the {side} no longer; raise --images")
     written = sum(file.stat().st_size for file in (folder / side / "many").rglob("*") if file.is_file())
     return SideResult(started - begin, more / (many[0] - few[0]), (many[1] - few[1]) / more * 1e3, peak, written)
 
@@ -117,31 +120,32 @@ def _in_process(side: Side, name: str, arch: str, crop: int, paths: list[str], f
 def _lengths(
     side: Side, name: str, arch: str, crop: int, paths: list[str], folder: Path
 ) -> tuple[float, tuple[float, float], tuple[float, float], float]:
-    """Do one image, a quarter of the images, and all.
+    """Do one batch, a quarter of the images, and all.
 
     Returns:
-        The time at which the first was done, seconds and CPU seconds of the quarter and of all, and the peak memory in MiB.
+        The time at which the first batch was done, seconds and CPU seconds of the quarter and of all, and the peak memory in MiB.
     """
     import torch
 
     torch.set_num_threads(1)
     measured, ends = [], []
-    for length, part in (("one", paths[:1]), ("few", paths[: _few(paths)]), ("many", paths)):
+    for length, part in (("first", paths[:BATCH]), ("few", paths[: _few(paths)]), ("many", paths)):
         place = folder / side / length
         place.mkdir(parents=True)
+        work = partial(CASES[name].loop, arch, part, crop, place) if side == "loop" else _planned(name, arch, crop, part, place)
         begin, cpu = time.monotonic(), _cpu_seconds()
-        if side == "loop":
-            CASES[name].loop(arch, part, crop, place)
-        else:
-            _run(name, arch, crop, part, place)
+        work()
         measured.append((time.monotonic() - begin, _cpu_seconds() - cpu))
         ends.append(time.time())
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return ends[0], measured[1], measured[2], peak / 1024
 
 
-def _run(name: str, arch: str, crop: int, paths: list[str], place: Path) -> None:
-    """Run the case without its page: plan, checks, maps, records, commits."""
+def _planned(name: str, arch: str, crop: int, paths: list[str], place: Path) -> Callable[[], object]:
+    """Plan the case, with the checks of its network, and return what explains it, without the page.
+
+    The checks take the same time for any number of images, and are part of the start.
+    """
     from pipeline.config.load import load_config
     from pipeline.execution.driver import explain_run, plan_run
 
@@ -152,7 +156,7 @@ def _run(name: str, arch: str, crop: int, paths: list[str], place: Path) -> None
         "compute": {"executor": "local", "gpus_per_worker": 0, "shard_size": 64},
         "output": str(place),
     }
-    explain_run(*plan_run(load_config(keys | CASES[name].keys)))
+    return partial(explain_run, *plan_run(load_config(keys | CASES[name].keys)))
 
 
 def _few(paths: list[str]) -> int:
