@@ -24,7 +24,7 @@ def race(
     crop: Annotated[int, typer.Option(min=32, help="side of the network's input, in pixels")] = 224,
     as_json: Json = False,
 ) -> None:
-    """Compare runs with the loops that a user would write, one process and one thread each."""
+    """Compare runs with the loops that a user would write, in one process each."""
     from benchmarks.race.cases import CASES
     from benchmarks.race.measure import race_case
 

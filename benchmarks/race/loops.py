@@ -1,4 +1,4 @@
-"""Loops as a user would write them: a DataLoader, a library or plain torch, one npy per image.
+"""Loops as a user would write them: a DataLoader, and one npy per image.
 
 None resumes, checks the network, records anything or survives a broken file.
 """

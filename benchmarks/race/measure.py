@@ -1,4 +1,4 @@
-"""Measurement of one case: the pipeline and the loop, each in a process of its own."""
+"""Measurement of one case: pipeline and loop, each in its own process."""
 
 from __future__ import annotations
 
