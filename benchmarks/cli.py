@@ -15,6 +15,7 @@ from benchmarks.architectures import models
 from benchmarks.audit.command import audit
 from benchmarks.evidence.command import evidence
 from benchmarks.planted.options import Threads, planted, truth
+from benchmarks.race.command import race
 from benchmarks.scale import plan, pool, simulate, store, tables, view
 from benchmarks.tables import memory_table, methods_table, networks_table, points_table
 from benchmarks.throughput import throughput
@@ -45,6 +46,7 @@ bench.command()(planted)
 bench.command()(evidence)
 bench.command()(audit)
 bench.command()(throughput)
+bench.command()(race)
 bench.command()(torchcam)
 
 Arch = Annotated[list[str] | None, typer.Option(help="torchvision network, repeatable; MobileNetV2 by default")]

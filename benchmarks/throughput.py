@@ -77,7 +77,7 @@ def bench_throughput(arch: str, workers: int, images: int, crop: int, executor: 
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = _photographs(folder / "images", 2 * images * workers)
+        paths = save_photographs(folder / "images", 2 * images * workers)
         seconds: dict[str, list[float]] = {"pipeline": [], "loop": []}
         for count in (images, 2 * images):
             err.print(f"{arch}: {count} images per worker ...", markup=False)
@@ -90,7 +90,7 @@ def bench_throughput(arch: str, workers: int, images: int, crop: int, executor: 
     return ThroughputResult(arch, executor, workers, crop, images, rates["pipeline"], rates["loop"], ratio)
 
 
-def _photographs(folder: Path, count: int) -> list[str]:
+def save_photographs(folder: Path, count: int) -> list[str]:
     """Save seeded noise as photographs, and return their paths."""
     from PIL import Image
 

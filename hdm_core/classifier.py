@@ -320,16 +320,22 @@ class Classifier:
         modes = [(module, module.training) for module in self.module.modules() if hasattr(module, "training")]
         flags = [(parameter, parameter.requires_grad) for parameter in self.module.parameters()]
         try:
-            self.module.eval()
-            for parameter, _ in flags:
-                parameter.requires_grad_(False)
+            # A worker's network is frozen already, and comes here twice per batch: with MobileNetV2 the calls that change nothing took
+            # 2.8 of 3.4 ms.
+            if any(training for _, training in modes):
+                self.module.eval()
+            for parameter, required in flags:
+                if required:
+                    parameter.requires_grad_(False)
             with run_eagerly(), float32_arithmetic(self.device):
                 yield self.module
         finally:
             for module, training in modes:
-                module.training = training
+                if module.training != training:
+                    module.training = training
             for parameter, required in flags:
-                parameter.requires_grad_(required)
+                if parameter.requires_grad != required:
+                    parameter.requires_grad_(required)
 
     def interpreted(
         self, class_names: Sequence[str] | None, output: OutputKey | None, problem_type: ProblemType | None = None

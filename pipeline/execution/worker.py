@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,18 +11,16 @@ from functools import partial
 import pyarrow as pa
 import torch
 
-from hdm_core import Classifier
 from hdm_core.batch_limit import BatchLimit
-from hdm_core.device import batch_candidates, cuda_fault, default_batch, device_name, pick_device
-from hdm_core.device_errors import is_out_of_memory
+from hdm_core.device import batch_candidates, default_batch, device_name
 from hdm_core.probe import probe
 from pipeline.classifiers.load import load_classifier, preprocess_of
 from pipeline.config.schema import RunConfig
 from pipeline.datasets import Sample
 from pipeline.datasets.batches import read_batches
-from pipeline.errors import InputError, one_line
+from pipeline.errors import InputError
 from pipeline.execution.reports import ShardReport, WorkerTimings
-from pipeline.explain.isolate import MEMORY_ADVICE
+from pipeline.execution.worker_device import on_device, usable_device
 from pipeline.explain.results import ShardResult
 from pipeline.explain.shard import explain_shard
 from pipeline.explain.stored import MeasuredShard, measure_shard
@@ -84,8 +81,8 @@ class Worker:
     ) -> None:
         torch.set_num_threads(config.compute.threads)
         self._config = config
-        self._device = _usable_device(config.compute.gpus_per_worker if gpus is None else gpus, given=gpus is not None)
-        self._classifier = _on_device(load_classifier(config.classifier, config.seed), self._device)
+        self._device = usable_device(config.compute.gpus_per_worker if gpus is None else gpus, given=gpus is not None)
+        self._classifier = on_device(load_classifier(config.classifier, config.seed), self._device)
         self._store = RunStore.from_config(config, config.compute.storage_timeout)
         self._batch = config.compute.fixed_batch_size or default_batch(self._device)
         self._weights_digest = weights_digest
@@ -193,8 +190,17 @@ class Worker:
                     committed = write_measured(self._store, result.stored, result.records, self._config, computed.lease)
                 else:
                     committed = self._store.write_shard(
-                        shard, result.arrays, result.records, result.image_facts, self._config, computed.lease, computed.batch_size
+                        shard,
+                        result.arrays,
+                        result.records,
+                        result.image_facts,
+                        self._config,
+                        computed.lease,
+                        computed.batch_size,
+                        result.seconds.metadata(),
                     )
+                    telemetry.count("hdm_explain_seconds", result.seconds.explaining, run=name)
+                    telemetry.count("hdm_wait_seconds", result.seconds.waiting, run=name)
                 if committed:
                     columns = {key: [getattr(record, key) for record in result.records] for key in ("row", "status")}
                     for status, images in worst_statuses(pa.table(columns)).items():
@@ -217,41 +223,3 @@ class Worker:
         telemetry.count("hdm_passes", passes, run=self._config.name)
         if self._on_passes is not None:
             self._on_passes(self._passes)
-
-
-def _usable_device(gpus: float, given: bool) -> torch.device:
-    """Return the device of a worker that requested a share of a GPU.
-
-    Args:
-        given: Ray has given it the GPU; on the CPU its maps would be other ones than those of the other workers, and late.
-
-    Raises:
-        InputError: if torch cannot use the GPU.
-        torch.OutOfMemoryError: if the GPU has no memory left for this process; the message says what to do.
-    """
-    if gpus > 0 and (given or torch.cuda.is_available()) and (fault := cuda_fault()) is not None:
-        raise InputError(
-            f"compute.gpus_per_worker is {gpus:g}, but torch {torch.__version__} on {socket.gethostname()} cannot use its GPU: "
-            f"{one_line(Exception(fault), 300)}; install a driver and a torch for the same CUDA there, or set compute.gpus_per_worker=0"
-        )
-    try:
-        return pick_device(gpus)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise torch.OutOfMemoryError(f"the GPU has no free memory: {MEMORY_ADVICE} ({one_line(error, 120)})") from None
-
-
-def _on_device(classifier: Classifier, device: torch.device) -> Classifier:
-    """Move a classifier to the worker's device.
-
-    Raises:
-        torch.OutOfMemoryError: if it does not fit; the message says what to do.
-    """
-    try:
-        return classifier.to(device)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        text = f"{classifier.name} does not fit into the free memory of {device}: {MEMORY_ADVICE} ({one_line(error, 120)})"
-        raise torch.OutOfMemoryError(text) from None

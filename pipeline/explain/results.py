@@ -21,6 +21,29 @@ from pipeline.runs.reused import ReusedResults
 
 
 @dataclass(frozen=True)
+class ShardSeconds:
+    """Seconds of a shard's computation.
+
+    Attributes:
+        explaining: from a batch's arrival to its last record: targets, methods, metrics.
+        waiting: in which no batch had been read yet, and the network did nothing.
+    """
+
+    explaining: float
+    waiting: float
+
+    @property
+    def share(self) -> float:
+        """Share of the time in which images were explained, from 0 to 1."""
+        total = self.explaining + self.waiting
+        return self.explaining / total if total else 1.0
+
+    def metadata(self) -> dict[str, str]:
+        """Return them as metadata of the shard's file of records."""
+        return {"hdm.seconds_explaining": f"{self.explaining:.3f}", "hdm.seconds_waiting": f"{self.waiting:.3f}"}
+
+
+@dataclass(frozen=True)
 class ShardResult:
     """Results of one shard.
 
@@ -28,11 +51,13 @@ class ShardResult:
         arrays: name -> array of the shard's rows, see `array_shapes`.
         records: ordered by row, then by method, then by rank.
         image_facts: rows of FACTS, ordered by row.
+        seconds: of the computation.
     """
 
     arrays: dict[str, NDArray[Any]]
     records: list[Record]
     image_facts: list[dict[str, Any]]
+    seconds: ShardSeconds
 
 
 class ResultCollector:
@@ -138,13 +163,13 @@ class ResultCollector:
         """Add the facts of an image, in place of earlier ones."""
         self._image_facts[row] = {"row": row, **image_facts}
 
-    def result(self) -> ShardResult:
+    def result(self, seconds: ShardSeconds) -> ShardResult:
         """Return the results of the whole shard in row order."""
         rows = range(self._shard.start, self._shard.stop)
         keys = [(row, method, rank) for row in rows for method in self._config.methods for rank in range(self._config.ranks)]
         # Every image has a record of rank 0; of further ranks only where it has so many classes.
         records = [self._records[key] for key in keys if key in self._records or key[2] == 0 or self._config.fills_ranks]
-        return ShardResult(self._arrays, records, [self._image_facts[row] for row in rows])
+        return ShardResult(self._arrays, records, [self._image_facts[row] for row in rows], seconds)
 
     def _add_failed(self, row: int, method: str, rank: int, status: Status, error: str) -> None:
         """Add a record without map, in place of what an earlier attempt added."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -26,7 +27,7 @@ from pipeline.explain.isolate import ItemFailure, isolated, warnings_as_messages
 from pipeline.explain.map_facts import map_facts
 from pipeline.explain.measure import measure
 from pipeline.explain.method import MethodResult, PassCallback, explain_method
-from pipeline.explain.results import ResultCollector, ShardResult
+from pipeline.explain.results import ResultCollector, ShardResult, ShardSeconds
 from pipeline.plan import Shard
 from pipeline.runs.records import Record
 from pipeline.runs.reused import ReusedResults
@@ -99,9 +100,12 @@ def explain_shard(
         pin_memory=prepare is None and classifier.device.type == "cuda",
     )
     with warnings_as_messages(), closing(batches):  # closed at once if the shard fails: a traceback would keep its threads
+        explaining, waiting, before = 0.0, 0.0, time.perf_counter()
         for read in batches:
+            arrived = time.perf_counter()
             explain_batch(read)
-    return collector.result()
+            waiting, explaining, before = waiting + arrived - before, explaining + time.perf_counter() - arrived, time.perf_counter()
+    return collector.result(ShardSeconds(explaining, waiting))
 
 
 def _explain_batch(

@@ -15,6 +15,8 @@ METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "hdm_images": ("Counter", "images committed, under the worst of their methods' statuses", ("run", "status")),
     "hdm_bytes_written": ("Counter", "bytes of maps, records and curves written", ("run",)),
     "hdm_shard_seconds": ("Histogram", "seconds from a shard's first image to its commit", ("run",)),
+    "hdm_explain_seconds": ("Counter", "seconds in which workers explained and measured images", ("run",)),
+    "hdm_wait_seconds": ("Counter", "seconds in which workers waited for images to be read, and the network did nothing", ("run",)),
     "hdm_shards": ("Counter", "ends of a shard: done, failed (an attempt), set_aside (the last attempt)", ("run", "outcome")),
     "hdm_shards_left": ("Gauge", "shards that this driver has not yet seen committed", ("run",)),
     "hdm_workers": (

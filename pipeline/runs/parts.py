@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from operator import itemgetter
 
@@ -28,13 +28,16 @@ MEASURES = pa.schema(
 )
 
 
-def encode_records(records: Iterable[Record], settings: MetricSettings | None = None) -> dict[str, bytes]:
+def encode_records(
+    records: Iterable[Record], settings: MetricSettings | None = None, metadata: Mapping[str, str] | None = None
+) -> dict[str, bytes]:
     """Encode a shard's parts of the folders `records`, `curves` and `measures`.
 
     Maps that were not measured have no curves; `measures` is only of runs with several baselines.
 
     Args:
         settings: of the run's metrics: of those on request only the named ones have a column.
+        metadata: added to that of the file of records.
     """
     rows, measures = [], []
     for record in records:
@@ -43,7 +46,8 @@ def encode_records(records: Iterable[Record], settings: MetricSettings | None = 
         measures += [key | {"baseline": baseline} | dict(values) for baseline, values in record.measures.items()]
     measured = [row for row in rows if row["deletion"] is not None]
     named = () if settings is None else chosen_metrics(settings.names)
-    parts = {"records": to_parquet(rows, written_columns(RECORDS, named)), "curves": to_parquet(measured, CURVES)}
+    schema = written_columns(RECORDS, named).with_metadata({**FILE_METADATA, **(metadata or {})})
+    parts = {"records": to_parquet(rows, schema), "curves": to_parquet(measured, CURVES)}
     if settings is not None and len(settings.baselines) > 1:
         parts["measures"] = to_parquet(measures, written_columns(MEASURES, named))
     return parts

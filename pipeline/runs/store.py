@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -129,6 +129,7 @@ class RunStore:
         config: RunConfig,
         lease: Lease | None = None,
         batch_size: int | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> bool:
         """Write a shard's objects and commit them with their checksums.
 
@@ -137,6 +138,7 @@ class RunStore:
             image_facts: rows of FACTS.
             lease: renewed before anything is written and again before the commit, as the fence.
             batch_size: images per forward pass, for a shard with a smaller batch than the run's; the commit names it.
+            metadata: added to that of the file of records.
 
         Returns:
             False if another worker has committed the shard meanwhile.
@@ -146,7 +148,7 @@ class RunStore:
         """
         maps = encode_shard(shard.index, shard.start, config.compute.shard_size, arrays)
         objects = {f"maps.zarr/{name}": data for name, data in maps.items()}
-        for folder, data in {**encode_records(records, config.metrics), "images": to_parquet(image_facts, FACTS)}.items():
+        for folder, data in {**encode_records(records, config.metrics, metadata), "images": to_parquet(image_facts, FACTS)}.items():
             objects[f"{folder}/part-{shard.index:06d}.parquet"] = data
         commit = {
             "shard": shard.index,

@@ -1,0 +1,1 @@
+"""Race of the pipeline against the loops that a user would write."""
