@@ -54,7 +54,7 @@ def explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[floa
         result = explain_shard(classifier, config, shard, samples)
         store = RunStore.from_config(config)
         store.create(Plan(config, samples, [shard], (16, 16), classifier.weights_digest(), {}))
-        assert store.write_shard(shard, result.arrays, result.records, result.image_facts, config, None, result.seconds.metadata())
+        assert store.write_shard(shard, result.arrays, result.records, result.image_facts, config, metadata=result.seconds.metadata())
         return result, store
 
     return explain
