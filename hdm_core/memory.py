@@ -44,7 +44,7 @@ class MemoryNeed:
         return self.fixed + batch * self.per_image
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own base has no annotations
     """Counter of the bytes of tensors that are made and not yet freed.
 
     Attributes:
@@ -52,7 +52,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak, self._now = 0, 0
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -129,7 +129,7 @@ def forward_bytes(classifier: Classifier, size: tuple[int, int]) -> int | None:
             class_logits(network, torch.empty(1, channels, *size, dtype=classifier.dtype))
     except Exception:  # whatever a user's network does with tensors that have no values
         return None
-    return live.peak
+    return int(live.peak)
 
 
 def _linear(classifier: Classifier, size: tuple[int, int], work: Callable[[torch.Tensor], None]) -> MemoryNeed:
