@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +37,9 @@ class Catalogue:
 
     A thread reads shards that were committed since; the table grows meanwhile.
 
+    Args:
+        complete: called by the thread when all shards are in the table.
+
     Attributes:
         name: of the attached database with the tables `images` and `results`.
         shards: number of the run's shards.
@@ -45,13 +48,21 @@ class Catalogue:
         error: one line if the run cannot be read now, else empty.
     """
 
-    def __init__(self, store: RunStore, info: Mapping[str, Any], columns: Columns, database: Database, name: str = "run") -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        info: Mapping[str, Any],
+        columns: Columns,
+        database: Database,
+        name: str = "run",
+        complete: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name, self.shards, self.columns = name, int(info["shards"]), columns
         self._shard_size = int(info["config"]["compute"]["shard_size"])
         self.loaded: set[int] = set()
         self.broken: dict[int, str] = {}
         self.error = ""
-        self._store, self._database = store, database
+        self._store, self._database, self._complete = store, database, complete
         self._lock = threading.Lock()
         self._next_listing = 0.0
         self._thread: threading.Thread | None = None
@@ -100,6 +111,8 @@ class Catalogue:
                         self._insert(connection, shards, list(readers.map(self._read, shards)))
                         self._first.set()
             self.error = ""
+            if len(self.loaded) == self.shards:
+                self._complete()
         except (OSError, ValueError, pa.ArrowException) as error:
             self.error = f"the run cannot be read: {one_line(error)}"
         except duckdb.Error as error:
@@ -121,10 +134,10 @@ class Catalogue:
             connection.register("extra_batch", extra)
             connection.execute(f"CREATE TABLE {quoted(self.name)}.extra AS SELECT DISTINCT ON (image_id) * FROM extra_batch")
             connection.unregister("extra_batch")
-        connection.register("images_batch", IMAGE_SCHEMA.empty_table())
+        connection.register("images_batch", pa.Table.from_batches([], IMAGE_SCHEMA))
         connection.execute(f"CREATE TABLE {quoted(self.name)}.images AS {self._image_select()}")
         connection.unregister("images_batch")
-        connection.register("batch", self._schema().empty_table())
+        connection.register("batch", pa.Table.from_batches([], self._schema()))
         connection.execute(f"CREATE TABLE {self.table} AS {self._select()}")
         connection.unregister("batch")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.view.database import Database, quoted
 from pipeline.view.pictures import Pictures
 from pipeline.view.query import Query
 from pipeline.view.similar import Similar
+from pipeline.view.state import State
 
 
 class RunView:
@@ -35,7 +37,7 @@ class RunView:
         self.methods: list[str] = list(self.info["config"]["methods"])
         self.database = Database(["run", "other"])
         self.columns = Columns.of_run(store, self.info, against is not None)
-        self.catalogue = Catalogue(store, self.info, self.columns, self.database)
+        self.catalogue = Catalogue(store, self.info, self.columns, self.database, complete=self._count_all)
         self.pictures = Pictures(store, self.info)
         self.similar = Similar(self.pictures.maps, int(self.info["config"]["compute"]["shard_size"]), self.info["images"])
         self.other: RunView | None = None
@@ -51,6 +53,11 @@ class RunView:
                 )
         other = None if self.other is None else self.other.catalogue.table
         self.query = Query(self.database, self.columns, self.catalogue.table, other, self._version)
+
+    def _count_all(self) -> None:
+        """Count the images without a filter, which the first page shows: a second of a million images."""
+        with suppress(InputError):  # they are counted again by the page, which shows the error
+            self.query.counts(State(self.methods[0]))
 
     def _version(self) -> int:
         """Return a number that grows with the shards that are read."""
