@@ -22,6 +22,7 @@ from pipeline.view.image_rows import IMAGE_SCHEMA, ImageRows
 _SECONDS_BETWEEN_LISTINGS = 2.0
 _BATCH = 128  # shards that enter the table together
 _READERS = 8
+_PAUSE = 0.5  # seconds after the first shards, in which the first page is drawn: reading the rest takes both cores
 
 # A dataset numbers its own classes: only equal names prove that they are the network's, unless one of the two has no names.
 _CORRECT = """CASE
@@ -109,7 +110,9 @@ class Catalogue:
                     if shards := new[begin:end]:
                         images.advance((shards[-1] + 1) * self._shard_size)
                         self._insert(connection, shards, list(readers.map(self._read, shards)))
-                        self._first.set()
+                        if not self._first.is_set():
+                            self._first.set()
+                            time.sleep(_PAUSE)
             self.error = ""
             if len(self.loaded) == self.shards:
                 self._complete()
