@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from hdm_core import similarity
+from pipeline.config.schema import EVIDENCE_METHOD
 from pipeline.errors import InputError
 from pipeline.runs import RunStore
+from pipeline.runs.evidence_facts import EVIDENCE_COLUMNS, EvidenceFacts
 from pipeline.view.catalogue import Catalogue
 from pipeline.view.columns import Columns
 from pipeline.view.database import Database, quoted
@@ -103,6 +105,14 @@ class RunView:
         shard = row // int(self.info["config"]["compute"]["shard_size"])
         found = [curve for part in self.store.curves([shard]) for curve in part.filter(pc.equal(part["row"], row)).to_pylist()]
         return {(curve["method"], curve["rank"]): curve for curve in found}
+
+    def evidence(self, row: int) -> EvidenceFacts | None:
+        """Return the numbers of an image's search for pieces of evidence; None if it was not made."""
+        shard = row // int(self.info["config"]["compute"]["shard_size"])
+        columns = ["row", "method", "rank", *(name for name, _ in EVIDENCE_COLUMNS)]
+        found = self.store.records([shard], columns).to_pylist()
+        keys = (row, EVIDENCE_METHOD, 0)
+        return next((EvidenceFacts.from_row(each) for each in found if (each["row"], each["method"], each["rank"]) == keys), None)
 
     def agreement(self, record: Mapping[str, Any], method: str) -> tuple[float | None, str]:
         """Compare an image's map with that of the other run.
