@@ -131,7 +131,7 @@ def _stages(view: RunView, records: Sequence[Mapping[str, Any]]) -> list[dict[st
 
 
 def _evidence(view: RunView, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the pieces of evidence of an image: `pieces`, `evidence`, `borders`; empty for a run without a search."""
+    """Return `pieces`, `evidence` and `borders`, empty for a run without a search."""
     record = next((each for each in records if each["method"] == EVIDENCE_METHOD and each["rank"] == 0 and each["status"] == "ok"), None)
     facts = None if record is None or view.info["config"].get("evidence") is None else view.evidence(record["row"])
     if record is None or facts is None:

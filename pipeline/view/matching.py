@@ -40,7 +40,9 @@ class Matching:
         return check_expression(where, self._columns.names, self._database.serialise, "filter")
 
     def source(self, where: str, method: str, version: int) -> tuple[str, str]:
-        """Return the results with a further column, and the condition that chooses those of rank 0 that match.
+        """Return the results with a further column, and the condition on it.
+
+        Results of rank 0 of the method that match fulfil the condition.
 
         Args:
             version: of the results; those that were added since do not match.

@@ -57,7 +57,7 @@ class RunView:
         self.query = Query(self.database, self.columns, self.catalogue.table, other, self._version)
 
     def _count_all(self) -> None:
-        """Count the images without a filter, which the first page shows: a second of a million images."""
+        """Count the images without a filter: a second for a million images."""
         with suppress(InputError):  # they are counted again by the page, which shows the error
             self.query.counts(State(self.methods[0]))
 
@@ -107,7 +107,7 @@ class RunView:
         return {(curve["method"], curve["rank"]): curve for curve in found}
 
     def evidence(self, row: int) -> EvidenceFacts | None:
-        """Return the numbers of an image's search for pieces of evidence; None if it was not made."""
+        """Return the numbers of an image's search for evidence; None without one."""
         shard = row // int(self.info["config"]["compute"]["shard_size"])
         columns = ["row", "method", "rank", *(name for name, _ in EVIDENCE_COLUMNS)]
         found = self.store.records([shard], columns).to_pylist()

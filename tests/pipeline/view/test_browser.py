@@ -34,7 +34,8 @@ RULES = """(() => {
   all("[aria-labelledby], [aria-describedby]").forEach(i => {
     const id = i.getAttribute("aria-labelledby") || i.getAttribute("aria-describedby");
     if (!document.getElementById(id)) found.push("no such id: " + id); });
-  if (all("h1, h2, h3").some((i, n, list) => n && Number(i.tagName[1]) > Number(list[n - 1].tagName[1]) + 1)) found.push("a heading is skipped");
+  const levels = all("h1, h2, h3").map(i => Number(i.tagName[1]));
+  if (levels.some((level, n) => n && level > levels[n - 1] + 1)) found.push("a heading is skipped");
   if (document.documentElement.scrollWidth > innerWidth) found.push("the page is wider than the window");
   all("svg[role=img]").forEach(i => { if (!i.ariaLabel) found.push("no name: svg"); });
   for (const [selector, count] of [["main", 1], ["h1", 1], ["header", 1]])
