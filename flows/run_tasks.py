@@ -12,6 +12,7 @@ from prefect.states import Completed
 from slugify import slugify
 
 from flows.artifacts import progress_artifact, summary_artifact
+from flows.lineage import lineage_artifacts
 from flows.tables import hdm_tables
 from flows.training import train_classifier
 from pipeline.config.schema import RunConfig
@@ -34,7 +35,9 @@ def _is_transient(_: Any, __: TaskRun, state: State[Any]) -> bool:
 @task(name="explain", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[30, 300], retry_condition_fn=_is_transient)
 def explain(plan: Plan, store: RunStore) -> RunSummary:
     """Explain every shard that is not committed."""
-    return explain_run(plan, store, progress_artifact(slugify(f"{plan.config.name} progress"), "images explained"))
+    summary = explain_run(plan, store, progress_artifact(slugify(f"{plan.config.name} progress"), "images explained"))
+    lineage_artifacts(plan.config, store.url)
+    return summary
 
 
 def task_steps(plan: Callable[[RunConfig], tuple[Plan, RunStore] | None]) -> Steps:

@@ -14,6 +14,8 @@ PACKAGES = {
     "pipeline.drift": "Comparison of two runs.",
     "pipeline.audit": "Findings in the maps of a run.",
     "pipeline.sanity": "Sanity checks of methods.",
+    "pipeline.export": "A run's maps as files.",
+    "pipeline.view": "A run in the browser.",
 }
 
 

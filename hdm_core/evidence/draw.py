@@ -36,6 +36,22 @@ def draw_pieces(image: Image.Image, pieces: NDArray[np.bool_], first: int = 0) -
     return Image.fromarray(drawn)
 
 
+def draw_borders(pieces: NDArray[np.bool_]) -> Image.Image:
+    """Draw the borders of pieces alone, in their colours, to lay over a photograph.
+
+    Args:
+        pieces: (N, H, W), disjoint.
+
+    Returns:
+        An RGBA picture, transparent but for the borders, which are up to two pixels thick.
+    """
+    drawn = np.zeros((*pieces.shape[1:], 4), np.uint8)
+    for number, piece in enumerate(pieces):
+        outer = _border(piece)
+        drawn[outer | _border(piece & ~outer)] = (*COLOURS[number % len(COLOURS)], 255)
+    return Image.fromarray(drawn)
+
+
 def _border(piece: NDArray[Any]) -> NDArray[np.bool_]:
     """Return the pixels of a piece that touch a pixel outside it, or the edge."""
     inner = np.pad(piece, 1)

@@ -23,13 +23,16 @@ Size = Annotated[str, typer.Option(metavar="original|N", help="the long side of 
 Replace = Annotated[bool, typer.Option("--replace", help="remove an earlier export in the folder first")]
 
 _LINES = 100  # photographs that are gone, one line each; manifest.csv has all
+_FORMS = ("overlays", "maps", "fiftyone", "virelay")
 
 export = typer.Typer(help="Write the maps of a run as files for other programs.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@export.callback()
+@export.callback(invoke_without_command=True)
 def choose_run(context: typer.Context, run: Run) -> None:
     """Write the maps of a run as files for other programs."""
+    if context.invoked_subcommand is None:
+        raise InputError(f"say what to write: {', '.join(_FORMS[:-1])} or {_FORMS[-1]}, such as hdm export {run} overlays --to out")
     context.obj = run
 
 

@@ -210,7 +210,7 @@ def from_parquet(parts: Sequence[bytes], schema: pa.Schema, columns: Sequence[st
     """
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
-    return pa.concat_tables([schema.empty_table(), *(_read_part(part, schema) for part in parts)])
+    return pa.concat_tables([pa.Table.from_batches([], schema), *(_read_part(part, schema) for part in parts)])
 
 
 def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:

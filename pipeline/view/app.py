@@ -83,11 +83,11 @@ def _grid(view: RunView, request: Request) -> Response:
 
 
 def _detail(view: RunView, request: Request) -> Response:
-    step = request.query_params.get("step", "0")
-    if not (step.isascii() and step.isdecimal() and len(step) < 6):
+    step = request.query_params.get("step")
+    if step is not None and not (step.isascii() and step.isdecimal() and len(step) < 6):
         raise InputError(f"step={step}: write a whole number")
     state, image = _state(view, request), _image(view, request)
-    return HTMLResponse(render("detail.html", detail_page(view, state, image, int(step))))
+    return HTMLResponse(render("detail.html", detail_page(view, state, image, None if step is None else int(step))))
 
 
 def _similar(view: RunView, request: Request) -> Response:

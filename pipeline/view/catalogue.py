@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipeline.view.image_rows import IMAGE_SCHEMA, ImageRows
 _SECONDS_BETWEEN_LISTINGS = 2.0
 _BATCH = 128  # shards that enter the table together
 _READERS = 8
+_PAUSE = 0.5  # seconds after the first shards, in which the first page is drawn: reading the rest takes both cores
 
 # A dataset numbers its own classes: only equal names prove that they are the network's, unless one of the two has no names.
 _CORRECT = """CASE
@@ -37,6 +38,9 @@ class Catalogue:
 
     A thread reads shards that were committed since; the table grows meanwhile.
 
+    Args:
+        complete: called by the thread when all shards are in the table.
+
     Attributes:
         name: of the attached database with the tables `images` and `results`.
         shards: number of the run's shards.
@@ -45,13 +49,21 @@ class Catalogue:
         error: one line if the run cannot be read now, else empty.
     """
 
-    def __init__(self, store: RunStore, info: Mapping[str, Any], columns: Columns, database: Database, name: str = "run") -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        info: Mapping[str, Any],
+        columns: Columns,
+        database: Database,
+        name: str = "run",
+        complete: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name, self.shards, self.columns = name, int(info["shards"]), columns
         self._shard_size = int(info["config"]["compute"]["shard_size"])
         self.loaded: set[int] = set()
         self.broken: dict[int, str] = {}
         self.error = ""
-        self._store, self._database = store, database
+        self._store, self._database, self._complete = store, database, complete
         self._lock = threading.Lock()
         self._next_listing = 0.0
         self._thread: threading.Thread | None = None
@@ -98,8 +110,12 @@ class Catalogue:
                     if shards := new[begin:end]:
                         images.advance((shards[-1] + 1) * self._shard_size)
                         self._insert(connection, shards, list(readers.map(self._read, shards)))
-                        self._first.set()
+                        if not self._first.is_set():
+                            self._first.set()
+                            time.sleep(_PAUSE)
             self.error = ""
+            if len(self.loaded) == self.shards:
+                self._complete()
         except (OSError, ValueError, pa.ArrowException) as error:
             self.error = f"the run cannot be read: {one_line(error)}"
         except duckdb.Error as error:
@@ -121,10 +137,10 @@ class Catalogue:
             connection.register("extra_batch", extra)
             connection.execute(f"CREATE TABLE {quoted(self.name)}.extra AS SELECT DISTINCT ON (image_id) * FROM extra_batch")
             connection.unregister("extra_batch")
-        connection.register("images_batch", IMAGE_SCHEMA.empty_table())
+        connection.register("images_batch", pa.Table.from_batches([], IMAGE_SCHEMA))
         connection.execute(f"CREATE TABLE {quoted(self.name)}.images AS {self._image_select()}")
         connection.unregister("images_batch")
-        connection.register("batch", self._schema().empty_table())
+        connection.register("batch", pa.Table.from_batches([], self._schema()))
         connection.execute(f"CREATE TABLE {self.table} AS {self._select()}")
         connection.unregister("batch")
 

@@ -62,8 +62,8 @@ class Columns:
         named = set() if settings is None else installed_metrics(settings)
         metrics = tuple(metric for metric in METRICS if metric in named)
         extra, note = _further(info)
-        titles = {"row": "Order of the dataset", "image_id": "Name", "probability": "Probability", "seconds": "Seconds"}
-        titles |= {"other_probability": "Probability in the other run", "probability_change": "Change of the probability"}
+        titles = {"row": "Dataset order", "image_id": "Name", "probability": "Probability", "seconds": "Seconds"}
+        titles |= {"other_probability": "Other probability", "probability_change": "Probability change"}
         titles |= {metric: TITLES[metric] for metric in metrics}
         return cls(metrics, extra, compared, note, titles)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hdm_core import method_title
+from pipeline.config.schema import EVIDENCE_METHOD
 from pipeline.datasets.images import UnreadableError
 from pipeline.errors import InputError
 from pipeline.runs.maps import STAGES
@@ -19,12 +20,12 @@ from pipeline.view.state import State
 WIDTH, HEIGHT = 420, 180  # of the curves, in pixels
 
 
-def detail_page(view: RunView, state: State, image: Mapping[str, Any], step: int) -> dict[str, Any]:
+def detail_page(view: RunView, state: State, image: Mapping[str, Any], step: int | None = None) -> dict[str, Any]:
     """Return the values of detail.html.
 
     Args:
         image: row of images.parquet.
-        step: point of the curves that is shown.
+        step: point of the curves that is shown; None for a fifth of the way, where both images show something.
     """
     row = image["row"]
     records = view.query.image(row)
@@ -48,6 +49,7 @@ def detail_page(view: RunView, state: State, image: Mapping[str, Any], step: int
         "records": [_figure(view, record) for record in records],
         "chosen": method_title(state.method),
         "stages": _stages(view, records),
+        **_evidence(view, records),
         "truth": _truth(view, image, records, problem),
         "curves": None if curve is None else _curves(view, row, state, curve, step),
         "back": state.url("/", at=None, page=page) + f"#row-{row}",
@@ -110,7 +112,7 @@ def _facts(view: RunView, image: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = {"Label": image["class_name"], "Split": image["split"], "Row": image["row"]}
     facts["Photograph"] = f"{fact['width']} \u00d7 {fact['height']}" if fact["width"] else None
     facts |= {name: image[name] for name in view.columns.extra_names}
-    return [(name, str(value)) for name, value in facts.items() if value is not None]
+    return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
 
 
 def _stages(view: RunView, records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -128,6 +130,30 @@ def _stages(view: RunView, records: Sequence[Mapping[str, Any]]) -> list[dict[st
     ]
 
 
+def _evidence(view: RunView, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return `pieces`, `evidence` and `borders`, empty for a run without a search."""
+    record = next((each for each in records if each["method"] == EVIDENCE_METHOD and each["rank"] == 0 and each["status"] == "ok"), None)
+    facts = None if record is None or view.info["config"].get("evidence") is None else view.evidence(record["row"])
+    if record is None or facts is None:
+        return {"pieces": [], "evidence": "", "borders": ""}
+    pieces = [
+        {
+            "title": f"Piece {number + 1}",
+            "picture": picture_url(record["row"], "piece.png", method=EVIDENCE_METHOD, number=number),
+            "text": f"keeps {keeps:.3f} alone; {loses:.3f} is lost without it",
+        }
+        for number, (keeps, loses) in enumerate(zip(facts.evidence_sufficiency, facts.evidence_necessity, strict=True))
+    ]
+    text = f"{facts.evidence_count} found ({facts.evidence_status}), {facts.evidence_area:.1%} of the pixels"
+    if facts.evidence_comprehensiveness is not None:
+        text += f"; {facts.evidence_comprehensiveness:.3f} of the score is lost without all of them"
+    return {
+        "pieces": pieces,
+        "evidence": text,
+        "borders": picture_url(record["row"], "pieces.png", method=EVIDENCE_METHOD) if pieces else "",
+    }
+
+
 def _truth(view: RunView, image: Mapping[str, Any], records: Sequence[Mapping[str, Any]], problem: str) -> dict[str, str] | None:
     """Return the outline of the ground truth, or why it is missing; None without one."""
     if problem or not any(record["region"] in {"segmentation", "bbox"} for record in records):
@@ -139,13 +165,13 @@ def _truth(view: RunView, image: Mapping[str, Any], records: Sequence[Mapping[st
     return {"picture": picture_url(image["row"], "truth.png"), "note": ""}
 
 
-def _curves(view: RunView, row: int, state: State, curve: Mapping[str, Any], step: int) -> dict[str, Any] | None:
+def _curves(view: RunView, row: int, state: State, curve: Mapping[str, Any], step: int | None) -> dict[str, Any] | None:
     """Return the lines of the curves, and the images at one point."""
     lengths = [len(curve[name] or ()) for name in ("deletion", "insertion")]
     if min(lengths) < 2:
         return None
     last = lengths[0] - 1
-    step = min(step, last)
+    step = last // 5 if step is None else min(step, last)
 
     def line(name: str) -> str:
         values = [(place, value) for place, value in enumerate(curve[name]) if value == value]

@@ -97,7 +97,9 @@ def note_of(record: Mapping[str, Any]) -> str:
 def _tile(view: RunView, state: State, record: Mapping[str, Any], at: int) -> dict[str, Any]:
     """Return the values of one image's tile."""
     method, row = state.method, record["row"]
-    shown = state.sort if state.sort in (*METRICS, *view.columns.numbers, "seconds") and state.sort != "probability" else ""
+    shown = state.sort if state.sort in (*METRICS, *view.columns.numbers, "seconds") else ""
+    if shown in ("probability", OTHER_COLUMNS[1]):  # every tile has them
+        shown = ""
     tile = {
         "record": record,
         "at": at,

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hdm_core import METHODS
-from hdm_core.evidence.draw import draw_pieces
+from hdm_core.evidence.draw import draw_borders, draw_pieces
 from hdm_core.geometry import Size
 from hdm_core.heatmap import colour, diverging, overlay
 from pipeline.datasets.images import UnreadableError
@@ -39,6 +39,7 @@ KINDS = (
     "truth.png",
     "stage.jpg",
     "piece.png",
+    "pieces.png",
     "deletion.jpg",
     "insertion.jpg",
 )
@@ -101,6 +102,8 @@ class Pictures:
                 return _png(Image.fromarray((self.maps.read(method, row, rank).clip(0, 1) * 255).round().astype(np.uint8)))
             case "signed.png":
                 return _png(diverging(self.maps.read(signed_name(method), row, rank)))
+            case "pieces.png":
+                return _png(draw_borders(self.maps.read(EVIDENCE, row, rank) > 0))
             case "truth.png":
                 return _png(self._truths.outline({**image, **self.fact(row)}, self.size))
         crop, problem = self._cropped(image)
@@ -112,7 +115,10 @@ class Pictures:
             case "stage.jpg":
                 return encode_jpeg(overlay(crop, self.maps.read(STAGES, row, rank)[number]))
             case "piece.png":
-                return _png(draw_pieces(crop, self.maps.read(EVIDENCE, row, rank)[number : number + 1] > 0, number))
+                pieces = self.maps.read(EVIDENCE, row, rank) > 0
+                if number >= len(pieces):
+                    raise IndexError(number)
+                return _png(draw_pieces(crop, pieces[number : number + 1], number))
         if problem or self._metrics is None or kind not in ("deletion.jpg", "insertion.jpg"):
             raise UnreadableError(problem or "the maps were not measured")
         points = 101 if self._metrics.protocol == "paper" else self.size[0] + 1

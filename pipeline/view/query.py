@@ -8,9 +8,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipeline.runs.expression import check_expression
 from pipeline.view.columns import OTHER_COLUMNS, Columns
 from pipeline.view.database import Database, quoted
+from pipeline.view.matching import Matching
 from pipeline.view.state import State
 
 T = TypeVar("T")
@@ -81,13 +81,15 @@ class Query:
     ) -> None:
         self._database, self._columns, self._version = database, columns, version
         self._source = table if other is None else _compared(table, other)
+        # The results of two runs are joined anew by each query, in no order.
+        self._matching, self._joined = Matching(database, columns, table), other is not None
         self._counted: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def page(self, state: State) -> tuple[list[dict[str, Any]], int]:
         """Return the images of the state's page, one row each, and the number of all."""
-        condition, values = self._condition(state)
-        (total,) = self._rows(f"SELECT count(*) AS n FROM {self._source} WHERE {condition}", values)
+        source, condition, values = self._condition(state)
+        (total,) = self._rows(f"SELECT count(*) AS n FROM {source} WHERE {condition}", values)
         return self._sorted(state, PAGE, (state.page - 1) * PAGE), total["n"]
 
     def around(self, state: State, at: int) -> dict[int, int]:
@@ -123,10 +125,10 @@ class Query:
         """
         found = []
         for name, (column, title) in self._columns.facets.items():
-            condition, values = self._condition(state, without=name)
+            source, condition, values = self._condition(state, without=name)
             text = f"{quoted(column)}::VARCHAR"
             counted = self._rows(
-                f"SELECT {text} AS value, count(*) AS n, count(*) OVER () AS different FROM {self._source} WHERE {condition} "
+                f"SELECT {text} AS value, count(*) AS n, count(*) OVER () AS different FROM {source} WHERE {condition} "
                 f"GROUP BY 1 ORDER BY n DESC, value LIMIT {_VALUES}",
                 values,
             )
@@ -150,11 +152,11 @@ class Query:
             if low is None or high is None:
                 continue
             width = (high - low) / _BINS or 1.0
-            condition, values = self._condition(state, without=column)
+            source, condition, values = self._condition(state, without=column)
             value = f"{quoted(column)}::DOUBLE"
             counted = self._rows(
                 f"SELECT CASE WHEN isfinite({value}) THEN greatest(0, least({_BINS - 1}, floor(({value} - ?) / ?)))::INTEGER END AS bin, "
-                f"count(*) AS n FROM {self._source} WHERE {condition} GROUP BY 1",
+                f"count(*) AS n FROM {source} WHERE {condition} GROUP BY 1",
                 [low, width, *values],
             )
             counts = {each["bin"]: each["n"] for each in counted}
@@ -180,12 +182,12 @@ class Query:
 
         Rows alone are sorted, and the other columns are read for those that are shown.
         """
-        condition, values = self._condition(state)
+        source, condition, values = self._condition(state)
         column, direction = quoted(state.sort), "DESC" if state.descending else "ASC"
         # Images without a value come last in either direction.
         missing = f"({column} IS NULL OR isnan({column}::DOUBLE)), " if state.sort in self._columns.numbers else ""
         order = f"{missing}{column} {direction} NULLS LAST" + ("" if state.sort == "row" else ", row")
-        found = self._rows(f"SELECT row FROM {self._source} WHERE {condition} ORDER BY {order} LIMIT {limit:d} OFFSET {offset:d}", values)
+        found = self._rows(f"SELECT row FROM {source} WHERE {condition} ORDER BY {order} LIMIT {limit:d} OFFSET {offset:d}", values)
         rows = [each["row"] for each in found]
         if not rows:
             return []
@@ -194,8 +196,8 @@ class Query:
         by_row = {each["row"]: each for each in shown}
         return [by_row[row] for row in rows]
 
-    def _condition(self, state: State, without: str | None = None) -> tuple[str, list[Any]]:
-        """Return the condition of a state, and its parameters.
+    def _condition(self, state: State, without: str | None = None) -> tuple[str, str, list[Any]]:
+        """Return the table and the condition of a state, and its parameters.
 
         Args:
             without: facet or column whose own filter is left out.
@@ -218,9 +220,13 @@ class Query:
                         # compared in float32, as most columns are: 0.7 of a URL is then the 0.7 of a record.
                         parts.append(f"(isfinite({quoted(column)}::DOUBLE) AND {quoted(column)}::FLOAT {sign} ?::FLOAT)")
                         values.append(limit)
-        if state.where:
-            parts.append(check_expression(state.where, self._columns.names, self._database.serialise, "filter"))
-        return " AND ".join(parts), values
+        source = self._source
+        if state.where and self._joined:
+            parts.append(self._matching.checked(state.where))
+        elif state.where:
+            source, matches = self._matching.source(state.where, state.method, self._version())
+            parts.append(matches)
+        return source, " AND ".join(parts), values
 
     def _rows(self, sql: str, values: Sequence[Any]) -> list[dict[str, Any]]:
         return self._database.rows(sql, values)

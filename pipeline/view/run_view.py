@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from hdm_core import similarity
+from pipeline.config.schema import EVIDENCE_METHOD
 from pipeline.errors import InputError
 from pipeline.runs import RunStore
+from pipeline.runs.evidence_facts import EVIDENCE_COLUMNS, EvidenceFacts
 from pipeline.view.catalogue import Catalogue
 from pipeline.view.columns import Columns
 from pipeline.view.database import Database, quoted
 from pipeline.view.pictures import Pictures
 from pipeline.view.query import Query
 from pipeline.view.similar import Similar
+from pipeline.view.state import State
 
 
 class RunView:
@@ -35,7 +39,7 @@ class RunView:
         self.methods: list[str] = list(self.info["config"]["methods"])
         self.database = Database(["run", "other"])
         self.columns = Columns.of_run(store, self.info, against is not None)
-        self.catalogue = Catalogue(store, self.info, self.columns, self.database)
+        self.catalogue = Catalogue(store, self.info, self.columns, self.database, complete=self._count_all)
         self.pictures = Pictures(store, self.info)
         self.similar = Similar(self.pictures.maps, int(self.info["config"]["compute"]["shard_size"]), self.info["images"])
         self.other: RunView | None = None
@@ -51,6 +55,11 @@ class RunView:
                 )
         other = None if self.other is None else self.other.catalogue.table
         self.query = Query(self.database, self.columns, self.catalogue.table, other, self._version)
+
+    def _count_all(self) -> None:
+        """Count the images without a filter: a second for a million images."""
+        with suppress(InputError):  # they are counted again by the page, which shows the error
+            self.query.counts(State(self.methods[0]))
 
     def _version(self) -> int:
         """Return a number that grows with the shards that are read."""
@@ -96,6 +105,14 @@ class RunView:
         shard = row // int(self.info["config"]["compute"]["shard_size"])
         found = [curve for part in self.store.curves([shard]) for curve in part.filter(pc.equal(part["row"], row)).to_pylist()]
         return {(curve["method"], curve["rank"]): curve for curve in found}
+
+    def evidence(self, row: int) -> EvidenceFacts | None:
+        """Return the numbers of an image's search for evidence; None without one."""
+        shard = row // int(self.info["config"]["compute"]["shard_size"])
+        columns = ["row", "method", "rank", *(name for name, _ in EVIDENCE_COLUMNS)]
+        found = self.store.records([shard], columns).to_pylist()
+        keys = (row, EVIDENCE_METHOD, 0)
+        return next((EvidenceFacts.from_row(each) for each in found if (each["row"], each["method"], each["rank"]) == keys), None)
 
     def agreement(self, record: Mapping[str, Any], method: str) -> tuple[float | None, str]:
         """Compare an image's map with that of the other run.

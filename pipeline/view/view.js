@@ -81,7 +81,8 @@ if (opacity) {
     await Promise.all(heats.map((heat) => cut(heat, threshold.value / 100)));
     blend();
   });
-  truth?.addEventListener("change", () => all(".outline").forEach((each) => { each.hidden = !truth.checked; }));
+  truth?.addEventListener("change", () => all(".outline:not(.borders)").forEach((each) => { each.hidden = !truth.checked; }));
+  $("#borders")?.addEventListener("change", (event) => all(".borders").forEach((each) => { each.hidden = !event.target.checked; }));
 }
 
 // Curves: the cursor, and the images at its point.

@@ -33,7 +33,7 @@ def test_the_demo_deployment_leaves_what_the_command_leaves(prefect: Prefect, tm
     assert records["status"].to_pylist() == ["ok"] * 4
     assert (flow / "demo" / "report" / "index.html").exists()
     artifacts = prefect("artifact", "ls").stdout
-    for key in ("demo-progress", "demo-metrics", "demo-summary"):
+    for key in ("demo-progress", "demo-metrics", "demo-summary", "demo-output"):
         assert key in artifacts
     changes = [part for key, value in quick.items() for part in ("--set", f"{key}={value}")]
     ended = hdm("run", "demo", "--output", command, "--limit", 2, *changes)

@@ -77,7 +77,7 @@ def test_only_what_changed_is_computed_and_drift_beyond_a_limit_raises_the_alarm
     origin = dict(zip(taken["image_id"], taken["reused_from"], strict=True))
     assert origin == {f"{(n % 2 and 'cats') or 'dogs'}/{n:03d}.png": second.name for n in range(4)} | {"dogs/004.png": None}
     keys = {artifact["key"] for artifact in prefect.post("artifacts/filter", limit=200)}
-    assert {f"{third.name.lower()}-{what}" for what in ("progress", "metrics", "summary", "drift", "audit")} <= keys
+    assert {f"{third.name.lower()}-{what}" for what in ("progress", "metrics", "summary", "drift", "audit", "input", "output")} <= keys
     assert (third / "audit.parquet").exists()
     assert (third / "report" / "audit.html").exists()
 

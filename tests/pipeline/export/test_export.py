@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from typer.testing import CliRunner
 
 from hdm_core.on_photograph import on_photograph
 from pipeline import open_run
+from pipeline.cli.main import app
 from pipeline.errors import InputError, RunError
 from pipeline.export import ExportSettings, export_run
 from pipeline.export.names import file_name
@@ -202,3 +204,11 @@ def test_a_run_in_python_gives_photographs_and_maps_on_them(store: RunStore) -> 
         run.photograph("bird0")
     with pytest.raises(InputError, match="did you mean grad_cam"):
         run.on_photograph("bird-0", "gradcam")
+
+
+def test_an_export_without_a_form_is_one_line() -> None:
+    result = CliRunner().invoke(app, ["export", "runs/demo"])
+    assert isinstance(result.exception, InputError)
+    assert str(result.exception) == (
+        "say what to write: overlays, maps, fiftyone or virelay, such as hdm export runs/demo overlays --to out"
+    )

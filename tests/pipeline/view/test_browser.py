@@ -29,6 +29,14 @@ RULES = """(() => {
   all("input:not([type=hidden]), select").forEach(i => {
     if (!i.labels.length && !i.ariaLabel) found.push("no label: " + i.name); });
   all("a, button").forEach(i => { if (!i.textContent.trim() && !i.querySelector("img[alt]")) found.push("no name: " + i.outerHTML); });
+  all("fieldset").forEach(i => { if (!i.querySelector("legend")?.textContent.trim()) found.push("no legend"); });
+  all("nav, aside").forEach(i => { if (!i.ariaLabel) found.push("a landmark without a name: " + i.outerHTML.slice(0, 60)); });
+  all("[aria-labelledby], [aria-describedby]").forEach(i => {
+    const id = i.getAttribute("aria-labelledby") || i.getAttribute("aria-describedby");
+    if (!document.getElementById(id)) found.push("no such id: " + id); });
+  const levels = all("h1, h2, h3").map(i => Number(i.tagName[1]));
+  if (levels.some((level, n) => n && level > levels[n - 1] + 1)) found.push("a heading is skipped");
+  if (document.documentElement.scrollWidth > innerWidth) found.push("the page is wider than the window");
   all("svg[role=img]").forEach(i => { if (!i.ariaLabel) found.push("no name: svg"); });
   for (const [selector, count] of [["main", 1], ["h1", 1], ["header", 1]])
     if (all(selector).length !== count) found.push(selector);
@@ -75,6 +83,7 @@ def test_a_visit_by_keyboard_from_the_grid_to_an_image_and_back(served: str, tab
     tab.wait("location.search.includes('where') && document.readyState == 'complete' && document.querySelectorAll('.tile').length == 2")
     tab.press("j", "j")
     assert tab.run("document.activeElement.id") == "row-1"
+    assert tab.run("(s => s.outlineStyle + ' ' + s.outlineWidth)(getComputedStyle(document.activeElement))") == "solid 3px"
     tab.press("Enter")
     tab.wait("document.body.dataset.page == 'detail' && document.readyState == 'complete'")
     assert tab.run("document.querySelector('h1').innerText") == "bird-1"

@@ -283,9 +283,14 @@ def test_a_run_at_work_is_followed(tmp_path: Path) -> None:
     view.wait()
     page = opened.get("/").text
     assert rows(page) == [0, 1]
+    assert rows(opened.get("/?where=row+%3C+9").text) == [0, 1]
     assert "2 of 3 shards" in text_of(page)
     assert opened.get("/state.json").json()["loaded"] == 2
     assert opened.get("/image/2").status_code == 404
+    stored_run(tmp_path, images=3)
+    view.catalogue._next_listing = 0
+    view.wait()
+    assert rows(opened.get("/?where=row+%3C+9").text) == [0, 1, 2], "the expression is evaluated again for a table that has grown"
     view.close()
 
 
