@@ -8,16 +8,18 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.audit.alike import AlikePlace, alike_places
 from pipeline.audit.causal import pasted
 from pipeline.audit.energy import Energies, cell_edges
 from pipeline.audit.finding import Finding
 from pipeline.audit.place import bounding_box
-from pipeline.audit.spatial import place_name
+from pipeline.audit.spatial import in_middle, place_name
 from pipeline.audit.tested import Tester
 
 _EXAMPLES = 8
+_ON_OBJECTS = 0.5  # of a place, over its images
 _MOST = 0.4  # of the image: near duplicates are alike everywhere
 
 
@@ -41,16 +43,16 @@ def alike_findings(energies: Energies, method: str, tester: Tester, on_class: Ca
 
 
 def _of_class(energies: Energies, name: str, rows: NDArray[np.int64], method: str, tester: Tester) -> list[Finding]:
-    read, own, _ = tester.subject.read(rows.tolist())
+    read, own, regions = tester.subject.read(rows.tolist())
     others, _ = tester.pool.others(name)
     found = []
     for place in alike_places(own, others):
         frame = _goes_around(place.pixels)
         where = "border" if frame else place_name(place.pixels)
-        if where == "centre" or place.pixels.mean() > _MOST:
+        numbers, tried = (torch.from_numpy(each).to(own.device) for each in (place.images, place.pixels))
+        if where == "centre" or place.pixels.mean() > _MOST or (not frame and in_middle(place.pixels)) or _on_objects(regions[numbers], tried):
             continue
-        like = own[torch.from_numpy(place.images).to(own.device)]
-        tried = torch.from_numpy(place.pixels).to(own.device)
+        like = own[numbers]
         rise = pasted(
             tester.subject.classifier, others[: tester.settings.tested], like, tester.targets[name] or 0, tried, tester.subject.batch
         )
@@ -76,6 +78,12 @@ def _finding(energies: Energies, name: str, place: AlikePlace, rows: Sequence[in
         examples=listed[:_EXAMPLES],
         rows=listed,
     )
+
+
+def _on_objects(regions: Tensor, pixels: Tensor) -> bool:
+    """Return whether most of a place is on annotated objects."""
+    annotated = regions[~regions.flatten(1).all(1)]
+    return len(annotated) > 0 and float(annotated[:, pixels].double().mean()) > _ON_OBJECTS
 
 
 def _goes_around(pixels: NDArray[np.bool_]) -> bool:

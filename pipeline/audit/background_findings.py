@@ -26,8 +26,8 @@ def background_findings(
 ) -> list[Finding]:
     """Test the background of every class whose objects are annotated.
 
-    Confirmed: around objects of other classes it raises the class's probability at least as much as the class's own object does there, and
-    more than the backgrounds of other classes raise theirs. A class that its maps did not suggest is a finding only if it is confirmed.
+    Confirmed: around objects of other classes it raises the class's probability by more than the class's own object does there (paired t-test at
+    `alpha`), and by more than the backgrounds of other classes raise theirs. A class that its maps did not suggest is a finding only if it is confirmed.
     """
     suspected = {each.class_name: each for each in suspicions}
     findings = []
@@ -70,7 +70,7 @@ def _test(finding: Finding, rows: NDArray[np.int64], tester: Tester) -> Finding:
         return replace(finding, reason="the images cannot be read any more")
     background, objects = insert_background(classifier, (own, regions), others, target, tester.subject.batch)
     change = Interval.of(background)
-    confirmed = shows(change, 1, settings.min_effect) and background.mean() >= objects.mean()
+    confirmed = shows(change, 1, settings.min_effect) and one_sided(background - objects) <= settings.alpha
     if confirmed:
         confirmed = larger_than(background, tester.pool.backgrounds(classifier, name, tester.targets, tester.subject.batch))
     return replace(with_effect(finding, change, confirmed, None, change), causal_p=one_sided(background))

@@ -17,7 +17,7 @@ from pipeline.audit.finding import Box, Finding
 from pipeline.audit.place import bounding_box, place_pixels
 from pipeline.audit.pool import Pool
 from pipeline.audit.settings import AuditSettings
-from pipeline.audit.spatial import Suspicion, is_frame, place_name
+from pipeline.audit.spatial import Suspicion, in_middle, is_frame, place_name
 from pipeline.audit.subject import Subject
 from pipeline.runs import RunStore
 from pipeline.tables.student import Interval
@@ -99,7 +99,7 @@ def place_finding(
         examples=tuple(suspicion.rows[:_EXAMPLES].tolist()),
         rows=tuple(suspicion.rows[:looking].tolist()),
     )
-    if place == "centre":
+    if place == "centre" or (not frame and in_middle(pixels)):
         return replace(finding, reason=_CENTRE)
     if isinstance(tester, str):
         return replace(finding, reason=tester)
