@@ -21,6 +21,7 @@ _LEAST = 3  # images that look alike
 _SCORE = 2.0  # smallest score of a place: three of three images have 3, six of 15 that look alike near by have 2.4
 _PLACES = 2  # of a class
 _SPREAD = 0.25  # of the spread of other images, that a pixel of the place has at most
+_FEW = 10  # images; with fewer the limit is proportionally smaller, since four photographs agree by chance
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def alike_places(own: Tensor, others: Tensor) -> list[AlikePlace]:
     At each window an image looks alike if the distance to its second nearest image of the class is at most half of that to the nearest
     image of another class. A mark at a fixed place makes the same images look alike at all of its windows; objects of one colour at
     changing places make other images look alike at each window, so that their score is low. The place itself has the pixels whose median
-    absolute deviation over these images is at most a quarter of that over images of other classes.
+    absolute deviation over these images is at most a quarter of that over images of other classes (less with fewer than ten images).
 
     Args:
         own: images of the class, (A, C, H, W).
@@ -70,7 +71,8 @@ def alike_places(own: Tensor, others: Tensor) -> list[AlikePlace]:
         if score < _SCORE:
             break
         images = np.flatnonzero(alike[:, top, left].numpy())
-        constant = _spread(own[torch.from_numpy(images).to(own.device)]) <= _SPREAD * varies
+        most = _SPREAD * min(1.0, len(images) / _FEW)
+        constant = _spread(own[torch.from_numpy(images).to(own.device)]) <= most * varies
         pixels = _pixels(constant.cpu().numpy(), (top, left))
         found.append(AlikePlace(pixels, images, score))
         labels, _count = ndimage.label(count.numpy() >= 0.5 * len(images), np.ones((3, 3)))

@@ -50,7 +50,12 @@ def _of_class(energies: Energies, name: str, rows: NDArray[np.int64], method: st
         frame = _goes_around(place.pixels)
         where = "border" if frame else place_name(place.pixels)
         numbers, tried = (torch.from_numpy(each).to(own.device) for each in (place.images, place.pixels))
-        if where == "centre" or place.pixels.mean() > _MOST or (not frame and in_middle(place.pixels)) or _on_objects(regions[numbers], tried):
+        if (
+            where == "centre"
+            or place.pixels.mean() > _MOST
+            or (not frame and in_middle(place.pixels))
+            or _on_objects(regions[numbers], tried)
+        ):
             continue
         like = own[numbers]
         rise = pasted(

@@ -40,7 +40,9 @@ class Pool:
         chosen = torch.from_numpy(np.flatnonzero(self.names != name)[:most]).to(self.images.device)
         return self.images[chosen], self.regions[chosen]
 
-    def same_place(self, classifier: Classifier, name: str, targets: Mapping[str, int | None], place: Tensor, batch: int) -> NDArray[np.float64]:
+    def same_place(
+        self, classifier: Classifier, name: str, targets: Mapping[str, int | None], place: Tensor, batch: int
+    ) -> NDArray[np.float64]:
         """Insert the same place of other classes, each into images of others.
 
         Returns:
