@@ -64,7 +64,7 @@ def _of_class(energies: Energies, name: str, rows: NDArray[np.int64], method: st
         if rise.mean() < tester.settings.min_effect:
             continue
         finding = _finding(energies, name, place, [read[number] for number in place.images], len(read), where, method)
-        found.append(tester.test_place(finding, like[: tester.settings.tested], place.pixels, tighten=False))
+        found.append(tester.prove(finding, like[: tester.settings.tested], place.pixels, alike=True))
     return found
 
 

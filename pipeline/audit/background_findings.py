@@ -26,8 +26,9 @@ def background_findings(
 ) -> list[Finding]:
     """Test the background of every class whose objects are annotated.
 
-    Confirmed: around objects of other classes it raises the class's probability by more than the class's own object does there (paired t-test at
-    `alpha`), and by more than the backgrounds of other classes raise theirs. A class that its maps did not suggest is a finding only if it is confirmed.
+    Confirmed: around objects of other classes it raises the class's probability by more than the class's own object does there (paired
+    t-test at `alpha`), and by more than the backgrounds of other classes raise theirs. A class that its maps did not suggest is a finding
+    only if it is confirmed.
     """
     suspected = {each.class_name: each for each in suspicions}
     findings = []
@@ -41,7 +42,8 @@ def background_findings(
             "background",
             method,
             len(rows),
-            f"Maps of {name} have {shares.mean():.0%} of their energy outside the object, those of other classes {_mean(outside, name):.0%}",
+            f"Maps of {name} have {shares.mean():.0%} of their energy outside the object, those of other classes "
+            f"{_mean(outside, name):.0%}",
             place="background",
             p=None if suspicion is None else suspicion.p,
             share=float(shares.mean()),

@@ -67,10 +67,6 @@ class CausalTest:
         """
         return shows(self.insertion, 1, least) and (reference is None or larger_than(self.inserted, reference))
 
-    def p(self) -> float:
-        """Return the one-sided p-value of the rise by insertion."""
-        return one_sided(self.inserted)
-
     @property
     def larger(self) -> Interval:
         """The change that is larger in its own direction."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hdm_core.masking.baselines import baseline_image
-from pipeline.audit.causal import box_pixels, shows, swap_place, tightened
+from pipeline.audit.causal import box_pixels, one_sided, shows, swap_place, tightened
 from pipeline.audit.energy import Energies
 from pipeline.audit.finding import Box, Finding
 from pipeline.audit.place import bounding_box, place_pixels
@@ -41,13 +41,15 @@ class Tester:
     targets: Mapping[str, int | None]
     settings: AuditSettings
 
-    def test_place(self, finding: Finding, own: Tensor, pixels: NDArray[np.bool_], tighten: bool) -> Finding:
+    def prove(self, finding: Finding, own: Tensor, pixels: NDArray[np.bool_], tighten: bool = False, alike: bool = False) -> Finding:
         """Test a place on images of the class, and add the result to its finding.
 
         Args:
             own: images of the class that look there, (A, C, H, W).
             pixels: (H, W) bool.
             tighten: make the box smaller where it holds.
+            alike: the images were chosen since they look alike there, and not by their maps, so that removal is a proof too, if insertion
+                raises the probability by as much as is asked, however wide its interval.
         """
         target, settings, subject = self.targets.get(finding.class_name), self.settings, self.subject
         others, _ = self.pool.others(finding.class_name, settings.tested)
@@ -68,7 +70,12 @@ class Tester:
         if confirmed:
             reference = self.pool.same_place(classifier, finding.class_name, self.targets, tried, batch)
             confirmed = test.confirms(settings.min_effect, reference)
-        return replace(with_effect(finding, test.larger, confirmed, test.removal, test.insertion), causal_p=test.p())
+        p = one_sided(test.inserted)
+        if alike:
+            p = min(1.0, 2 * min(p, one_sided(-test.removed)))
+            rises = test.inserted.mean() >= settings.min_effect
+            confirmed = confirmed or bool(rises and shows(test.removal, -1, settings.min_effect))
+        return replace(with_effect(finding, test.larger, confirmed, test.removal, test.insertion), causal_p=p)
 
 
 def place_finding(
@@ -104,7 +111,7 @@ def place_finding(
     if isinstance(tester, str):
         return replace(finding, reason=tester)
     _, own, _ = tester.subject.read(suspicion.rows[: settings.tested].tolist())
-    return tester.test_place(finding, own, pixels, tighten=not frame)
+    return tester.prove(finding, own, pixels, tighten=not frame)
 
 
 def corrected(findings: Sequence[Finding]) -> list[Finding]:
