@@ -16,7 +16,7 @@ from pipeline.audit.energy import Energies, cell_edges
 from pipeline.audit.finding import Finding
 from pipeline.audit.place import bounding_box
 from pipeline.audit.spatial import in_middle, place_name
-from pipeline.audit.tested import Tester
+from pipeline.audit.tested import Tester, overlap
 
 _EXAMPLES = 8
 _ON_OBJECTS = 0.5  # of a place, over its images
@@ -45,7 +45,7 @@ def alike_findings(energies: Energies, method: str, tester: Tester, on_class: Ca
 def _of_class(energies: Energies, name: str, rows: NDArray[np.int64], method: str, tester: Tester) -> list[Finding]:
     read, own, regions = tester.subject.read(rows.tolist())
     others, _ = tester.pool.others(name)
-    found = []
+    found: list[Finding] = []
     for place in alike_places(own, others):
         frame = _goes_around(place.pixels)
         where = "border" if frame else place_name(place.pixels)

@@ -132,7 +132,7 @@ def merged(places: Sequence[Finding], alike: Sequence[Finding]) -> list[Finding]
     """
     result = []
     for found in alike:
-        overlapping = [each for each in places if each.class_name == found.class_name and _overlap(each.box, found.box)]
+        overlapping = [each for each in places if each.class_name == found.class_name and overlap(each.box, found.box)]
         if found.confirmed and overlapping:
             first = overlapping[0]
             result.append(replace(found, p=first.p, share=first.share))
@@ -142,7 +142,8 @@ def merged(places: Sequence[Finding], alike: Sequence[Finding]) -> list[Finding]
     return [*places, *result]
 
 
-def _overlap(first: Box | None, second: Box | None) -> bool:
+def overlap(first: Box | None, second: Box | None) -> bool:
+    """Return whether two boxes have a pixel in common."""
     if first is None or second is None:
         return False
     return all(max(first[axis], second[axis]) < min(first[axis + 2], second[axis + 2]) for axis in (0, 1))
