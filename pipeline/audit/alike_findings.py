@@ -57,6 +57,8 @@ def _of_class(energies: Energies, name: str, rows: NDArray[np.int64], method: st
             or _on_objects(regions[numbers], tried)
         ):
             continue
+        if any(each.confirmed and overlap(each.box, bounding_box(place.pixels)) for each in found):
+            continue  # near duplicates around a mark, which has been proved with more images
         like = own[numbers]
         rise = pasted(
             tester.subject.classifier, others[: tester.settings.tested], like, tester.targets[name] or 0, tried, tester.subject.batch
