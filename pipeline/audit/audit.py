@@ -12,15 +12,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hdm_core import METHODS, is_control, method_title
+from pipeline.audit.alike_findings import alike_findings
 from pipeline.audit.background import background_suspicions, shares_outside
+from pipeline.audit.background_findings import background_findings
 from pipeline.audit.columns import manifest_columns
 from pipeline.audit.energy import Energies, read_energies
 from pipeline.audit.finding import Finding
 from pipeline.audit.groups import cluster_maps, clusters_table, group_findings
+from pipeline.audit.pool import read_pool
 from pipeline.audit.settings import AuditSettings
 from pipeline.audit.spatial import suspicions
-from pipeline.audit.subject import Subject, open_subject
-from pipeline.audit.tested import background_finding, place_finding
+from pipeline.audit.subject import open_subject
+from pipeline.audit.tested import Tester, corrected, merged, place_finding
 from pipeline.audit.weak import count_weak, weak_findings
 from pipeline.errors import InputError, suggest
 from pipeline.monitoring.progress import Progress, ProgressCallback, no_progress
@@ -87,15 +90,24 @@ def audit_run(
         on_progress(Progress(tested, len(energies.sizes), "classes"))
 
     places = suspicions(energies, settings, on_class)
-    backgrounds = background_suspicions(shares_outside(store, method), settings)
-    subject: Subject | str = "it was not asked for"
-    if causal and (places or backgrounds):
-        subject = open_subject(store)
-    if isinstance(subject, str) and causal and (places or backgrounds):
-        notes.append(f"Causal tests are left out: {subject}.")
-    targets = _targets(store, method)
-    findings = [place_finding(store, method, energies, each, subject, targets, settings) for each in places]
-    findings += [background_finding(method, energies, each, subject, targets, settings) for each in backgrounds]
+    outside = shares_outside(store, method)
+    backgrounds = background_suspicions(outside, settings)
+    tester: Tester | str = "it was not asked for"
+    if causal and len(energies.sizes) > 1:
+        tester = _tester(store, method, energies, settings)
+    if isinstance(tester, str) and causal and (places or backgrounds):
+        notes.append(f"Causal tests are left out: {tester}.")
+    compared = 0
+
+    def on_compared(count: int) -> None:
+        nonlocal compared
+        compared += count
+        on_progress(Progress(compared, len(energies.sizes), "classes whose images were compared"))
+
+    found = [place_finding(store, method, energies, each, tester, settings) for each in places]
+    alike = [] if isinstance(tester, str) else alike_findings(energies, method, tester, on_compared)
+    findings = merged(found, alike) + background_findings(method, outside, backgrounds, tester)
+    findings = corrected(findings)
     clusters = cluster_maps(energies, settings)
     findings += group_findings(energies, clusters, _images(store, energies.rows), method, settings)
     findings += weak_findings(count_weak(store, method), method, settings)
@@ -125,6 +137,14 @@ def _notes(energies: Energies, method: str, settings: AuditSettings) -> list[str
         shown = ", ".join(few[:5]) + (f" and {len(few) - 5:,} more" if len(few) > 5 else "")
         notes.append(f"Too few images for a test, fewer than {settings.min_images}: {shown}.")
     return notes
+
+
+def _tester(store: RunStore, method: str, energies: Energies, settings: AuditSettings) -> Tester | str:
+    subject = open_subject(store)
+    if isinstance(subject, str):
+        return subject
+    pool = read_pool(subject, energies, settings)
+    return Tester(subject, pool, _targets(store, method), settings) if len(pool.names) else "the images cannot be read any more"
 
 
 def _targets(store: RunStore, method: str) -> dict[str, int | None]:

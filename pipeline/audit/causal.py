@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 from hdm_core import Classifier
 from pipeline.audit.finding import Box
 from pipeline.tables.student import Interval
 
+_LEAST = 3  # changes from which a mean is compared
 _DONORS = 2  # images of other classes that a place is taken from, per image
 _KEPT = 0.8  # share of the rise that a smaller box keeps
 _PLACES = 2  # random places per image, as large as the suspected one
@@ -35,14 +37,35 @@ def shows(change: Interval, sign: int, least: float) -> bool:
 
 @dataclass(frozen=True)
 class CausalTest:
-    """Changes when a place is removed from a class, and inserted into others."""
+    """Changes when a place is removed from a class, and inserted into others.
 
-    removal: Interval
-    insertion: Interval
+    Attributes:
+        removed, inserted: of each image.
+    """
 
-    def confirms(self, least: float) -> bool:
-        """Return whether the class's probability depends on the place."""
-        return shows(self.removal, -1, least) or shows(self.insertion, 1, least)
+    removed: NDArray[np.float64]
+    inserted: NDArray[np.float64]
+
+    @property
+    def removal(self) -> Interval:
+        """Mean change of removal."""
+        return Interval.of(self.removed)
+
+    @property
+    def insertion(self) -> Interval:
+        """Mean change of insertion."""
+        return Interval.of(self.inserted)
+
+    def confirms(self, least: float, reference: NDArray[np.float64] | None = None) -> bool:
+        """Return whether the place raises the class's probability in other images.
+
+        Removal alone confirms nothing: the images are those that look at the place, and so often those whose object is there.
+
+        Args:
+            least: smallest mean rise.
+            reference: the same changes of other classes, from their own images; the rise must be larger.
+        """
+        return shows(self.insertion, 1, least) and (reference is None or larger_than(self.inserted, reference))
 
     @property
     def larger(self) -> Interval:
@@ -73,7 +96,7 @@ def swap_place(
     places = torch.from_numpy(random_places(place.cpu().numpy(), max(len(own), len(others)) * _PLACES, rng)).to(own.device)
     removal = _changes(classifier, own, others if removed is None else removed, target, place, places, rng, batch, removed is not None)
     insertion = _changes(classifier, others, own, target, place, places, rng, batch)
-    return CausalTest(Interval.of(np.array(removal)), Interval.of(np.array(insertion)))
+    return CausalTest(np.array(removal), np.array(insertion))
 
 
 def box_pixels(box: Box, size: Sequence[int]) -> Tensor:
@@ -112,23 +135,60 @@ def tightened(classifier: Classifier, own: Tensor, others: Tensor, target: int, 
     return box
 
 
-def swap_background(classifier: Classifier, own: Tensor, regions: Tensor, others: Tensor, target: int, seed: int, batch: int) -> Interval:
-    """Swap the background of images of a class; compare a swap of the object.
-
-    The change is that of the class's probability when everything outside the region shows an image of another class, minus that when the
-    region does: it is below 0 where the background counts for more than the object.
+@torch.no_grad()
+def pasted(classifier: Classifier, images: Tensor, donors: Tensor, target: int, place: Tensor, batch: int) -> NDArray[np.float64]:
+    """Return how a class's probability changes if images show donors at a place, (N,).
 
     Args:
-        own: images of the class, (A, C, H, W).
-        regions: (A, H, W) bool; images without a region, or with one that covers all, are left out.
-        others: images of other classes, (B, C, H, W), B at least 1.
+        images: (N, C, H, W).
+        donors: (M, C, H, W), which take turns.
+        place: (H, W) or (N, 1, H, W) bool.
     """
-    rng = np.random.default_rng(seed)
-    changes: list[float] = []
-    for image, region in zip(own, regions, strict=True):
-        if region.any() and not region.all():
-            changes += _changes(classifier, image[None], others, target, ~region, region[None], rng, batch)
-    return Interval.of(np.array(changes))
+    turns = donors[torch.arange(len(images), device=donors.device) % len(donors)]
+    after = _probabilities(classifier, torch.where(place, turns, images), target, batch)
+    return (after - _probabilities(classifier, images, target, batch)).numpy()
+
+
+def insert_background(
+    classifier: Classifier, own: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], target: int, batch: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Show the background, and the object, of a class in images of other classes.
+
+    The background covers neither the other image's object nor shows that of the class.
+
+    Args:
+        own: images of the class, (A, C, H, W), and their regions, (A, H, W) bool.
+        others: those of other classes.
+
+    Returns:
+        Changes of the class's probability with its background, and with its object; empty if no pair has both.
+    """
+    count = len(others[0])
+    turn = torch.arange(count, device=own[0].device) % len(own[0])
+    regions, other_regions = own[1][turn], others[1]
+    usable = (regions.flatten(1).any(1) & other_regions.flatten(1).any(1) & ~(regions | other_regions).flatten(1).all(1)).cpu()
+    if not usable.any():
+        return np.empty(0), np.empty(0)
+    images, donors = others[0][usable], own[0][turn][usable]
+    behind, objects = ~(regions | other_regions)[usable, None], regions[usable, None]
+    return tuple(pasted(classifier, images, donors, target, place, batch) for place in (behind, objects))  # type: ignore[return-value]
+
+
+def one_sided(values: NDArray[np.float64]) -> float:
+    """Return the p-value of a mean above 0 (Student's t); 1 for fewer than three."""
+    if len(values) < _LEAST:
+        return 1.0
+    spread = values.std(ddof=1)
+    return float(stats.ttest_1samp(values, 0.0, alternative="greater").pvalue) if spread > 0 else float(values.mean() <= 0)
+
+
+def larger_than(values: NDArray[np.float64], reference: NDArray[np.float64]) -> bool:
+    """Return whether a mean is above another one at the 2.5% level (Welch's t)."""
+    if len(reference) < _LEAST:
+        return True
+    if values.std() == 0 and reference.std() == 0:
+        return bool(values.mean() > reference.mean())
+    return bool(stats.ttest_ind(values, reference, equal_var=False, alternative="greater").pvalue <= 0.025)
 
 
 def random_places(place: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:

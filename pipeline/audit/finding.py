@@ -55,6 +55,7 @@ class Finding:
         examples: rows of images to open first.
         rows: all images that the finding is about, the first to open first; not in the files of the audit.
         mistakes: the images are confident mistakes; not in the files of the audit.
+        causal_p: of the causal test, before it is corrected over all tested places; not in the files of the audit.
     """
 
     class_name: str
@@ -75,6 +76,7 @@ class Finding:
     examples: tuple[int, ...] = ()
     rows: tuple[int, ...] = ()
     mistakes: bool = False
+    causal_p: float | None = None
 
     @property
     def strength(self) -> tuple[int, float]:
@@ -84,4 +86,4 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as JSON has it."""
-        return {name: value for name, value in asdict(self).items() if name not in ("rows", "mistakes")}
+        return {name: value for name, value in asdict(self).items() if name not in ("rows", "mistakes", "causal_p")}

@@ -18,8 +18,9 @@ def review_csv(audit: Audit) -> bytes:
     """Return one row per image that a finding is about, the strongest first.
 
     Refuted findings are left out. The action is "relabel" for a confident mistake, "remove" where the class is proved to depend on the
-    place (the image, or the mark from it), "open" else. The score is 1 + effect of a confirmed finding, else the finding's share; an image
-    with several findings has their reasons and the largest score.
+    place (the image, or the mark from it), "open" else, so also for a confirmed background, which all images of a class may have. The
+    score is 1 + effect of a confirmed finding, else the finding's share; an image with several findings has their reasons and the
+    largest score.
     """
     reasons: dict[int, list[Finding]] = {}
     for finding in audit.findings:  # the strongest first
@@ -41,7 +42,7 @@ def review_csv(audit: Audit) -> bytes:
 
 
 def _action(found: list[Finding]) -> str:
-    if any(each.confirmed for each in found):
+    if any(each.confirmed and each.kind == "spatial" for each in found):
         return "remove"
     return "relabel" if any(each.mistakes for each in found) else "open"
 

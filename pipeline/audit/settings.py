@@ -22,6 +22,7 @@ class AuditSettings(Section):
     min_effect: float = Field(
         0.05, ge=0, le=1, description="Smallest mean change of the class's probability, beyond that of random places, that is confirmed."
     )
+    compared: int = Field(48, ge=3, description="Images of a class whose pixels are compared, to find places at which they look alike.")
     removal: Literal["swap", "blur", "mean", "black"] = Field(
         "swap",
         description="What a removed place shows: pixels of images of other classes, the image blurred, its mean colour, or black.",

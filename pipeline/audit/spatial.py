@@ -22,6 +22,8 @@ _FEW = 10  # permutations as large as the statistic, below which their tail is f
 # Cells that are part of a place have at least this share of the largest statistic.
 _PART = 0.5
 
+_MIDDLE = 0.2  # of a place's pixels, that are in the middle ninth of the image
+
 
 @dataclass(frozen=True)
 class Suspicion:
@@ -96,6 +98,19 @@ def place_name(pixels: NDArray[np.bool_]) -> str:
     if vertical and horizontal:
         return f"{vertical}-{horizontal} corner"
     return f"{vertical or horizontal} border" if vertical or horizontal else "centre"
+
+
+def in_middle(pixels: NDArray[np.bool_]) -> bool:
+    """Return whether a place is in, or reaches into, the middle of the image.
+
+    More than a fifth of it is then in the ninth of the image around its centre: objects are there in most photographs.
+
+    Args:
+        pixels: (H, W), at least one is true.
+    """
+    height, width = pixels.shape
+    middle = pixels[height // 3 : height - height // 3, width // 3 : width - width // 3]
+    return bool(middle.sum() > _MIDDLE * pixels.sum())
 
 
 def _third(numbers: NDArray[np.int64], side: int, names: tuple[str, str, str]) -> str:

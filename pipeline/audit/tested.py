@@ -2,38 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from hdm_core.masking.baselines import baseline_image
-from pipeline.audit.background import BackgroundSuspicion
-from pipeline.audit.causal import box_pixels, shows, swap_background, swap_place, tightened
+from pipeline.audit.causal import box_pixels, one_sided, shows, swap_place, tightened
 from pipeline.audit.energy import Energies
-from pipeline.audit.finding import Finding
+from pipeline.audit.finding import Box, Finding
 from pipeline.audit.place import bounding_box, place_pixels
+from pipeline.audit.pool import Pool
 from pipeline.audit.settings import AuditSettings
-from pipeline.audit.spatial import Suspicion, is_frame, place_name
+from pipeline.audit.spatial import Suspicion, in_middle, is_frame, place_name
 from pipeline.audit.subject import Subject
 from pipeline.runs import RunStore
 from pipeline.tables.student import Interval
+from pipeline.tables.wilcoxon import holm
 
 _EXAMPLES = 8
+_LEVEL = 0.05  # of the causal tests, corrected over all places of a run
 _CENTRE = "objects are in the middle of most photographs, so that a swap cannot tell them from a mark"
 
 
+@dataclass(frozen=True)
+class Tester:
+    """What a causal test needs: the classifier, images of all classes, and targets.
+
+    Attributes:
+        targets: class name -> its number; None where the maps compare two classes.
+    """
+
+    subject: Subject
+    pool: Pool
+    targets: Mapping[str, int | None]
+    settings: AuditSettings
+
+    def prove(self, finding: Finding, own: Tensor, pixels: NDArray[np.bool_], tighten: bool = False, alike: bool = False) -> Finding:
+        """Test a place on images of the class, and add the result to its finding.
+
+        Args:
+            own: images of the class that look there, (A, C, H, W).
+            pixels: (H, W) bool.
+            tighten: make the box smaller where it holds.
+            alike: the images were chosen since they look alike there, and not by their maps, so that removal is a proof too, if insertion
+                raises the probability by as much as is asked, however wide its interval.
+        """
+        target, settings, subject = self.targets.get(finding.class_name), self.settings, self.subject
+        others, _ = self.pool.others(finding.class_name, settings.tested)
+        if target is None:
+            return replace(finding, reason="the maps compare two classes")
+        if not len(own) or not len(others):
+            return replace(finding, reason="the images cannot be read any more")
+        classifier, batch = subject.classifier, subject.batch
+        removed = None if settings.removal == "swap" else baseline_image(settings.removal, classifier, own).expand_as(own)
+        tried = torch.from_numpy(pixels).to(own.device)
+        test = swap_place(classifier, own, others, target, tried, settings.seed, batch, removed)
+        if tighten and shows(test.insertion, 1, settings.min_effect):
+            # Tightened and then tested on other pairs than those that it was found with.
+            box = tightened(classifier, own, others, target, bounding_box(pixels), batch)
+            finding, tried = replace(finding, box=box), box_pixels(box, pixels.shape).to(own.device)
+            test = swap_place(classifier, own, others, target, tried, settings.seed + 1, batch, removed)
+        confirmed = test.confirms(settings.min_effect)
+        if confirmed:
+            reference = self.pool.same_place(classifier, finding.class_name, self.targets, tried, batch)
+            confirmed = test.confirms(settings.min_effect, reference)
+        p = one_sided(test.inserted)
+        if alike:
+            p = min(1.0, 2 * min(p, one_sided(-test.removed)))
+            rises = test.inserted.mean() >= settings.min_effect
+            confirmed = confirmed or bool(rises and shows(test.removal, -1, settings.min_effect))
+        return replace(with_effect(finding, test.larger, confirmed, test.removal, test.insertion), causal_p=p)
+
+
 def place_finding(
-    store: RunStore,
-    method: str,
-    energies: Energies,
-    suspicion: Suspicion,
-    subject: Subject | str,
-    targets: Mapping[str, int | None],
-    settings: AuditSettings,
+    store: RunStore, method: str, energies: Energies, suspicion: Suspicion, tester: Tester | str, settings: AuditSettings
 ) -> Finding:
-    """Locate a suspected place and test it."""
+    """Locate a place that maps suggest, and test it.
+
+    Args:
+        tester: or why there is no test.
+    """
     name = suspicion.class_name
     rng = np.random.default_rng(settings.seed)
     other_rows = energies.rows[~energies.of(name)]
@@ -54,69 +106,50 @@ def place_finding(
         examples=tuple(suspicion.rows[:_EXAMPLES].tolist()),
         rows=tuple(suspicion.rows[:looking].tolist()),
     )
-    target = targets.get(name)
-    if place == "centre":
+    if place == "centre" or (not frame and in_middle(pixels)):
         return replace(finding, reason=_CENTRE)
-    if isinstance(subject, str):
-        return replace(finding, reason=subject)
-    if target is None:
-        return replace(finding, reason="the maps compare two classes")
-    _, own, _ = subject.read(suspicion.rows[: settings.tested].tolist())
-    _, others, _ = subject.read(other_rows[: settings.tested].tolist())
-    if not len(own) or not len(others):
-        return replace(finding, reason="the images cannot be read any more")
-    removed = None if settings.removal == "swap" else baseline_image(settings.removal, subject.classifier, own).expand_as(own)
-    tried = torch.from_numpy(pixels).to(own.device)
-    test = swap_place(subject.classifier, own, others, target, tried, settings.seed, subject.batch, removed)
-    if shows(test.insertion, 1, settings.min_effect) and not frame:
-        # Tightened and then tested on other pairs than those that it was found with.
-        box = tightened(subject.classifier, own, others, target, bounding_box(pixels), subject.batch)
-        finding, tried = replace(finding, box=box), box_pixels(box, pixels.shape).to(own.device)
-        test = swap_place(subject.classifier, own, others, target, tried, settings.seed + 1, subject.batch, removed)
-    return _tested(finding, test.larger, test.confirms(settings.min_effect), test.removal, test.insertion)
+    if isinstance(tester, str):
+        return replace(finding, reason=tester)
+    _, own, _ = tester.subject.read(suspicion.rows[: settings.tested].tolist())
+    return tester.prove(finding, own, pixels, tighten=not frame)
 
 
-def background_finding(
-    method: str,
-    energies: Energies,
-    suspicion: BackgroundSuspicion,
-    subject: Subject | str,
-    targets: Mapping[str, int | None],
-    settings: AuditSettings,
-) -> Finding:
-    """Test a class that may be decided by the background."""
-    name = suspicion.class_name
-    text = (
-        f"Maps of {name} have {suspicion.share:.0%} of their energy outside the object, those of other classes {suspicion.other_share:.0%}"
-    )
-    finding = Finding(
-        name,
-        "background",
-        method,
-        len(suspicion.rows),
-        text,
-        place="background",
-        p=suspicion.p,
-        share=suspicion.share,
-        examples=tuple(suspicion.rows[:_EXAMPLES].tolist()),
-        rows=tuple(suspicion.rows.tolist()),
-    )
-    target = targets.get(name)
-    if isinstance(subject, str):
-        return replace(finding, reason=subject)
-    if target is None:
-        return replace(finding, reason="the maps compare two classes")
-    rng = np.random.default_rng(settings.seed)
-    other_rows = energies.rows[~energies.of(name)]
-    _, own, regions = subject.read(suspicion.rows[: settings.tested].tolist())
-    _, others, _ = subject.read(rng.choice(other_rows, min(len(other_rows), settings.tested), replace=False).tolist())
-    if not len(own) or not len(others):
-        return replace(finding, reason="the images cannot be read any more")
-    change = swap_background(subject.classifier, own, regions, others, target, settings.seed, subject.batch)
-    return _tested(finding, change, shows(change, -1, settings.min_effect), change, None)
+def corrected(findings: Sequence[Finding]) -> list[Finding]:
+    """Correct the causal tests by Holm over all places of the run."""
+    tested = [number for number, finding in enumerate(findings) if finding.causal_p is not None]
+    result = list(findings)
+    for number, p in zip(tested, holm([findings[number].causal_p or 0.0 for number in tested]), strict=True):
+        finding = findings[number]
+        if finding.confirmed and p > _LEVEL:
+            result[number] = replace(finding, confirmed=False, text=f"{finding.text}: not confirmed")
+    return result
 
 
-def _tested(finding: Finding, shown: Interval, confirmed: bool, removal: Interval, insertion: Interval | None) -> Finding:
+def merged(places: Sequence[Finding], alike: Sequence[Finding]) -> list[Finding]:
+    """Join a place that maps suggest with one at which the images look alike.
+
+    Where both overlap and the second is confirmed, it stays alone, with the maps' p-value and share: its box is that of the mark.
+    """
+    result = []
+    for found in alike:
+        overlapping = [each for each in places if each.class_name == found.class_name and overlap(each.box, found.box)]
+        if found.confirmed and overlapping:
+            first = overlapping[0]
+            result.append(replace(found, p=first.p, share=first.share))
+            places = [each for each in places if each not in overlapping]
+        else:
+            result.append(found)
+    return [*places, *result]
+
+
+def overlap(first: Box | None, second: Box | None) -> bool:
+    """Return whether two boxes have a pixel in common."""
+    if first is None or second is None:
+        return False
+    return all(max(first[axis], second[axis]) < min(first[axis + 2], second[axis + 2]) for axis in (0, 1))
+
+
+def with_effect(finding: Finding, shown: Interval, confirmed: bool, removal: Interval | None, insertion: Interval) -> Finding:
     """Add the result of a causal test."""
     if shown.mean is None:
         return replace(finding, reason="no image has an object to compare the background with")
@@ -128,8 +161,8 @@ def _tested(finding: Finding, shown: Interval, confirmed: bool, removal: Interva
         confirmed=confirmed,
         effect=shown.mean,
         interval=interval,
-        removal=removal.mean,
-        insertion=None if insertion is None else insertion.mean,
+        removal=None if removal is None else removal.mean,
+        insertion=insertion.mean,
         text=finding.text + verdict + ("" if confirmed else ": not confirmed"),
     )
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from hdm_core import Classifier
-from pipeline.audit.causal import random_places, shows, swap_background, swap_place
+from pipeline.audit.causal import CausalTest, insert_background, one_sided, pasted, random_places, shows, swap_place
 from pipeline.tables.student import Interval
 
 
@@ -52,15 +54,28 @@ def test_a_place_may_be_removed_by_what_the_caller_shows_there() -> None:
     assert abs(found.removal.mean - float(expected)) < 0.15  # minus the change at random places, which may touch the corner
 
 
-def test_a_background_that_decides_counts_for_more_than_the_object() -> None:
+def test_a_background_that_decides_raises_the_class_more_than_the_object_does() -> None:
     classifier = Classifier.from_module(CornerReader())
     own, others = images(6, 1.0, 0), images(6, -1.0, 1)
     middle, corner = place(12, 12)[None].repeat(6, 1, 1), place(0, 0)[None].repeat(6, 1, 1)
-    assert shows(swap_background(classifier, own, middle, others, 1, 0, 8), -1, 0.05)
-    assert not shows(swap_background(classifier, own, corner, others, 1, 0, 8), -1, 0.05)
-    nothing = swap_background(classifier, own, torch.zeros_like(middle), others, 1, 0, 8)
-    assert nothing == Interval(0)
-    assert not shows(nothing, -1, 0.0)
+    background, objects = insert_background(classifier, (own, middle), (others, middle), 1, 8)
+    np.testing.assert_allclose(background, pasted(classifier, others, own, 1, ~place(12, 12), 8))
+    assert background.mean() > 0.5
+    assert np.abs(objects).max() < 0.01
+    background, objects = insert_background(classifier, (own, corner), (others, corner), 1, 8)
+    assert np.abs(background).max() < 0.01
+    assert objects.mean() > 0.5
+    assert not len(insert_background(classifier, (own, torch.zeros_like(middle)), (others, middle), 1, 8)[0])
+
+
+def test_a_rise_must_be_larger_than_that_of_other_classes() -> None:
+    rise, same = np.array([0.5, 0.6, 0.7, 0.6]), np.array([0.6, 0.5, 0.7])
+    test = CausalTest(-rise, rise)
+    assert test.confirms(0.05)
+    assert not test.confirms(0.05, same)
+    assert test.confirms(0.05, same - 0.6)
+    assert not CausalTest(-rise, -rise).confirms(0.05)  # removal alone
+    assert one_sided(rise) == pytest.approx(stats.ttest_1samp(rise, 0).pvalue / 2)
 
 
 def test_random_places_have_the_same_form_and_overlap_less_than_half() -> None:
