@@ -15,7 +15,7 @@ _BLOCK = 65536  # random numbers that are drawn together
 
 @dataclass(frozen=True)
 class Model:
-    """What a run is made of; the defaults were measured or assumed as docs/scale.md says.
+    """Durations and counts of a run; docs/scale.md says which were measured.
 
     Attributes:
         shard_spread: standard deviation of the logarithm of a shard's seconds.

@@ -29,7 +29,7 @@ _COUNTS = 2, 4
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes of live tensors beside the network and its folded copy, linear in the batch size.
+    """Bytes of tensors beside the network and its folded copy, linear in the batch.
 
     Attributes:
         fixed: that do not depend on the batch.

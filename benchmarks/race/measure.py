@@ -142,7 +142,7 @@ def _lengths(
 
 
 def _planned(name: str, arch: str, crop: int, paths: list[str], place: Path) -> Callable[[], object]:
-    """Plan the case, with the checks of its network, and return what explains it, without the page.
+    """Plan and check the case, and return what explains it, without the page.
 
     The checks take the same time for any number of images, and are part of the start.
     """

@@ -30,7 +30,7 @@ _CENTRE = "objects are in the middle of most photographs, so that a swap cannot 
 
 @dataclass(frozen=True)
 class Tester:
-    """What a causal test needs: the classifier, images of all classes, and targets.
+    """Classifier, images of all classes and targets for causal tests.
 
     Attributes:
         targets: class name -> its number; None where the maps compare two classes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,35 +56,35 @@ def open_run(url: str, storage: Mapping[str, Any] | None = None) -> RunDataset:
     image_coordinates = {name: ("image", images[name].to_numpy()) for name in ("row", "path", "label", "class_name", "split")}
     pixels = {axis: np.arange(maps.sizes[axis]) for axis in ("y", "x")}
     methods = list(store.metadata()["identity"]["methods"])
-    variables = maps.assign(_columns(store, len(ids), methods))
+    variables = maps.assign(_columns(store.record_parts(), len(ids), methods, maps.sizes.get("rank", 1)))
     return RunDataset.of(variables.assign_coords(image=ids, method_id=methods, **image_coordinates, **pixels), store)
 
 
-def _columns(store: RunStore, images: int, methods: list[str]) -> dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]]:
+def _columns(
+    parts: Iterable[pa.Table], images: int, methods: list[str], ranks: int
+) -> dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]]:
     """Return the records' columns as arrays (image, method_id[, rank]).
 
-    One column is read at a time, in the parts of the shards, and equal texts are one object: 3,000,000 whole records take a GiB.
+    Args:
+        parts: records of some shards each, read once: beside the arrays only one is held.
+        ranks: classes per image.
     """
-    done = store.done()
-    keys = store.records(done, ["row", "method", "rank"])
-    ranks = 1 + (pc.max(keys["rank"]).as_py() or 0)
-    index = keys["row"].to_numpy(), pc.index_in(keys["method"], pa.array(methods)).to_numpy(), keys["rank"].to_numpy()
-    on_request = set(metrics_on_request())
-    arrays: dict[str, tuple[tuple[str, ...], np.ndarray[Any, Any]]] = {}
-    for name in (name for name in RECORDS.names if name not in _NOT_VARIABLES):
-        column = store.records(done, [name])[name]
-        if name in on_request and column.null_count == len(column):
-            continue
-        is_number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
-        values = np.full((images, len(methods), ranks), np.nan if is_number else None, float if is_number else object)
-        values[index] = _texts(column) if pa.types.is_string(column.type) else column.to_numpy()
-        arrays[name] = (("image", "method_id", "rank"), values) if ranks > 1 else (("image", "method_id"), values[..., 0])
-    return arrays
-
-
-def _texts(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
-    """Return texts as Python's, equal ones as one object; None for null."""
-    encoded = column.combine_chunks().dictionary_encode()
-    different = np.array([*encoded.dictionary.to_pylist(), None], object)
-    chosen: np.ndarray[Any, Any] = different[pc.fill_null(encoded.indices, len(different) - 1).to_numpy()]
-    return chosen
+    names = [name for name in RECORDS.names if name not in _NOT_VARIABLES]
+    is_text = {
+        name: not (pa.types.is_floating(RECORDS.field(name).type) or pa.types.is_integer(RECORDS.field(name).type)) for name in names
+    }
+    shape = images, len(methods), ranks
+    arrays = {name: np.full(shape, *((None, object) if is_text[name] else (np.nan, float))) for name in names}
+    absent, texts = set(metrics_on_request()), dict[Any, Any]()
+    for part in parts:
+        index = part["row"].to_numpy(), pc.index_in(part["method"], pa.array(methods)).to_numpy(), part["rank"].to_numpy()
+        for name in names:
+            column = part[name]
+            if column.null_count == len(column):
+                continue
+            absent.discard(name)
+            # Equal texts are one object: a million images have as many equal names of a method's target.
+            values = [texts.setdefault(text, text) for text in column.to_pylist()] if is_text[name] else column.to_numpy()
+            arrays[name][index] = values
+    dims = ("image", "method_id", "rank")
+    return {name: (dims, values) if ranks > 1 else (dims[:2], values[..., 0]) for name, values in arrays.items() if name not in absent}

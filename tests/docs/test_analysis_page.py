@@ -66,7 +66,7 @@ def test_several_classes_have_an_axis(tmp_path: Path) -> None:
     second = records.set_column(records.column_names.index("rank"), "rank", pc.add(records["rank"], 1))
     from pipeline.runs.xarray import _columns
 
-    both = _columns(second, 5, ["hdm", "grad_cam"])
+    both = _columns([second], 5, ["hdm", "grad_cam"], ranks=2)
     assert both["insertion_auc"][0] == ("image", "method_id", "rank")
     assert np.isnan(both["insertion_auc"][1][..., 0]).all()
     assert not np.isnan(both["insertion_auc"][1][..., 1]).any()
