@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_CGROUP = Path("/sys/fs/cgroup")
+
 
 def available_memory() -> int | None:
     """Return the bytes that new processes can take here; None where unknown.
@@ -17,9 +19,11 @@ def available_memory() -> int | None:
     except (OSError, KeyError, ValueError):
         return None
     try:
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
-        free += [] if limit == "max" else [int(limit) - int(used)]
-    except (OSError, ValueError):
+        limit, used, stat = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
+        # The group's pages include files that were read and are in no use; the kernel frees them first.
+        reclaimable = int(dict(line.split() for line in stat.splitlines())["inactive_file"])
+        free += [] if limit == "max" else [int(limit) - int(used) + reclaimable]
+    except (OSError, KeyError, ValueError):
         pass
     return min(free)
 

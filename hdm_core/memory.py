@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ from hdm_core.settings import Settings
 _PASSES = 12
 
 # Images of the two measurements.
-_COUNTS = 2, 4
+_COUNTS = 1, 2
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class _EnoughError(Exception):
 def method_memory(
     classifier: Classifier, size: tuple[int, int], method: str, settings: Settings, precision: Precision | None = None
 ) -> MemoryNeed:
-    """Measure the memory of a method on two random images and on four.
+    """Measure the memory of a method on one random image and on two.
 
     The method is stopped after its first passes. On CUDA it is the allocator's peak, without captured graphs.
 
@@ -120,13 +121,17 @@ def forward_memory(classifier: Classifier, size: tuple[int, int]) -> MemoryNeed:
 def forward_bytes(classifier: Classifier, size: tuple[int, int]) -> int | None:
     """Count the tensors of a forward pass of one image, without computing it.
 
+    A copy of the network runs: what it keeps of a pass would have no values either.
+
     Returns:
         Bytes; None for a network that cannot run on tensors without values.
     """
     channels = 3 if classifier.preprocess is None else classifier.preprocess.channels
     try:
-        with torch.no_grad(), classifier.frozen() as network, FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
-            class_logits(network, torch.empty(1, channels, *size, dtype=classifier.dtype))
+        with classifier.frozen() as network:
+            copied = copy.deepcopy(network)
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
+            class_logits(copied, torch.empty(1, channels, *size, dtype=classifier.dtype))
     except Exception:  # whatever a user's network does with tensors that have no values
         return None
     return int(live.peak)

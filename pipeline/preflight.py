@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 _PHOTOGRAPHS = 4
 _MIB = 2**20
+# Free bytes, and more per pixel of an image, with which any network runs: VGG-16 takes about 500 per pixel at once.
+_PLENTY, _MAX_PER_PIXEL = 4 * 2**30, 6_000
 
 
 def preflight(classifier: Classifier, photographs: Tensor | None, methods: Mapping[str, Settings]) -> CheckResult:
@@ -58,8 +60,11 @@ def require_memory(classifier: Classifier, size: tuple[int, int], own_process: b
     Raises:
         InputError: if less is free than a worker needs at least.
     """
-    free, tensors = available_memory(), forward_bytes(classifier, size)
-    if free is None or tensors is None:
+    free = available_memory()
+    if free is None or free > _PLENTY + _MAX_PER_PIXEL * size[0] * size[1]:
+        return
+    tensors = forward_bytes(classifier, size)
+    if tensors is None:
         return
     need = tensors + (resident_memory() if own_process else 0)
     if need > free:

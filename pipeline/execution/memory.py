@@ -50,7 +50,7 @@ class WorkerMemory:
 
 
 def predict_memory(plan: Plan) -> WorkerMemory:
-    """Predict the peak memory of a worker from passes of two and four images here.
+    """Predict the peak memory of a worker from passes of one image and of two here.
 
     The host's is the sum of what this process holds with the classifier, of the folded copy of the weights, of the largest method's
     tensors, and of the maps of the shards that a worker holds at once: one, or two on Ray. A GPU's is that

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from hdm_core import Classifier, get_method
+from hdm_core import Classifier, Preprocess, free_memory, get_method
 from hdm_core.memory import LiveBytes, forward_bytes, forward_memory, method_memory
 from pipeline import preflight
 from pipeline.errors import InputError
@@ -54,3 +56,25 @@ def test_too_little_free_memory_is_one_line_before_the_run(monkeypatch: pytest.M
     ) as raised:
         require_memory(classifier(), (SIDE, SIDE), own_process=True)
     assert "\n" not in str(raised.value)
+
+
+def test_a_containers_file_cache_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(free_memory, "_CGROUP", tmp_path)
+    for name, text in (("max", "1000\n"), ("current", "900\n"), ("stat", "anon 300\ninactive_file 450\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert free_memory.available_memory() == 550
+    (tmp_path / "memory.max").write_text("max\n")
+    assert (free_memory.available_memory() or 0) > 1000
+
+
+def test_a_network_that_keeps_what_it_computed_keeps_no_tensor_without_values() -> None:
+    class Keeps(nn.Module):
+        kept: torch.Tensor | None = None
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.kept = images.mean((2, 3)) if self.kept is None else self.kept
+            return self.kept
+
+    network = Keeps().eval()
+    assert forward_bytes(Classifier.from_module(network, Preprocess(resize=8, crop=8)), (8, 8))
+    assert network.kept is None
