@@ -42,9 +42,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_run_reads_coco_tars_and_parquet_as_it_reads_a_folder(folder: Path) -> None:
     images = folder / "images"
-    data = {
-        f"{class_name}/{name}.png": (images / class_name / f"{name}.png").read_bytes() for name, class_name in (("a", "ant"), ("b", "bee"))
-    }
+    data = {path: (images / path).read_bytes() for path in ("ant/a.png", "bee/b.png")}
+    box = {"bbox": [2, 2, 9, 9], "segmentation": [[2, 2, 11, 2, 11, 11, 2, 11]], "area": 81, "iscrowd": 0}
     coco = {
         "images": [{"id": n, "file_name": name, "width": 24, "height": 20} for n, name in enumerate(data)],
         "annotations": [{"id": n, "image_id": n, "category_id": n, **box} for n in range(len(NAMES))],
