@@ -321,8 +321,8 @@ class Classifier:
         flags = [(parameter, parameter.requires_grad) for parameter in self.module.parameters()]
         try:
             # A worker's network is frozen already, and comes here twice per batch: with MobileNetV2 the calls that change nothing took
-            # 2.8 of 3.4 ms.
-            if any(training for _, training in modes):
+            # 2.8 of 3.4 ms. A part without a mode is given one.
+            if any(getattr(module, "training", True) for module in self.module.modules()):
                 self.module.eval()
             for parameter, required in flags:
                 if required:

@@ -116,7 +116,7 @@ def test_a_classifier_that_does_not_fit_is_an_error_with_the_remedy(tmp_path: Pa
 @pytest.mark.parametrize("gpus", [1.0, 0.5])
 def test_a_worker_whose_gpu_torch_cannot_use_refuses_to_start(gpus: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, it computed on the CPU without a word, with other maps than its neighbours'."""
-    monkeypatch.setattr("pipeline.execution.worker.cuda_fault", lambda: "CUDA initialization: The NVIDIA driver on your system is too old.")
+    monkeypatch.setattr("pipeline.execution.worker_device.cuda_fault", lambda: "CUDA initialization: The NVIDIA driver on your system is too old.")
     on_ray = config(tmp_path, "ray", "ray")
     message = refused(lambda: Worker(on_ray, "", gpus=gpus))
     assert message.startswith(f"compute.gpus_per_worker is {gpus:g}, but torch {torch.__version__} on ")
@@ -132,8 +132,8 @@ def test_a_gpu_without_memory_for_a_context_is_an_error_with_the_remedy(tmp_path
     def no_room(_gpus: float) -> None:
         raise torch.AcceleratorError("CUDA error: out of memory\nSearch for")
 
-    monkeypatch.setattr("pipeline.execution.worker.cuda_fault", lambda: None)
-    monkeypatch.setattr("pipeline.execution.worker.pick_device", no_room)
+    monkeypatch.setattr("pipeline.execution.worker_device.cuda_fault", lambda: None)
+    monkeypatch.setattr("pipeline.execution.worker_device.pick_device", no_room)
     with pytest.raises(torch.OutOfMemoryError, match=r"^the GPU has no free memory: start fewer workers per GPU \(a larger") as caught:
         Worker(config(tmp_path, "ray", "ray"), "", gpus=0.5)
     assert "\n" not in str(caught.value)
