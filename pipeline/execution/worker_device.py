@@ -44,7 +44,8 @@ def on_device(classifier: Classifier, device: torch.device) -> Classifier:
     Raises:
         torch.OutOfMemoryError: if it does not fit; the message says what to do.
     """
-    classifier.network.requires_grad_(False)
+    for parameter in classifier.network.parameters():  # a scripted network has no requires_grad_ of its own
+        parameter.requires_grad_(False)
     try:
         return classifier.to(device)
     except RuntimeError as error:

@@ -116,7 +116,9 @@ def test_a_classifier_that_does_not_fit_is_an_error_with_the_remedy(tmp_path: Pa
 @pytest.mark.parametrize("gpus", [1.0, 0.5])
 def test_a_worker_whose_gpu_torch_cannot_use_refuses_to_start(gpus: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before, it computed on the CPU without a word, with other maps than its neighbours'."""
-    monkeypatch.setattr("pipeline.execution.worker_device.cuda_fault", lambda: "CUDA initialization: The NVIDIA driver on your system is too old.")
+    monkeypatch.setattr(
+        "pipeline.execution.worker_device.cuda_fault", lambda: "CUDA initialization: The NVIDIA driver on your system is too old."
+    )
     on_ray = config(tmp_path, "ray", "ray")
     message = refused(lambda: Worker(on_ray, "", gpus=gpus))
     assert message.startswith(f"compute.gpus_per_worker is {gpus:g}, but torch {torch.__version__} on ")
