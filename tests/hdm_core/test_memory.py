@@ -10,9 +10,6 @@ from torch import nn
 
 from hdm_core import Classifier, Preprocess, free_memory, get_method
 from hdm_core.memory import LiveBytes, forward_bytes, forward_memory, method_memory
-from pipeline import preflight
-from pipeline.errors import InputError
-from pipeline.preflight import require_memory
 
 SIDE = 16
 
@@ -45,17 +42,6 @@ def test_memory_grows_with_the_batch_and_a_forward_pass_is_counted_without_being
     assert 2 * activation <= counted <= 2 * activation + 4 * 3 * SIDE**2 + 1000
     needs = {name: method_memory(one, (SIDE, SIDE), name, get_method(name).configure(None)) for name in ("gradient", "grad_cam")}
     assert all(need.per_image >= activation for need in needs.values())
-
-
-def test_too_little_free_memory_is_one_line_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "available_memory", lambda: 100 * 2**20)
-    monkeypatch.setattr(preflight, "resident_memory", lambda: 800 * 2**20)
-    require_memory(classifier(), (SIDE, SIDE), own_process=False)
-    with pytest.raises(
-        InputError, match=r"^memory: a worker needs at least 800 MiB for one image of 16 x 16, and 100 MiB are free"
-    ) as raised:
-        require_memory(classifier(), (SIDE, SIDE), own_process=True)
-    assert "\n" not in str(raised.value)
 
 
 def test_a_containers_file_cache_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from hdm_core import Classifier, Preprocess
 from hdm_core.memory import MemoryNeed
+from pipeline import preflight
+from pipeline.errors import InputError
 from pipeline.execution import memory
 from pipeline.execution.memory import predict_memory
+from pipeline.preflight import require_memory
 from tests.support.plans import configuration, plan_of
+from tests.support.tiny_networks import smooth
 
 MIB = 2**20
 
@@ -35,3 +40,15 @@ def test_a_worker_holds_its_process_the_largest_methods_tensors_and_its_shards(
     second = list(found.methods)[1]
     assert f"850 MiB of the host per worker with batches of 10, most for {second} (predicted); {fitting} workers fit" == found.text()
     assert "2,000 MiB of the GPU" in replace(found, device=2000 * MIB).text()
+
+
+def test_too_little_free_memory_is_one_line_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Classifier(smooth(3), Preprocess(resize=16, crop=16))
+    monkeypatch.setattr(preflight, "available_memory", lambda: 100 * 2**20)
+    monkeypatch.setattr(preflight, "resident_memory", lambda: 800 * 2**20)
+    require_memory(network, (16, 16), own_process=False)
+    with pytest.raises(
+        InputError, match=r"^memory: a worker needs at least 800 MiB for one image of 16 x 16, and 100 MiB are free"
+    ) as raised:
+        require_memory(network, (16, 16), own_process=True)
+    assert "\n" not in str(raised.value)
