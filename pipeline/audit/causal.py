@@ -171,7 +171,8 @@ def insert_background(
         return np.empty(0), np.empty(0)
     images, donors = others[0][usable], own[0][turn][usable]
     behind, objects = ~(regions | other_regions)[usable, None], regions[usable, None]
-    return tuple(pasted(classifier, images, donors, target, place, batch) for place in (behind, objects))  # type: ignore[return-value]
+    behind_changes, object_changes = (pasted(classifier, images, donors, target, place, batch) for place in (behind, objects))
+    return behind_changes, object_changes
 
 
 def one_sided(values: NDArray[np.float64]) -> float:

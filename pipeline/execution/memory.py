@@ -45,8 +45,9 @@ class WorkerMemory:
         places = [f"{self.host / _MIB:,.0f} MiB of the host"]
         if self.device is not None:
             places.append(f"{self.device / _MIB:,.0f} MiB of the GPU")
+        here = f"predicted on this machine's {'CPU' if self.device is None else 'GPU'}"
         fitting = "" if self.fitting is None else f"; {self.fitting} workers fit"
-        return f"{' and '.join(places)} per worker with batches of {self.batch}, most for {largest} (predicted){fitting}"
+        return f"{' and '.join(places)} per worker with batches of {self.batch}, most for {largest} ({here}){fitting}"
 
 
 def predict_memory(plan: Plan) -> WorkerMemory:

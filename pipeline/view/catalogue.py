@@ -112,7 +112,7 @@ class Catalogue:
                         self._insert(connection, shards, list(readers.map(self._read, shards)))
                         if not self._first.is_set():
                             self._first.set()
-                            time.sleep(_PAUSE)
+                            time.sleep(_PAUSE if end < len(new) else 0)
             self.error = ""
             if len(self.loaded) == self.shards:
                 self._complete()

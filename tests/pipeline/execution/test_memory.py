@@ -38,7 +38,10 @@ def test_a_worker_holds_its_process_the_largest_methods_tensors_and_its_shards(
     assert found.host == host * MIB + (1 if executor == "local" else 2) * shard
     assert (found.batch, found.device, found.fitting) == (10, None, fitting)
     second = list(found.methods)[1]
-    assert f"850 MiB of the host per worker with batches of 10, most for {second} (predicted); {fitting} workers fit" == found.text()
+    assert (
+        f"850 MiB of the host per worker with batches of 10, most for {second} (predicted on this machine's CPU); {fitting} workers fit"
+        == found.text()
+    )
     assert "2,000 MiB of the GPU" in replace(found, device=2000 * MIB).text()
 
 
